@@ -1,0 +1,104 @@
+//! The one error of all ports.
+
+use std::error::Error;
+
+use crate::Invalid;
+use crate::step::Refusal;
+
+/// What a port answers.
+pub type PortResult<T> = Result<T, PortError>;
+
+/// Why a port did not do what it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum PortError {
+    /// There is no such thing.
+    #[error("there is no {what}")]
+    NotFound {
+        /// What was looked for, as `project "site"`.
+        what: String,
+    },
+    /// It is in the way of something that is there.
+    #[error(transparent)]
+    Conflict(#[from] Conflict),
+    /// The state machine refused.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The port does not offer it at all.
+    #[error("{what} is not offered here")]
+    NotSupported {
+        /// What was asked for.
+        what: &'static str,
+    },
+    /// A value the far side does not take.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// A credential was refused.
+    #[error("{what} refused the credentials")]
+    Denied {
+        /// Who refused.
+        what: String,
+    },
+    /// It may go through later.
+    #[error("{what} is not available")]
+    Unavailable {
+        /// What was called.
+        what: &'static str,
+        /// What it said.
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// It will not go through later either: a broken record, a full disk, a defect.
+    #[error("{what} failed")]
+    Broken {
+        /// What was called.
+        what: &'static str,
+        /// What it said.
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
+}
+
+/// What is in the way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Conflict {
+    /// A project of that name is there.
+    #[error("a project of that name exists")]
+    ProjectExists,
+    /// The project is being provisioned, could not be, or is being deleted.
+    #[error("the project is not ready")]
+    ProjectNotReady,
+    /// The project has tasks that run or push.
+    #[error("tasks of the project are running")]
+    TasksRunning,
+    /// Another task (or key) has that id.
+    #[error("the id is taken")]
+    IdTaken,
+    /// Lost a race too often.
+    #[error("others changed it at the same time")]
+    Contended,
+}
+
+impl PortError {
+    /// There is no `what`.
+    pub fn not_found(what: impl Into<String>) -> Self {
+        Self::NotFound { what: what.into() }
+    }
+
+    /// `what` may work later.
+    pub fn unavailable(
+        what: &'static str,
+        source: impl Into<Box<dyn Error + Send + Sync>>,
+    ) -> Self {
+        Self::Unavailable { what, source: source.into() }
+    }
+
+    /// `what` will not work later either.
+    pub fn broken(what: &'static str, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Broken { what, source: source.into() }
+    }
+
+    /// Whether the same call may succeed later.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Unavailable { .. } | Self::Conflict(Conflict::Contended))
+    }
+}

@@ -1,0 +1,17 @@
+//! The ports: what rdev needs from the world outside the domain.
+//!
+//! Each is a noun with two real adapters or a remote service behind it, held as
+//! `Arc<dyn …>`. Errors of an SDK or database end here as a [`PortError`].
+
+mod error;
+mod forge;
+mod queue;
+mod store;
+
+pub use error::{Conflict, PortError, PortResult};
+pub use forge::{Forge, PullRequest, Repository, SeedFile};
+pub use queue::{DeadMessage, Delivery, MAX_RECEIVES, Queue, QueueStats, Receipt, VISIBILITY};
+pub use store::{
+    Advanced, AuditFilter, Capabilities, Claim, Claimed, DeadLetter, Enqueued, EventPage, Record,
+    Renewal, Store, Swept, TaskFilter, TaskRecord, WorkStats,
+};

@@ -1,0 +1,385 @@
+//! The store: registry, task state, audit. Every operation is one transaction.
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use ulid::Ulid;
+use utoipa::ToSchema;
+
+use super::PortResult;
+use crate::audit::{Actor, AuditEvent};
+use crate::event::BuildEvent;
+use crate::ids::{KeyId, Owner, ProjectId, TaskId, WorkerId};
+use crate::key::ApiKey;
+use crate::lease::{Holder, Lease};
+use crate::page::{Listed, Page};
+use crate::project::{Project, ProjectPatch};
+use crate::request::{Begun, RequestKey, StoredAnswer};
+use crate::result::Usage;
+use crate::spec::AgentName;
+use crate::step::Event;
+use crate::task::{Task, TaskState};
+use crate::time::Timestamp;
+use crate::wake_up::Mark;
+use crate::worker::Worker;
+
+/// Where everything is kept. Steps 1 to 13 of `docs/protocol.md`.
+///
+/// Whoever changes something names the [`Actor`]; the change and its audit
+/// event are one transaction. Operations that return [`Mark`]s have written
+/// them; the caller sends the wake-ups ([`crate::outbox::send`]).
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// Creates a project. One of the same id **and nonce** is returned as it is:
+    /// the same request, repeated.
+    ///
+    /// Errors: `Conflict(ProjectExists)`.
+    async fn create_project(
+        &self,
+        project: &Project,
+        by: &Actor,
+        now: Timestamp,
+    ) -> PortResult<Project>;
+
+    /// One project. Errors: `NotFound`.
+    async fn project(&self, id: &ProjectId) -> PortResult<Project>;
+
+    /// Projects by creation, newest first (by `nonce`, the creating request's ULID).
+    async fn projects(&self, page: &Page) -> PortResult<Listed<Project>>;
+
+    /// Changes a project. A raised limit writes a mark for each slot it adds (at most 100).
+    ///
+    /// Errors: `NotFound`; `Conflict(ProjectNotReady)` when it is being deleted.
+    async fn update_project(
+        &self,
+        id: &ProjectId,
+        patch: &ProjectPatch,
+        by: &Actor,
+        now: Timestamp,
+    ) -> PortResult<(Project, Vec<Mark>)>;
+
+    /// Turns a project to `deleting` (so that no enqueue passes) and cancels
+    /// what is queued. Repeated: the same. The caller then deletes the
+    /// repository, if asked to, and calls [`Store::forget_project`].
+    ///
+    /// Errors: `NotFound`; `Conflict(TasksRunning)` while a task has a lease or
+    /// is `pushing`, and then nothing changes.
+    async fn begin_delete_project(
+        &self,
+        id: &ProjectId,
+        by: &Actor,
+        now: Timestamp,
+    ) -> PortResult<Project>;
+
+    /// Removes a project that is `deleting`; its tasks stay until they expire.
+    ///
+    /// Errors: `NotFound`; `Conflict(ProjectNotReady)` when it is in another state.
+    async fn forget_project(&self, id: &ProjectId, by: &Actor, now: Timestamp) -> PortResult<()>;
+
+    /// Adds a task to its project's queue. A task of the same id, lineage and
+    /// project that is there already is returned as it is, without a mark.
+    /// With `retry_of`, the old task's `retried_as` is set in the same transaction.
+    ///
+    /// Errors: `NotFound` (no such project), `Conflict(ProjectNotReady)`,
+    /// `Conflict(IdTaken)`.
+    async fn enqueue(&self, task: &Task, by: &Actor, now: Timestamp) -> PortResult<Enqueued>;
+
+    /// Claims the first due task of the project that `can` do, after recovering
+    /// expired leases of the project if its slots are taken or nothing is due. A
+    /// task whose record cannot be read is failed as `poison` on the way, and
+    /// blocks nothing. A project that is not there has [`Claim::Nothing`].
+    /// Marks of a recovery that leads to no claim wait for the sweep.
+    async fn claim_next(
+        &self,
+        project: &ProjectId,
+        owner: &Owner,
+        can: &Capabilities,
+        now: Timestamp,
+    ) -> PortResult<Claim>;
+
+    /// Renews a lease, with the events and the usage so far, if there are any.
+    /// Events are stored also when the lease has passed its end but is still held.
+    ///
+    /// Errors: `Refused(Stale)`.
+    async fn renew(
+        &self,
+        task: TaskId,
+        holder: &Holder,
+        events: &[BuildEvent],
+        usage: Option<Usage>,
+        now: Timestamp,
+    ) -> PortResult<Renewal>;
+
+    /// Applies an event other than [`Event::Claim`] to a task:
+    /// [`crate::step::step`] in one transaction, together with `record`.
+    ///
+    /// Errors: `NotFound`, `Refused(…)`; then nothing is written, not even the events.
+    async fn advance(
+        &self,
+        task: TaskId,
+        event: Event,
+        record: Record,
+        by: &Actor,
+        now: Timestamp,
+    ) -> PortResult<Advanced>;
+
+    /// One task with its lease. Errors: `NotFound`.
+    async fn task(&self, id: TaskId) -> PortResult<TaskRecord>;
+
+    /// Tasks, newest first.
+    async fn tasks(&self, filter: &TaskFilter, page: &Page) -> PortResult<Listed<TaskRecord>>;
+
+    /// Up to `limit` events of a task with a `seq` above `after`, oldest first.
+    /// Errors: `NotFound` (no such task).
+    async fn events(&self, task: TaskId, after: u64, limit: u32) -> PortResult<EventPage>;
+
+    /// The unified diff of a task; `None` when it made none (or it expired).
+    /// Errors: `NotFound` (no such task).
+    async fn diff(&self, task: TaskId) -> PortResult<Option<String>>;
+
+    /// How much there is to do.
+    async fn work_stats(&self, now: Timestamp) -> PortResult<WorkStats>;
+
+    /// Deletes marks whose wake-ups were sent; unknown ones are nothing.
+    async fn delete_marks(&self, marks: &[Mark]) -> PortResult<()>;
+
+    /// One page of the minute's sweep (PROTOCOL step 11): recovers expired
+    /// leases, finds what has to be woken, turns silent workers `offline` and
+    /// stuck projects `provisioning_failed`, and deletes what has expired.
+    /// `more` tells to call again.
+    async fn sweep(&self, now: Timestamp) -> PortResult<Swept>;
+
+    /// Recovers every lease there is, expired or not. Only for a store whose
+    /// holders are known to be dead: one machine, at start, under the data
+    /// folder's lock.
+    async fn recover_all(&self, now: Timestamp) -> PortResult<Vec<Mark>>;
+
+    /// Begins an idempotent request; `nonce` is taken if it is the first.
+    async fn begin_request(
+        &self,
+        key: &RequestKey,
+        body_sha256: &str,
+        nonce: Ulid,
+        now: Timestamp,
+    ) -> PortResult<Begun>;
+
+    /// Records the answer that repeats get.
+    async fn finish_request(
+        &self,
+        key: &RequestKey,
+        answer: &StoredAnswer,
+        now: Timestamp,
+    ) -> PortResult<()>;
+
+    /// The request failed in a way that may pass: a repeat goes on at once, with the same nonce.
+    async fn release_request(&self, key: &RequestKey, now: Timestamp) -> PortResult<()>;
+
+    /// Stores a new key. Errors: `Conflict(IdTaken)`.
+    async fn create_key(&self, key: &ApiKey, by: &Actor, now: Timestamp) -> PortResult<()>;
+
+    /// One key, revoked or not. Errors: `NotFound`.
+    async fn key(&self, id: &KeyId) -> PortResult<ApiKey>;
+
+    /// Every key (there are few), newest first.
+    async fn keys(&self) -> PortResult<Vec<ApiKey>>;
+
+    /// Revokes a key; a revoked one stays as it is. Errors: `NotFound`.
+    async fn revoke_key(&self, id: &KeyId, by: &Actor, now: Timestamp) -> PortResult<ApiKey>;
+
+    /// A worker's report. Answers whether it is to drain. The worker's own
+    /// `status` is kept, but `draining` while a drain is asked for.
+    async fn heartbeat(&self, worker: &Worker, now: Timestamp) -> PortResult<bool>;
+
+    /// One worker. Errors: `NotFound`.
+    async fn worker(&self, id: &WorkerId) -> PortResult<Worker>;
+
+    /// Every worker that reported within the last day, by id.
+    async fn workers(&self) -> PortResult<Vec<Worker>>;
+
+    /// Asks a worker to drain, or to take work again. Errors: `NotFound`.
+    async fn set_drain(
+        &self,
+        id: &WorkerId,
+        drain: bool,
+        by: &Actor,
+        now: Timestamp,
+    ) -> PortResult<Worker>;
+
+    /// Records a message that ended in the dead-letter queue; the same id again is nothing new.
+    async fn record_dead_letter(&self, letter: &DeadLetter) -> PortResult<()>;
+
+    /// Dead letters, newest first.
+    async fn dead_letters(&self, page: &Page) -> PortResult<Listed<DeadLetter>>;
+
+    /// Removes a dead letter after it was dealt with; an unknown one is nothing.
+    async fn delete_dead_letter(&self, id: Ulid, by: &Actor, now: Timestamp) -> PortResult<()>;
+
+    /// The audit log, newest first.
+    async fn audit(&self, filter: &AuditFilter, page: &Page) -> PortResult<Listed<AuditEvent>>;
+
+    /// Whether the store answers; cheap.
+    async fn ping(&self) -> PortResult<()>;
+}
+
+/// What a runner can do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Its worker's id.
+    pub worker_id: WorkerId,
+    /// The agents it offers. Checks and pushes need none.
+    pub agents: Vec<AgentName>,
+}
+
+/// A task with its lease.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TaskRecord {
+    /// The task.
+    pub task: Task,
+    /// Its lease, while somebody holds it.
+    pub lease: Option<Lease>,
+}
+
+/// What enqueue did.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Enqueued {
+    /// The task as it is stored.
+    pub task: Task,
+    /// The mark to send.
+    pub marks: Vec<Mark>,
+}
+
+/// What a claim found.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Claim {
+    /// A task, now held by the claimer.
+    Claimed(Box<Claimed>),
+    /// Nothing is due; delete the wake-up.
+    Nothing,
+    /// Something is due, but every slot has a live holder: whoever frees one sends a wake-up.
+    SlotsTaken,
+    /// Something is due, but nothing that the claimer can do.
+    Unsuited,
+    /// Lost the race five times.
+    Contended,
+}
+
+/// A claimed task.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Claimed {
+    /// The task.
+    pub task: Task,
+    /// The claimer's lease.
+    pub lease: Lease,
+    /// Its project.
+    pub project: Project,
+    /// Marks that recoveries on the way have written.
+    pub marks: Vec<Mark>,
+}
+
+/// What a renewal answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Renewal {
+    /// Somebody asked to cancel the task.
+    pub cancel_requested: bool,
+    /// When the lease ends now.
+    pub until: Timestamp,
+}
+
+/// What an event's transaction writes beside the task.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Record {
+    /// Events that were not written yet.
+    pub events: Vec<BuildEvent>,
+    /// The task's diff.
+    pub diff: Option<String>,
+}
+
+/// What an event did.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Advanced {
+    /// The task after it.
+    pub task: Task,
+    /// Its lease after it.
+    pub lease: Option<Lease>,
+    /// The marks to send.
+    pub marks: Vec<Mark>,
+}
+
+/// Which tasks a list has.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TaskFilter {
+    /// Only this project's.
+    pub project: Option<ProjectId>,
+    /// Only those in this state.
+    pub state: Option<TaskState>,
+    /// Only builds.
+    pub builds_only: bool,
+}
+
+/// Which audit events a list has.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct AuditFilter {
+    /// Only this project's.
+    pub project: Option<ProjectId>,
+}
+
+/// A part of a task's events.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EventPage {
+    /// The events, oldest first.
+    pub events: Vec<BuildEvent>,
+    /// The task's state, read **before** the events: when it is terminal and
+    /// there are fewer events than asked for, there will be no more.
+    pub state: TaskState,
+}
+
+/// How much there is to do.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+pub struct WorkStats {
+    /// Tasks that could be claimed now, unowned pushes too.
+    pub due: u64,
+    /// Tasks that back off or are parked.
+    pub later: u64,
+    /// Tasks that run.
+    pub running: u64,
+    /// Tasks that push and have a holder.
+    pub pushing: u64,
+    /// For how long the oldest due task has been due, in milliseconds.
+    pub oldest_due_ms: Option<u64>,
+    /// Dead letters.
+    pub dead_letters: u64,
+}
+
+/// A message that could not be delivered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DeadLetter {
+    /// Its own id.
+    #[schema(value_type = String)]
+    pub id: Ulid,
+    /// When it was recorded.
+    pub at: Timestamp,
+    /// Its text, at most 16 KiB.
+    pub body: String,
+    /// Why it is here: `garbage`, `unknown_version` or `undelivered`.
+    pub reason: String,
+    /// The project it would have woken.
+    pub project_id: Option<ProjectId>,
+    /// How often it was received.
+    pub receive_count: u32,
+}
+
+/// What one page of a sweep did.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Swept {
+    /// Marks past their time and marks just written, to be sent.
+    pub marks: Vec<Mark>,
+    /// Projects with something due and a free slot that may have no wake-up under way.
+    pub wake: Vec<ProjectId>,
+    /// How many leases were recovered.
+    pub recovered: u64,
+    /// How many workers went offline.
+    pub offline: u64,
+    /// How many records were deleted because they had expired.
+    pub expired: u64,
+    /// There is more to do.
+    pub more: bool,
+}

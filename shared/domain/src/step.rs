@@ -1,0 +1,258 @@
+//! The transition function: what an event makes of a task and its lease.
+//!
+//! Both stores execute [`step`] inside one transaction and write what it
+//! returns; neither decides anything by itself. What a store must do beside
+//! writing the task follows from the two values before and after: a lease that
+//! appears takes a slot of the project and one that goes frees it, and
+//! [`Task::queue_place`] says which queue entry the task has.
+
+mod moves;
+
+use std::time::Duration;
+
+use crate::failure::{Failure, FailureClass};
+use crate::ids::{Fence, Owner, TaskId, WorkerId};
+use crate::lease::{Holder, Lease};
+use crate::result::{BuildResult, TaskResult, Usage};
+use crate::task::{Prepared, Task, TaskState};
+use crate::time::Timestamp;
+
+use moves::{
+    cancel, claim, complete, fail_pushing, fail_running, finish, held, in_state, prepare, recover,
+    release, restart,
+};
+
+/// Claims that may try to push one finished commit while the server is away.
+pub const MAX_PUSH_ATTEMPTS: u32 = 10;
+
+/// How long a prepared commit may wait for its server.
+pub const MAX_PUSH_TIME: Duration = Duration::from_secs(2 * 60 * 60);
+
+/// How many attempts a task's record keeps.
+const KEPT_ATTEMPTS: usize = 50;
+
+/// What happens to a task.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// A runner takes it: `queued` → `running`, unowned `pushing` → `pushing`.
+    Claim {
+        /// The process that takes it.
+        owner: Owner,
+        /// The worker it belongs to.
+        worker_id: WorkerId,
+        /// The project's slots, read in the same transaction.
+        slots: Slots,
+    },
+    /// Its work is committed and safe at a wip ref: `running` → `pushing`.
+    Prepare {
+        /// Who holds the task.
+        holder: Holder,
+        /// The commit and what it is based on.
+        prepared: Prepared,
+        /// The result as it will be when the push succeeds.
+        result: BuildResult,
+        /// What the attempt used.
+        usage: Usage,
+    },
+    /// There is nothing to push: `running` → `succeeded`.
+    Finish {
+        /// Who holds the task.
+        holder: Holder,
+        /// What came of it.
+        result: TaskResult,
+        /// What the attempt used.
+        usage: Usage,
+    },
+    /// The commit is on the branch: `pushing` → `succeeded`.
+    Complete {
+        /// Who holds the task.
+        holder: Holder,
+        /// What came of it, with the commit as it landed.
+        result: BuildResult,
+    },
+    /// The attempt ended badly; the class decides where the task goes.
+    Fail {
+        /// Who holds the task.
+        holder: Holder,
+        /// Why.
+        failure: Failure,
+        /// What the attempt used, where the holder knows better than its last renewal.
+        usage: Option<Usage>,
+    },
+    /// The runner gives it back before it is done (drain).
+    Release {
+        /// Who holds the task.
+        holder: Holder,
+    },
+    /// What was prepared is neither on the branch nor at its wip ref: `pushing` → `queued`.
+    Restart {
+        /// Who holds the task.
+        holder: Holder,
+    },
+    /// Somebody asks to cancel it.
+    Cancel,
+    /// Its holder is taken for dead.
+    Recover {
+        /// The fence the recoverer saw.
+        seen: Fence,
+        /// The heartbeat the recoverer saw.
+        heartbeat: u64,
+        /// The holder is known to be dead (its process held a lock that is free
+        /// now): the lease's end is not waited for.
+        proved_dead: bool,
+    },
+}
+
+/// A project's slots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Slots {
+    /// How many of its tasks have a lease.
+    pub taken: u32,
+    /// How many may.
+    pub limit: u32,
+}
+
+/// What a transaction has to write.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Step {
+    /// The task after the event.
+    pub task: Task,
+    /// Its lease after the event.
+    pub lease: Option<Lease>,
+    /// Outbox marks to write, each with the time to send its wake-up.
+    pub wake_ups: Vec<Timestamp>,
+    /// What the audit calls it, as `task.claimed`.
+    pub action: &'static str,
+}
+
+/// Why an event changes nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The writer's fence or owner is not the one that holds the task.
+    #[error("the lease is gone or held by another process")]
+    Stale,
+    /// Terminal states are never left.
+    #[error("the task has ended: {}", .0.as_str())]
+    Ended(TaskState),
+    /// The event has no meaning in this state.
+    #[error("not possible while the task is {}", .0.as_str())]
+    WrongState(TaskState),
+    /// Every slot of the project is taken.
+    #[error("every slot of the project is taken")]
+    SlotsTaken,
+    /// The task backs off or is parked.
+    #[error("the task is not due yet")]
+    NotDue,
+    /// Somebody asked to cancel the task, so it may not begin to push.
+    #[error("the task's cancellation was requested")]
+    CancelRequested,
+    /// The lease's holder may be alive.
+    #[error("the lease has not expired, or was renewed meanwhile")]
+    Alive,
+    /// Only failed and cancelled tasks are retried, and no poisoned ones.
+    #[error("only a failed or cancelled task whose record can be read is retried; this one is {}", .0.as_str())]
+    NotRetryable(TaskState),
+}
+
+/// What `event` makes of `task` and its `lease` at `now`.
+///
+/// # Errors
+/// A [`Refusal`] when it changes nothing.
+pub fn step(
+    task: &Task,
+    lease: Option<&Lease>,
+    event: Event,
+    now: Timestamp,
+) -> Result<Step, Refusal> {
+    if task.state.is_terminal() {
+        return Err(Refusal::Ended(task.state));
+    }
+    let mut task = task.clone();
+    task.updated_at = now;
+    match event {
+        Event::Claim { owner, worker_id, slots } => {
+            claim(task, lease, owner, worker_id, slots, now)
+        }
+        Event::Cancel => cancel(task, lease, now),
+        Event::Recover { seen, heartbeat, proved_dead } => {
+            let lease = lease.ok_or(Refusal::Stale)?;
+            if task.fence != seen || lease.heartbeat != heartbeat {
+                return Err(Refusal::Stale);
+            }
+            if !proved_dead && !lease.expired(now) {
+                return Err(Refusal::Alive);
+            }
+            Ok(recover(task, lease, now))
+        }
+        Event::Prepare { holder, prepared, result, usage } => {
+            let lease = held(&task, lease, &holder)?;
+            prepare(task, lease, prepared, result, usage)
+        }
+        Event::Finish { holder, result, usage } => {
+            let lease = held(&task, lease, &holder)?;
+            in_state(&task, TaskState::Running)?;
+            Ok(finish(task, lease, result, usage, now))
+        }
+        Event::Complete { holder, result } => {
+            let lease = held(&task, lease, &holder)?;
+            in_state(&task, TaskState::Pushing)?;
+            Ok(complete(task, lease, result, now))
+        }
+        Event::Fail { holder, failure, usage } => {
+            let lease = held(&task, lease, &holder)?;
+            let usage = usage.unwrap_or(lease.usage);
+            if task.state == TaskState::Pushing {
+                Ok(fail_pushing(task, failure, usage, now))
+            } else {
+                Ok(fail_running(task, lease, failure, usage, now))
+            }
+        }
+        Event::Release { holder } => {
+            let lease = held(&task, lease, &holder)?;
+            Ok(release(task, lease, now))
+        }
+        Event::Restart { holder } => {
+            let lease = held(&task, lease, &holder)?;
+            in_state(&task, TaskState::Pushing)?;
+            Ok(restart(task, lease, now))
+        }
+    }
+}
+
+/// A new task that does `task`'s work again, on the same lineage.
+///
+/// It inherits the scan base, so that a late push of `task` is found, and the
+/// wip ref of work that was finished but could not be pushed. After
+/// `history_rewritten` it begins a lineage of its own.
+///
+/// # Errors
+/// [`Refusal::NotRetryable`] unless the task failed or was cancelled, and its
+/// record could be read.
+pub fn retry(task: &Task, id: TaskId, now: Timestamp) -> Result<Task, Refusal> {
+    let class = task.failure.as_ref().map(|failure| failure.class);
+    let ended = matches!(task.state, TaskState::Failed | TaskState::Cancelled);
+    if !ended || class == Some(FailureClass::Poison) {
+        return Err(Refusal::NotRetryable(task.state));
+    }
+    let mut new = Task::new(id, task.project_id.clone(), task.work.clone(), now);
+    new.priority = task.priority;
+    new.max_attempts = task.max_attempts;
+    new.retry_of = Some(task.id);
+    if class == Some(FailureClass::HistoryRewritten) {
+        return Ok(new);
+    }
+    new.lineage = task.lineage;
+    new.scan_base = task.scan_base.clone();
+    let prepared = task.prepared.as_ref().map(|prepared| prepared.wip);
+    new.resume_from = match class {
+        // The work itself is what was wrong.
+        Some(FailureClass::Conflict | FailureClass::VerifyFailed) => None,
+        // While it was pushing, the repository was what was wrong: it was not to be seen.
+        Some(FailureClass::Invalid) => prepared,
+        Some(FailureClass::PushRejected | FailureClass::Auth | FailureClass::Infra) => {
+            prepared.or(task.resume_from)
+        }
+        _ => task.resume_from,
+    };
+    Ok(new)
+}

@@ -1,0 +1,304 @@
+//! Where each event leads, once it is known to be allowed to lead anywhere.
+
+use std::time::Duration;
+
+use super::{KEPT_ATTEMPTS, MAX_PUSH_ATTEMPTS, MAX_PUSH_TIME, Refusal, Slots, Step};
+use crate::failure::{Failure, FailureClass, Reaction, backoff};
+use crate::ids::{Owner, WorkerId};
+use crate::lease::{Holder, Lease};
+use crate::result::{BuildResult, TaskResult, Usage};
+use crate::task::{Attempt, Prepared, Task, TaskState};
+use crate::time::Timestamp;
+
+pub(super) fn claim(
+    mut task: Task,
+    lease: Option<&Lease>,
+    owner: Owner,
+    worker_id: WorkerId,
+    slots: Slots,
+    now: Timestamp,
+) -> Result<Step, Refusal> {
+    if lease.is_some() || !matches!(task.state, TaskState::Queued | TaskState::Pushing) {
+        return Err(Refusal::WrongState(task.state));
+    }
+    if task.available_at > now {
+        return Err(Refusal::NotDue);
+    }
+    if slots.taken >= slots.limit {
+        return Err(Refusal::SlotsTaken);
+    }
+    task.fence = task.fence.next();
+    if task.state == TaskState::Queued {
+        task.state = TaskState::Running;
+        task.attempt += 1;
+    } else {
+        task.push_attempt += 1;
+    }
+    task.started_at = task.started_at.or(Some(now));
+    task.worker_id = Some(worker_id.clone());
+    if task.attempts.len() == KEPT_ATTEMPTS {
+        task.attempts.remove(0);
+    }
+    task.attempts.push(Attempt {
+        number: task.attempt,
+        fence: task.fence,
+        worker_id,
+        started_at: now,
+        ended_at: None,
+        failure: None,
+        usage: Usage::default(),
+    });
+    let lease = Lease::taken(task.fence, owner, now);
+    Ok(Step { task, lease: Some(lease), wake_ups: vec![], action: "task.claimed" })
+}
+
+pub(super) fn cancel(task: Task, lease: Option<&Lease>, now: Timestamp) -> Result<Step, Refusal> {
+    match (task.state, lease) {
+        (TaskState::Queued, _) => Ok(end(task, TaskState::Cancelled, "task.cancelled", now)),
+        (TaskState::Running, Some(lease)) => {
+            let lease = Lease { cancel_requested: true, ..lease.clone() };
+            Ok(Step { task, lease: Some(lease), wake_ups: vec![], action: "task.cancel_requested" })
+        }
+        (state, _) => Err(Refusal::WrongState(state)),
+    }
+}
+
+pub(super) fn recover(mut task: Task, lease: &Lease, now: Timestamp) -> Step {
+    task.fence = task.fence.next();
+    let lost = Failure::new(FailureClass::WorkerLost, "the worker died or lost its lease");
+    end_attempt(&mut task, Some(lost.clone()), lease.usage, now);
+    if task.state == TaskState::Pushing {
+        return requeue(task, now, now, "task.recovered");
+    }
+    if lease.cancel_requested {
+        return end(task, TaskState::Cancelled, "task.cancelled", now);
+    }
+    task.failure = Some(lost);
+    if task.attempt >= task.max_attempts {
+        return end(task, TaskState::Failed, "task.failed", now);
+    }
+    requeue(task, now, now, "task.recovered")
+}
+
+pub(super) fn prepare(
+    mut task: Task,
+    lease: &Lease,
+    prepared: Prepared,
+    result: BuildResult,
+    usage: Usage,
+) -> Result<Step, Refusal> {
+    match task.state {
+        TaskState::Running if lease.cancel_requested => return Err(Refusal::CancelRequested),
+        TaskState::Running => {}
+        // The answer to the first one was lost.
+        TaskState::Pushing
+            if task.prepared.as_ref().is_some_and(|p| p.commit == prepared.commit) => {}
+        state => return Err(Refusal::WrongState(state)),
+    }
+    task.state = TaskState::Pushing;
+    task.scan_base.get_or_insert_with(|| prepared.base.clone());
+    task.result = Some(TaskResult::Build(result));
+    task.prepared = Some(prepared);
+    let lease = Lease { usage, ..lease.clone() };
+    Ok(Step { task, lease: Some(lease), wake_ups: vec![], action: "task.prepared" })
+}
+
+pub(super) fn finish(
+    mut task: Task,
+    lease: &Lease,
+    result: TaskResult,
+    usage: Usage,
+    now: Timestamp,
+) -> Step {
+    end_attempt(&mut task, None, usage, now);
+    if lease.cancel_requested {
+        return end(task, TaskState::Cancelled, "task.cancelled", now);
+    }
+    succeed(task, result, now)
+}
+
+pub(super) fn complete(mut task: Task, lease: &Lease, result: BuildResult, now: Timestamp) -> Step {
+    end_attempt(&mut task, None, lease.usage, now);
+    succeed(task, TaskResult::Build(result), now)
+}
+
+pub(super) fn succeed(mut task: Task, mut result: TaskResult, now: Timestamp) -> Step {
+    if let TaskResult::Build(build) = &mut result {
+        build.usage = task.usage;
+    }
+    task.result = Some(result);
+    task.failure = None;
+    end(task, TaskState::Succeeded, "task.succeeded", now)
+}
+
+pub(super) fn fail_running(
+    mut task: Task,
+    lease: &Lease,
+    failure: Failure,
+    usage: Usage,
+    now: Timestamp,
+) -> Step {
+    end_attempt(&mut task, Some(failure.clone()), usage, now);
+    let class = failure.class;
+    let retry_at = failure.retry_at;
+    if lease.cancel_requested || class.reaction() == Reaction::Cancel {
+        return end(task, TaskState::Cancelled, "task.cancelled", now);
+    }
+    task.failure = Some(failure);
+    let spent = task.attempt >= task.max_attempts;
+    let later = now.plus(backoff(task.id, task.attempt));
+    match class.reaction() {
+        Reaction::Park => {
+            task.attempt -= 1;
+            let soonest = now.plus(Duration::from_secs(1));
+            let at =
+                retry_at.unwrap_or_else(|| now.plus(Duration::from_secs(15 * 60))).max(soonest);
+            requeue(task, at, now, "task.parked")
+        }
+        Reaction::Retry if !spent => {
+            let at = retry_at.map_or(later, |at| at.max(later));
+            requeue(task, at, now, "task.retried")
+        }
+        Reaction::RetryOnce if !spent && task.stalls == 0 => {
+            task.stalls += 1;
+            requeue(task, later, now, "task.retried")
+        }
+        Reaction::Again => {
+            task.wip_floor = task.fence;
+            // Else the next attempt would adopt the very work that conflicts.
+            task.resume_from = None;
+            if spent {
+                return end(task, TaskState::Failed, "task.failed", now);
+            }
+            requeue(task, now, now, "task.conflicted")
+        }
+        _ => end(task, TaskState::Failed, "task.failed", now),
+    }
+}
+
+pub(super) fn fail_pushing(
+    mut task: Task,
+    mut failure: Failure,
+    usage: Usage,
+    now: Timestamp,
+) -> Step {
+    let conflict = matches!(failure.class, FailureClass::Conflict | FailureClass::VerifyFailed);
+    if conflict {
+        failure.class = FailureClass::Conflict;
+    }
+    // An earlier claim's push may still land, whatever this one came to.
+    failure.push_in_doubt |= task.failure.as_ref().is_some_and(|earlier| earlier.push_in_doubt);
+    end_attempt(&mut task, Some(failure.clone()), usage, now);
+    let away = matches!(
+        failure.class,
+        FailureClass::Infra
+            | FailureClass::RateLimited
+            | FailureClass::Quota
+            | FailureClass::WorkerLost
+            | FailureClass::AgentFailed
+            | FailureClass::AgentStalled
+            | FailureClass::Timeout
+            | FailureClass::Cancelled
+    );
+    task.failure = Some(failure);
+    if conflict {
+        task.wip_floor = task.fence;
+        if task.attempt >= task.max_attempts {
+            return end(task, TaskState::Failed, "task.failed", now);
+        }
+        task.state = TaskState::Queued;
+        task.prepared = None;
+        task.result = None;
+        task.resume_from = None;
+        return requeue(task, now, now, "task.conflicted");
+    }
+    let since = task.prepared.as_ref().map_or(now, |prepared| prepared.at);
+    if away && task.push_attempt < MAX_PUSH_ATTEMPTS && now.since(since) < MAX_PUSH_TIME {
+        let at = now.plus(backoff(task.id, task.push_attempt.max(1)));
+        return requeue(task, at, now, "task.push_postponed");
+    }
+    if away && let Some(failure) = &mut task.failure {
+        failure.class = FailureClass::Infra;
+    }
+    end(task, TaskState::Failed, "task.failed", now)
+}
+
+pub(super) fn release(mut task: Task, lease: &Lease, now: Timestamp) -> Step {
+    end_attempt(&mut task, None, lease.usage, now);
+    if task.state == TaskState::Pushing {
+        return requeue(task, now, now, "task.released");
+    }
+    if lease.cancel_requested {
+        return end(task, TaskState::Cancelled, "task.cancelled", now);
+    }
+    task.attempt -= 1;
+    requeue(task, now, now, "task.released")
+}
+
+pub(super) fn restart(mut task: Task, lease: &Lease, now: Timestamp) -> Step {
+    let lost = Failure::new(
+        FailureClass::Infra,
+        "the prepared commit is neither on the branch nor at its wip ref",
+    );
+    end_attempt(&mut task, Some(lost.clone()), lease.usage, now);
+    task.failure = Some(lost);
+    task.prepared = None;
+    task.result = None;
+    task.resume_from = None;
+    if task.attempt >= task.max_attempts {
+        return end(task, TaskState::Failed, "task.failed", now);
+    }
+    task.state = TaskState::Queued;
+    requeue(task, now, now, "task.restarted")
+}
+
+/// The task goes back to its queue, due at `at`; its slot is free.
+fn requeue(mut task: Task, at: Timestamp, now: Timestamp, action: &'static str) -> Step {
+    if task.state == TaskState::Running {
+        task.state = TaskState::Queued;
+    }
+    task.available_at = at;
+    // One for the slot that is free now, one for the task that is due then.
+    let wake_ups = if at > now { vec![now, at] } else { vec![now] };
+    Step { task, lease: None, wake_ups, action }
+}
+
+/// The task ends; a slot it may have had is free.
+fn end(mut task: Task, state: TaskState, action: &'static str, now: Timestamp) -> Step {
+    let freed = task.state != TaskState::Queued;
+    task.state = state;
+    task.finished_at = Some(now);
+    if state != TaskState::Succeeded {
+        task.result = None;
+    }
+    if state == TaskState::Cancelled {
+        // What an earlier attempt failed with stays in the record of that attempt.
+        task.failure = None;
+    }
+    Step { task, lease: None, wake_ups: if freed { vec![now] } else { vec![] }, action }
+}
+
+fn end_attempt(task: &mut Task, failure: Option<Failure>, usage: Usage, now: Timestamp) {
+    task.usage = task.usage.plus(usage);
+    if let Some(attempt) = task.attempts.last_mut() {
+        attempt.ended_at = Some(now);
+        attempt.failure = failure;
+        attempt.usage = usage;
+    }
+}
+
+pub(super) fn held<'a>(
+    task: &Task,
+    lease: Option<&'a Lease>,
+    holder: &Holder,
+) -> Result<&'a Lease, Refusal> {
+    lease
+        .filter(|lease| {
+            task.fence == holder.fence && lease.fence == holder.fence && lease.owner == holder.owner
+        })
+        .ok_or(Refusal::Stale)
+}
+
+pub(super) fn in_state(task: &Task, state: TaskState) -> Result<(), Refusal> {
+    if task.state == state { Ok(()) } else { Err(Refusal::WrongState(task.state)) }
+}

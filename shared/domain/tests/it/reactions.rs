@@ -1,0 +1,230 @@
+//! What each failure class makes of a task that runs, and of one that pushes.
+
+use std::time::Duration;
+
+use rdev_domain::failure::{Failure, FailureClass, FailureClass::*};
+use rdev_domain::ids::{Fence, TaskId};
+use rdev_domain::step::{MAX_PUSH_ATTEMPTS, MAX_PUSH_TIME, Step, retry, step};
+use rdev_domain::task::{Task, TaskState, WipRef};
+use rdev_domain::time::Timestamp;
+use ulid::Ulid;
+
+use super::sample::{self, Case, NOW};
+
+/// What becomes of the task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// `failed` with this class.
+    Fails(FailureClass),
+    /// `cancelled`.
+    Cancelled,
+    /// Queued after a backoff, the attempt spent.
+    Backs,
+    /// Queued for later, the attempt given back.
+    Parks,
+    /// Queued at once, the attempt spent, earlier wip refs out of date.
+    Again,
+    /// Unowned, to be pushed after a backoff.
+    Postponed,
+}
+
+use Fate::{Again, Backs, Cancelled as IsCancelled, Fails, Parks, Postponed};
+
+/// Each class: from `running`, from `running` in the last attempt, from `pushing`, from
+/// `pushing` for too long.
+fn table() -> [(FailureClass, Fate, Fate, Fate, Fate); 16] {
+    [
+        (Auth, Fails(Auth), Fails(Auth), Fails(Auth), Fails(Auth)),
+        (Quota, Parks, Parks, Postponed, Fails(Infra)),
+        (RateLimited, Backs, Fails(RateLimited), Postponed, Fails(Infra)),
+        (Infra, Backs, Fails(Infra), Postponed, Fails(Infra)),
+        (AgentFailed, Backs, Fails(AgentFailed), Postponed, Fails(Infra)),
+        (AgentStalled, Backs, Fails(AgentStalled), Postponed, Fails(Infra)),
+        (VerifyFailed, Fails(VerifyFailed), Fails(VerifyFailed), Again, Again),
+        (Conflict, Again, Fails(Conflict), Again, Again),
+        (
+            PushRejected,
+            Fails(PushRejected),
+            Fails(PushRejected),
+            Fails(PushRejected),
+            Fails(PushRejected),
+        ),
+        (
+            HistoryRewritten,
+            Fails(HistoryRewritten),
+            Fails(HistoryRewritten),
+            Fails(HistoryRewritten),
+            Fails(HistoryRewritten),
+        ),
+        (Invalid, Fails(Invalid), Fails(Invalid), Fails(Invalid), Fails(Invalid)),
+        (Timeout, Fails(Timeout), Fails(Timeout), Postponed, Fails(Infra)),
+        (
+            BudgetExceeded,
+            Fails(BudgetExceeded),
+            Fails(BudgetExceeded),
+            Fails(BudgetExceeded),
+            Fails(BudgetExceeded),
+        ),
+        (Cancelled, IsCancelled, IsCancelled, Postponed, Fails(Infra)),
+        (WorkerLost, Backs, Fails(WorkerLost), Postponed, Fails(Infra)),
+        (Poison, Fails(Poison), Fails(Poison), Fails(Poison), Fails(Poison)),
+    ]
+}
+
+#[test]
+fn every_class_has_the_reactions_of_the_table() {
+    assert_eq!(table().map(|(class, ..)| class), FailureClass::ALL);
+    for (class, running, last, pushing, too_long) in table() {
+        let of = |case: Case, now| (case.clone(), failed(&case, class, now));
+        let (before, after) = of(Case::running(), NOW);
+        assert_fate(&before, &after, running, NOW, &format!("{class:?} from running"));
+        let mut case = Case::running();
+        case.task.max_attempts = 1;
+        let (before, after) = of(case, NOW);
+        assert_fate(&before, &after, last, NOW, &format!("{class:?} in the last attempt"));
+        let (before, after) = of(Case::pushing(), NOW);
+        assert_fate(&before, &after, pushing, NOW, &format!("{class:?} from pushing"));
+
+        let late = NOW.plus(MAX_PUSH_TIME);
+        let (before, after) = of(Case::pushing(), late);
+        assert_fate(&before, &after, too_long, late, &format!("{class:?} after two hours"));
+        let mut case = Case::pushing();
+        case.task.push_attempt = MAX_PUSH_ATTEMPTS;
+        let (before, after) = of(case, NOW);
+        assert_fate(&before, &after, too_long, NOW, &format!("{class:?} after ten tries"));
+    }
+}
+
+#[test]
+fn a_push_that_conflicts_in_the_last_attempt_fails_as_a_conflict() {
+    for class in [Conflict, VerifyFailed] {
+        let mut case = Case::pushing();
+        case.task.max_attempts = 1;
+        let after = failed(&case, class, NOW);
+        assert_fate(&case, &after, Fails(Conflict), NOW, class.as_str());
+    }
+}
+
+#[test]
+fn an_agent_may_be_silent_once() {
+    let once = failed(&Case::running(), AgentStalled, NOW);
+    assert_eq!((once.task.state, once.task.stalls), (TaskState::Queued, 1));
+    let mut again = Case::running();
+    again.task.stalls = 1;
+    let twice = failed(&again, AgentStalled, NOW);
+    assert_fate(&again, &twice, Fails(AgentStalled), NOW, "silent again");
+}
+
+#[test]
+fn a_conflict_forgets_the_work_it_resumed_from() {
+    for mut case in [Case::running(), Case::pushing()] {
+        case.task.resume_from = Some(WipRef { task: case.task.id, fence: Fence(0) });
+        let after = failed(&case, Conflict, NOW);
+        assert_eq!(after.task.state, TaskState::Queued);
+        assert_eq!(after.task.resume_from, None, "else the next attempt would adopt it again");
+    }
+}
+
+#[test]
+fn a_named_time_is_waited_for_where_the_class_waits() {
+    let at = NOW.plus(Duration::from_secs(9 * 3600));
+    let with_time = |class| {
+        let case = Case::running();
+        let failure = Failure { retry_at: Some(at), ..Failure::new(class, "later") };
+        let event = rdev_domain::step::Event::Fail { holder: case.holder(), failure, usage: None };
+        case.step(event).expect("a holder may fail")
+    };
+    for class in [Quota, RateLimited] {
+        let after = with_time(class);
+        assert_eq!(after.task.available_at, at);
+        assert_eq!(after.wake_ups, [NOW, at], "one for the slot, one for the task");
+    }
+    assert_eq!(with_time(Invalid).task.state, TaskState::Failed);
+}
+
+#[test]
+fn a_retry_hands_on_what_its_lineage_needs() {
+    let id = TaskId(Ulid::from_parts(1_900_000_000_000, 7));
+    for class in FailureClass::ALL {
+        for case in [Case::running(), Case::pushing()] {
+            let mut old = case.task.clone();
+            old.state = TaskState::Failed;
+            old.failure = Some(Failure::new(class, "as the test wants it"));
+            if class == Poison {
+                assert!(retry(&old, id, NOW).is_err());
+                continue;
+            }
+            let new = retry(&old, id, NOW).expect("it failed");
+            let mut expected = Task::new(id, old.project_id.clone(), old.work.clone(), NOW);
+            expected.retry_of = Some(old.id);
+            if class != HistoryRewritten {
+                expected.lineage = old.lineage;
+                expected.scan_base = old.scan_base.clone();
+            }
+            if matches!(class, PushRejected | Auth | Infra | Invalid) {
+                expected.resume_from = old.prepared.as_ref().map(|prepared| prepared.wip);
+            }
+            assert_eq!(new, expected, "{class:?}");
+        }
+    }
+}
+
+#[test]
+fn only_what_failed_or_was_cancelled_is_retried() {
+    let id = TaskId(Ulid::from_parts(1_900_000_000_000, 7));
+    for state in TaskState::ALL {
+        let mut task = sample::task(1, NOW);
+        task.state = state;
+        let may = matches!(state, TaskState::Failed | TaskState::Cancelled);
+        assert_eq!(retry(&task, id, NOW).is_ok(), may, "{state:?}");
+    }
+}
+
+fn failed(case: &Case, class: FailureClass, now: Timestamp) -> Step {
+    let event = sample::fail(case.holder(), class);
+    step(&case.task, case.lease.as_ref(), event, now).expect("a holder may fail")
+}
+
+fn assert_fate(before: &Case, after: &Step, fate: Fate, now: Timestamp, what: &str) {
+    let task = &after.task;
+    let spent = before.task.attempt;
+    assert_eq!(after.lease, None, "{what}");
+    assert_eq!(after.wake_ups.first(), Some(&now), "{what}: its slot is free");
+    let backed_off = |tries: u32| {
+        let wait = rdev_domain::failure::backoff(task.id, tries);
+        assert_eq!(task.available_at, now.plus(wait), "{what}");
+        assert_eq!(after.wake_ups, [now, task.available_at], "{what}");
+    };
+    match fate {
+        Fails(class) => {
+            assert_eq!(task.state, TaskState::Failed, "{what}");
+            assert_eq!(task.failure.as_ref().map(|failure| failure.class), Some(class), "{what}");
+            assert_eq!((task.finished_at, &task.result), (Some(now), &None), "{what}");
+            assert_eq!(task.prepared, before.task.prepared, "{what}");
+        }
+        IsCancelled => {
+            assert_eq!(task.state, TaskState::Cancelled, "{what}");
+            assert_eq!((task.finished_at, &task.failure), (Some(now), &None), "{what}");
+        }
+        Backs => {
+            assert_eq!((task.state, task.attempt), (TaskState::Queued, spent), "{what}");
+            backed_off(spent);
+        }
+        Parks => {
+            assert_eq!((task.state, task.attempt), (TaskState::Queued, spent - 1), "{what}");
+            assert!(task.available_at > now, "{what}");
+            assert_eq!(after.wake_ups, [now, task.available_at], "{what}");
+        }
+        Again => {
+            assert_eq!((task.state, task.attempt), (TaskState::Queued, spent), "{what}");
+            assert_eq!((task.available_at, &task.prepared), (now, &None), "{what}");
+            assert_eq!(task.wip_floor, before.task.fence, "{what}");
+            assert_eq!(task.failure.as_ref().map(|f| f.class), Some(Conflict), "{what}");
+        }
+        Postponed => {
+            assert_eq!((task.state, task.attempt), (TaskState::Pushing, spent), "{what}");
+            assert_eq!(task.prepared, before.task.prepared, "{what}");
+            backed_off(1);
+        }
+    }
+}
