@@ -1,0 +1,311 @@
+//! A real smart HTTP git server: git's own `http-backend` behind basic authentication.
+//!
+//! Each [`GitServer`] has a folder of bare repositories and a port of its own, runs on a
+//! thread of its own (so that blocking tests can use it), and goes when it is dropped.
+//! It can be told to misbehave ([`Behaviour`]), and remembers who asked what.
+
+mod cgi;
+mod command;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::serve::ListenerExt;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use tempfile::TempDir;
+use tokio::sync::oneshot;
+
+pub use command::{git, git_command, try_git};
+
+/// The user name that the server takes.
+pub const USER: &str = "rdev";
+
+/// The token that the server takes with it.
+pub const TOKEN: &str = "tok-6f1d0c2e9a7b4853";
+
+/// How the server answers.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Behaviour {
+    /// As git does.
+    #[default]
+    Serve,
+    /// With this status, to everything.
+    Status(u16),
+    /// Not at all: the connection stays open and silent.
+    Hang,
+    /// As git does until a push: that is applied, but its answer breaks off.
+    LoseAnswer,
+    /// As git does until a push: that one is never answered, nor applied.
+    HangAtPush,
+    /// With a redirect of everything to the same path below this origin.
+    Redirect(String),
+}
+
+/// A request as it came in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// `GET` or `POST`.
+    pub method: String,
+    /// Path and query.
+    pub target: String,
+    /// Whether it had an `Authorization` header.
+    pub authorized: bool,
+    /// The client's address: the same port is the same connection.
+    pub from: SocketAddr,
+}
+
+/// The server. Its repositories are removed when it is dropped.
+#[derive(Debug)]
+pub struct GitServer {
+    shared: Arc<Shared>,
+    address: SocketAddr,
+    folder: TempDir,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    root: PathBuf,
+    behaviour: Mutex<Behaviour>,
+    seen: Mutex<Vec<Seen>>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Each change is one assignment or push; a panic elsewhere leaves it whole.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl GitServer {
+    /// Starts a server on a free port of 127.0.0.1.
+    pub fn start() -> Self {
+        let folder = TempDir::new().expect("a folder for the repositories");
+        let shared = Arc::new(Shared {
+            root: folder.path().to_owned(),
+            behaviour: Mutex::default(),
+            seen: Mutex::default(),
+        });
+        let (stop, stopped) = oneshot::channel();
+        let (tell, told) = std::sync::mpsc::channel();
+        let state = Arc::clone(&shared);
+        let thread = std::thread::Builder::new()
+            .name("git-http-server".to_owned())
+            .spawn(move || serve(state, stopped, &tell))
+            .expect("a thread for the git server");
+        let address = told.recv().expect("the git server's address");
+        Self { shared, address, folder, stop: Some(stop), thread: Some(thread) }
+    }
+
+    /// `http://127.0.0.1:<port>`.
+    pub fn origin(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// A repository's clone URL, without credentials.
+    pub fn url(&self, name: &str) -> String {
+        format!("{}/{name}.git", self.origin())
+    }
+
+    /// A repository's folder.
+    pub fn folder(&self, name: &str) -> PathBuf {
+        self.folder.path().join(format!("{name}.git"))
+    }
+
+    /// Makes an empty bare repository whose `HEAD` is `main`.
+    pub fn create_empty(&self, name: &str) -> PathBuf {
+        let folder = self.folder(name);
+        let path = folder.to_str().expect("a UTF-8 path");
+        git(self.folder.path(), &["init", "--quiet", "--bare", "--initial-branch=main", path]);
+        git(&folder, &["config", "http.receivepack", "true"]);
+        folder
+    }
+
+    /// Makes a repository with one commit of `files` on `main`; the commit's id.
+    pub fn create(&self, name: &str, files: &[(&str, &str)]) -> String {
+        self.create_empty(name);
+        self.commit(name, "main", files, "initial commit")
+    }
+
+    /// Commits `files` to a branch as a person does, with a clone of their own:
+    /// past hooks, since those are meant for whoever comes over HTTP. A branch
+    /// that is not there begins at `main`, or from nothing. The commit's id.
+    pub fn commit(
+        &self,
+        name: &str,
+        branch: &str,
+        files: &[(&str, &str)],
+        message: &str,
+    ) -> String {
+        let clone = TempDir::new().expect("a folder for a clone");
+        let at = clone.path();
+        let bare = self.folder(name);
+        git(at, &["init", "--quiet", "--initial-branch=work", "."]);
+        let from = ["main", branch]
+            .into_iter()
+            .rfind(|from| self.find_ref(name, &format!("refs/heads/{from}")).is_some());
+        if let Some(from) = from {
+            let bare = bare.to_str().expect("a UTF-8 path");
+            git(at, &["fetch", "--quiet", bare, &format!("refs/heads/{from}")]);
+            git(at, &["reset", "--quiet", "--hard", "FETCH_HEAD"]);
+        }
+        for (path, content) in files {
+            let path = at.join(path);
+            std::fs::create_dir_all(path.parent().expect("a parent")).expect("a folder for a file");
+            std::fs::write(path, content).expect("a file");
+        }
+        git(at, &["add", "--all", "--force"]);
+        git(at, &["commit", "--quiet", "--allow-empty", "--message", message]);
+        let id = git(at, &["rev-parse", "HEAD"]);
+        let objects = bare.to_str().expect("a UTF-8 path");
+        // Objects by a push to a name that nobody looks at, the branch by hand:
+        // no hook runs for it.
+        git(&bare, &["fetch", "--quiet", at.to_str().expect("a UTF-8 path"), "work"]);
+        git(Path::new(objects), &["update-ref", &format!("refs/heads/{branch}"), &id]);
+        id
+    }
+
+    /// Installs a hook (`pre-receive`, `update`, …), a shell script without its first line.
+    pub fn hook(&self, name: &str, hook: &str, script: &str) {
+        use std::os::unix::fs::PermissionsExt;
+        let path = self.folder(name).join("hooks").join(hook);
+        std::fs::create_dir_all(path.parent().expect("a parent")).expect("the hooks' folder");
+        std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).expect("a hook");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))
+            .expect("an executable hook");
+    }
+
+    /// Makes the repository refuse (and hide) all refs outside `refs/heads`.
+    pub fn refuse_outside_heads(&self, name: &str) {
+        let folder = self.folder(name);
+        git(&folder, &["config", "--add", "transfer.hideRefs", "refs"]);
+        git(&folder, &["config", "--add", "transfer.hideRefs", "!refs/heads"]);
+    }
+
+    /// Runs git in a repository; what it printed, trimmed.
+    pub fn git(&self, name: &str, args: &[&str]) -> String {
+        git(&self.folder(name), args)
+    }
+
+    /// Where a ref (its full name) is.
+    pub fn find_ref(&self, name: &str, full_name: &str) -> Option<String> {
+        try_git(&self.folder(name), &["rev-parse", "--verify", "--quiet", full_name]).ok()
+    }
+
+    /// The subjects of a branch's commits, newest first.
+    pub fn log(&self, name: &str, branch: &str) -> Vec<String> {
+        let log = self.git(name, &["log", "--format=%s", &format!("refs/heads/{branch}")]);
+        log.lines().map(str::to_owned).collect()
+    }
+
+    /// Changes how the server answers from now on.
+    pub fn behave(&self, behaviour: Behaviour) {
+        *locked(&self.shared.behaviour) = behaviour;
+    }
+
+    /// What was asked so far.
+    pub fn seen(&self) -> Vec<Seen> {
+        locked(&self.shared.seen).clone()
+    }
+
+    /// Forgets what was asked so far.
+    pub fn forget_seen(&self) {
+        locked(&self.shared.seen).clear();
+    }
+}
+
+impl Drop for GitServer {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // A panic of the server's thread has been printed by then.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn serve(
+    shared: Arc<Shared>,
+    stopped: oneshot::Receiver<()>,
+    tell: &std::sync::mpsc::Sender<SocketAddr>,
+) {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime for the git server");
+    runtime.block_on(async move {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("the port's number");
+        let listener = listener.tap_io(|stream| {
+            // Without it a small answer waits for the client's delayed acknowledgement.
+            stream.set_nodelay(true).expect("a socket that takes TCP_NODELAY");
+        });
+        let app = Router::new().fallback(answer).with_state(shared);
+        let app = app.into_make_service_with_connect_info::<SocketAddr>();
+        tell.send(address).expect("somebody waits for the address");
+        tokio::select! {
+            served = async { axum::serve(listener, app).await } => served.expect("a server that serves"),
+            // Not even an error: the server was dropped.
+            _ = stopped => {}
+        }
+    });
+    // Whatever still hangs goes with its runtime.
+    runtime.shutdown_background();
+}
+
+async fn answer(
+    State(shared): State<Arc<Shared>>,
+    axum::extract::ConnectInfo(from): axum::extract::ConnectInfo<SocketAddr>,
+    request: Request,
+) -> Response {
+    let target = request.uri().path_and_query().map_or_else(String::new, ToString::to_string);
+    let login = request.headers().get(header::AUTHORIZATION);
+    locked(&shared.seen).push(Seen {
+        method: request.method().to_string(),
+        target: target.clone(),
+        authorized: login.is_some(),
+        from,
+    });
+    let behaviour = locked(&shared.behaviour).clone();
+    let pushing = request.method() == Method::POST && target.ends_with("/git-receive-pack");
+    match behaviour {
+        Behaviour::Status(status) => {
+            return StatusCode::from_u16(status).expect("an HTTP status").into_response();
+        }
+        Behaviour::Hang => std::future::pending().await,
+        Behaviour::HangAtPush if pushing => std::future::pending().await,
+        Behaviour::Redirect(origin) => {
+            let to = format!("{origin}{target}");
+            return (StatusCode::MOVED_PERMANENTLY, [(header::LOCATION, to)]).into_response();
+        }
+        Behaviour::Serve | Behaviour::LoseAnswer | Behaviour::HangAtPush => {}
+    }
+    let wanted = format!("Basic {}", STANDARD.encode(format!("{USER}:{TOKEN}")));
+    if login.is_none_or(|login| login.as_bytes() != wanted.as_bytes()) {
+        let challenge = [(header::WWW_AUTHENTICATE, "Basic realm=\"git\"")];
+        return (StatusCode::UNAUTHORIZED, challenge).into_response();
+    }
+    match cgi::run(&shared.root, request).await {
+        Ok(response) if pushing && behaviour == Behaviour::LoseAnswer => lose(response).await,
+        Ok(response) => response,
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}")).into_response(),
+    }
+}
+
+/// Lets the answer run to its end, so that the push is applied, and breaks off before its first byte.
+async fn lose(response: Response) -> Response {
+    let (parts, body) = response.into_parts();
+    // Its content does not matter, and that it failed is what the test is about.
+    let _ = axum::body::to_bytes(body, usize::MAX).await;
+    let broken = futures_util::stream::once(async {
+        Err::<Vec<u8>, _>(std::io::Error::other("the answer is lost"))
+    });
+    Response::from_parts(parts, Body::from_stream(broken))
+}

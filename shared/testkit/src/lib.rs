@@ -1,0 +1,13 @@
+//! What rdev's tests stand on: the conformance suites of the ports, and real
+//! servers that play the outside world.
+
+pub mod agents;
+pub mod clock;
+pub mod git_http;
+pub mod model;
+pub mod needs;
+pub mod queue;
+pub mod store;
+mod suite;
+
+pub use suite::{Ended, Failed, Keep, Passed};

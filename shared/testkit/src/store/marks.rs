@@ -1,0 +1,177 @@
+//! Steps 1 and 11: whatever queues a task or frees a slot leaves a mark that the sweep sends.
+
+use std::time::Duration;
+
+use rdev_domain::failure::FailureClass;
+use rdev_domain::ports::{Advanced, PortResult};
+use rdev_domain::task::{Task, TaskState};
+use rdev_domain::wake_up::Mark;
+
+use super::cases;
+use super::world::{Held, MINUTE, SECOND, World, key_actor, race_two};
+
+cases! {
+    an_enqueue_leaves_a_mark_also_when_the_queue_was_not_empty;
+    every_end_of_a_lease_leaves_a_mark;
+    a_slot_freed_while_a_task_is_enqueued_leaves_nobody_asleep;
+    a_raised_limit_leaves_a_mark_for_each_slot;
+    a_lowered_limit_leaves_no_mark;
+    a_mark_is_sent_half_a_minute_after_its_time_until_it_is_deleted;
+    deleting_a_mark_deletes_only_it;
+    a_mark_of_a_parked_task_waits_for_its_time;
+    a_thousand_marks_are_swept_in_pages;
+}
+
+async fn an_enqueue_leaves_a_mark_also_when_the_queue_was_not_empty(w: World) {
+    let project = w.project().await;
+    for _ in 0..3 {
+        let task = w.new_task(&project);
+        let enqueued = w.store.enqueue(&task, &key_actor(), w.now()).await.expect("it is taken");
+        assert_eq!(enqueued.marks.len(), 1);
+        w.woke("an enqueue", &enqueued.marks, &project).await;
+    }
+}
+
+async fn every_end_of_a_lease_leaves_a_mark(w: World) {
+    let names = w.running().await.writes_while_running(w.now()).len();
+    for number in 0..names {
+        let held = w.running().await;
+        let (name, event) = held.writes_while_running(w.now()).swap_remove(number);
+        ended_with_a_mark(&w, name, &held, w.write(&held, event).await).await;
+    }
+    let names = w.pushing().await.writes_while_pushing(w.now()).len();
+    for number in 0..names {
+        let held = w.pushing().await;
+        let (name, event) = held.writes_while_pushing(w.now()).swap_remove(number);
+        ended_with_a_mark(&w, name, &held, w.write(&held, event).await).await;
+    }
+    for number in 0..3 {
+        let held = match number {
+            0 => w.running().await,
+            1 => w.pushing().await,
+            _ => w.running_for_the_last_time().await,
+        };
+        w.let_leases_expire();
+        ended_with_a_mark(&w, "recover", &held, w.recover(held.id).await).await;
+    }
+}
+
+async fn ended_with_a_mark(w: &World, name: &str, held: &Held, answer: PortResult<Advanced>) {
+    let after = answer.expect("a holder may write");
+    if after.lease.is_some() {
+        assert_eq!(after.task.state, TaskState::Pushing, "{name}");
+        return;
+    }
+    let later = after.task.available_at;
+    if !after.task.state.is_terminal() && later > w.now() {
+        assert!(after.marks.iter().any(|mark| mark.send_at == later), "{name}: {:?}", after.marks);
+    }
+    w.woke(name, &after.marks, held.project()).await;
+}
+
+async fn a_slot_freed_while_a_task_is_enqueued_leaves_nobody_asleep(w: World) {
+    for round in 0..10 {
+        let held = w.running().await;
+        let task = w.new_task(held.project());
+        let (one, other) = (w.clone(), w.clone());
+        let (done, new) = (held.clone(), task.clone());
+        let (finished, enqueued) = race_two(async move { one.finish(&done).await }, async move {
+            other.store.enqueue(&new, &key_actor(), other.now()).await
+        })
+        .await;
+        let freed = finished.expect("a holder may finish").marks;
+        let queued = enqueued.expect("a ready project takes a task").marks;
+        assert!(!freed.is_empty() && !queued.is_empty(), "round {round}: {freed:?}, {queued:?}");
+        // Whichever of the two wake-ups comes last finds both the task and the slot.
+        assert_eq!(w.claim(held.project()).await.id, task.id, "round {round}");
+    }
+}
+
+async fn a_raised_limit_leaves_a_mark_for_each_slot(w: World) {
+    let project = w.project().await;
+    for _ in 0..4 {
+        w.enqueue(&project).await;
+    }
+    w.claim(&project).await;
+    w.send_marks().await;
+    let marks = w.set_limit(&project, 4).await;
+    assert_eq!(marks.len(), 3, "one for each slot that it adds");
+    w.woke("a raised limit", &marks, &project).await;
+    assert_eq!(w.set_limit(&project, 100).await.len(), 96);
+}
+
+async fn a_lowered_limit_leaves_no_mark(w: World) {
+    let project = w.project_with_limit(5).await;
+    assert_eq!(w.set_limit(&project, 2).await, vec![]);
+    assert_eq!(w.set_limit(&project, 2).await, vec![]);
+}
+
+async fn a_mark_is_sent_half_a_minute_after_its_time_until_it_is_deleted(w: World) {
+    let project = w.project().await;
+    let mark = enqueued_mark(&w, w.new_task(&project)).await;
+    assert_eq!((&mark.project_id, mark.send_at), (&project, w.now()));
+    w.pass(29 * SECOND);
+    assert_eq!(swept_marks(&w).await, vec![], "its sender may still be at it");
+    w.pass(2 * SECOND);
+    assert_eq!(swept_marks(&w).await, vec![mark.clone()]);
+    w.pass(MINUTE);
+    assert_eq!(swept_marks(&w).await, vec![mark.clone()], "the sender died: once more");
+    w.store.delete_marks(std::slice::from_ref(&mark)).await.expect("marks can be deleted");
+    assert_eq!(swept_marks(&w).await, vec![]);
+    w.store.delete_marks(&[mark]).await.expect("an unknown mark is nothing");
+}
+
+async fn deleting_a_mark_deletes_only_it(w: World) {
+    let (mine, other) = (w.project().await, w.project().await);
+    let first = enqueued_mark(&w, w.new_task(&mine)).await;
+    let second = enqueued_mark(&w, w.new_task(&mine)).await;
+    let third = enqueued_mark(&w, w.new_task(&other)).await;
+    w.store.delete_marks(&[first]).await.expect("marks can be deleted");
+    w.pass(31 * SECOND);
+    let mut left = swept_marks(&w).await;
+    left.sort_by_key(|mark| mark.id);
+    let mut expected = vec![second, third];
+    expected.sort_by_key(|mark| mark.id);
+    assert_eq!(left, expected);
+}
+
+async fn a_mark_of_a_parked_task_waits_for_its_time(w: World) {
+    let held = w.running().await;
+    let after = w.fail(&held, FailureClass::Infra).await.expect("a holder may fail");
+    let due = after.task.available_at;
+    let at_once: Vec<_> = after.marks.into_iter().filter(|mark| mark.send_at < due).collect();
+    w.store.delete_marks(&at_once).await.expect("marks can be deleted");
+    w.pass(due.since(w.now()) + 29 * SECOND);
+    let early: Vec<_> = swept_marks(&w).await.into_iter().filter(|m| m.send_at == due).collect();
+    assert_eq!(early, vec![]);
+    w.pass(2 * SECOND);
+    assert!(swept_marks(&w).await.iter().any(|mark| mark.send_at == due));
+}
+
+async fn a_thousand_marks_are_swept_in_pages(w: World) {
+    let project = w.project_with_limit(1).await;
+    let mut written = Vec::new();
+    for _ in 0..11 {
+        w.set_limit(&project, 1).await;
+        written.extend(w.set_limit(&project, 100).await);
+    }
+    assert_eq!(written.len(), 11 * 99);
+    w.pass(31 * SECOND);
+    let mut sent = w.sweep().await.marks;
+    sent.sort_by_key(|mark| mark.id);
+    written.sort_by_key(|mark| mark.id);
+    assert_eq!(sent, written, "each once, as each page is sent before the next");
+    w.pass(Duration::from_secs(1));
+    assert_eq!(w.sweep().await.marks, vec![]);
+}
+
+async fn enqueued_mark(w: &World, task: Task) -> Mark {
+    let enqueued = w.store.enqueue(&task, &key_actor(), w.now()).await.expect("it is taken");
+    assert_eq!(enqueued.marks.len(), 1);
+    enqueued.marks.into_iter().next().expect("there is one")
+}
+
+/// The marks of one page of a sweep, which nobody sends.
+async fn swept_marks(w: &World) -> Vec<Mark> {
+    w.store.sweep(w.now()).await.expect("the store sweeps").marks
+}

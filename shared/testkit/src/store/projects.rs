@@ -1,0 +1,263 @@
+//! The life of a project.
+
+use rdev_domain::failure::FailureClass;
+use rdev_domain::ids::TaskId;
+use rdev_domain::ports::Conflict;
+use rdev_domain::project::{Project, ProjectPatch, ProjectState};
+use rdev_domain::task::{Task, TaskState};
+
+use super::cases;
+use super::world::{Held, MINUTE, SECOND, World, conflict, key_actor, not_found, race};
+
+cases! {
+    a_project_reads_back_as_it_was_created;
+    a_second_project_of_a_name_is_refused;
+    a_repeated_creation_returns_what_is_there;
+    a_change_changes_what_it_names;
+    an_unknown_project_is_not_found;
+    a_project_with_running_tasks_is_not_deleted;
+    a_deleted_project_cancels_its_queue_and_takes_nothing_new;
+    a_project_is_forgotten_only_when_it_is_being_deleted;
+    a_forgotten_name_can_be_taken_again;
+    enqueues_racing_a_deletion_leave_nothing_queued;
+    claims_racing_a_deletion_leave_nothing_running;
+}
+
+async fn a_project_reads_back_as_it_was_created(w: World) {
+    let full = w.new_project();
+    let bare = Project {
+        description: "ü\n\"quoted\"".to_owned(),
+        template: None,
+        git_url: None,
+        default_branch: "release/1.0".parse().expect("a branch"),
+        build_limit: 100,
+        state: ProjectState::Provisioning,
+        ..w.new_project()
+    };
+    for project in [full, bare] {
+        assert_eq!(w.create(&project).await.expect("a new name"), project);
+        assert_eq!(w.store.project(&project.id).await.expect("it is there"), project);
+    }
+}
+
+async fn a_second_project_of_a_name_is_refused(w: World) {
+    let project = w.new_project();
+    w.create(&project).await.expect("a new name");
+    let second = Project { id: project.id.clone(), ..w.new_project() };
+    assert_eq!(conflict(w.create(&second).await), Conflict::ProjectExists);
+    assert_eq!(w.store.project(&project.id).await.expect("it is there"), project);
+
+    let contested = w.new_project();
+    let answers = race(10, |_| {
+        let w = w.clone();
+        let project = Project { nonce: w.ulid(), ..contested.clone() };
+        async move { w.create(&project).await.map_err(|_| ()) }
+    })
+    .await;
+    assert_eq!(answers.into_iter().filter(Result::is_ok).count(), 1);
+}
+
+async fn a_repeated_creation_returns_what_is_there(w: World) {
+    let project = Project { state: ProjectState::Provisioning, ..w.new_project() };
+    w.create(&project).await.expect("a new name");
+    let patch = ProjectPatch { state: Some(ProjectState::Ready), ..ProjectPatch::default() };
+    let ready = change(&w, &project, &patch).await;
+    let audited = w.audit(&project.id).await;
+    w.pass(MINUTE);
+    let again = Project { created_at: w.now(), updated_at: w.now(), ..project.clone() };
+    assert_eq!(w.create(&again).await.expect("the same request, repeated"), ready);
+    assert_eq!(w.audit(&project.id).await, audited);
+}
+
+async fn a_change_changes_what_it_names(w: World) {
+    let project = w.new_project();
+    w.create(&project).await.expect("a new name");
+    w.pass(MINUTE);
+    let patch = ProjectPatch { description: Some("other".to_owned()), ..ProjectPatch::default() };
+    let changed = change(&w, &project, &patch).await;
+    let expected =
+        Project { description: "other".to_owned(), updated_at: w.now(), ..project.clone() };
+    assert_eq!(changed, expected);
+
+    let patch = ProjectPatch {
+        description: None,
+        default_branch: Some("trunk".parse().expect("a branch")),
+        build_limit: Some(7),
+        git_url: Some("https://git.example.com/moved.git".parse().expect("a clone URL")),
+        state: Some(ProjectState::ProvisioningFailed),
+    };
+    let changed = change(&w, &project, &patch).await;
+    let expected = Project {
+        default_branch: "trunk".parse().expect("a branch"),
+        build_limit: 7,
+        git_url: patch.git_url.clone(),
+        state: ProjectState::ProvisioningFailed,
+        ..expected
+    };
+    assert_eq!(changed, expected);
+    assert_eq!(w.store.project(&project.id).await.expect("it is there"), expected);
+}
+
+async fn an_unknown_project_is_not_found(w: World) {
+    let nowhere = "nowhere".parse().expect("a slug");
+    let by = key_actor();
+    not_found(w.store.project(&nowhere).await);
+    let patch = ProjectPatch { build_limit: Some(2), ..ProjectPatch::default() };
+    not_found(w.store.update_project(&nowhere, &patch, &by, w.now()).await);
+    not_found(w.store.begin_delete_project(&nowhere, &by, w.now()).await);
+    not_found(w.store.forget_project(&nowhere, &by, w.now()).await);
+}
+
+async fn a_project_with_running_tasks_is_not_deleted(w: World) {
+    let held = w.running().await;
+    let queued = w.enqueue(held.project()).await;
+    refuses_deletion(&w, &held, queued.id).await;
+    w.prepare(&held).await.expect("a holder may prepare");
+    refuses_deletion(&w, &held, queued.id).await;
+    w.release(&held).await.expect("a holder may release");
+    refuses_deletion(&w, &held, queued.id).await; // nobody holds it, but it may be half pushed
+    let again = w.claim(held.project()).await;
+    w.complete(&again).await.expect("the holder completes");
+    let deleting = w.store.begin_delete_project(held.project(), &key_actor(), w.now()).await;
+    assert_eq!(deleting.expect("nothing runs").state, ProjectState::Deleting);
+}
+
+async fn refuses_deletion(w: &World, held: &Held, queued: TaskId) {
+    let before = (w.snapshot(held.id).await, w.snapshot(queued).await);
+    let answer = w.store.begin_delete_project(held.project(), &key_actor(), w.now()).await;
+    assert_eq!(conflict(answer), Conflict::TasksRunning);
+    assert_eq!((w.snapshot(held.id).await, w.snapshot(queued).await), before);
+    let project = w.store.project(held.project()).await.expect("it is there");
+    assert_eq!(project.state, ProjectState::Ready);
+}
+
+async fn a_deleted_project_cancels_its_queue_and_takes_nothing_new(w: World) {
+    let project = w.project().await;
+    let parked = w.hold(&project, 1).await.remove(0);
+    w.fail(&parked, FailureClass::Quota).await.expect("a holder may fail");
+    let mut queued = vec![parked.id];
+    for _ in 0..30 {
+        queued.push(w.enqueue(&project).await.id);
+    }
+    w.pass(SECOND);
+    for _ in 0..2 {
+        let deleting = w.store.begin_delete_project(&project, &key_actor(), w.now()).await;
+        assert_eq!(deleting.expect("nothing runs").state, ProjectState::Deleting);
+    }
+    for id in queued {
+        let record = w.read(id).await;
+        assert_eq!((record.task.state, record.lease), (TaskState::Cancelled, None));
+        assert_eq!(record.task.finished_at, Some(w.now()));
+        let audited = w.audit(&project).await;
+        assert_eq!(
+            audited
+                .iter()
+                .filter(|e| e.subject == format!("task/{id}") && e.action == "task.cancelled")
+                .count(),
+            1
+        );
+    }
+    w.nothing_to_claim(&project).await;
+    let task = w.new_task(&project);
+    let answer = w.store.enqueue(&task, &key_actor(), w.now()).await;
+    assert_eq!(conflict(answer), Conflict::ProjectNotReady);
+    let patch = ProjectPatch { state: Some(ProjectState::Ready), ..ProjectPatch::default() };
+    let answer = w.store.update_project(&project, &patch, &key_actor(), w.now()).await;
+    assert_eq!(conflict(answer), Conflict::ProjectNotReady, "nothing leaves `deleting`");
+}
+
+async fn a_project_is_forgotten_only_when_it_is_being_deleted(w: World) {
+    let held = w.running().await;
+    w.finish(&held).await.expect("a holder may finish");
+    let project = held.project();
+    let answer = w.store.forget_project(project, &key_actor(), w.now()).await;
+    assert_eq!(conflict(answer), Conflict::ProjectNotReady);
+    w.store.begin_delete_project(project, &key_actor(), w.now()).await.expect("nothing runs");
+    w.store.forget_project(project, &key_actor(), w.now()).await.expect("it is being deleted");
+    not_found(w.store.project(project).await);
+    not_found(w.store.forget_project(project, &key_actor(), w.now()).await);
+    w.nothing_to_claim(project).await;
+    assert_eq!(w.state(held.id).await, TaskState::Succeeded, "its tasks stay until they expire");
+    w.sweep().await;
+}
+
+async fn a_forgotten_name_can_be_taken_again(w: World) {
+    let project = w.new_project();
+    w.create(&project).await.expect("a new name");
+    w.enqueue(&project.id).await;
+    w.store.begin_delete_project(&project.id, &key_actor(), w.now()).await.expect("nothing runs");
+    w.store.forget_project(&project.id, &key_actor(), w.now()).await.expect("it is deleting");
+    w.pass(MINUTE);
+    let second = Project { id: project.id.clone(), ..w.new_project() };
+    assert_eq!(w.create(&second).await.expect("the name is free"), second);
+    w.nothing_to_claim(&second.id).await;
+    let task = w.enqueue(&second.id).await;
+    assert_eq!(w.claim(&second.id).await.id, task.id, "no slot of the first one is taken");
+}
+
+async fn enqueues_racing_a_deletion_leave_nothing_queued(w: World) {
+    for _ in 0..5 {
+        let project = w.project().await;
+        let taken = race(20, |number| {
+            let (w, project) = (w.clone(), project.clone());
+            async move {
+                if number == 10 {
+                    let deleting =
+                        w.store.begin_delete_project(&project, &key_actor(), w.now()).await;
+                    deleting.expect("nothing runs");
+                    return None;
+                }
+                let task: Task = w.new_task(&project);
+                match w.store.enqueue(&task, &key_actor(), w.now()).await {
+                    Ok(enqueued) => Some(enqueued.task.id),
+                    answer => {
+                        assert_eq!(conflict(answer), Conflict::ProjectNotReady);
+                        None
+                    }
+                }
+            }
+        })
+        .await;
+        let taken: Vec<_> = taken.into_iter().flatten().collect();
+        let tasks = w.all_tasks(&project).await;
+        assert_eq!(tasks.len(), taken.len(), "what was refused is not there");
+        assert!(tasks.iter().all(|record| record.task.state == TaskState::Cancelled));
+        w.nothing_to_claim(&project).await;
+    }
+}
+
+async fn claims_racing_a_deletion_leave_nothing_running(w: World) {
+    for round in 0..10 {
+        let project = w.project().await;
+        let task = w.enqueue(&project).await;
+        let (one, other) = (w.clone(), w.clone());
+        let (target, deleted) = (project.clone(), project.clone());
+        let (claim, deleting) =
+            super::world::race_two(
+                async move { one.try_claim(&target, &super::world::Runner::named("w1")).await },
+                async move {
+                    other.store.begin_delete_project(&deleted, &key_actor(), other.now()).await
+                },
+            )
+            .await;
+        let record = w.read(task.id).await;
+        match deleting {
+            Ok(_) => {
+                assert!(!matches!(claim, rdev_domain::ports::Claim::Claimed(_)), "round {round}");
+                assert_eq!((record.task.state, record.lease), (TaskState::Cancelled, None));
+            }
+            Err(refused) => {
+                let refused = conflict::<()>(Err(refused));
+                assert_eq!(refused, Conflict::TasksRunning, "round {round}");
+                assert_eq!(record.task.state, TaskState::Running);
+                let project = w.store.project(&project).await.expect("it is there");
+                assert_eq!(project.state, ProjectState::Ready);
+            }
+        }
+    }
+}
+
+async fn change(w: &World, project: &Project, patch: &ProjectPatch) -> Project {
+    let changed = w.store.update_project(&project.id, patch, &key_actor(), w.now()).await;
+    changed.expect("a project that is not being deleted can be changed").0
+}

@@ -1,0 +1,251 @@
+//! Step 8: what each failure class makes of a task, and retries on the same lineage.
+
+use std::time::Duration;
+
+use rdev_domain::failure::{Failure, FailureClass};
+use rdev_domain::git::Tip;
+use rdev_domain::ids::{Fence, TaskId};
+use rdev_domain::step::{self, Refusal};
+use rdev_domain::task::{Task, TaskState, WipRef};
+
+use super::cases;
+use super::world::{HOUR, Held, MINUTE, SECOND, World, commit, key_actor};
+
+cases! {
+    a_failure_that_may_pass_is_tried_again_after_a_backoff;
+    the_last_attempt_is_the_last;
+    a_provider_that_names_a_time_is_waited_for;
+    a_used_up_quota_parks_and_gives_the_attempt_back;
+    a_quota_without_a_reset_time_parks_for_a_quarter_of_an_hour;
+    a_silent_agent_is_tried_again_once;
+    a_failure_for_good_ends_the_task;
+    a_released_task_gets_its_attempt_back;
+    a_retry_goes_on_where_the_lineage_stands;
+    a_retry_of_a_refused_push_resumes_from_its_work;
+    a_retry_after_a_rewritten_history_begins_a_lineage;
+    a_retry_of_a_retry_keeps_the_first_name;
+    a_task_that_has_not_failed_is_not_retried;
+    a_retry_enqueued_twice_is_one_task;
+}
+
+async fn a_failure_that_may_pass_is_tried_again_after_a_backoff(w: World) {
+    for class in [FailureClass::Infra, FailureClass::RateLimited, FailureClass::AgentFailed] {
+        let project = w.project().await;
+        w.enqueue_task(Task { max_attempts: 10, ..w.new_task(&project) }).await;
+        for (attempt, base_s) in
+            [(1, 30), (2, 60), (3, 120), (4, 240), (5, 480), (6, 900), (7, 900)]
+        {
+            let held = w.claim(&project).await;
+            assert_eq!(held.claimed.task.attempt, attempt);
+            let after = w.fail(&held, class).await.expect("a holder may fail");
+            assert_eq!((after.task.state, &after.lease), (TaskState::Queued, &None));
+            assert_eq!(after.task.failure.as_ref().map(|failure| failure.class), Some(class));
+            let wait = after.task.available_at.since(w.now());
+            let base = Duration::from_secs(base_s);
+            assert!(wait >= base * 4 / 5 && wait <= base * 6 / 5, "try {attempt}: {wait:?}");
+            w.pass(wait - Duration::from_millis(1));
+            w.nothing_to_claim(&project).await;
+            w.pass(Duration::from_millis(1));
+        }
+    }
+}
+
+async fn the_last_attempt_is_the_last(w: World) {
+    let project = w.project().await;
+    let task = w.enqueue(&project).await;
+    for attempt in 1..=task.max_attempts {
+        let held = w.claim(&project).await;
+        let after = w.fail(&held, FailureClass::Infra).await.expect("a holder may fail");
+        let last = attempt == task.max_attempts;
+        assert_eq!(after.task.state, if last { TaskState::Failed } else { TaskState::Queued });
+        w.pass(HOUR);
+    }
+    w.nothing_to_claim(&project).await;
+    let task = w.read(task.id).await.task;
+    assert_eq!((task.attempt, task.attempts.len()), (3, 3));
+}
+
+async fn a_provider_that_names_a_time_is_waited_for(w: World) {
+    let held = w.running().await;
+    let retry_at = Some(w.now().plus(HOUR));
+    let failure = Failure { retry_at, ..Failure::new(FailureClass::RateLimited, "slow down") };
+    let after = w.write(&held, held.fail_with(failure)).await.expect("a holder may fail");
+    assert_eq!(Some(after.task.available_at), retry_at);
+    assert_eq!(after.task.attempt, 1, "the attempt is spent");
+    let due = after.marks.iter().map(|mark| mark.send_at).max();
+    assert_eq!(due, retry_at, "somebody wakes up for it");
+}
+
+async fn a_used_up_quota_parks_and_gives_the_attempt_back(w: World) {
+    let project = w.project().await;
+    w.enqueue_task(Task { max_attempts: 1, ..w.new_task(&project) }).await;
+    for _ in 0..4 {
+        let held = w.claim(&project).await;
+        assert_eq!(held.claimed.task.attempt, 1, "no attempt is spent by a quota");
+        let retry_at = Some(w.now().plus(5 * HOUR));
+        let failure = Failure { retry_at, ..Failure::new(FailureClass::Quota, "used up") };
+        let after = w.write(&held, held.fail_with(failure)).await.expect("a holder may fail");
+        assert_eq!((after.task.state, &after.lease), (TaskState::Queued, &None));
+        assert_eq!((after.task.attempt, Some(after.task.available_at)), (0, retry_at));
+        let due = after.marks.iter().map(|mark| mark.send_at).max();
+        assert_eq!(due, retry_at, "somebody wakes up for it");
+        let other = w.enqueue(&project).await;
+        let next = w.claim(&project).await;
+        assert_eq!(next.id, other.id, "its slot is free while it is parked");
+        w.finish(&next).await.expect("a holder may finish");
+        w.pass(5 * HOUR - SECOND);
+        w.nothing_to_claim(&project).await;
+        w.pass(SECOND);
+    }
+    let held = w.claim(&project).await;
+    w.finish(&held).await.expect("a holder may finish");
+}
+
+async fn a_quota_without_a_reset_time_parks_for_a_quarter_of_an_hour(w: World) {
+    let held = w.running().await;
+    let after = w.fail(&held, FailureClass::Quota).await.expect("a holder may fail");
+    assert_eq!(after.task.available_at, w.now().plus(15 * MINUTE));
+    w.pass(15 * MINUTE);
+
+    let held = w.claim(held.project()).await;
+    let retry_at = Some(w.now().minus(HOUR));
+    let failure = Failure { retry_at, ..Failure::new(FailureClass::Quota, "used up") };
+    let after = w.write(&held, held.fail_with(failure)).await.expect("a holder may fail");
+    assert!(after.task.available_at > w.now(), "a reset time in the past makes no hot loop");
+}
+
+async fn a_silent_agent_is_tried_again_once(w: World) {
+    let held = w.running().await;
+    let after = w.fail(&held, FailureClass::AgentStalled).await.expect("a holder may fail");
+    assert_eq!((after.task.state, after.task.stalls), (TaskState::Queued, 1));
+    w.pass(MINUTE);
+    let held = w.claim(held.project()).await;
+    assert!(held.claimed.task.attempt < held.claimed.task.max_attempts);
+    let after = w.fail(&held, FailureClass::AgentStalled).await.expect("a holder may fail");
+    assert_eq!(after.task.state, TaskState::Failed);
+}
+
+async fn a_failure_for_good_ends_the_task(w: World) {
+    for class in [
+        FailureClass::Auth,
+        FailureClass::VerifyFailed,
+        FailureClass::PushRejected,
+        FailureClass::HistoryRewritten,
+        FailureClass::Invalid,
+        FailureClass::Timeout,
+        FailureClass::BudgetExceeded,
+        FailureClass::Poison,
+    ] {
+        let held = w.running().await;
+        let after = w.fail(&held, class).await.expect("a holder may fail");
+        assert_eq!((after.task.state, &after.lease), (TaskState::Failed, &None), "{class:?}");
+        let record = w.read(held.id).await;
+        assert_eq!((&record.task, record.lease), (&after.task, None));
+        assert_eq!(record.task.failure.map(|failure| failure.class), Some(class));
+        assert_eq!(record.task.finished_at, Some(w.now()));
+        w.nothing_to_claim(held.project()).await;
+    }
+}
+
+async fn a_released_task_gets_its_attempt_back(w: World) {
+    let project = w.project().await;
+    w.enqueue_task(Task { max_attempts: 1, ..w.new_task(&project) }).await;
+    for round in 1..=3 {
+        let held = w.claim(&project).await;
+        assert_eq!((held.claimed.task.attempt, held.holder.fence), (1, Fence(round)));
+        let after = w.release(&held).await.expect("a holder may release");
+        assert_eq!((after.task.state, &after.lease), (TaskState::Queued, &None));
+        assert_eq!((after.task.attempt, after.task.available_at), (0, w.now()));
+    }
+}
+
+async fn a_retry_goes_on_where_the_lineage_stands(w: World) {
+    let other = w.running().await;
+    w.write(&other, other.prepare_on(&Tip::Absent, w.now())).await.expect("a holder may prepare");
+    w.fail(&other, FailureClass::Conflict).await.expect("the branch has moved");
+    w.cancel(other.id).await.expect("a queued task can be cancelled");
+
+    w.pass(HOUR);
+    let retry = retried(&w, other.id).await;
+    assert_eq!((retry.lineage, retry.retry_of), (other.id, Some(other.id)));
+    assert_eq!((retry.attempt, retry.fence, retry.wip_floor), (0, Fence(0), Fence(0)));
+    assert_eq!(retry.scan_base, Some(Tip::Absent), "a late push of the first is still found");
+    assert_eq!(retry.resume_from, None);
+    let again = w.claim(other.project()).await;
+    assert_eq!(again.id, retry.id);
+    let moved = Tip::Commit(commit(5));
+    w.write(&again, again.prepare_on(&moved, w.now())).await.expect("a holder may prepare");
+    assert_eq!(w.read(retry.id).await.task.scan_base, Some(Tip::Absent), "and never changed");
+
+    let old = w.read(other.id).await.task;
+    assert_eq!(old.retried_as, Some(retry.id));
+    assert_eq!(old.state, TaskState::Cancelled);
+}
+
+async fn a_retry_of_a_refused_push_resumes_from_its_work(w: World) {
+    let held = w.pushing().await;
+    w.fail(&held, FailureClass::PushRejected).await.expect("a definite refusal");
+    let retry = retried(&w, held.id).await;
+    let wip = WipRef { task: held.id, fence: held.holder.fence };
+    assert_eq!(retry.resume_from, Some(wip));
+    assert_eq!(retry.scan_base, Some(Tip::Commit(commit(1))));
+    let again = w.claim(held.project()).await;
+    assert_eq!((again.id, again.claimed.task.resume_from), (retry.id, Some(wip)));
+    w.fail(&again, FailureClass::Auth).await.expect("the token was refused");
+    assert_eq!(retried(&w, retry.id).await.resume_from, Some(wip), "it was not pushed yet");
+}
+
+async fn a_retry_after_a_rewritten_history_begins_a_lineage(w: World) {
+    let held = w.pushing().await;
+    w.fail(&held, FailureClass::HistoryRewritten).await.expect("its base is gone");
+    let retry = retried(&w, held.id).await;
+    assert_eq!((retry.lineage, retry.retry_of), (retry.id, Some(held.id)));
+    assert_eq!((retry.scan_base, retry.resume_from), (None, None));
+    assert_eq!(w.read(held.id).await.task.retried_as, Some(retry.id));
+}
+
+async fn a_retry_of_a_retry_keeps_the_first_name(w: World) {
+    let held = w.running().await;
+    w.fail(&held, FailureClass::Invalid).await.expect("a holder may fail");
+    let (mut last, first) = (held.id, held.id);
+    for _ in 0..3 {
+        let retry = retried(&w, last).await;
+        assert_eq!((retry.lineage, retry.retry_of), (first, Some(last)));
+        let again = w.claim(held.project()).await;
+        w.fail(&again, FailureClass::Invalid).await.expect("a holder may fail");
+        last = retry.id;
+    }
+}
+
+async fn a_task_that_has_not_failed_is_not_retried(w: World) {
+    let held = w.running().await;
+    w.finish(&held).await.expect("a holder may finish");
+    let other = w.running().await;
+    for (held, state) in [(held, TaskState::Succeeded), (other, TaskState::Running)] {
+        let task = w.read(held.id).await.task;
+        let retry = step::retry(&task, TaskId(w.ulid()), w.now());
+        assert_eq!(retry, Err(Refusal::NotRetryable(state)));
+    }
+}
+
+async fn a_retry_enqueued_twice_is_one_task(w: World) {
+    let held: Held = w.running().await;
+    w.fail(&held, FailureClass::Invalid).await.expect("a holder may fail");
+    let old = w.read(held.id).await.task;
+    let retry = step::retry(&old, TaskId(w.ulid()), w.now()).expect("it failed");
+    let first = w.store.enqueue(&retry, &key_actor(), w.now()).await.expect("it is taken");
+    assert_eq!(first.marks.len(), 1);
+    let second = w.store.enqueue(&retry, &key_actor(), w.now()).await.expect("the same again");
+    assert_eq!((second.task, second.marks.len()), (first.task, 0));
+    assert_eq!(w.all_tasks(held.project()).await.len(), 2);
+}
+
+/// The retry of a task, enqueued.
+async fn retried(w: &World, id: TaskId) -> Task {
+    let old = w.read(id).await.task;
+    let retry = step::retry(&old, TaskId(w.ulid()), w.now()).expect("it can be retried");
+    let enqueued = w.store.enqueue(&retry, &key_actor(), w.now()).await.expect("it is taken");
+    w.woke("a retry", &enqueued.marks, &old.project_id).await;
+    assert_eq!(w.read(id).await.task.retried_as, Some(enqueued.task.id));
+    enqueued.task
+}
