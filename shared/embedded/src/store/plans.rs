@@ -1,0 +1,260 @@
+//! How SQLite carries out every statement of the store: by an index, but where
+//! a table is small by nature.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rdev_domain::ids::KeyId;
+use rdev_domain::lease::Lease;
+use rdev_domain::ports::{Claim, Claimed};
+use rdev_domain::result::{CheckResult, TaskResult};
+use rdev_domain::spec::{CheckSpec, Work};
+use rdev_domain::task::TaskState;
+use rdev_domain::worker::WorkerStatus;
+use rusqlite::trace::{TraceEvent, TraceEventCodes};
+
+use super::*;
+use crate::migrate::migrate;
+
+/// Tables that a statement may read from end to end: there are as many rows as
+/// slots, workers or keys, or it counts exactly these rows.
+const SMALL: [&str; 8] = [
+    "SCAN leases",
+    "SCAN workers",
+    "SCAN keys",
+    "SCAN due USING COVERING INDEX due_since",
+    "SCAN later USING COVERING INDEX later_at",
+    "SCAN dead_letters USING COVERING INDEX sqlite_autoindex_dead_letters_1",
+    // The one row of a subquery that counts, or of a recursive table.
+    "SCAN (subquery-",
+    "SCAN CONSTANT ROW",
+];
+
+struct Scene {
+    conn: Connection,
+    shared: Shared,
+    by: Actor,
+}
+
+impl Scene {
+    fn at(&self, seconds: i64) -> Tx<'_> {
+        let now = Timestamp::from_millis(2_000_000_000_000 + seconds * 1000);
+        Tx { conn: &self.conn, shared: &self.shared, by: &self.by, now }
+    }
+}
+
+/// Every statement that the store runs, each at least once.
+fn every_statement() -> (Scene, BTreeSet<String>) {
+    let mut conn = Connection::open_in_memory().expect("a database");
+    migrate(&conn, KIND.migrations).expect("the schema");
+    let seen = Arc::new(Mutex::new(BTreeSet::new()));
+    let collect = {
+        let seen = Arc::clone(&seen);
+        move |event: TraceEvent<'_>| {
+            if let TraceEvent::Stmt(statement, _) = event {
+                seen.lock().expect("no panic in here").insert(statement.sql().into_owned());
+            }
+        }
+    };
+    conn.trace_v2(TraceEventCodes::SQLITE_TRACE_STMT, Some(collect)).expect("a trace");
+    let retention = Retention::default();
+    let (latest, last_id) = (AtomicI64::new(i64::MIN), Mutex::new(Ulid::nil()));
+    let shared = Shared { retention, latest, last_id };
+    let scene = Scene { conn, shared, by: Actor::maintenance() };
+    projects_and_tasks(&scene);
+    everything_else(&scene);
+    scene.conn.flush_prepared_statement_cache();
+    let seen = seen.lock().expect("no panic in here").clone();
+    (scene, seen)
+}
+
+fn projects_and_tasks(scene: &Scene) {
+    let tx = scene.at(0);
+    let site: ProjectId = "site".parse().expect("a slug");
+    let project = Project {
+        id: site.clone(),
+        description: String::new(),
+        template: None,
+        git_url: None,
+        default_branch: "main".parse().expect("a branch"),
+        build_limit: 2,
+        state: rdev_domain::project::ProjectState::Ready,
+        created_at: tx.now,
+        updated_at: tx.now,
+        nonce: tx.shared.next_id(tx.now),
+    };
+    projects::create(&tx, project).expect("a project");
+    let raise = ProjectPatch { build_limit: Some(3), ..ProjectPatch::default() };
+    projects::update(&tx, &site, raise).expect("a higher limit");
+    let page = Page { limit: 10, before: None };
+    projects::list(tx.conn, &page).expect("projects");
+
+    let check = CheckSpec { branch: None, commands: vec!["true".to_owned()], timeout_s: 9 };
+    let new = |wait: u64| {
+        let id = TaskId(tx.shared.next_id(tx.now));
+        let mut task = Task::new(id, site.clone(), Work::Check(check.clone()), tx.now);
+        task.available_at = tx.now.plus(Duration::from_secs(wait));
+        task
+    };
+    let enqueue = |task: Task| {
+        tasks::enqueue(&tx, tasks::New::of(task).expect("JSON")).expect("it is taken").task
+    };
+    let (first, parked) = (enqueue(new(0)), enqueue(new(5)));
+    enqueue(Task { retry_of: Some(first.id), ..new(0) });
+    enqueue(new(0));
+    enqueue(new(7));
+    let held = claim(&scene.at(1), &site);
+    let holder = Holder { fence: held.lease.fence, owner: held.lease.owner.clone() };
+    let log = events::Encoded::of(&[BuildEvent {
+        seq: 1,
+        at: tx.now,
+        kind: rdev_domain::event::EventKind::Log,
+        data: serde_json::json!({}),
+    }]);
+    tasks::renew(&scene.at(2), held.task.id, &holder, &log, None).expect("a renewal");
+    let commit_sha = "0".repeat(40).parse().expect("a commit");
+    let finish = Event::Finish {
+        holder,
+        result: TaskResult::Check(CheckResult { commit_sha, commands: Vec::new() }),
+        usage: Usage::default(),
+    };
+    let done = tasks::advance(&scene.at(3), held.task.id, finish, &log, Some("diff".to_owned()));
+    done.expect("a transaction").expect("a finished task");
+    tasks::advance(&scene.at(3), parked.id, Event::Cancel, &log, None)
+        .expect("a transaction")
+        .expect("a parked task can be cancelled");
+    events::list(tx.conn, first.id, 0, 10, tx.now).expect("events");
+    events::diff(tx.conn, first.id, tx.now).expect("a diff");
+    for project in [None, Some(site.clone())] {
+        for state in [None, Some(TaskState::Queued)] {
+            for builds_only in [false, true] {
+                let filter = TaskFilter { project: project.clone(), state, builds_only };
+                lists::tasks(tx.conn, &filter, &page, tx.now).expect("tasks");
+            }
+        }
+        let filter = AuditFilter { project };
+        audit::list(tx.conn, &filter, &page, tx.now).expect("the audit log");
+    }
+    stats::work_stats(tx.conn, tx.now).expect("stats");
+
+    // A dead holder, and one whose task cannot be read.
+    claim(&scene.at(10), &site);
+    let poisoned = claim(&scene.at(11), &site).task.id;
+    scene
+        .conn
+        .execute("UPDATE tasks SET body = '' WHERE id = ?1", [rows::blob(poisoned.0)])
+        .expect("a broken record");
+    assert_eq!(sweep::page(&scene.at(500)).expect("a sweep").recovered, 2);
+    claim(&scene.at(501), &site);
+    recover::everything(&scene.at(502)).expect("the holders are dead");
+    assert!(projects::begin_delete(&scene.at(503), &site).expect("nothing runs").is_some());
+    projects::forget(&scene.at(504), &site).expect("it is being deleted");
+    let marks = sweep::page(&scene.at(1000)).expect("a sweep").marks;
+    assert!(!marks.is_empty());
+    transition::delete_marks(tx.conn, &marks).expect("marks go");
+}
+
+fn claim(tx: &Tx<'_>, project: &ProjectId) -> Claimed {
+    let worker_id: WorkerId = "w1".parse().expect("a worker id");
+    let can = Capabilities { worker_id: worker_id.clone(), agents: Vec::new() };
+    let owner = Owner::new(&worker_id, "first");
+    match claim::claim_next(tx, project, &owner, &can).expect("a claim") {
+        Claim::Claimed(claimed) => {
+            assert_eq!(claimed.lease, Lease::taken(claimed.task.fence, owner, tx.now));
+            *claimed
+        }
+        other => panic!("there is a task to claim, not {other:?}"),
+    }
+}
+
+fn everything_else(scene: &Scene) {
+    let tx = scene.at(600);
+    let stuck = Project {
+        id: "stuck".parse().expect("a slug"),
+        state: rdev_domain::project::ProjectState::Provisioning,
+        description: String::new(),
+        template: None,
+        git_url: None,
+        default_branch: "main".parse().expect("a branch"),
+        build_limit: 1,
+        created_at: tx.now,
+        updated_at: tx.now,
+        nonce: tx.shared.next_id(tx.now),
+    };
+    projects::create(&tx, stuck).expect("a project");
+    let key = RequestKey("a".to_owned());
+    requests::begin(&tx, &key, "body", Ulid::nil()).expect("a request");
+    requests::release(&tx, &key).expect("a release");
+    requests::begin(&tx, &key, "body", Ulid::nil()).expect("a request");
+    let answer = StoredAnswer {
+        status: 202,
+        location: None,
+        content_type: String::new(),
+        body: String::new(),
+    };
+    requests::finish(&tx, &key, &answer).expect("an answer");
+    let id: KeyId = "abcdefghijkl".parse().expect("a key id");
+    let api_key = ApiKey {
+        id: id.clone(),
+        name: String::new(),
+        scopes: Vec::new(),
+        secret_sha256: String::new(),
+        created_at: tx.now,
+        revoked_at: None,
+    };
+    keys::create(&tx, &api_key).expect("a key");
+    keys::revoke(&tx, &id).expect("a revoked key");
+    keys::all(tx.conn).expect("keys");
+    let worker = Worker {
+        id: "w1".parse().expect("a worker id"),
+        hostname: String::new(),
+        version: String::new(),
+        status: WorkerStatus::Idle,
+        slots: 1,
+        running: Vec::new(),
+        agents: Vec::new(),
+        started_at: tx.now,
+        last_heartbeat_at: tx.now,
+    };
+    workers::heartbeat(&tx, worker.clone()).expect("a report");
+    workers::set_drain(&tx, &worker.id, true).expect("a worker");
+    workers::all(tx.conn, tx.now).expect("workers");
+    let letter = DeadLetter {
+        id: tx.shared.next_id(tx.now),
+        at: tx.now,
+        body: String::new(),
+        reason: String::new(),
+        project_id: None,
+        receive_count: 1,
+    };
+    letters::record(tx.conn, &letter).expect("a letter");
+    letters::list(tx.conn, &Page { limit: 1, before: None }).expect("letters");
+    letters::delete(&tx, letter.id).expect("no letter");
+    audit::last_id(tx.conn).expect("an id");
+    // Retention of everything.
+    let swept = sweep::page(&scene.at(500 * 24 * 60 * 60)).expect("a sweep");
+    assert!(swept.expired > 0 && swept.offline == 1, "{swept:?}");
+}
+
+#[test]
+fn every_statement_walks_an_index_and_sorts_nothing() {
+    let (scene, statements) = every_statement();
+    assert!(statements.len() > 70, "{} statements were seen", statements.len());
+    let mut wrong = Vec::new();
+    for sql in &statements {
+        let mut plan =
+            scene.conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).expect("a statement");
+        let mut steps = plan.raw_query();
+        while let Some(step) = steps.next().expect("a step") {
+            let step: String = step.get(3).expect("a text");
+            let scans = step.starts_with("SCAN") && !SMALL.iter().any(|s| step.starts_with(s));
+            // A handful of keys are put in order.
+            let sorts = step.contains("TEMP B-TREE") && !sql.contains("FROM keys ORDER BY");
+            if scans || sorts || step.contains("AUTOMATIC") {
+                wrong.push(format!("{step}\n    {sql}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}

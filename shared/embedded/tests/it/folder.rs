@@ -1,0 +1,102 @@
+//! Opening a data folder: lock, versions, modes.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+use rdev_domain::ports::Store;
+use rdev_embedded::{OpenError, Options, open};
+use rusqlite::Connection;
+
+use crate::scene::{Scene, create, enqueue};
+
+#[tokio::test]
+async fn a_folder_in_use_is_refused_with_the_pid_of_its_process() {
+    let scene = Scene::new();
+    let folder = scene.data.folder.clone();
+    let refused = open(&folder, Options::default()).expect_err("it is in use");
+    let OpenError::InUse { pid, .. } = &refused else { panic!("{refused:?}") };
+    assert_eq!(*pid, Some(std::process::id()));
+    let text = refused.to_string();
+    assert!(text.contains(&format!("process {}", std::process::id())), "{text}");
+    assert!(text.contains(folder.to_str().expect("UTF-8")), "{text}");
+
+    // Whoever has one part of it keeps it.
+    let forge = scene.data.forge.clone();
+    let _files = scene.into_files();
+    assert!(matches!(open(&folder, Options::default()), Err(OpenError::InUse { .. })));
+    drop(forge);
+    open(&folder, Options::default()).expect("it is free");
+}
+
+#[test]
+fn the_lock_is_not_handed_to_child_processes() {
+    let scene = Scene::new();
+    let folder = scene.data.folder.clone();
+    let mut child = Command::new("sleep").arg("60").spawn().expect("a child");
+    let reopened = scene.reopened();
+    assert_eq!(reopened.data.folder, folder);
+    child.kill().expect("it runs");
+    child.wait().expect("it ends");
+}
+
+#[tokio::test]
+async fn what_was_written_is_there_when_the_folder_is_opened_again() {
+    let scene = Scene::new();
+    let project = create(&*scene.data.store, "site").await;
+    let task = enqueue(&*scene.data.store, &project).await;
+    let scene = scene.reopened();
+    assert_eq!(scene.data.store.task(task.id).await.expect("it is there").task, task);
+    assert_eq!(version(&scene.path("rdev.db")), 1);
+    assert_eq!(version(&scene.path("queue.db")), 1);
+}
+
+#[test]
+fn a_database_of_a_newer_version_is_refused_and_left_alone() {
+    for name in ["rdev.db", "queue.db"] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("data");
+        drop(open(&path, Options::default()).expect("a data folder"));
+        let file = path.join(name);
+        let newer = Connection::open(&file).expect("a database");
+        newer.execute_batch("PRAGMA user_version = 7").expect("a newer version");
+        drop(newer);
+        let before = fs::read(&file).expect("bytes");
+
+        let refused = open(&path, Options::default()).expect_err("it is newer");
+        let OpenError::Newer { found: 7, known: 1, .. } = &refused else { panic!("{refused:?}") };
+        let text = refused.to_string();
+        assert!(text.contains(name) && text.contains("version 7"), "{text}");
+        assert_eq!(fs::read(&file).expect("bytes"), before);
+    }
+}
+
+#[test]
+fn a_file_that_is_no_database_is_refused_by_name() {
+    let folder = tempfile::tempdir().expect("a folder");
+    fs::write(
+        folder.path().join("queue.db"),
+        "not a database, and longer than its header".repeat(9),
+    )
+    .expect("a file");
+    let refused = open(folder.path(), Options::default()).expect_err("it is no database");
+    let text = refused.to_string();
+    assert!(text.contains("queue.db") && text.contains("may be deleted"), "{text}");
+}
+
+#[test]
+fn files_are_for_their_owner_alone() {
+    let scene = Scene::new();
+    let mode = |path: &Path| fs::metadata(path).expect("it is there").permissions().mode() & 0o777;
+    assert_eq!(mode(&scene.data.folder), 0o700);
+    for name in ["rdev.db", "rdev.db-wal", "rdev.db-shm", "queue.db", "lock"] {
+        assert_eq!(mode(&scene.path(name)), 0o600, "{name}");
+    }
+    assert_eq!(mode(&scene.path("repos")), 0o700);
+}
+
+fn version(file: &Path) -> i64 {
+    let conn = Connection::open(file).expect("a database");
+    conn.query_row("PRAGMA user_version", [], |row| row.get(0)).expect("a number")
+}

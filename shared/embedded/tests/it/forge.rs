@@ -1,0 +1,163 @@
+//! Local repositories, looked at with the real git.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use rdev_domain::ports::{Forge, PortError, PullRequest, SeedFile};
+use rdev_embedded::{Author, Options};
+
+use crate::scene::Scene;
+
+fn seed(path: &str, content: &str) -> SeedFile {
+    SeedFile { path: path.to_owned(), content: content.as_bytes().to_vec() }
+}
+
+fn git(repository: &Path, args: &[&str]) -> String {
+    let output = Command::new("git").arg("-C").arg(repository).args(args).output().expect("git");
+    assert!(output.status.success(), "git {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("UTF-8").trim().to_owned()
+}
+
+#[tokio::test]
+async fn a_repository_begins_with_the_template() {
+    let author = Author { name: "Ada".to_owned(), email: "ada@example.com".to_owned() };
+    let scene = Scene::with(Options { author, ..Options::default() });
+    let (id, branch) = ("site".parse().expect("a slug"), "trunk".parse().expect("a branch"));
+    let files = [
+        seed("index.html", "<h1>hi</h1>\n"),
+        seed("css/main.css", "h1 {}\n"),
+        seed(".gitignore", ""),
+    ];
+    let made = scene.data.forge.create_repository(&id, &branch, &files).await.expect("made");
+    assert_eq!(made.default_branch, branch);
+    let folder = made.git_url.to_folder().expect("a file: URL");
+    assert_eq!(folder, scene.path("repos/site.git"));
+
+    assert_eq!(git(&folder, &["symbolic-ref", "HEAD"]), "refs/heads/trunk");
+    assert_eq!(git(&folder, &["rev-list", "--count", "trunk"]), "1");
+    assert_eq!(git(&folder, &["log", "-1", "--format=%an <%ae>"]), "Ada <ada@example.com>");
+    assert_eq!(
+        git(&folder, &["ls-tree", "-r", "--name-only", "trunk"]),
+        ".gitignore\ncss/main.css\nindex.html"
+    );
+    assert_eq!(git(&folder, &["show", "trunk:css/main.css"]), "h1 {}");
+    git(&folder, &["fsck", "--strict"]);
+    for hook in fs::read_dir(folder.join("hooks")).expect("a folder") {
+        let name = hook.expect("an entry").file_name();
+        assert!(name.to_string_lossy().ends_with(".sample"), "{name:?} would run");
+    }
+
+    let clone = scene.path("clone");
+    git(
+        &scene.data.folder,
+        &["clone", "-q", made.git_url.as_str(), clone.to_str().expect("UTF-8")],
+    );
+    fs::write(clone.join("index.html"), "<h1>ho</h1>\n").expect("a file");
+    let user = ["-c", "user.name=x", "-c", "user.email=x@example.com"];
+    git(&clone, &[&user[..], &["commit", "-qam", "more"]].concat());
+    git(&clone, &["push", "-q", "origin", "trunk"]);
+    let tip = git(&folder, &["rev-parse", "trunk"]);
+
+    let again =
+        scene.data.forge.create_repository(&id, &branch, &files).await.expect("it is there");
+    assert_eq!(again, made);
+    assert_eq!(git(&folder, &["rev-parse", "trunk"]), tip, "it was returned as it is");
+}
+
+#[tokio::test]
+async fn a_repository_without_a_template_is_empty() {
+    let scene = Scene::new();
+    let (id, branch) = ("site".parse().expect("a slug"), "main".parse().expect("a branch"));
+    let made = scene.data.forge.create_repository(&id, &branch, &[]).await.expect("made");
+    let folder = made.git_url.to_folder().expect("a file: URL");
+    assert_eq!(git(&folder, &["symbolic-ref", "HEAD"]), "refs/heads/main");
+    assert_eq!(git(&folder, &["for-each-ref"]), "");
+}
+
+#[tokio::test]
+async fn a_deleted_repository_is_gone_and_can_be_made_anew() {
+    let scene = Scene::new();
+    let (id, branch) = ("site".parse().expect("a slug"), "main".parse().expect("a branch"));
+    let forge = &scene.data.forge;
+    forge.create_repository(&id, &branch, &[seed("a", "1")]).await.expect("made");
+    forge.delete_repository(&id).await.expect("it goes");
+    assert_eq!(fs::read_dir(forge.folder()).expect("a folder").count(), 0);
+    forge.delete_repository(&id).await.expect("one that is not there is nothing");
+    let made = forge.create_repository(&id, &branch, &[seed("b", "2")]).await.expect("made");
+    let folder = made.git_url.to_folder().expect("a file: URL");
+    assert_eq!(git(&folder, &["ls-tree", "-r", "--name-only", "main"]), "b");
+}
+
+#[tokio::test]
+async fn twenty_that_make_one_repository_make_one() {
+    let scene = Scene::new();
+    let mut makers = Vec::new();
+    for number in 0..20 {
+        let forge = scene.data.forge.clone();
+        makers.push(tokio::spawn(async move {
+            let (id, branch) = ("site".parse().expect("a slug"), "main".parse().expect("a branch"));
+            let files = [seed("number", &number.to_string())];
+            forge.create_repository(&id, &branch, &files).await.expect("made or there")
+        }));
+    }
+    let mut made = Vec::new();
+    for maker in makers {
+        made.push(maker.await.expect("no panic"));
+    }
+    assert!(made.iter().all(|repository| *repository == made[0]));
+    assert_eq!(fs::read_dir(scene.data.forge.folder()).expect("a folder").count(), 1);
+    let folder = made[0].git_url.to_folder().expect("a file: URL");
+    assert_eq!(git(&folder, &["rev-list", "--count", "--all"]), "1");
+}
+
+#[tokio::test]
+async fn a_template_cannot_write_outside_the_tree_or_into_git() {
+    let scene = Scene::new();
+    let (id, branch) = ("site".parse().expect("a slug"), "main".parse().expect("a branch"));
+    for path in ["../x", "/etc/x", "a/../../x", "", "a//b", ".git/config", "a/.GIT/hooks/x", "a\\b"]
+    {
+        let files = [seed("ok", "1"), seed(path, "2")];
+        let answer = scene.data.forge.create_repository(&id, &branch, &files).await;
+        assert!(matches!(answer, Err(PortError::Invalid(_))), "{path}: {answer:?}");
+    }
+    assert_eq!(fs::read_dir(scene.data.forge.folder()).expect("a folder").count(), 0);
+}
+
+#[tokio::test]
+async fn a_pull_request_is_not_offered() {
+    let scene = Scene::new();
+    let request = PullRequest {
+        git_url: "https://git.example.com/a".parse().expect("a URL"),
+        head: "a".parse().expect("a branch"),
+        commit: "0".repeat(40).parse().expect("a commit"),
+        base: "main".parse().expect("a branch"),
+        title: String::new(),
+        body: String::new(),
+    };
+    let answer = scene.data.forge.pull_request(&request).await;
+    assert!(matches!(answer, Err(PortError::NotSupported { .. })), "{answer:?}");
+}
+
+#[tokio::test]
+async fn what_a_killed_git_left_behind_is_cleared_when_the_folder_is_opened() {
+    let scene = Scene::new();
+    let (id, branch) = ("site".parse().expect("a slug"), "main".parse().expect("a branch"));
+    let made = scene.data.forge.create_repository(&id, &branch, &[seed("a", "1")]).await;
+    let folder = made.expect("made").git_url.to_folder().expect("a file: URL");
+    let locks = ["HEAD.lock", "packed-refs.lock", "refs/heads/main.lock", "objects/info/x.lock"];
+    for lock in locks {
+        fs::create_dir_all(folder.join(lock).parent().expect("a folder")).expect("a folder");
+        fs::write(folder.join(lock), "").expect("a file");
+    }
+    let half_done = scene.path("repos/.half-done-x/refs");
+    fs::create_dir_all(&half_done).expect("a folder");
+
+    let scene = scene.reopened();
+    for lock in locks {
+        assert!(!folder.join(lock).exists(), "{lock}");
+    }
+    assert!(!scene.path("repos/.half-done-x").exists());
+    assert_eq!(git(&folder, &["ls-tree", "-r", "--name-only", "main"]), "a");
+    git(&folder, &["update-ref", "refs/heads/other", "refs/heads/main"]);
+}
