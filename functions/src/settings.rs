@@ -1,0 +1,45 @@
+//! `[api]` of `rdev.toml`, and what the caller adds to it.
+
+use rdev_domain::git_url::UrlPolicy;
+use rdev_domain::spec::AgentName;
+use serde::Deserialize;
+
+/// Limits and defaults of the API.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Requests per second and key, in the long run: 100; 0 is no limit. Each
+    /// process counts by itself.
+    pub rate_limit_per_s: u32,
+    /// Requests that a key may make at once: 1,000 (0 is 1).
+    pub rate_limit_burst: u32,
+    /// Bytes that a request's body may have: 256 KiB.
+    pub body_limit_bytes: usize,
+    /// The template of a project that names none: `static`.
+    pub default_template: String,
+    /// Answer event streams with one finite batch, for gateways that cannot stream: no.
+    pub sse_finite: bool,
+    /// Seconds after which an event stream ends and the client comes back: 900.
+    pub sse_max_s: u32,
+    /// The agent of a build that names none. Filled by the caller.
+    #[serde(skip)]
+    pub default_agent: AgentName,
+    /// Which clone URLs are accepted. Filled by the caller.
+    #[serde(skip)]
+    pub url_policy: UrlPolicy,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            rate_limit_per_s: 100,
+            rate_limit_burst: 1000,
+            body_limit_bytes: 256 * 1024,
+            default_template: "static".to_owned(),
+            sse_finite: false,
+            sse_max_s: 900,
+            default_agent: AgentName::default(),
+            url_policy: UrlPolicy::default(),
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! Builds: start, show, cancel, retry, continue, diff.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use rdev_domain::failure::{Failure, FailureClass};
+use rdev_domain::git::Tip;
+use rdev_domain::ids::TaskId;
+use rdev_domain::lease::Holder;
+use rdev_domain::ports::Record;
+use rdev_domain::result::{AgentRun, BuildResult, Outcome, TaskResult, Usage};
+use rdev_domain::spec::AgentName;
+use rdev_domain::step::Event;
+use rdev_domain::task::{Prepared, WipRef};
+use serde_json::{Value, json};
+
+use crate::support::{Fixture, now};
+
+pub(crate) fn result(outcome: Outcome, session: Option<&str>) -> BuildResult {
+    BuildResult {
+        outcome,
+        commit_sha: Some("a".repeat(40).parse().expect("a commit")),
+        branch: "main".parse().expect("a branch"),
+        pull_request_url: None,
+        files_changed: vec![],
+        files_changed_total: 0,
+        agent: Some(AgentRun {
+            provider: AgentName::Codex,
+            version: Some("1.2.3".to_owned()),
+            model: None,
+            session_id: session.map(str::to_owned),
+        }),
+        usage: Usage::default(),
+        durations_ms: BTreeMap::new(),
+        summary: "done".to_owned(),
+        warnings: vec![],
+    }
+}
+
+pub(crate) fn failed(holder: Holder) -> Event {
+    let failure = Failure::new(FailureClass::Auth, "the model refused the key");
+    Event::Fail { holder, failure, usage: None }
+}
+
+fn prepared(task: TaskId, holder: Holder) -> Event {
+    let commit = "a".repeat(40).parse().expect("a commit");
+    let wip = WipRef { task, fence: holder.fence };
+    let branch = "main".parse().expect("a branch");
+    let prepared = Prepared { commit, base: Tip::Absent, branch, wip, at: now() };
+    let result = result(Outcome::Delivered, None);
+    Event::Prepare { holder, prepared, result, usage: Usage::default() }
+}
+
+#[tokio::test]
+async fn a_build_is_queued_with_what_was_asked_and_the_defaults() {
+    let fixture =
+        Fixture::with(|context| context.settings.default_agent = AgentName::Opencode).await;
+    let project = fixture.project("site").await;
+    let body = json!({
+        "prompt": "make it blue", "branch": "feature/x", "timeout_s": 60, "verify": ["true"],
+        "max_cost_usd": 0.5, "max_turns": 3, "priority": 9, "max_attempts": 1,
+    });
+    let reply = fixture.post("/projects/site/builds", body).await;
+    assert_eq!(reply.status, 202, "{}", reply.text());
+    let task = reply.json();
+    let id = reply.task_id();
+    assert_eq!(reply.header("location"), format!("/projects/site/builds/{id}"));
+    assert_eq!(task["spec"]["agent"], "opencode");
+    assert_eq!(task["spec"]["branch"], "feature/x");
+    assert_eq!(task["spec"]["auto_commit"], true);
+    assert_eq!(task["spec"]["auto_push"], true);
+    assert_eq!(task["spec"]["stall_timeout_s"], 600);
+    assert_eq!((&task["priority"], &task["max_attempts"]), (&json!(9), &json!(1)));
+    assert_eq!(task["lineage"], task["id"]);
+    assert_eq!(task["cancel_requested"], false);
+    assert_eq!(fixture.get(reply.header("location")).await.json(), task);
+    assert_eq!(fixture.get(&format!("/work/{id}")).await.json(), task);
+    let list = fixture.get("/projects/site/builds").await.json();
+    assert_eq!(list, json!({ "items": [task], "next_cursor": null }));
+
+    // The wake-up was sent, and its mark is gone.
+    let stats = fixture.get("/work/stats").await.json();
+    assert_eq!((&stats["due"], &stats["wake_ups"]["visible"]), (&json!(1), &json!(1)), "{stats}");
+    let (claimed, _) = fixture.claim(&project).await;
+    assert_eq!(claimed.task.id, id);
+}
+
+#[tokio::test]
+async fn a_request_succeeds_although_its_wake_up_cannot_be_sent() {
+    let fixture = Fixture::new().await;
+    let project = fixture.project("site").await;
+    fixture.sql("queue.db", "ALTER TABLE messages RENAME TO gone");
+    let task = fixture.build(&project).await;
+    fixture.sql("queue.db", "ALTER TABLE gone RENAME TO messages");
+    let later = now().plus(std::time::Duration::from_secs(60));
+    let swept = fixture.store().sweep(later).await.expect("a sweep");
+    assert!(swept.marks.iter().any(|mark| mark.project_id == project), "{swept:?}");
+    assert_eq!(fixture.claim(&project).await.0.task.id, task);
+}
+
+#[tokio::test]
+async fn tasks_that_come_within_a_millisecond_keep_their_order() {
+    let fixture = Fixture::new().await;
+    let project = fixture.project("site").await;
+    let mut ids = Vec::new();
+    for _ in 0..30 {
+        ids.push(fixture.build(&project).await);
+    }
+    assert!(ids.is_sorted());
+}
+
+#[tokio::test]
+async fn a_queued_build_is_cancelled_at_once_and_only_once() {
+    let fixture = Fixture::new().await;
+    let project = fixture.project("site").await;
+    let task = fixture.build(&project).await;
+    let path = format!("/projects/site/builds/{task}/cancel");
+    let reply = fixture.post(&path, json!({})).await;
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    assert_eq!(reply.json()["state"], "cancelled");
+    assert_eq!(reply.json()["cancel_requested"], false);
+    fixture.post(&path, json!({})).await.assert_problem(409, "task_ended");
+    let path = format!("/work/{task}/cancel");
+    fixture.post(&path, json!({})).await.assert_problem(409, "task_ended");
+}
+
+#[tokio::test]
+async fn a_running_build_is_asked_to_stop_and_a_pushing_one_is_not() {
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let fixture = Fixture::with(|context| {
+        let told = Arc::clone(&told);
+        context.on_cancel = Some(Arc::new(move |task| told.lock().expect("fine").push(task)));
+    })
+    .await;
+    let project = fixture.project("site").await;
+    let task = fixture.build(&project).await;
+    let (_, holder) = fixture.claim(&project).await;
+    let reply = fixture.post(&format!("/projects/site/builds/{task}/cancel"), json!({})).await;
+    assert_eq!(reply.status, 202, "{}", reply.text());
+    assert_eq!(
+        (&reply.json()["state"], &reply.json()["cancel_requested"]),
+        (&json!("running"), &json!(true))
+    );
+    assert_eq!(*told.lock().expect("fine"), [task]);
+    let status = fixture.get(&format!("/work/{task}/status")).await.json();
+    assert_eq!(status["cancel_requested"], true);
+    fixture.advance(task, Event::Release { holder }, Record::default()).await;
+    let shown = fixture.get(&format!("/work/{task}")).await.json();
+    assert_eq!(shown["state"], "cancelled");
+
+    let task = fixture.build(&project).await;
+    let (_, holder) = fixture.claim(&project).await;
+    fixture.advance(task, prepared(task, holder), Record::default()).await;
+    let reply = fixture.post(&format!("/work/{task}/cancel"), json!({})).await;
+    reply.assert_problem(409, "push_under_way");
+    assert_eq!(told.lock().expect("fine").len(), 1);
+}
+
+#[tokio::test]
+async fn a_failed_build_is_retried_as_a_new_task_of_its_lineage() {
+    let fixture = Fixture::new().await;
+    let project = fixture.project("site").await;
+    let task = fixture.build(&project).await;
+    let path = format!("/projects/site/builds/{task}/retry");
+    fixture.post(&path, json!({})).await.assert_problem(409, "not_retryable");
+    let (_, holder) = fixture.claim(&project).await;
+    fixture.post(&path, json!({})).await.assert_problem(409, "not_retryable");
+    fixture.advance(task, failed(holder), Record::default()).await;
+    let reply = fixture.post(&path, json!({})).await;
+    assert_eq!(reply.status, 202, "{}", reply.text());
+    let new = reply.json();
+    assert_eq!(new["retry_of"], task.to_string());
+    assert_eq!(new["lineage"], task.to_string());
+    assert_eq!(new["state"], "queued");
+    assert_eq!(reply.header("location"), format!("/projects/site/builds/{}", reply.task_id()));
+    let old = fixture.get(&format!("/work/{task}")).await.json();
+    assert_eq!(old["retried_as"], new["id"]);
+    assert_eq!(old["state"], "failed");
+    let status = fixture.get(&format!("/work/{task}/status")).await.json();
+    assert_eq!(status["failure_class"], "auth");
+}
+
+#[tokio::test]
+async fn a_session_is_continued_by_its_own_agent_in_its_own_project_only() {
+    let fixture = Fixture::new().await;
+    let project = fixture.project("site").await;
+    let first = fixture.build(&project).await;
+    let follow_up = |project: &str, body: Value| {
+        let path = format!("/projects/{project}/builds");
+        let fixture = &fixture;
+        async move { fixture.post(&path, body).await }
+    };
+    let body = json!({ "prompt": "more", "continue_from": first });
+    follow_up("site", body.clone()).await.assert_fields(&["continue_from"]);
+    let (_, holder) = fixture.claim(&project).await;
+    let result = result(Outcome::NoChange, Some("session-1"));
+    let event =
+        Event::Finish { holder, result: TaskResult::Build(result), usage: Usage::default() };
+    fixture.advance(first, event, Record::default()).await;
+
+    let reply = follow_up("site", body.clone()).await;
+    assert_eq!(reply.status, 202, "{}", reply.text());
+    assert_eq!(reply.json()["spec"]["agent"], "codex", "the agent that began the session");
+    let same = json!({ "prompt": "more", "continue_from": first, "agent": "codex" });
+    assert_eq!(follow_up("site", same).await.status, 202);
+    let other = json!({ "prompt": "more", "continue_from": first, "agent": "opencode" });
+    follow_up("site", other).await.assert_fields(&["continue_from"]);
+    let raw = json!({ "project_id": "site", "type": "build", "spec": body });
+    let reply = fixture.post("/work/enqueue", raw).await;
+    assert_eq!(reply.json()["spec"]["agent"], "codex", "{}", reply.text());
+    fixture.project("other").await;
+    follow_up("other", body).await.assert_fields(&["continue_from"]);
+}
+
+#[tokio::test]
+async fn a_build_without_a_session_cannot_be_continued() {
+    let fixture = Fixture::new().await;
+    let project = fixture.project("site").await;
+    let task = fixture.build(&project).await;
+    let (_, holder) = fixture.claim(&project).await;
+    let result = result(Outcome::NoChange, None);
+    let event =
+        Event::Finish { holder, result: TaskResult::Build(result), usage: Usage::default() };
+    fixture.advance(task, event, Record::default()).await;
+    let body = json!({ "prompt": "more", "continue_from": task });
+    fixture.post("/projects/site/builds", body).await.assert_fields(&["continue_from"]);
+}
+
+#[tokio::test]
+async fn a_diff_is_shown_as_it_was_recorded() {
+    let fixture = Fixture::new().await;
+    let project = fixture.project("site").await;
+    let task = fixture.build(&project).await;
+    let path = format!("/projects/site/builds/{task}/diff");
+    fixture.get(&path).await.assert_problem(404, "no_diff");
+    let (_, holder) = fixture.claim(&project).await;
+    let event = Event::Finish {
+        holder,
+        result: TaskResult::Build(result(Outcome::DiffOnly, None)),
+        usage: Usage::default(),
+    };
+    let diff = "--- a/x\n+++ b/x\n@@ -1 +1 @@\n-ä\n+ö\n";
+    let record = Record { events: vec![], diff: Some(diff.to_owned()) };
+    fixture.advance(task, event, record).await;
+    let reply = fixture.get(&path).await;
+    assert_eq!(reply.header("content-type"), "text/x-diff; charset=utf-8");
+    assert_eq!(reply.body, diff.as_bytes());
+    let status = fixture.get(&format!("/work/{task}/status")).await.json();
+    assert_eq!((&status["state"], &status["outcome"]), (&json!("succeeded"), &json!("diff_only")));
+    let shown = fixture.get(&format!("/projects/site/builds/{task}")).await.json();
+    assert_eq!(shown["attempts"][0]["worker_id"], "test-worker");
+    assert_eq!(shown["result"]["agent"]["version"], "1.2.3");
+}

@@ -1,0 +1,17 @@
+//! Whole requests through the whole API, over the real store, queue and forge
+//! in a folder of their own.
+
+mod auth;
+mod bad_input;
+mod builds;
+mod documents;
+mod events;
+mod fuzz;
+mod idempotency;
+mod keys;
+mod ops;
+mod pages;
+mod projects;
+mod support;
+mod work;
+mod workers;

@@ -1,0 +1,207 @@
+//! Projects from creation to deletion.
+
+use rdev_domain::git::Branch;
+use rdev_domain::ports::Forge;
+use rdev_domain::task::TaskState;
+use serde_json::{Value, json};
+
+use crate::support::{Fixture, Mood, with_forge};
+
+#[tokio::test]
+async fn a_project_is_created_from_its_template_and_changed_and_deleted() {
+    let fixture = Fixture::new().await;
+    let body = json!({ "name": "site", "description": "Zwölf\nZeilen", "build_limit": 2 });
+    let reply = fixture.post("/project", body).await;
+    assert_eq!(reply.status, 201, "{}", reply.text());
+    assert_eq!(reply.header("location"), "/projects/site");
+    let project = reply.json();
+    assert_eq!(project["state"], "ready");
+    assert_eq!(project["template"], "static");
+    assert_eq!(project["default_branch"], "main");
+    assert_eq!(project["build_limit"], 2);
+    assert_eq!(project["description"], "Zwölf\nZeilen");
+    let folder = fixture.embedded.forge.folder().join("site.git");
+    let url = project["git_url"].as_str().expect("a URL");
+    assert_eq!(url, format!("file://{}", folder.display()));
+    let git = git2::Repository::open_bare(&folder).expect("a repository");
+    let tip = git.revparse_single("refs/heads/main").expect("a branch");
+    let page = git.revparse_single("refs/heads/main:index.html").expect("a page");
+    assert!(!page.as_blob().expect("a file").content().is_empty());
+    assert_eq!(tip.as_commit().expect("a commit").parent_count(), 0);
+
+    assert_eq!(fixture.get("/projects/site").await.json(), project);
+    let body = json!({ "description": "new", "build_limit": 3, "default_branch": "trunk" });
+    let changed = fixture.patch("/projects/site", body).await.json();
+    assert_eq!(changed["description"], "new");
+    assert_eq!(changed["build_limit"], 3);
+    assert_eq!(changed["default_branch"], "trunk");
+    assert_eq!(fixture.get("/projects/site").await.json(), changed);
+    let unchanged = fixture.patch("/projects/site", json!({})).await.json();
+    assert_eq!(unchanged["description"], "new");
+
+    let again = fixture.post("/projects", json!({ "name": "site" })).await;
+    again.assert_problem(409, "project_exists");
+
+    assert_eq!(fixture.delete("/projects/site").await.status, 204);
+    assert!(folder.exists(), "the repository stays unless it is named");
+    fixture.get("/projects/site").await.assert_problem(404, "not_found");
+    fixture.project("site").await;
+    assert_eq!(fixture.delete("/projects/site?delete_repository=true").await.status, 204);
+    assert!(!folder.exists());
+}
+
+#[tokio::test]
+async fn a_project_may_begin_empty_or_use_a_repository_that_is_there() {
+    let fixture = Fixture::new().await;
+    let reply = fixture.post("/projects", json!({ "name": "blank", "template": "empty" })).await;
+    assert_eq!(reply.json()["template"], "empty", "{}", reply.text());
+    let git = git2::Repository::open_bare(fixture.embedded.forge.folder().join("blank.git"));
+    assert_eq!(git.expect("a repository").references().expect("readable").count(), 0);
+
+    let url = "https://git.example.com/team/site.git";
+    let body = json!({ "name": "imported", "git_url": url, "default_branch": "trunk" });
+    let imported = fixture.post("/projects", body).await.json();
+    assert_eq!(imported["git_url"], url);
+    assert_eq!(imported["state"], "ready");
+    assert_eq!(imported["template"], Value::Null);
+    assert!(!fixture.embedded.forge.folder().join("imported.git").exists());
+
+    let body = json!({ "name": "open", "repository": false });
+    let open = fixture.post("/projects", body).await.json();
+    assert_eq!((&open["git_url"], &open["state"]), (&Value::Null, &json!("ready")));
+    let body = json!({ "prompt": "x", "git_url": url });
+    let build = fixture.post("/projects/open/builds", body).await;
+    assert_eq!(build.json()["spec"]["git_url"], url, "{}", build.text());
+}
+
+#[tokio::test]
+async fn a_repository_that_rdev_did_not_make_is_never_deleted() {
+    let fixture = Fixture::new().await;
+    // Left from a project that was deleted without its repository.
+    fixture.project("site").await;
+    assert_eq!(fixture.delete("/projects/site").await.status, 204);
+    let body = json!({ "name": "site", "git_url": "https://git.example.com/a.git" });
+    assert_eq!(fixture.post("/projects", body).await.status, 201);
+    let refused = fixture.delete("/projects/site?delete_repository=true").await;
+    refused.assert_problem(409, "repository_not_ours");
+    assert_eq!(fixture.get("/projects/site").await.json()["state"], "ready");
+    assert!(fixture.embedded.forge.folder().join("site.git").exists());
+    assert_eq!(fixture.delete("/projects/site?delete_repository=false").await.status, 204);
+}
+
+#[tokio::test]
+async fn private_addresses_and_folders_are_taken_where_the_policy_allows_them() {
+    let fixture = Fixture::with(|context| {
+        context.settings.url_policy.allow_private = true;
+        context.settings.url_policy.file_root = Some("/srv/repos".into());
+    })
+    .await;
+    for (name, url) in [("a", "http://127.0.0.1:3000/a.git"), ("b", "file:///srv/repos/b.git")] {
+        let reply = fixture.post("/projects", json!({ "name": name, "git_url": url })).await;
+        assert_eq!(reply.status, 201, "{}", reply.text());
+    }
+    for url in ["http://169.254.169.254/a", "file:///srv/other/b.git", "file:///srv/repos/../x"] {
+        let reply = fixture.post("/projects", json!({ "name": "c", "git_url": url })).await;
+        reply.assert_fields(&["git_url"]);
+    }
+}
+
+#[tokio::test]
+async fn a_project_is_not_deleted_while_a_task_runs() {
+    let fixture = Fixture::new().await;
+    let project = fixture.project("site").await;
+    let running = fixture.build(&project).await;
+    let queued = fixture.build(&project).await;
+    let (claimed, holder) = fixture.claim(&project).await;
+    assert_eq!(claimed.task.id, running);
+    fixture.delete("/projects/site").await.assert_problem(409, "tasks_running");
+    assert_eq!(fixture.get("/projects/site").await.json()["state"], "ready");
+    let event = rdev_domain::step::Event::Release { holder };
+    fixture.advance(running, event, Default::default()).await;
+    assert_eq!(fixture.delete("/projects/site").await.status, 204);
+    for task in [running, queued] {
+        let record = fixture.store().task(task).await.expect("the record stays");
+        assert_eq!(record.task.state, TaskState::Cancelled);
+    }
+    let build = fixture.post("/projects/site/builds", json!({ "prompt": "x" })).await;
+    build.assert_problem(404, "not_found");
+}
+
+#[tokio::test]
+async fn create_and_build_answers_with_both() {
+    let fixture = Fixture::new().await;
+    let body = json!({
+        "name": "landing", "description": "A page", "template": "static",
+        "prompt": "make it blue", "auto_push": false,
+    });
+    let reply = fixture.post("/project/create-and-build", body.clone()).await;
+    assert_eq!(reply.status, 202, "{}", reply.text());
+    let created = reply.json();
+    assert_eq!(created["project"]["id"], "landing");
+    assert_eq!(created["project"]["state"], "ready");
+    let task = &created["task"];
+    assert_eq!(task["state"], "queued");
+    assert_eq!(task["type"], "build");
+    assert_eq!(task["spec"]["prompt"], "make it blue");
+    assert_eq!(task["spec"]["auto_push"], false);
+    let location = reply.header("location");
+    assert_eq!(location, format!("/projects/landing/builds/{}", task["id"].as_str().expect("id")));
+    assert_eq!(fixture.get(location).await.json(), *task);
+    let again = fixture.post("/project/create-and-build", body).await;
+    again.assert_problem(409, "project_exists");
+}
+
+#[tokio::test]
+async fn a_project_whose_repository_cannot_be_made_says_so_and_a_repeat_goes_on() {
+    let (fixture, forge) = with_forge(Mood::Broken).await;
+    let reply = fixture.post_once("/project", "one", json!({ "name": "site" })).await;
+    let problem = reply.assert_problem(502, "upstream_failed");
+    assert!(!problem.to_string().contains("hunter2"), "{problem}");
+    assert_eq!(fixture.get("/projects/site").await.json()["state"], "provisioning_failed");
+    let build = fixture.post("/projects/site/builds", json!({ "prompt": "x" })).await;
+    build.assert_problem(409, "project_not_ready");
+
+    forge.set(Mood::Away);
+    let reply = fixture.post_once("/project", "one", json!({ "name": "site" })).await;
+    reply.assert_problem(503, "unavailable");
+    assert_eq!(reply.header("retry-after"), "5");
+
+    forge.set(Mood::Fine);
+    let other = fixture.post_once("/project", "two", json!({ "name": "site" })).await;
+    other.assert_problem(409, "project_exists");
+    let reply = fixture.post_once("/project", "one", json!({ "name": "site" })).await;
+    assert_eq!(reply.status, 201, "{}", reply.text());
+    assert_eq!(fixture.get("/projects/site").await.json()["state"], "ready");
+}
+
+#[tokio::test]
+async fn a_project_whose_creation_failed_can_be_deleted_and_made_anew() {
+    let (fixture, forge) = with_forge(Mood::Broken).await;
+    fixture.post("/project", json!({ "name": "site" })).await;
+    forge.set(Mood::Fine);
+    assert_eq!(fixture.delete("/projects/site?delete_repository=true").await.status, 204);
+    fixture.project("site").await;
+}
+
+#[tokio::test]
+async fn a_repository_that_a_deleted_project_left_is_used_again_as_it_is() {
+    let fixture = Fixture::new().await;
+    let project = "kept".parse().expect("a name");
+    let branch: Branch = "trunk".parse().expect("a branch");
+    fixture.embedded.forge.create_repository(&project, &branch, &[]).await.expect("made");
+    let reply = fixture.post("/projects", json!({ "name": "kept" })).await;
+    assert_eq!(reply.json()["default_branch"], "trunk", "{}", reply.text());
+}
+
+#[tokio::test]
+async fn domains_and_ci_say_that_they_are_not_configured() {
+    let fixture = Fixture::new().await;
+    fixture.project("site").await;
+    let dns = "dns_not_configured";
+    fixture.get("/projects/site/domains").await.assert_problem(409, dns);
+    fixture.post("/projects/site/domains", json!({})).await.assert_problem(409, dns);
+    fixture.delete("/projects/site/domains/a.example.com").await.assert_problem(409, dns);
+    let ci = "ci_not_configured";
+    fixture.get("/projects/site/ci/pipelines").await.assert_problem(409, ci);
+    fixture.get("/projects/site/ci/pipelines/7").await.assert_problem(409, ci);
+}
