@@ -1,0 +1,97 @@
+//! Why git did not do what it was asked to.
+
+use std::error::Error;
+
+use rdev_domain::Invalid;
+use rdev_domain::git::Tip;
+
+/// Why git did not do what it was asked to. No message holds a credential.
+#[derive(Debug, thiserror::Error)]
+pub enum GitError {
+    /// The server wants other credentials, or some: 401, and 403 where nothing was sent or
+    /// where nothing but reading was asked for.
+    #[error("the git server refused the credentials: {detail}")]
+    Auth {
+        /// What it was asked for, and its answer.
+        detail: String,
+    },
+    /// The server is away, too slow, or failed by itself; it may work later.
+    #[error("the git server is not available: {reason}")]
+    Unreachable {
+        /// What went wrong.
+        reason: String,
+        /// The request was a push and had been sent: it may have been applied.
+        in_doubt: bool,
+    },
+    /// There is no repository at the URL, or none that these credentials may see.
+    #[error("the git server has no such repository, or not for these credentials")]
+    RepositoryNotFound,
+    /// Neither the branch nor the one to start from is there, though others are.
+    #[error("the repository has no branch {0}")]
+    BranchNotFound(String),
+    /// The clone URL is not allowed in this installation.
+    #[error(transparent)]
+    NotAllowed(#[from] Invalid),
+    /// The server refused the push for good: a hook, a protected branch, no permission (403).
+    #[error("the git server refused the push: {reason}")]
+    Rejected {
+        /// What it said, a hook's words too; at most 2,000 characters.
+        reason: String,
+    },
+    /// The ref is not where the push expected it; nothing was changed.
+    #[error("the branch has moved to {tip}")]
+    Moved {
+        /// Where it is.
+        tip: Tip,
+    },
+    /// The server refused a ref outside `refs/heads`; it may take a branch.
+    #[error("the git server takes no ref outside refs/heads")]
+    RefNamespaceRefused,
+    /// It was told to stop.
+    #[error("it was cancelled")]
+    Cancelled,
+    /// The files may not become a commit, or the repository's tree may not become files.
+    #[error("{0}")]
+    BadTree(String),
+    /// The mirror of the repository is damaged. The next fetch makes a new one.
+    #[error("the repository's mirror in the cache is damaged; it is fetched anew")]
+    MirrorDamaged {
+        /// What was found.
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// It will not work later either: a full disk, a strange server, a defect.
+    #[error("{doing} failed")]
+    Broken {
+        /// What was being done.
+        doing: &'static str,
+        /// What went wrong.
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
+}
+
+impl GitError {
+    /// Whether the same call may succeed later.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::MirrorDamaged { .. })
+    }
+
+    /// Whether a push may have been applied though there was no answer.
+    pub fn is_in_doubt(&self) -> bool {
+        matches!(self, Self::Unreachable { in_doubt: true, .. })
+    }
+
+    /// `doing` failed because of `source`.
+    pub(super) fn broken(
+        doing: &'static str,
+        source: impl Into<Box<dyn Error + Send + Sync>>,
+    ) -> Self {
+        Self::Broken { doing, source: source.into() }
+    }
+
+    /// The server may work later; nothing was sent that could have been applied.
+    pub(super) fn unreachable(reason: impl Into<String>) -> Self {
+        Self::Unreachable { reason: reason.into(), in_doubt: false }
+    }
+}

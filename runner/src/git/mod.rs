@@ -1,0 +1,156 @@
+//! Git: mirrors, checkouts, commits and pushes, without a `git` program.
+//!
+//! libgit2 does what happens on disk (packs, trees, merges); what goes over the
+//! network is our own small client of the smart HTTP protocol (`wire`) on one
+//! HTTP client per process (`transport`). No remote is ever configured in a
+//! repository, so nothing that is planted in a configuration (`insteadOf`,
+//! hooks, filters, fsmonitor) can redirect or run anything.
+//!
+//! All functions block: call them in `spawn_blocking`. A build goes
+//! [`fetch`] → [`checkout`] → (agent) → [`stage`] → [`commit`] → [`push`].
+
+mod checkout;
+mod commit;
+mod error;
+mod local;
+mod lock;
+mod mirror;
+mod names;
+mod pack;
+mod pkt;
+mod push;
+mod scan;
+mod transport;
+mod tree;
+mod wire;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use git2::{Oid, Repository};
+use rdev_domain::git::{CommitId, OwnRef, Tip};
+use rdev_domain::git_url::{GitUrl, UrlPolicy};
+use rdev_domain::result::FileChange;
+use rdev_domain::secret::Secret;
+
+pub use checkout::{CheckedOut, checkout, reset};
+pub use commit::{Rebased, commit, parent, rebase};
+pub use error::GitError;
+pub use mirror::{Fetched, Mirror, fetch, fetch_commit, fetch_tip};
+pub use push::{Expect, delete_refs, push, remote_refs};
+pub use scan::{Scan, contains, find_lineage};
+pub use tree::{diff_of, stage};
+
+/// A repository somewhere else, and how to get at it.
+#[derive(Debug, Clone)]
+pub struct Remote {
+    /// Where it is.
+    pub url: GitUrl,
+    /// What to log in with; sent to this URL's origin only.
+    pub credentials: Option<Credentials>,
+    /// Which addresses may be connected to.
+    pub policy: UrlPolicy,
+    /// How long a server may be silent before it counts as away.
+    pub timeout: Duration,
+}
+
+/// What to log in with, as HTTP basic authentication.
+#[derive(Debug, Clone)]
+pub struct Credentials {
+    /// The user name.
+    pub username: String,
+    /// The password or token.
+    pub token: Secret,
+}
+
+/// Who made a commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Author {
+    /// The name.
+    pub name: String,
+    /// The address.
+    pub email: String,
+}
+
+/// The two folders of an attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Workdir {
+    /// The runner's own repository. It lies outside the checkout, and the agent is not told of it.
+    pub gitdir: PathBuf,
+    /// The files, with a disposable `.git` of their own for the agent.
+    pub checkout: PathBuf,
+}
+
+/// How much one build may change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Caps {
+    /// Files added, changed or removed.
+    pub files: u64,
+    /// Bytes of the files added or changed, as they lie in the checkout.
+    pub bytes: u64,
+    /// Bytes of the diff's text that are kept.
+    pub diff_bytes: usize,
+}
+
+/// A tree in the attempt's repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TreeId(Oid);
+
+/// What a tree or commit changes against what it is built on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Changes {
+    /// The whole result.
+    pub tree: TreeId,
+    /// The changed files, at most 1,000, by path.
+    pub files: Vec<FileChange>,
+    /// How many files are changed; 0 when nothing is.
+    pub total: u64,
+    /// The unified diff. When it was longer than the cap it is cut at a line's end and says so.
+    pub diff: String,
+}
+
+/// A ref of rdev's own, as a server advertised it.
+pub type OwnTip = (OwnRef, CommitId);
+
+/// Prepares libgit2 for this process, once; further calls do nothing.
+///
+/// Nobody's git configuration counts: the folders of the system's and the
+/// user's configuration, attributes and ignore files are emptied.
+pub fn init_process() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        use git2::ConfigLevel::{Global, ProgramData, System, XDG};
+        for level in [ProgramData, System, XDG, Global] {
+            // SAFETY: libgit2 wants no other call of it at the same time. Every
+            // function of this module begins here, and `Once` lets one in.
+            // An error means that the level does not exist on this system.
+            let _ = unsafe { git2::opts::set_search_path(level, "") };
+        }
+    });
+}
+
+/// Opens an attempt's own repository, with the checkout as its work tree.
+fn open(dirs: &Workdir) -> Result<Repository, GitError> {
+    init_process();
+    let repository = Repository::open_bare(&dirs.gitdir)
+        .map_err(|error| GitError::broken("opening the attempt's repository", error))?;
+    repository
+        .set_workdir(&dirs.checkout, false)
+        .map_err(|error| GitError::broken("opening the attempt's repository", error))?;
+    Ok(repository)
+}
+
+/// libgit2's form of a commit id.
+fn oid(id: &CommitId) -> Result<Oid, GitError> {
+    Oid::from_str(id.as_str()).map_err(|error| GitError::broken("reading a commit id", error))
+}
+
+/// The domain's form of an object id.
+fn commit_id(id: Oid) -> CommitId {
+    id.to_string().parse().expect("libgit2 writes ids as 40 lower-case hexadecimal digits")
+}
+
+/// The domain's form of where a ref points.
+fn tip_of(id: Option<Oid>) -> Tip {
+    id.map_or(Tip::Absent, |id| Tip::Commit(commit_id(id)))
+}

@@ -1,0 +1,116 @@
+//! Keeping a lease: renewals, the event chunks that ride on them, and the right to push.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdev_domain::ids::TaskId;
+use rdev_domain::lease::{Holder, LEASE, RENEW_EVERY};
+use rdev_domain::ports::{PortError, Queue, Receipt, Store, VISIBILITY};
+use rdev_domain::result::Usage;
+use rdev_domain::step::Refusal;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tracing::{debug, warn};
+
+use crate::events::EventLog;
+use crate::now;
+use crate::stop::{Stop, Why};
+
+/// How long to wait after a renewal that did not go through.
+const RETRY_AFTER: Duration = Duration::from_secs(2);
+
+/// A lease as its keeper sees it; shared with the phases.
+pub(crate) struct Held {
+    pub(crate) task: TaskId,
+    pub(crate) holder: Holder,
+    pub(crate) events: EventLog,
+    pub(crate) usage: watch::Sender<Usage>,
+    pub(crate) stop: Stop,
+    /// When the last renewal that succeeded was sent, on the monotonic clock.
+    last_good: watch::Sender<Instant>,
+}
+
+impl Held {
+    /// A lease that was just claimed.
+    pub(crate) fn new(task: TaskId, holder: Holder, events: EventLog) -> Self {
+        Self {
+            task,
+            holder,
+            events,
+            usage: watch::Sender::new(Usage::default()),
+            stop: Stop::default(),
+            last_good: watch::Sender::new(Instant::now()),
+        }
+    }
+
+    /// Waits until there is a right to push: a renewal was acknowledged that
+    /// was sent less than [`LEASE`] ago. Ends early when the attempt is stopped.
+    pub(crate) async fn right_to_push(&self) {
+        let mut good = self.last_good.subscribe();
+        while good.borrow_and_update().elapsed() >= LEASE {
+            tokio::select! {
+                _ = good.changed() => {}
+                () = self.stop.token().cancelled() => return,
+            }
+        }
+    }
+}
+
+/// Renews until told to stop. `flush_after`: how long an event may wait for a write.
+pub(crate) async fn keep(
+    held: Arc<Held>,
+    store: Arc<dyn Store>,
+    queue: Arc<dyn Queue>,
+    receipt: Receipt,
+    flush_after: Duration,
+) {
+    let mut next_renewal = Instant::now() + jittered(RENEW_EVERY);
+    let mut next_visibility = Instant::now() + VISIBILITY / 2;
+    loop {
+        let flush = async {
+            // Events that are there already have notified before we came here.
+            if held.events.is_empty() {
+                held.events.added.notified().await;
+            }
+            tokio::time::sleep(flush_after).await;
+        };
+        tokio::select! {
+            () = tokio::time::sleep_until(next_renewal) => {}
+            () = flush => {}
+        }
+        let sent = Instant::now();
+        let events = held.events.take_chunk();
+        let usage = *held.usage.borrow();
+        match store.renew(held.task, &held.holder, &events, Some(usage), now()).await {
+            Ok(renewal) => {
+                held.last_good.send_replace(sent);
+                next_renewal = sent + jittered(RENEW_EVERY);
+                if renewal.cancel_requested {
+                    held.stop.now(Why::Cancelled);
+                }
+                if Instant::now() >= next_visibility {
+                    next_visibility = Instant::now() + VISIBILITY / 2;
+                    if let Err(error) = queue.set_visibility(&receipt, VISIBILITY).await {
+                        debug!(task = %held.task, %error, "the wake-up's visibility was not extended");
+                    }
+                }
+            }
+            Err(PortError::Refused(Refusal::Stale) | PortError::NotFound { .. }) => {
+                warn!(task = %held.task, fence = %held.holder.fence, "the lease is lost");
+                held.stop.now(Why::LeaseLost);
+                return;
+            }
+            Err(error) => {
+                warn!(task = %held.task, %error, "the lease was not renewed; trying again");
+                held.events.put_back(events);
+                next_renewal = Instant::now() + RETRY_AFTER;
+                tokio::time::sleep(RETRY_AFTER).await;
+            }
+        }
+    }
+}
+
+/// `span` ± 10 %.
+fn jittered(span: Duration) -> Duration {
+    span * rand::random_range(900..=1100) / 1000
+}

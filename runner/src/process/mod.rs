@@ -1,0 +1,205 @@
+//! One supervised process tree: started in a session of its own, watched, and
+//! gone when [`run`] returns.
+//!
+//! Killing a process group is not enough: agents run their tools in sessions
+//! of their own, and some leave them running. So each tree has a guardian, a
+//! bare fork of the runner between it and the agent (see `guardian`): orphans
+//! of the tree become its children, and it ends only when it has none left. What
+//! ran away nevertheless is found by its environment and its working folder.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
+
+mod guardian;
+mod lines;
+mod spawn;
+mod tree;
+mod watch;
+
+/// The environment variable that carries the [`Marker`].
+pub const MARKER: &str = "RDEV_ATTEMPT";
+
+/// What to start, and how it is treated.
+#[derive(Debug, Clone)]
+pub struct Launch {
+    /// A path, or a name that the runner's `PATH` knows.
+    pub program: PathBuf,
+    /// Its arguments. Everybody on the machine can read them.
+    pub args: Vec<OsString>,
+    /// The whole environment, but for the marker.
+    pub env: Vec<(OsString, OsString)>,
+    /// The working folder.
+    pub cwd: PathBuf,
+    /// Written to standard input, which is then closed; `None` is `/dev/null`.
+    pub stdin: Option<Vec<u8>>,
+    /// By what its processes are known.
+    pub marker: Marker,
+    /// The time between TERM and KILL, and between its last words and TERM.
+    pub grace: Duration,
+}
+
+/// The folder of an attempt: its processes have it in their environment.
+#[derive(Debug, Clone)]
+pub struct Marker(PathBuf);
+
+impl Marker {
+    /// `folder` exists and belongs to one tree at a time.
+    pub fn new(folder: &Path) -> Self {
+        Self(real(folder))
+    }
+
+    fn folder(&self) -> &Path {
+        &self.0
+    }
+
+    /// `NAME=value` as it stands in `/proc/<pid>/environ`.
+    fn assignment(&self) -> Vec<u8> {
+        [MARKER.as_bytes(), b"=", self.0.as_os_str().as_bytes()].concat()
+    }
+}
+
+/// `folder` as the kernel writes it in `/proc`: absolute and without links.
+fn real(folder: &Path) -> PathBuf {
+    folder.canonicalize().unwrap_or_else(|_| folder.to_owned())
+}
+
+/// When a process has had its time.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// It is stopped then.
+    pub deadline: Instant,
+    /// It is stopped after printing nothing for so long.
+    pub stall: Option<Duration>,
+}
+
+/// Where a line was printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// What the reader of a line wants next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flow {
+    /// Go on.
+    Continue,
+    /// Nothing of interest will follow: it may end by itself within the grace time.
+    LastWords,
+    /// Stop it.
+    Stop,
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// By itself.
+    Exited(Exit),
+    /// It was stopped: the token fired, or the reader answered [`Flow::Stop`].
+    Stopped,
+    /// It was stopped after a long silence.
+    Stalled,
+    /// It was stopped at the deadline.
+    TimedOut,
+    /// It was stopped, since it did not end after its last words. Counts as status 0.
+    LastWordsThenHung,
+}
+
+/// An exit status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exit {
+    /// The status; `None` when a signal ended it.
+    pub code: Option<i32>,
+    /// The signal that ended it.
+    pub signal: Option<i32>,
+}
+
+impl Exit {
+    /// Status 0.
+    pub const GOOD: Self = Self { code: Some(0), signal: None };
+
+    /// "with status 1", "by signal 9".
+    pub(crate) fn words(self) -> String {
+        match (self.code, self.signal) {
+            (Some(code), _) => format!("with status {code}"),
+            (None, Some(signal)) => format!("by signal {signal}"),
+            (None, None) => "in an unknown way".to_owned(),
+        }
+    }
+
+    /// From what `waitpid` tells.
+    fn from_wait(status: i32) -> Self {
+        if libc::WIFEXITED(status) {
+            Self { code: Some(libc::WEXITSTATUS(status)), signal: None }
+        } else {
+            Self { code: None, signal: Some(libc::WTERMSIG(status)) }
+        }
+    }
+}
+
+/// Why a process could not be run, or not be ended.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// It did not start.
+    #[error("cannot start {program}")]
+    Spawn {
+        /// What was to be started.
+        program: String,
+        /// Why it was not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Something of the tree is still alive after KILL.
+    #[error("processes of the attempt are still alive after KILL: {0:?}")]
+    Survivors(Vec<i32>),
+}
+
+/// Runs a process until it has ended and nothing of its tree is left.
+///
+/// Each line it prints goes to `on_line`: without its end, at most 1 MiB of it, bytes that
+/// are not UTF-8 replaced. Any output restarts the stall clock. Background processes that
+/// outlive the process are killed. One tree per marker at a time: whatever carries the
+/// marker at the end is killed.
+///
+/// Not for cancelling by drop: what is found of the tree is then killed, but not waited for.
+///
+/// # Errors
+/// When it cannot be started, or when something of it survives KILL.
+pub async fn run(
+    launch: Launch,
+    limits: Limits,
+    stop: &CancellationToken,
+    on_line: impl FnMut(Stream, &str) -> Flow + Send,
+) -> Result<Ended, RunError> {
+    let grace = launch.grace;
+    let mut tree = spawn::start(launch).await?;
+    watch::watch(&mut tree, grace, limits, stop, on_line).await
+}
+
+/// Prepares this process for running agents. Called once, at the start of a program that
+/// has a runner.
+///
+/// It becomes the parent of processes that escape from their guardian, so that they can be
+/// found; and other processes of its user may no longer read its environment and memory
+/// through `/proc`, where credentials are.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn init_process() -> std::io::Result<()> {
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
+    Ok(())
+}
+
+/// Kills every process, but this one, whose marker or working folder lies below `work`:
+/// what an earlier runner left when it died. Waits (at most 10 s) until they are gone.
+/// Returns how many there were.
+pub fn kill_leftovers(work: &Path) -> usize {
+    tree::kill_below(&real(work), Duration::from_secs(10))
+}

@@ -1,0 +1,141 @@
+//! The verify phase: shell commands in the checkout, each supervised as an agent is.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use rdev_domain::failure::FailureClass;
+use rdev_domain::result::CommandRun;
+
+use crate::attempt::{Attempt, Interrupt};
+use crate::process::{self, Ended, Flow, Launch, Limits, Marker};
+use crate::workspace::Workspace;
+
+/// How much of a command's output is kept.
+const OUTPUT_BYTES: usize = 16 * 1024;
+
+/// Runs the commands in order until one fails, or the deadline is over. Returns each that ran; all of
+/// them passed if and only if [`passed`] says so.
+pub(crate) async fn run(
+    attempt: &Attempt,
+    workspace: &Workspace,
+    commands: &[String],
+    deadline: Instant,
+) -> Result<Vec<CommandRun>, Interrupt> {
+    let mut runs = Vec::new();
+    for command in commands {
+        let run = run_one(attempt, workspace, command, deadline).await?;
+        let good = run.exit_code == Some(0);
+        attempt.note(format!(
+            "verify: {} `{command}` in {} ms",
+            if good { "passed" } else { "failed" },
+            run.duration_ms
+        ));
+        runs.push(run);
+        if !good {
+            break;
+        }
+    }
+    Ok(runs)
+}
+
+/// Whether every command that ran succeeded.
+pub(crate) fn passed(runs: &[CommandRun]) -> bool {
+    runs.iter().all(|run| run.exit_code == Some(0))
+}
+
+/// What the first command that failed said, for the agent or for a failure's message.
+pub(crate) fn complaint(runs: &[CommandRun]) -> String {
+    let Some(failed) = runs.iter().find(|run| run.exit_code != Some(0)) else {
+        return String::new();
+    };
+    let status = failed.exit_code.map_or("a signal".to_owned(), |code| format!("status {code}"));
+    format!("`{}` ended with {status}:\n{}", failed.command, failed.output)
+}
+
+async fn run_one(
+    attempt: &Attempt,
+    workspace: &Workspace,
+    command: &str,
+    deadline: Instant,
+) -> Result<CommandRun, Interrupt> {
+    let launch = Launch {
+        program: PathBuf::from("/bin/sh"),
+        args: vec!["-c".into(), command.into()],
+        env: crate::agent::base_environment(&workspace.home(), &workspace.tmp()),
+        cwd: workspace.workdir().checkout,
+        stdin: None,
+        marker: Marker::new(workspace.root()),
+        grace: Duration::from_secs(attempt.shared.config.runner.term_grace_s),
+    };
+    let limits = Limits { deadline, stall: None };
+    let begun = Instant::now();
+    let mut output = Tail::default();
+    let stop = attempt.held.stop.token();
+    let ended = process::run(launch, limits, stop, |_, line| {
+        output.add(line);
+        Flow::Continue
+    })
+    .await
+    .map_err(|error| Interrupt::failed(FailureClass::Infra, crate::attempt::chain(&error)))?;
+    let exit_code = match ended {
+        Ended::Exited(exit) => exit.code,
+        Ended::LastWordsThenHung => Some(0),
+        Ended::Stopped => return Err(Interrupt::Stopped),
+        Ended::TimedOut | Ended::Stalled => {
+            let message = format!("`{command}` did not end within the task's timeout_s");
+            return Err(Interrupt::failed(FailureClass::Timeout, message));
+        }
+    };
+    Ok(CommandRun {
+        command: command.to_owned(),
+        exit_code,
+        duration_ms: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
+        output: attempt.shared.redactor.redact(&output.text()).into_owned(),
+    })
+}
+
+/// The last lines of an output.
+#[derive(Default)]
+struct Tail {
+    lines: std::collections::VecDeque<String>,
+    bytes: usize,
+    cut: bool,
+}
+
+impl Tail {
+    fn add(&mut self, line: &str) {
+        let line = &line[..line.floor_char_boundary(OUTPUT_BYTES / 2)];
+        self.bytes += line.len() + 1;
+        self.lines.push_back(line.to_owned());
+        while self.bytes > OUTPUT_BYTES {
+            let Some(first) = self.lines.pop_front() else { break };
+            self.bytes -= first.len() + 1;
+            self.cut = true;
+        }
+    }
+
+    fn text(&self) -> String {
+        let mut text = if self.cut { "[…]\n".to_owned() } else { String::new() };
+        for line in &self.lines {
+            text.push_str(line);
+            text.push('\n');
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_end_of_a_long_output_is_kept() {
+        let mut tail = Tail::default();
+        for n in 0..100_000 {
+            tail.add(&format!("line {n}"));
+        }
+        let text = tail.text();
+        assert!(text.len() <= OUTPUT_BYTES + 10);
+        assert!(text.starts_with("[…]\n") && text.ends_with("line 99999\n"));
+    }
+}

@@ -1,0 +1,209 @@
+//! One agent, one model server, one attempt's folders.
+
+use std::fs;
+use std::future::Future;
+use std::os::unix::ffi::OsStrExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::process::Command;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use libtest_mimic::Failed;
+use rdev_domain::event::EventKind;
+use rdev_domain::failure::FailureClass;
+use rdev_domain::secret::Secret;
+use rdev_domain::spec::AgentName;
+use rdev_runner::agent::{self, Ask, End, Progress, Report};
+use rdev_runner::config::{AgentSettings, Price};
+use rdev_runner::redact::Redactor;
+use rdev_testkit::agents::Cli;
+use rdev_testkit::model::{ModelServer, Script, Tokens};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+
+/// The key that the agent sends to the model.
+pub(crate) const KEY: &str = "sk-scripted-0123456789";
+
+/// What each model turn of a script uses.
+pub(crate) const TOKENS: Tokens = Tokens { input: 1000, output: 200, cached: 300 };
+
+pub(crate) type Case = for<'a> fn(&'a Bench) -> Pin<Box<dyn Future<Output = ()> + 'a>>;
+
+pub(crate) struct Bench {
+    pub(crate) cli: Cli,
+    pub(crate) model: ModelServer,
+    pub(crate) checkout: PathBuf,
+    pub(crate) progress: Mutex<Vec<Progress>>,
+    folder: TempDir,
+    settings: AgentSettings,
+}
+
+/// What differs between the runs of the cases.
+pub(crate) struct Wish<'a> {
+    pub(crate) prompt: &'a str,
+    pub(crate) max_turns: Option<u32>,
+    pub(crate) max_cost_usd: Option<f64>,
+    pub(crate) resume: Option<&'a str>,
+    pub(crate) stall: Duration,
+}
+
+impl Default for Wish<'_> {
+    fn default() -> Self {
+        Self {
+            prompt: "--please write hello.txt",
+            max_turns: None,
+            max_cost_usd: None,
+            resume: None,
+            stall: Duration::from_secs(60),
+        }
+    }
+}
+
+/// Runs a case in a runtime of its own.
+pub(crate) fn run(cli: Cli, program: &Path, case: Case) -> Result<(), Failed> {
+    let work = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(async {
+            let bench = Bench::new(cli, program).await;
+            case(&bench).await;
+            assert_eq!(bench.alive(), Vec::<i32>::new(), "processes of the attempt live");
+        });
+    };
+    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        Failed::from(text.unwrap_or_else(|| "it panicked".to_owned()))
+    })
+}
+
+impl Bench {
+    async fn new(cli: Cli, program: &Path) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let checkout = folder.path().join("checkout");
+        for name in ["checkout", "home", "tmp"] {
+            fs::create_dir(folder.path().join(name)).expect("a folder");
+        }
+        let git = Command::new("git").args(["init", "--quiet"]).arg(&checkout).status();
+        assert!(git.expect("git runs").success());
+        let model = ModelServer::start(Script::default()).await.expect("a model server");
+        let (base_url, name) = match cli {
+            Cli::ClaudeCode => (model.url(), "claude-opus-5-5"),
+            Cli::Opencode => (format!("{}/v1", model.url()), "scripted-1"),
+            Cli::Codex => (format!("{}/v1", model.url()), "gpt-5.6-sol"),
+        };
+        let key = if cli == Cli::ClaudeCode { "ANTHROPIC_API_KEY" } else { "OPENAI_API_KEY" };
+        let settings = AgentSettings {
+            program: Some(program.to_owned()),
+            model: Some(name.to_owned()),
+            base_url: Some(base_url),
+            prices: [(name.to_owned(), Price { input: 3.0, output: 15.0, cached: 0.3 })].into(),
+            set_env: [(key.to_owned(), KEY.to_owned())].into(),
+            ..AgentSettings::default()
+        };
+        Self { cli, model, checkout, progress: Mutex::default(), folder, settings }
+    }
+
+    pub(crate) fn agent(&self) -> AgentName {
+        match self.cli {
+            Cli::ClaudeCode => AgentName::ClaudeCode,
+            Cli::Opencode => AgentName::Opencode,
+            Cli::Codex => AgentName::Codex,
+        }
+    }
+
+    pub(crate) async fn run(&self, wish: Wish<'_>) -> Report {
+        self.run_until(wish, &CancellationToken::new()).await
+    }
+
+    pub(crate) async fn run_until(&self, wish: Wish<'_>, stop: &CancellationToken) -> Report {
+        let (home, tmp) = (self.folder.path().join("home"), self.folder.path().join("tmp"));
+        let ask = Ask {
+            prompt: wish.prompt,
+            model: None,
+            max_turns: wish.max_turns,
+            max_cost_usd: wish.max_cost_usd,
+            resume: wish.resume,
+            checkout: &self.checkout,
+            home: &home,
+            tmp: &tmp,
+            attempt_dir: self.folder.path(),
+            deadline: Instant::now() + Duration::from_secs(120),
+            stall: wish.stall,
+            grace: Duration::from_secs(2),
+        };
+        let redactor = Redactor::new([Secret::new(KEY)]);
+        self.progress.lock().expect("unpoisoned").clear();
+        let mut progress = |item| self.progress.lock().expect("unpoisoned").push(item);
+        agent::run(self.agent(), &self.settings, &ask, &redactor, stop, &mut progress).await
+    }
+
+    pub(crate) fn read(&self, name: &str) -> Option<String> {
+        fs::read_to_string(self.checkout.join(name)).ok()
+    }
+
+    pub(crate) fn write(&self, name: &str, text: &str) {
+        let path = self.checkout.join(name);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+        fs::write(path, text).expect("a file");
+    }
+
+    /// The events of the last run, by kind.
+    pub(crate) fn events(&self, wanted: EventKind) -> Vec<Value> {
+        let progress = self.progress.lock().expect("unpoisoned");
+        let events = progress.iter().filter_map(|item| match item {
+            Progress::Event(kind, data) if *kind == wanted => Some(data.clone()),
+            _ => None,
+        });
+        events.collect()
+    }
+
+    /// How many requests of the agent's work the model has seen.
+    pub(crate) fn asked(&self) -> usize {
+        self.model.requests().iter().filter(|request| request.step.is_some()).count()
+    }
+
+    /// Waits until the model has been asked for `step`.
+    pub(crate) async fn asked_for(&self, step: usize) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !self.model.requests().iter().any(|request| request.step == Some(step)) {
+            assert!(Instant::now() < deadline, "the model was not asked for step {step}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Everything that has this attempt in its environment or stands in its folder.
+    pub(crate) fn alive(&self) -> Vec<i32> {
+        let folder = self.folder.path();
+        let entries = fs::read_dir("/proc").expect("/proc").flatten();
+        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+        let ours = pids.filter(|pid| {
+            let environ = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            let marked = environ
+                .windows(folder.as_os_str().len())
+                .any(|part| part == folder.as_os_str().as_bytes());
+            marked
+                || fs::read_link(format!("/proc/{pid}/cwd"))
+                    .is_ok_and(|cwd| cwd.starts_with(folder))
+        });
+        ours.collect()
+    }
+}
+
+pub(crate) fn class(report: &Report) -> FailureClass {
+    match &report.end {
+        End::Failed(failure) => failure.class,
+        other => panic!("it should have failed, but: {other:?}"),
+    }
+}
+
+pub(crate) fn assert_done(report: &Report) {
+    assert!(matches!(report.end, End::Done), "{:?}", report.end);
+}
+
+pub(crate) fn process_lives(pid: &str) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
+    stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X']))
+}

@@ -1,0 +1,72 @@
+//! Secrets must not get through, in whatever form.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use rdev_domain::secret::Secret;
+use rdev_runner::redact::Redactor;
+use serde_json::json;
+
+const SECRET: &str = "sk-ant/Zm9v+\"quoted\"?~>";
+
+fn redactor() -> Redactor {
+    Redactor::new([Secret::new(SECRET)])
+}
+
+#[test]
+fn a_secret_is_replaced_wherever_it_stands() {
+    let text = format!("{SECRET} a {SECRET}{SECRET}");
+    assert_eq!(redactor().redact(&text), "[secret] a [secret][secret]");
+    assert_eq!(redactor().redact("nothing here"), "nothing here");
+}
+
+#[test]
+fn a_secret_within_longer_base64_is_found_at_every_place() {
+    let pieces = |text: &str| -> Vec<String> {
+        let inner = &text[4..text.len() - 4];
+        (0..inner.len() - 12).map(|at| inner[at..at + 12].to_owned()).collect()
+    };
+    for before in ["", "x", "xy", "xyz", "user:"] {
+        for after in ["", "1", "22", "333"] {
+            let plain = format!("{before}{SECRET}{after}");
+            for encoded in [STANDARD.encode(&plain), URL_SAFE_NO_PAD.encode(&plain)] {
+                let clean = redactor().redact(&format!("Basic {encoded};")).into_owned();
+                assert!(clean.contains("[secret]"), "{before:?} {after:?}: {clean}");
+                let alone = STANDARD.encode(SECRET);
+                for piece in pieces(&alone) {
+                    assert!(!clean.contains(&piece), "{before:?} {after:?}: {clean}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_secret_in_an_address_or_in_json_text_is_found() {
+    let in_url = "https://u:sk-ant%2FZm9v%2B%22quoted%22%3F~%3E@host/";
+    assert_eq!(redactor().redact(in_url), "https://u:[secret]@host/");
+    assert_eq!(redactor().redact("sk-ant%2fZm9v%2b%22quoted%22%3f~%3e"), "[secret]");
+    let line = json!({"key": SECRET}).to_string();
+    assert_eq!(redactor().redact(&line), r#"{"key":"[secret]"}"#);
+}
+
+#[test]
+fn json_values_are_cleaned_in_depth_and_in_their_keys() {
+    let mut value = json!({"a": [SECRET, {"b": format!("x {SECRET}")}], SECRET: 1, "n": 5});
+    redactor().redact_json(&mut value);
+    assert_eq!(value, json!({"a": ["[secret]", {"b": "x [secret]"}], "[secret]": 1, "n": 5}));
+}
+
+#[test]
+fn a_secret_that_holds_another_is_replaced_whole_and_short_ones_are_left() {
+    let secrets = ["abcdef", "abcdefghij", "abc", " padded-secret\n"].map(Secret::new);
+    let redactor = Redactor::new(secrets);
+    assert_eq!(
+        redactor.redact("abcdefghij abcdef abc padded-secret"),
+        "[secret] [secret] abc [secret]"
+    );
+}
+
+#[test]
+fn a_redactor_does_not_show_what_it_looks_for() {
+    assert!(!format!("{:?}", redactor()).contains("sk-ant"));
+}

@@ -1,0 +1,160 @@
+//! Whole builds over real smart HTTP: credentials, hooks, servers that fail.
+
+use rdev_domain::project::Project;
+use rdev_domain::result::Outcome;
+use rdev_domain::task::TaskState;
+use rdev_runner::config::HostCredentials;
+use rdev_testkit::git_http::{Behaviour, GitServer, TOKEN, USER};
+
+use crate::outcomes::{appears, wait_script};
+use crate::world::World;
+
+/// A world with a git server that wants a token, and a project on it.
+async fn world_with(token: &str) -> (World, GitServer, Project) {
+    let mut world = World::new();
+    let server = GitServer::start();
+    server.create("site", &[("a", "1\n")]);
+    world.config.git.timeout_s = 2;
+    world.config.git.credentials.push(HostCredentials {
+        origin: server.origin(),
+        username: USER.to_owned(),
+        token: rdev_domain::secret::Secret::new(token),
+    });
+    let project = world.project_at("site", server.url("site").parse().expect("a URL")).await;
+    (world, server, project)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_build_is_cloned_and_pushed_with_a_token_that_the_agent_never_sees() {
+    let (world, server, site) = world_with(TOKEN).await;
+    let running = world.run();
+    let (begin, end) = TOKEN.split_at(8);
+    let script = format!(
+        r#"
+        seen="$(cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ 2>/dev/null | tr '\0' ' ') $(env)"
+        a={begin}; b={end}; t="$a$b"
+        case "$seen" in *"$t"*) echo LEAK in a process;; esac
+        if grep -rq -- "$t" "$RDEV_ATTEMPT"; then echo LEAK in a file; fi
+        git remote -v; git config --list
+        echo checked > checked
+        "#
+    );
+    let id = world.build(&site, &script).await;
+    assert_eq!(world.succeeded(id).await.outcome, Outcome::Delivered);
+    assert_eq!(server.git("site", &["show", "main:checked"]), "checked");
+    let log = world.log(id).await;
+    assert!(
+        !log.contains("LEAK") && !log.contains(TOKEN) && !log.contains(&server.origin()),
+        "{log}"
+    );
+    running.stop().await;
+    assert_eq!(server.git("site", &["for-each-ref", "refs/rdev"]), "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_token_fails_as_auth_and_is_not_repeated_in_words() {
+    let (world, server, site) = world_with("wrong-token-0123456789").await;
+    let running = world.run();
+    let id = world.build(&site, "echo 2 > a").await;
+    let (class, message) = world.failed(id).await;
+    assert_eq!(class, "auth", "{message}");
+    assert!(!message.contains("wrong-token") && !world.log(id).await.contains("wrong-token"));
+    assert_eq!(server.log("site", "main").len(), 1);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hook_that_protects_the_branch_fails_the_build_and_a_retry_needs_no_agent() {
+    let (world, server, site) = world_with(TOKEN).await;
+    let refuse = "while read old new ref; do case $ref in refs/heads/*) echo 'main is protected, says the hook' >&2; exit 1;; esac; done";
+    server.hook("site", "pre-receive", refuse);
+    let running = world.run();
+    let ran = world.data.path().join("ran");
+    let id = world.build(&site, &format!("echo x >> {}; echo 2 > a", ran.display())).await;
+    let (class, message) = world.failed(id).await;
+    assert_eq!(class, "push_rejected");
+    assert!(message.contains("says the hook"), "{message}");
+    assert_eq!(server.log("site", "main").len(), 1);
+    server.hook("site", "pre-receive", "exit 0");
+    let retry = world.retry(id).await;
+    assert_eq!(world.succeeded(retry).await.outcome, Outcome::Delivered);
+    assert_eq!(server.git("site", &["show", "main:a"]), "2");
+    assert_eq!(std::fs::read_to_string(&ran).expect("it ran"), "x\n", "the agent ran once");
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_whose_answer_is_lost_is_found_and_not_repeated() {
+    let (world, server, site) = world_with(TOKEN).await;
+    // The branch has moved when this hook runs; then the server dies before it can say so.
+    let die = "while read old new ref; do case $ref in refs/heads/main) kill -9 $PPID;; esac; done";
+    server.hook("site", "post-receive", die);
+    let running = world.run();
+    let id = world.build(&site, "echo 2 > a").await;
+    let result = world.succeeded(id).await;
+    assert_eq!(result.outcome, Outcome::Delivered);
+    assert_eq!(result.commit_sha.map(String::from), server.find_ref("site", "refs/heads/main"));
+    assert_eq!(server.log("site", "main").len(), 2);
+    let task = world.task(id).await.task;
+    assert_eq!((task.attempt, task.push_attempt), (1, 0), "it was found within the same claim");
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_whose_server_went_away_is_kept_here_and_delivered_without_another_agent() {
+    let (world, server, site) = world_with(TOKEN).await;
+    let (begun, go) = (world.data.path().join("begun"), world.data.path().join("go"));
+    let running = world.run();
+    let id = world.build(&site, &wait_script("echo x >> a", &begun, &go)).await;
+    appears(&begun).await;
+    server.behave(Behaviour::Status(503));
+    std::fs::write(&go, "").expect("go");
+    let task = world.until(id, "put back", |record| record.task.failure.is_some()).await;
+    assert_eq!(task.state, TaskState::Queued);
+    assert_eq!(task.failure.map(|failure| failure.class.as_str()), Some("infra"));
+    server.behave(Behaviour::Serve);
+    std::fs::remove_file(&begun).expect("begun");
+    // As a person who does not want to wait for the backoff.
+    world.cancel(id, &running).await;
+    let retry = world.retry(id).await;
+    assert_eq!(world.succeeded(retry).await.outcome, Outcome::Delivered);
+    assert_eq!(server.git("site", &["show", "main:a"]), "1\nx");
+    assert!(!begun.exists(), "the agent ran again");
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn work_that_was_not_to_be_pushed_is_not_pushed_by_a_later_attempt_either() {
+    let (world, server, site) = world_with(TOKEN).await;
+    let (begun, go) = (world.data.path().join("begun"), world.data.path().join("go"));
+    let running = world.run();
+    let script = wait_script("echo x >> a", &begun, &go);
+    let id = world.build_with(&site, &script, |spec| spec.auto_push = false).await;
+    appears(&begun).await;
+    server.behave(Behaviour::Status(503));
+    std::fs::write(&go, "").expect("go");
+    world.until(id, "put back", |record| record.task.failure.is_some()).await;
+    server.behave(Behaviour::Serve);
+    std::fs::remove_file(&begun).expect("begun");
+    world.cancel(id, &running).await;
+    let retry = world.retry(id).await;
+    assert_eq!(world.succeeded(retry).await.outcome, Outcome::CommittedNotPushed);
+    assert!(!begun.exists(), "the agent ran again");
+    assert_eq!(server.log("site", "main").len(), 1);
+    assert_eq!(server.git("site", &["show", &format!("refs/rdev/kept/{retry}:a")]), "1\nx");
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_takes_only_branches_gets_branches_and_is_remembered() {
+    let (world, server, site) = world_with(TOKEN).await;
+    server.refuse_outside_heads("site");
+    let running = world.run();
+    for n in [2, 3] {
+        let id = world.build(&site, &format!("echo {n} > a")).await;
+        assert_eq!(world.succeeded(id).await.outcome, Outcome::Delivered);
+    }
+    assert_eq!(server.git("site", &["show", "main:a"]), "3");
+    running.stop().await;
+    assert_eq!(server.git("site", &["for-each-ref", "--format=%(refname)"]), "refs/heads/main");
+}

@@ -1,0 +1,282 @@
+//! A world in which whole builds run: a store, a queue and repositories in a
+//! temporary folder, a runner in this process, and agents that are shell scripts.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use rdev_domain::audit::Actor;
+use rdev_domain::event::BuildEvent;
+use rdev_domain::git::Branch;
+use rdev_domain::git_url::GitUrl;
+use rdev_domain::ids::{ProjectId, TaskId};
+use rdev_domain::outbox;
+use rdev_domain::ports::{Enqueued, Forge, SeedFile, Store, TaskRecord};
+use rdev_domain::project::{Project, ProjectState};
+use rdev_domain::result::BuildResult;
+use rdev_domain::spec::{AgentName, BuildSpec, Work};
+use rdev_domain::step::Event;
+use rdev_domain::task::{Task, TaskState};
+use rdev_domain::time::Timestamp;
+use rdev_embedded::Embedded;
+use rdev_runner::config::AgentSettings;
+use rdev_runner::{Folders, Ports, RunnerConfig, RunnerHandle};
+pub(crate) use rdev_testkit::git_http::git;
+use tokio::task::JoinHandle;
+
+/// How long anything may take before a test gives up.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(crate) struct World {
+    pub(crate) data: tempfile::TempDir,
+    pub(crate) embedded: Embedded,
+    pub(crate) config: RunnerConfig,
+}
+
+pub(crate) struct Running {
+    pub(crate) handle: RunnerHandle,
+    task: JoinHandle<anyhow::Result<()>>,
+}
+
+impl World {
+    /// An empty world. Its `command` agent runs a build's prompt as a shell script.
+    pub(crate) fn new() -> Self {
+        let data = tempfile::tempdir().expect("a temporary folder");
+        let embedded = rdev_embedded::open(data.path(), rdev_embedded::Options::default())
+            .expect("an empty data folder opens");
+        let mut config = RunnerConfig::default();
+        config.runner.slots = Some(4);
+        config.runner.event_flush_ms = 20;
+        config.runner.term_grace_s = 1;
+        config.git.allow_private_addresses = true;
+        config.git.name = "Rdev Test".to_owned();
+        config.git.email = "rdev@test.invalid".to_owned();
+        let shell = AgentSettings {
+            program: Some("/bin/sh".into()),
+            args: vec!["-c".into(), "eval \"$RDEV_PROMPT\"".into()],
+            ..AgentSettings::default()
+        };
+        config.agents.insert(AgentName::Command, shell);
+        Self { data, embedded, config }
+    }
+
+    pub(crate) fn store(&self) -> Arc<dyn Store> {
+        self.embedded.store.clone()
+    }
+
+    pub(crate) fn folders(&self) -> Folders {
+        let data = self.data.path();
+        Folders {
+            work: data.join("work"),
+            cache: data.join("cache"),
+            sessions: data.join("sessions"),
+            repositories: Some(data.join("repos")),
+        }
+    }
+
+    /// Starts a runner.
+    pub(crate) fn run(&self) -> Running {
+        let ports = Ports {
+            store: self.store(),
+            queue: self.embedded.queue.clone(),
+            forge: self.embedded.forge.clone(),
+        };
+        let runner = rdev_runner::start(ports, self.config.clone(), self.folders(), "test")
+            .expect("a runner starts");
+        let handle = runner.handle();
+        Running { handle, task: tokio::spawn(runner.run()) }
+    }
+
+    /// A project with a local repository that has these files; none: an empty repository.
+    pub(crate) async fn project(&self, name: &str, files: &[(&str, &str)]) -> Project {
+        let id: ProjectId = name.parse().expect("a project id");
+        let main: Branch = "main".parse().expect("a branch");
+        let seed: Vec<SeedFile> = files
+            .iter()
+            .map(|(path, text)| SeedFile {
+                path: (*path).to_owned(),
+                content: text.as_bytes().to_vec(),
+            })
+            .collect();
+        let repository =
+            self.embedded.forge.create_repository(&id, &main, &seed).await.expect("a repository");
+        self.project_at(name, repository.git_url).await
+    }
+
+    /// A project whose repository is there already.
+    pub(crate) async fn project_at(&self, name: &str, url: GitUrl) -> Project {
+        let now = now();
+        let project = Project {
+            id: name.parse().expect("a project id"),
+            description: String::new(),
+            template: None,
+            git_url: Some(url),
+            default_branch: "main".parse().expect("a branch"),
+            build_limit: 1,
+            state: ProjectState::Ready,
+            created_at: now,
+            updated_at: now,
+            nonce: ulid(),
+        };
+        self.store()
+            .create_project(&project, &Actor::maintenance(), now)
+            .await
+            .expect("a new project")
+    }
+
+    /// Enqueues a build whose agent runs `script`.
+    pub(crate) async fn build(&self, project: &Project, script: &str) -> TaskId {
+        self.build_with(project, script, |_| {}).await
+    }
+
+    /// The same, with other settings.
+    pub(crate) async fn build_with(
+        &self,
+        project: &Project,
+        script: &str,
+        change: impl FnOnce(&mut BuildSpec),
+    ) -> TaskId {
+        let mut spec = BuildSpec::of(script);
+        change(&mut spec);
+        self.enqueue(Task::new(TaskId(ulid()), project.id.clone(), Work::Build(spec), now())).await
+    }
+
+    /// Enqueues a task and sends its wake-up.
+    pub(crate) async fn enqueue(&self, task: Task) -> TaskId {
+        let Enqueued { task, marks } = self
+            .store()
+            .enqueue(&task, &Actor::maintenance(), now())
+            .await
+            .expect("the task is accepted");
+        outbox::send(&*self.store(), &*self.embedded.queue, &marks, now())
+            .await
+            .expect("the wake-up is sent");
+        task.id
+    }
+
+    /// Retries a task as `POST …/retry` does.
+    pub(crate) async fn retry(&self, id: TaskId) -> TaskId {
+        let old = self.task(id).await.task;
+        self.enqueue(
+            rdev_domain::step::retry(&old, TaskId(ulid()), now()).expect("it can be retried"),
+        )
+        .await
+    }
+
+    /// Cancels a task as `POST …/cancel` does.
+    pub(crate) async fn cancel(&self, id: TaskId, running: &Running) {
+        let advanced = self
+            .store()
+            .advance(id, Event::Cancel, Default::default(), &Actor::maintenance(), now())
+            .await;
+        let advanced = advanced.expect("it can be cancelled");
+        outbox::send(&*self.store(), &*self.embedded.queue, &advanced.marks, now())
+            .await
+            .expect("sent");
+        running.handle.cancel(id);
+    }
+
+    pub(crate) async fn task(&self, id: TaskId) -> TaskRecord {
+        self.store().task(id).await.expect("the task is there")
+    }
+
+    /// Waits until the task is as `wanted`.
+    pub(crate) async fn until(
+        &self,
+        id: TaskId,
+        what: &str,
+        wanted: impl Fn(&TaskRecord) -> bool,
+    ) -> Task {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let record = self.task(id).await;
+            if wanted(&record) {
+                return record.task;
+            }
+            assert!(
+                Instant::now() < end,
+                "{id} was never {what}; its log:\n{}",
+                self.log(id).await
+            );
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Waits until the task has ended.
+    pub(crate) async fn ended(&self, id: TaskId) -> Task {
+        self.until(id, "ended", |record| record.task.state.is_terminal()).await
+    }
+
+    /// Waits until the task has succeeded; its build's result.
+    pub(crate) async fn succeeded(&self, id: TaskId) -> BuildResult {
+        let task = self.ended(id).await;
+        assert_eq!(task.state, TaskState::Succeeded, "{:?}\n{}", task.failure, self.log(id).await);
+        task.result.as_ref().and_then(|result| result.as_build()).expect("a build's result").clone()
+    }
+
+    /// Waits until the task has failed; its class and message.
+    pub(crate) async fn failed(&self, id: TaskId) -> (&'static str, String) {
+        let task = self.ended(id).await;
+        assert_eq!(task.state, TaskState::Failed, "{}", self.log(id).await);
+        let failure = task.failure.expect("a failed task says why");
+        (failure.class.as_str(), failure.message)
+    }
+
+    pub(crate) async fn events(&self, id: TaskId) -> Vec<BuildEvent> {
+        self.store().events(id, 0, 10_000).await.expect("the task is there").events
+    }
+
+    pub(crate) async fn log(&self, id: TaskId) -> String {
+        self.events(id)
+            .await
+            .iter()
+            .map(|event| format!("{} {}\n", event.kind.as_str(), event.data))
+            .collect()
+    }
+
+    pub(crate) fn repository(&self, project: &Project) -> PathBuf {
+        project.git_url.as_ref().and_then(GitUrl::to_folder).expect("a local repository")
+    }
+}
+
+impl Running {
+    /// Drains and waits until the runner has ended.
+    pub(crate) async fn stop(self) {
+        self.handle.drain();
+        tokio::time::timeout(PATIENCE, self.task)
+            .await
+            .expect("the runner ends in time")
+            .expect("the runner does not panic")
+            .expect("the runner ends well");
+    }
+}
+
+pub(crate) fn now() -> Timestamp {
+    SystemTime::now().into()
+}
+
+/// A new ULID; those of one process grow.
+pub(crate) fn ulid() -> ulid::Ulid {
+    static LAST: std::sync::Mutex<Option<ulid::Ulid>> = std::sync::Mutex::new(None);
+    let mut last = LAST.lock().expect("no test panics here");
+    let mut new = ulid::Ulid::generate();
+    if let Some(last) = *last
+        && new <= last
+    {
+        new = ulid::Ulid(last.0 + 1);
+    }
+    *last = Some(new);
+    new
+}
+
+/// Commits a file to a branch of a bare repository, as a person does.
+pub(crate) fn person_commits(repository: &Path, branch: &str, path: &str, text: &str) -> String {
+    let clone = tempfile::tempdir().expect("a folder");
+    let at = clone.path();
+    git(at, &["clone", "-q", "--branch", branch, &repository.display().to_string(), "."]);
+    std::fs::write(at.join(path), text).expect("a file");
+    git(at, &["add", "-A"]);
+    git(at, &["commit", "-q", "-m", &format!("A person changes {path}")]);
+    git(at, &["push", "-q", "origin", branch]);
+    git(at, &["rev-parse", "HEAD"])
+}
