@@ -1,0 +1,177 @@
+//! A build's record as people read it: what came of it, what it changed, what it cost.
+
+use rdev_domain::result::{ChangeStatus, FileChange};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::out::clean;
+use crate::progress::duration;
+
+/// The width of the `+` and `-` of a diffstat.
+const BAR: u64 = 40;
+
+/// A build's record.
+pub(crate) fn of_build(record: &Value) -> String {
+    let mut lines = Vec::new();
+    let mut field = |name: &str, value: String| {
+        if !value.is_empty() {
+            lines.push(format!("{name:<9} {value}"));
+        }
+    };
+    let result = &record["result"];
+    field("task", text(record, "id"));
+    field("project", text(record, "project_id"));
+    let outcome = text(result, "outcome");
+    let state = text(record, "state");
+    field("state", if outcome.is_empty() { state } else { format!("{state}, {outcome}") });
+    field("attempts", numbered(&record["attempt"]));
+    field("commit", text(result, "commit_sha"));
+    field("branch", text(result, "branch"));
+    field("pull", text(result, "pull_request_url"));
+    field("agent", agent(&result["agent"]));
+    field("used", usage(&record["usage"]));
+    field("times", times(&result["durations_ms"]));
+    let failure = &record["failure"];
+    if failure.is_object() {
+        field("failure", format!("{}: {}", text(failure, "class"), text(failure, "message")));
+    }
+    let warnings = result["warnings"].as_array().map_or(&[][..], Vec::as_slice);
+    for warning in warnings {
+        field("warning", format!("{}: {}", text(warning, "code"), text(warning, "message")));
+    }
+    let mut all = lines.join("\n");
+    let changes = changes(&result["files_changed"]);
+    if !changes.is_empty() {
+        all.push_str("\n\n");
+        all.push_str(&diffstat(&changes, result["files_changed_total"].as_u64()));
+    }
+    let words = text(result, "summary");
+    if !words.trim().is_empty() {
+        all.push_str("\n\n");
+        all.push_str(words.trim());
+    }
+    all
+}
+
+/// The changed files of a result, those that can be read.
+pub(crate) fn changes(list: &Value) -> Vec<FileChange> {
+    let items = list.as_array().map_or(&[][..], Vec::as_slice);
+    items.iter().filter_map(|item| FileChange::deserialize(item).ok()).collect()
+}
+
+/// Changed files as `git diff --stat` shows them; `total` counts those that the list left out too.
+pub(crate) fn diffstat(changes: &[FileChange], total: Option<u64>) -> String {
+    let width = changes.iter().map(|change| change.path.chars().count()).max().unwrap_or(0).min(60);
+    let most = changes.iter().map(|c| c.additions + c.deletions).max().unwrap_or(0).max(1);
+    let digits = most.to_string().len();
+    let mut lines: Vec<String> = changes
+        .iter()
+        .map(|change| {
+            let count = change.additions + change.deletions;
+            let scaled = |n: u64| if most <= BAR { n } else { (n * BAR).div_ceil(most) };
+            let bar = "+".repeat(usize::try_from(scaled(change.additions)).unwrap_or(0))
+                + &"-".repeat(usize::try_from(scaled(change.deletions)).unwrap_or(0));
+            let note = match change.status {
+                ChangeStatus::Added => " (new)",
+                ChangeStatus::Deleted => " (gone)",
+                ChangeStatus::Renamed => " (renamed)",
+                ChangeStatus::Modified => "",
+            };
+            let line = format!(" {:<width$} | {count:>digits$} {bar}", clean(&change.path));
+            format!("{}{note}", line.trim_end())
+        })
+        .collect();
+    let files = total.unwrap_or(changes.len() as u64);
+    let (added, removed) = changes.iter().fold((0, 0), |(added, removed), change| {
+        (added + change.additions, removed + change.deletions)
+    });
+    let plural = if files == 1 { "" } else { "s" };
+    lines.push(format!(" {files} file{plural} changed, +{added}, -{removed}"));
+    lines.join("\n")
+}
+
+fn agent(agent: &Value) -> String {
+    let parts = ["provider", "version", "model"].map(|field| text(agent, field));
+    parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
+}
+
+fn usage(usage: &Value) -> String {
+    let count = |field: &str| usage[field].as_u64().unwrap_or(0);
+    let tokens = ["input_tokens", "output_tokens", "cache_tokens"].map(count);
+    if tokens.iter().sum::<u64>() == 0 {
+        return String::new();
+    }
+    let cost = usage["cost_usd"].as_f64().map(|cost| format!(", {cost:.4} USD"));
+    format!(
+        "{} tokens in, {} out, {} cached, {} turns{}",
+        tokens[0],
+        tokens[1],
+        tokens[2],
+        count("turns"),
+        cost.unwrap_or_default()
+    )
+}
+
+fn times(durations: &Value) -> String {
+    let order = ["checkout", "agent", "verify", "commit", "push", "report"];
+    let shown = order.iter().filter_map(|phase| {
+        durations[phase].as_u64().map(|ms| format!("{phase} {}", duration(ms)))
+    });
+    shown.collect::<Vec<_>>().join(", ")
+}
+
+fn numbered(value: &Value) -> String {
+    value.as_u64().filter(|n| *n > 0).map(|n| n.to_string()).unwrap_or_default()
+}
+
+fn text(value: &Value, field: &str) -> String {
+    value[field].as_str().map(clean).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_build_reads_from_its_state_to_its_diffstat() {
+        let record = json!({
+            "id": "T", "project_id": "site", "state": "succeeded", "attempt": 1,
+            "usage": {"input_tokens": 10, "output_tokens": 2, "cache_tokens": 0, "cost_usd": 0.5, "turns": 1},
+            "result": {
+                "outcome": "delivered", "commit_sha": "abc", "branch": "main",
+                "agent": {"provider": "codex", "version": "1", "model": null},
+                "durations_ms": {"push": 5, "checkout": 1500},
+                "files_changed_total": 2,
+                "files_changed": [
+                    {"path": "index.html", "status": "modified", "additions": 100, "deletions": 1},
+                    {"path": "a.css", "status": "added", "additions": 3, "deletions": 0},
+                ],
+                "summary": "Done.\n",
+            },
+        });
+        let expected = "task      T
+project   site
+state     succeeded, delivered
+attempts  1
+commit    abc
+branch    main
+agent     codex 1
+used      10 tokens in, 2 out, 0 cached, 1 turns, 0.5000 USD
+times     checkout 1.5 s, push 5 ms
+
+ index.html | 101 ++++++++++++++++++++++++++++++++++++++++-
+ a.css      |   3 ++ (new)
+ 2 files changed, +103, -1
+
+Done.";
+        assert_eq!(of_build(&record), expected);
+    }
+
+    #[test]
+    fn a_failed_build_says_why() {
+        let record = json!({"id": "T", "state": "failed", "failure": {"class": "auth", "message": "no key"}});
+        assert_eq!(of_build(&record), "task      T\nstate     failed\nfailure   auth: no key");
+    }
+}

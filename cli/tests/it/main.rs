@@ -1,0 +1,8 @@
+//! The program `rdev` as people and scripts use it: the real binary, real git, real HTTP.
+
+mod client;
+mod dependencies;
+mod quickstart;
+mod rdev;
+mod up;
+mod usage;

@@ -1,0 +1,206 @@
+//! The promise under fire: `rdev up` is killed again and again while builds run
+//! through it, and still every task ends once and no commit is lost or doubled.
+//!
+//! `RDEV_SEED` repeats a campaign's random choices; the seed is printed.
+
+use std::collections::{HashMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::support::{PATIENCE, Server, configure, git, http_client, processes_below, start_time};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use serde_json::{Value, json};
+use tokio::sync::RwLock;
+
+const BUILDS: usize = 200;
+const KILLS: usize = 60;
+const PROJECTS: [(&str, u32); 6] =
+    [("one", 1), ("two", 2), ("three", 1), ("four", 2), ("five", 1), ("six", 2)];
+
+/// One build that the campaign asks for.
+struct Wish {
+    project: &'static str,
+    key: String,
+    body: Value,
+    /// Its agent ends well, sooner or later.
+    good: bool,
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[expect(
+    clippy::print_stdout,
+    reason = "the seed repeats a failed campaign, the counts tell what it covered"
+)]
+async fn killed_sixty_times_two_hundred_builds_end_once_each_and_no_commit_is_doubled() {
+    let seed = std::env::var("RDEV_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok())
+        .unwrap_or_else(rand::random::<u64>);
+    println!("RDEV_SEED={seed}");
+    let mut random = StdRng::seed_from_u64(seed);
+    let data = tempfile::tempdir().expect("a folder");
+    configure(data.path(), "[api]\nrate_limit_per_s = 0\n");
+    let work = data.path().join("work");
+
+    let server = Server::start(data.path(), &[]).await;
+    let mut repositories = HashMap::new();
+    for (name, limit) in PROJECTS {
+        repositories.insert(name, server.project(name, limit).await);
+    }
+    let wishes: VecDeque<Wish> = (0..BUILDS).map(|n| wish(n, &mut random)).collect();
+    let server = Arc::new(RwLock::new(Some(server)));
+    let submitted = tokio::spawn(submit(Arc::clone(&server), wishes));
+
+    let mut kills = 0;
+    while kills < KILLS || !submitted.is_finished() {
+        tokio::time::sleep(Duration::from_millis(random.random_range(50..900))).await;
+        if kills >= KILLS {
+            continue;
+        }
+        let mut slot = server.write().await;
+        slot.take().expect("it runs").kill();
+        kills += 1;
+        let survivors = processes_below(&work);
+        *slot = Some(Server::start(data.path(), &[]).await);
+        for (pid, started) in survivors {
+            assert_ne!(
+                start_time(pid),
+                Some(started),
+                "process {pid} of an agent survived restart {kills}"
+            );
+        }
+    }
+    let tasks = submitted.await.expect("the submitter does not panic");
+    assert_eq!(tasks.len(), BUILDS);
+
+    let server =
+        Arc::into_inner(server).expect("nobody else has it").into_inner().expect("it runs");
+    let (mut delivered, mut ended) = (0, HashMap::<String, usize>::new());
+    for (id, wish) in &tasks {
+        let record = ended_within(&server, wish.project, id, PATIENCE * 3).await;
+        let state = record["state"].as_str().expect("a state");
+        let class = record["failure"]["class"].as_str().unwrap_or_default();
+        *ended.entry(format!("{state} {class}")).or_default() += 1;
+        let commits = commits_of(&repositories[wish.project], id);
+        if state == "succeeded" {
+            assert_eq!(record["result"]["outcome"], "delivered", "{record:#}");
+            assert_eq!(
+                commits,
+                [record["result"]["commit_sha"].as_str().expect("a commit")],
+                "{record:#}"
+            );
+            assert!(wish.good, "an agent that fails cannot deliver: {record:#}");
+            delivered += 1;
+        } else {
+            assert_eq!(commits, Vec::<String>::new(), "{record:#}");
+        }
+    }
+    println!("{kills} kills, {BUILDS} tasks: {ended:?}");
+    assert!(delivered >= BUILDS / 2, "the campaign must let most builds through: {ended:?}");
+    for repository in repositories.values() {
+        git(repository, &["fsck", "--strict", "--no-dangling"]);
+        let all = git(
+            repository,
+            &["log", "--format=%(trailers:key=Rdev-Task,valueonly,separator=)", "main"],
+        );
+        let mut tasks: Vec<&str> = all.lines().filter(|line| !line.is_empty()).collect();
+        let count = tasks.len();
+        tasks.sort_unstable();
+        tasks.dedup();
+        assert_eq!(tasks.len(), count, "a task has two commits in {}", repository.display());
+    }
+    server.stop().await;
+    let left: Vec<PathBuf> =
+        std::fs::read_dir(&work).expect("work").flatten().map(|entry| entry.path()).collect();
+    assert_eq!(left, Vec::<PathBuf>::new(), "nothing is left in the workspaces");
+    assert_eq!(processes_below(&work), [], "no agent is left");
+}
+
+/// The `n`th build: four of five write a file of their own, the rest fail or hang.
+fn wish(n: usize, random: &mut StdRng) -> Wish {
+    let pause = random.random_range(0..300);
+    let good = !n.is_multiple_of(5);
+    let script = match (good, n % 2) {
+        (true, _) => format!("sleep 0.{pause:03}; echo {n} > file-{n}.txt"),
+        (false, 0) => format!("sleep 0.{pause:03}; echo half > half-{n}; exit 1"),
+        (false, _) => "(setsid sleep 300 &); trap '' TERM; sleep 300".to_owned(),
+    };
+    // A kill spends an attempt; those that fail by themselves get no second one, whose backoff would be waited for.
+    let attempts = if good { 10 } else { 1 };
+    Wish {
+        project: PROJECTS[random.random_range(0..PROJECTS.len())].0,
+        key: format!("wish-{n}"),
+        body: json!({"prompt": script, "stall_timeout_s": 2, "max_attempts": attempts}),
+        good,
+    }
+}
+
+/// Asks for every build until it is accepted, also through crashes; the tasks' ids.
+async fn submit(
+    server: Arc<RwLock<Option<Server>>>,
+    mut wishes: VecDeque<Wish>,
+) -> HashMap<String, Wish> {
+    let client = http_client();
+    let mut tasks = HashMap::new();
+    let end = Instant::now() + PATIENCE * 3;
+    while let Some(wish) = wishes.pop_front() {
+        assert!(Instant::now() < end, "not all builds were accepted in time");
+        let path = format!("/projects/{}/builds", wish.project);
+        let answer = {
+            let (url, key) = {
+                let slot = server.read().await;
+                let server = slot.as_ref().expect("it runs");
+                (server.url.clone(), server.key.clone())
+            };
+            // Not under the lock: the server may be killed in the middle of a request.
+            let request = client.post(format!("{url}{path}")).bearer_auth(key);
+            request.header("Idempotency-Key", &wish.key).json(&wish.body).send().await
+        };
+        let id = match answer {
+            Ok(answer) if answer.status().as_u16() == 202 => answer
+                .json::<Value>()
+                .await
+                .ok()
+                .and_then(|task| task["id"].as_str().map(str::to_owned)),
+            Ok(answer) => {
+                // 409: the first try is in flight, or its process died with it.
+                assert_eq!(
+                    answer.status().as_u16(),
+                    409,
+                    "{}",
+                    answer.text().await.unwrap_or_default()
+                );
+                None
+            }
+            Err(_) => None,
+        };
+        match id {
+            Some(id) => assert!(tasks.insert(id, wish).is_none(), "two wishes got one task"),
+            None => {
+                wishes.push_back(wish);
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    }
+    tasks
+}
+
+async fn ended_within(server: &Server, project: &str, task: &str, patience: Duration) -> Value {
+    let end = Instant::now() + patience;
+    loop {
+        let record = server.get(&format!("/projects/{project}/builds/{task}")).await.body;
+        if matches!(record["state"].as_str(), Some("succeeded" | "failed" | "cancelled")) {
+            return record;
+        }
+        assert!(Instant::now() < end, "{task} never ended: {record:#}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// The commits on the branch that carry a task's name.
+fn commits_of(repository: &std::path::Path, task: &str) -> Vec<String> {
+    let pattern = format!("--grep=^Rdev-Task: {task}$");
+    git(repository, &["log", "--format=%H", &pattern, "main"]).lines().map(str::to_owned).collect()
+}
