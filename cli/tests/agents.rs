@@ -50,7 +50,12 @@ fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     // Listing is not running: nothing is installed for it.
     let install = !arguments.list;
-    let trials = Cli::ALL.into_iter().flat_map(|cli| trials(cli, install)).collect();
+    let of_each = Cli::ALL.map(|cli| trials(cli, install));
+    // Case by case and not agent by agent: several of the slowest at once would starve each other.
+    let mut trials: Vec<(usize, Trial)> =
+        of_each.into_iter().flat_map(|of| of.into_iter().enumerate()).collect();
+    trials.sort_by_key(|(case, _)| *case);
+    let trials = trials.into_iter().map(|(_, trial)| trial).collect();
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 

@@ -167,7 +167,7 @@ impl Bench {
 
     /// Waits until the model has been asked for `step`.
     pub(crate) async fn asked_for(&self, step: usize) {
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + Duration::from_secs(110);
         while !self.model.requests().iter().any(|request| request.step == Some(step)) {
             assert!(Instant::now() < deadline, "the model was not asked for step {step}");
             tokio::time::sleep(Duration::from_millis(20)).await;
