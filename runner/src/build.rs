@@ -1,5 +1,6 @@
 //! The phases of a build: checkout, agent, verify, commit; `deliver` has the rest.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rdev_domain::event::EventKind;
@@ -88,7 +89,7 @@ pub(crate) async fn run(attempt: &Attempt, spec: &BuildSpec) -> Result<Settlemen
     let (fetched, lfs) =
         attempt.phase("checkout", checkout(attempt, spec, &site, &workspace)).await?;
 
-    match earlier::find(attempt, &site, &workspace, &fetched).await? {
+    match earlier::find(attempt, &site, &workspace, &fetched, !spec.auto_push).await? {
         None => {}
         Some(Earlier::Landed(commit)) => {
             attempt.note("an earlier attempt's push has landed; there is nothing left to do");
@@ -153,6 +154,11 @@ async fn keep(
 ) -> Result<Settlement, Interrupt> {
     let kept = OwnRef::Kept(attempt.task.id);
     let stop = attempt.held.stop.token();
+    // The ref has no fence in its name: who may be taken for dead does not touch it.
+    attempt.held.right_to_push().await;
+    if attempt.held.stop.why().is_some() {
+        return Err(Interrupt::Stopped);
+    }
     attempt.phase("push", deliver::push_own(attempt, site, workspace, kept, &commit, stop)).await?;
     workspace.mark_safe()?;
     workspace::forget_unpushed(&attempt.shared.folders, attempt.task.id);
@@ -304,14 +310,15 @@ async fn ask(
     so_far: Usage,
 ) -> Result<agent::Report, Interrupt> {
     let shared = &attempt.shared;
+    let (max_turns, max_cost_usd) = left(spec, so_far)?;
     let dirs = workspace.workdir();
     let (home, tmp) = (workspace.home(), workspace.tmp());
     let settings = shared.config.agents.get(&spec.agent).cloned().unwrap_or_default();
     let question = Ask {
         prompt,
         model: spec.model.as_deref(),
-        max_turns: spec.max_turns,
-        max_cost_usd: spec.max_cost_usd,
+        max_turns,
+        max_cost_usd,
         resume,
         checkout: &dirs.checkout,
         home: &home,
@@ -340,6 +347,24 @@ async fn ask(
     }
 }
 
+/// What is left of a build's limits after the runs of earlier rounds: they hold for all together.
+fn left(spec: &BuildSpec, so_far: Usage) -> Result<(Option<u32>, Option<f64>), Interrupt> {
+    let used_up = |limit: &str| {
+        let message = format!("the agent used up its {limit} before the work passed verification");
+        Interrupt::failed(FailureClass::BudgetExceeded, message)
+    };
+    let turns = u32::try_from(so_far.turns).unwrap_or(u32::MAX);
+    let max_turns = spec.max_turns.map(|max| max.saturating_sub(turns));
+    if max_turns == Some(0) {
+        return Err(used_up("max_turns"));
+    }
+    let max_cost_usd = spec.max_cost_usd.map(|max| max - so_far.cost_usd.unwrap_or_default());
+    if max_cost_usd.is_some_and(|left| left <= 0.0) {
+        return Err(used_up("max_cost_usd"));
+    }
+    Ok((max_turns, max_cost_usd))
+}
+
 async fn stage(
     attempt: &Attempt,
     spec: &BuildSpec,
@@ -364,6 +389,7 @@ async fn commit(
     let commit =
         blocking(move || git::commit(&dirs, &tree, parent.as_ref(), &message, &author, at)).await?;
     workspace.mark_finished(attempt.task.id, attempt.task.fence, &commit)?;
+    attempt.committed.store(true, Ordering::Relaxed);
     Ok(commit)
 }
 

@@ -138,7 +138,7 @@ pub(crate) async fn resume(attempt: &Attempt, spec: &BuildSpec) -> Result<Settle
         let holder = attempt.held.holder.clone();
         return Ok(Settlement { event: Event::Restart { holder }, diff: None });
     };
-    let commit = fetch_own(attempt, &site, &workspace, wip).await?;
+    let commit = fetch_own(attempt, &site, &workspace, OwnRef::Wip(wip.task, wip.fence)).await?;
     way.base = based_on(attempt, &workspace, &commit, &fetched.tip).await?;
     way.commit = commit;
     attempt.prepared.store(true, Ordering::Relaxed);
@@ -293,7 +293,10 @@ impl Way<'_> {
             match self.push_branch().await {
                 Ok(()) => return self.read_back().await,
                 Err(GitError::Cancelled) => return Err(Interrupt::Stopped),
-                Err(GitError::Moved { .. }) => tip = self.fetch_tip().await?,
+                Err(GitError::Moved { .. }) => {
+                    let seen = self.fetch_tip().await;
+                    tip = seen.map_err(|interrupt| in_doubt(interrupt, doubt))?;
+                }
                 Err(
                     error @ (GitError::Rejected { .. }
                     | GitError::Auth { .. }
@@ -318,6 +321,11 @@ impl Way<'_> {
                     last = Some(Failure::new(FailureClass::Infra, chain(&error)));
                 }
             }
+        }
+        // The last round may have brought it there.
+        let found = search(attempt, self.workspace, scan_base, &tip).await;
+        if let Some(commit) = found.map_err(|interrupt| in_doubt(interrupt, doubt))? {
+            return Ok(Landing::At { commit, rewritten: false });
         }
         let moving = || format!("the branch moved {ROUNDS} times during the push");
         let failure = last.unwrap_or_else(|| Failure::new(FailureClass::Infra, moving()));
@@ -416,13 +424,15 @@ impl Way<'_> {
         let there = match seen {
             None => false,
             Some((_, tip)) if tip == commit => true,
-            Some(_) => match self.fetch_tip().await? {
-                Tip::Absent => false,
-                Tip::Commit(tip) => {
-                    let (dirs, ours) = (self.workspace.workdir(), commit.clone());
-                    blocking(move || git::contains(&dirs, &ours, &tip)).await?
+            Some(_) => {
+                match self.fetch_tip().await.map_err(|interrupt| in_doubt(interrupt, true))? {
+                    Tip::Absent => false,
+                    Tip::Commit(tip) => {
+                        let (dirs, ours) = (self.workspace.workdir(), commit.clone());
+                        blocking(move || git::contains(&dirs, &ours, &tip)).await?
+                    }
                 }
-            },
+            }
         };
         Ok(Landing::At { commit, rewritten: !there })
     }

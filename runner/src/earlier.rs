@@ -30,12 +30,14 @@ pub(crate) enum Earlier {
 }
 
 /// Finished work of an earlier attempt: at a wip ref, on this machine, or
-/// already on the branch. Looked for before any agent is started.
+/// already on the branch. Looked for before any agent is started. `keeps`: the build
+/// is one whose commit goes to its kept ref.
 pub(crate) async fn find(
     attempt: &Attempt,
     site: &Site,
     workspace: &Workspace,
     fetched: &Fetched,
+    keeps: bool,
 ) -> Result<Option<Earlier>, Interrupt> {
     let task = &attempt.task;
     let mine = WipRef { task: task.id, fence: task.fence };
@@ -50,9 +52,16 @@ pub(crate) async fn find(
         newest_of(fetched, old.id, old.wip_floor)
     });
     if let Some((wip, _)) = wip {
-        let commit = fetch_own(attempt, site, workspace, wip).await?;
+        let commit = fetch_own(attempt, site, workspace, OwnRef::Wip(wip.task, wip.fence)).await?;
         let made = adopt(attempt, workspace, &commit).await?;
         return Ok(Some(Earlier::Finished(Box::new(Finished { commit, wip, made }))));
+    }
+    // A build that pushes no branch has its work at the kept ref.
+    let kept = OwnRef::Kept(task.id);
+    if keeps && fetched.own.iter().any(|(own, _)| *own == kept) {
+        let commit = fetch_own(attempt, site, workspace, kept).await?;
+        let made = adopt(attempt, workspace, &commit).await?;
+        return Ok(Some(Earlier::Finished(Box::new(Finished { commit, wip: mine, made }))));
     }
     let here = [Some((task.id, task.wip_floor)), old.map(|old| (old.id, old.wip_floor))];
     for (candidate, floor) in here.into_iter().flatten() {
@@ -134,16 +143,15 @@ pub(crate) fn at_wip(fetched: &Fetched, wip: WipRef) -> Option<CommitId> {
     fetched.own.iter().find(|(own, _)| *own == wanted).map(|(_, commit)| commit.clone())
 }
 
-/// Brings the commit of a wip ref here; where the ref is now.
+/// Brings the commit of a ref of rdev's own here; where the ref is now.
 pub(crate) async fn fetch_own(
     attempt: &Attempt,
     site: &Site,
     workspace: &Workspace,
-    wip: WipRef,
+    own: OwnRef,
 ) -> Result<CommitId, Interrupt> {
     let (dirs, remote) = (workspace.workdir(), site.remote.clone());
     let stop = attempt.held.stop.token().clone();
-    let own = OwnRef::Wip(wip.task, wip.fence);
     Ok(blocking(move || git::fetch_commit(&dirs, &remote, own, &stop)).await?)
 }
 

@@ -8,7 +8,7 @@ use rdev_domain::lease::{Holder, LEASE, RENEW_EVERY};
 use rdev_domain::ports::{PortError, Queue, Receipt, Store, VISIBILITY};
 use rdev_domain::result::Usage;
 use rdev_domain::step::Refusal;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
@@ -26,6 +26,9 @@ pub(crate) struct Held {
     pub(crate) events: EventLog,
     pub(crate) usage: watch::Sender<Usage>,
     pub(crate) stop: Stop,
+    /// Held around each write that carries events: whoever takes some writes them, or puts them
+    /// back, before the next one takes more. So none is lost, and their order is kept.
+    pub(crate) writing: Mutex<()>,
     /// When the last renewal that succeeded was sent, on the monotonic clock.
     last_good: watch::Sender<Instant>,
 }
@@ -39,6 +42,7 @@ impl Held {
             events,
             usage: watch::Sender::new(Usage::default()),
             stop: Stop::default(),
+            writing: Mutex::new(()),
             last_good: watch::Sender::new(Instant::now()),
         }
     }
@@ -78,6 +82,7 @@ pub(crate) async fn keep(
             () = tokio::time::sleep_until(next_renewal) => {}
             () = flush => {}
         }
+        let turn = held.writing.lock().await;
         let sent = Instant::now();
         let events = held.events.take_chunk();
         let usage = *held.usage.borrow();
@@ -103,6 +108,7 @@ pub(crate) async fn keep(
             Err(error) => {
                 warn!(task = %held.task, %error, "the lease was not renewed; trying again");
                 held.events.put_back(events);
+                drop(turn);
                 next_renewal = Instant::now() + RETRY_AFTER;
                 tokio::time::sleep(RETRY_AFTER).await;
             }

@@ -85,7 +85,7 @@ pub(crate) struct Shared {
     /// No more claims, for good.
     drain: CancellationToken,
     /// Builds that still run are given back.
-    release: CancellationToken,
+    pub(crate) release: CancellationToken,
     /// No more claims while this is true: a drain that was asked for through the API.
     ordered_drain: watch::Sender<bool>,
 }

@@ -5,13 +5,14 @@ use std::time::{Duration, Instant};
 use rdev_domain::audit::Actor;
 use rdev_domain::failure::{Failure, FailureClass};
 use rdev_domain::outbox;
-use rdev_domain::ports::{Advanced, PortError, Record};
+use rdev_domain::ports::{Advanced, PortError, PortResult, Record, Store};
 use rdev_domain::result::TaskResult;
 use rdev_domain::step::{Event, Refusal};
 use rdev_domain::task::TaskState;
 use tracing::{error, info, warn};
 
 use crate::attempt::{Attempt, Interrupt, chain};
+use crate::lease::Held;
 use crate::now;
 use crate::stop::Why;
 
@@ -38,19 +39,15 @@ pub(crate) async fn advance(
 ) -> Result<Advanced, Interrupt> {
     let (store, held) = (&attempt.shared.ports.store, &attempt.held);
     let by = Actor::worker(attempt.shared.worker_id.clone());
-    let mut record = Record { events: held.events.take_chunk(), diff };
     let mut pause = Duration::from_millis(100);
     let mut in_doubt = false;
     let begun = Instant::now();
     loop {
-        // More than one chunk: the earlier ones go ahead on renewals.
-        while !held.events.is_empty() {
-            if store.renew(held.task, &held.holder, &record.events, None, now()).await.is_err() {
-                break;
-            }
-            record.events = held.events.take_chunk();
-        }
-        match store.advance(held.task, event.clone(), record.clone(), &by, now()).await {
+        let told = {
+            let _turn = held.writing.lock().await;
+            tell(&**store, held, event.clone(), diff.clone(), &by).await
+        };
+        match told {
             Ok(advanced) => {
                 send(attempt, &advanced).await;
                 return Ok(advanced);
@@ -58,9 +55,9 @@ pub(crate) async fn advance(
             Err(error) if error.is_transient() => {
                 warn!(task = %held.task, error = chain(&error), "the store did not take a report; trying again");
                 in_doubt = true;
-                let why = held.stop.why();
-                let patient = why != Some(Why::Released) || begun.elapsed() < PATIENCE;
-                if why == Some(Why::LeaseLost) || !patient {
+                let ending = attempt.shared.release.is_cancelled();
+                let patient = !ending || begun.elapsed() < PATIENCE;
+                if held.stop.why() == Some(Why::LeaseLost) || !patient {
                     // The lease ends by itself, and somebody recovers the task.
                     return Err(Interrupt::Stopped);
                 }
@@ -98,6 +95,31 @@ pub(crate) async fn advance(
             }
         }
     }
+}
+
+/// One try. Events that it could not write go back, for the next one.
+async fn tell(
+    store: &dyn Store,
+    held: &Held,
+    event: Event,
+    diff: Option<String>,
+    by: &Actor,
+) -> PortResult<Advanced> {
+    let mut events = held.events.take_chunk();
+    // More than one chunk: the earlier ones go ahead on renewals.
+    while !held.events.is_empty() {
+        if let Err(error) = store.renew(held.task, &held.holder, &events, None, now()).await {
+            held.events.put_back(events);
+            return Err(error);
+        }
+        events = held.events.take_chunk();
+    }
+    let record = Record { events: events.clone(), diff };
+    let advanced = store.advance(held.task, event, record, by, now()).await;
+    if advanced.is_err() {
+        held.events.put_back(events);
+    }
+    advanced
 }
 
 /// Tells the store the attempt's end, whatever it was. `None`: the lease is

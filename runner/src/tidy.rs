@@ -45,7 +45,7 @@ pub(crate) fn after(attempt: &Attempt, task: &Task) {
 /// longer needed: wip and part refs of tasks that succeeded or were cancelled,
 /// and all refs of old tasks whose records have expired.
 pub(crate) fn later(attempt: &Attempt, remote: &Remote, own: &[(OwnRef, CommitId)]) {
-    let others: Vec<OwnRef> = own
+    let mut others: Vec<OwnRef> = own
         .iter()
         .map(|(own, _)| *own)
         // What stays until a record expires is not in the way of the rest.
@@ -54,11 +54,14 @@ pub(crate) fn later(attempt: &Attempt, remote: &Remote, own: &[(OwnRef, CommitId
             own.task() != attempt.task.id
                 && Some(own.task()) != attempt.task.resume_from.map(|wip| wip.task)
         })
-        .take(AT_ONCE)
         .collect();
     if others.is_empty() {
         return;
     }
+    // From anywhere: many that must stay are not in the way of those that may go.
+    let first = rand::random_range(0..others.len());
+    others.rotate_left(first);
+    others.truncate(AT_ONCE);
     let (shared, remote) = (Arc::clone(&attempt.shared), remote.clone());
     attempt.shared.background.spawn(async move {
         let mut refs = Vec::new();

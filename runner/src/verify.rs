@@ -72,7 +72,7 @@ async fn run_one(
     let mut output = Tail::default();
     let stop = attempt.held.stop.token();
     let ended = process::run(launch, limits, stop, |_, line| {
-        output.add(line);
+        output.add(&attempt.shared.redactor.redact(line));
         Flow::Continue
     })
     .await
@@ -90,7 +90,7 @@ async fn run_one(
         command: command.to_owned(),
         exit_code,
         duration_ms: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
-        output: attempt.shared.redactor.redact(&output.text()).into_owned(),
+        output: output.text(),
     })
 }
 

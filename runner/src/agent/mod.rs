@@ -237,6 +237,9 @@ async fn attempt(
     let mut errors = Tail::default();
     let mut exceeded = None;
     let ended = process::run(launch, limits, stop, |stream, line| {
+        // Before anything is cut, so that no half of a secret is left. What is escaped in the
+        // line is found when it is handed out.
+        let line = &*redactor.redact(line);
         if stream == Stream::Stderr {
             errors.add(line);
         }

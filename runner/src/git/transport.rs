@@ -10,7 +10,7 @@ use std::error::Error;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdev_domain::git_url::UrlPolicy;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
@@ -32,6 +32,10 @@ const CHUNK: usize = 64 << 10;
 
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long one exchange may take in all. A server whose hook hangs is not silent: it sends
+/// signs of life for ever.
+const EXCHANGE_LIMIT: Duration = Duration::from_secs(30 * 60);
 
 /// How long the end of an answer that is complete is waited for.
 const DRAIN_TIMEOUT: Duration = Duration::from_millis(100);
@@ -118,13 +122,14 @@ pub(super) struct Session<'a> {
     net: &'static Net,
     remote: &'a Remote,
     cancel: &'a CancellationToken,
+    began: Instant,
 }
 
 impl<'a> Session<'a> {
     /// Checks the URL against the policy; connects to nothing yet.
     pub(super) fn new(remote: &'a Remote, cancel: &'a CancellationToken) -> Result<Self, GitError> {
         remote.url.check(&remote.policy)?;
-        Ok(Self { net: net()?, remote, cancel })
+        Ok(Self { net: net()?, remote, cancel, began: Instant::now() })
     }
 
     /// Asks for a service's list of refs.
@@ -179,13 +184,17 @@ impl<'a> Session<'a> {
 
     /// Waits for `future`, for the server's time limit, and for being told to stop.
     fn wait<T>(&self, future: impl Future<Output = T>) -> Result<T, GitError> {
+        let silence = self.remote.timeout;
+        let left = EXCHANGE_LIMIT.saturating_sub(self.began.elapsed());
         self.net.runtime.block_on(async {
             tokio::select! {
                 biased;
                 () = self.cancel.cancelled() => Err(GitError::Cancelled),
-                done = tokio::time::timeout(self.remote.timeout, future) => done.map_err(|_| {
-                    let silent = self.remote.timeout;
-                    GitError::unreachable(format!("it was silent for {silent:?}"))
+                done = tokio::time::timeout(silence.min(left), future) => done.map_err(|_| {
+                    GitError::unreachable(match left < silence {
+                        true => format!("it was not done after {EXCHANGE_LIMIT:?}"),
+                        false => format!("it was silent for {silence:?}"),
+                    })
                 }),
             }
         })

@@ -142,6 +142,22 @@ async fn finished_work_of_a_dead_attempt_is_adopted_before_any_agent_starts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_commit_at_its_kept_ref_is_not_made_again() {
+    let world = World::new();
+    let site = world.project("site", &[("a", "1\n")]).await;
+    let id = world.build_with(&site, &forbidden(&world), |spec| spec.auto_push = false).await;
+    let ghost = Ghost::claims(&world, &site).await;
+    let commit = ghost.commits("a", "2\n", &format!("refs/rdev/kept/{id}"));
+    ghost.dies().await;
+    let running = world.run();
+    let result = world.succeeded(id).await;
+    assert_eq!((result.commit_sha, agent_ran(&world)), (Some(commit), false));
+    assert_eq!(result.outcome, Outcome::CommittedNotPushed);
+    assert_eq!(git(&world.repository(&site), &["show", "main:a"]), "1");
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn adopted_work_is_rebased_when_the_branch_has_moved() {
     let world = World::new();
     let site = world.project("site", &[("a", "1\n")]).await;

@@ -65,9 +65,18 @@ pub(super) fn cancel(task: Task, lease: Option<&Lease>, now: Timestamp) -> Resul
 
 pub(super) fn recover(mut task: Task, lease: &Lease, now: Timestamp) -> Step {
     task.fence = task.fence.next();
-    let lost = Failure::new(FailureClass::WorkerLost, "the worker died or lost its lease");
+    let mut lost = Failure::new(FailureClass::WorkerLost, "the worker died or lost its lease");
+    // Its push may have been sent, and may still land.
+    lost.push_in_doubt = task.state == TaskState::Pushing;
     end_attempt(&mut task, Some(lost.clone()), lease.usage, now);
     if task.state == TaskState::Pushing {
+        // A push that kills its runner must not do so for ever.
+        if task.push_attempt >= MAX_PUSH_ATTEMPTS {
+            lost.class = FailureClass::Infra;
+            task.failure = Some(lost);
+            return end(task, TaskState::Failed, "task.failed", now);
+        }
+        task.failure = Some(lost);
         return requeue(task, now, now, "task.recovered");
     }
     if lease.cancel_requested {
@@ -208,6 +217,7 @@ pub(super) fn fail_pushing(
         }
         task.state = TaskState::Queued;
         task.prepared = None;
+        task.push_attempt = 0;
         task.result = None;
         task.resume_from = None;
         return requeue(task, now, now, "task.conflicted");
@@ -226,6 +236,8 @@ pub(super) fn fail_pushing(
 pub(super) fn release(mut task: Task, lease: &Lease, now: Timestamp) -> Step {
     end_attempt(&mut task, None, lease.usage, now);
     if task.state == TaskState::Pushing {
+        let ended = || Failure::new(FailureClass::Infra, "the runner ended while it pushed");
+        task.failure.get_or_insert_with(ended).push_in_doubt = true;
         return requeue(task, now, now, "task.released");
     }
     if lease.cancel_requested {
@@ -236,13 +248,15 @@ pub(super) fn release(mut task: Task, lease: &Lease, now: Timestamp) -> Step {
 }
 
 pub(super) fn restart(mut task: Task, lease: &Lease, now: Timestamp) -> Step {
-    let lost = Failure::new(
+    let mut lost = Failure::new(
         FailureClass::Infra,
         "the prepared commit is neither on the branch nor at its wip ref",
     );
+    lost.push_in_doubt = task.failure.as_ref().is_some_and(|earlier| earlier.push_in_doubt);
     end_attempt(&mut task, Some(lost.clone()), lease.usage, now);
     task.failure = Some(lost);
     task.prepared = None;
+    task.push_attempt = 0;
     task.result = None;
     task.resume_from = None;
     if task.attempt >= task.max_attempts {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rdev_domain::failure::{Failure, FailureClass, FailureClass::*};
 use rdev_domain::ids::{Fence, TaskId};
-use rdev_domain::step::{MAX_PUSH_ATTEMPTS, MAX_PUSH_TIME, Step, retry, step};
+use rdev_domain::step::{Event, MAX_PUSH_ATTEMPTS, MAX_PUSH_TIME, Slots, Step, retry, step};
 use rdev_domain::task::{Task, TaskState, WipRef};
 use rdev_domain::time::Timestamp;
 use ulid::Ulid;
@@ -131,7 +131,7 @@ fn a_named_time_is_waited_for_where_the_class_waits() {
     let with_time = |class| {
         let case = Case::running();
         let failure = Failure { retry_at: Some(at), ..Failure::new(class, "later") };
-        let event = rdev_domain::step::Event::Fail { holder: case.holder(), failure, usage: None };
+        let event = Event::Fail { holder: case.holder(), failure, usage: None };
         case.step(event).expect("a holder may fail")
     };
     for class in [Quota, RateLimited] {
@@ -227,4 +227,57 @@ fn assert_fate(before: &Case, after: &Step, fate: Fate, now: Timestamp, what: &s
             backed_off(1);
         }
     }
+}
+
+/// The same task, its holder dead or ended, claimed again.
+fn claimed_again(unowned: &Step) -> Case {
+    let slots = Slots { taken: 0, limit: 1 };
+    let now = NOW.max(unowned.task.available_at);
+    let claimed = step(&unowned.task, None, sample::claim(2, slots), now).expect("it is claimed");
+    Case { task: claimed.task, lease: claimed.lease }
+}
+
+fn lost(case: &Case) -> Step {
+    let lease = case.lease.as_ref().expect("it is held");
+    let (seen, heartbeat) = (case.task.fence, lease.heartbeat);
+    case.step(Event::Recover { seen, heartbeat, proved_dead: true }).expect("it is recovered")
+}
+
+#[test]
+fn a_push_that_kills_its_runner_is_given_up_and_stays_in_doubt() {
+    let mut case = Case::pushing();
+    let mut claims = 0;
+    let last = loop {
+        let step = lost(&case);
+        if step.task.state != TaskState::Pushing {
+            break step;
+        }
+        case = claimed_again(&step);
+        claims += 1;
+        assert!(claims <= MAX_PUSH_ATTEMPTS, "it is pushed for ever");
+    };
+    assert_eq!((claims, last.task.state), (MAX_PUSH_ATTEMPTS, TaskState::Failed));
+    let failure = last.task.failure.expect("a failure");
+    assert_eq!((failure.class, failure.push_in_doubt), (Infra, true));
+}
+
+#[test]
+fn a_push_cut_off_by_a_crash_or_a_drain_stays_in_doubt_when_a_later_claim_is_refused() {
+    let released =
+        |case: &Case| case.step(Event::Release { holder: case.holder() }).expect("it is released");
+    for cut_off in [lost(&Case::pushing()), released(&Case::pushing())] {
+        let case = claimed_again(&cut_off);
+        let event = sample::fail(case.holder(), Auth);
+        let failure = case.step(event).expect("it fails").task.failure.expect("a failure");
+        assert_eq!((failure.class, failure.push_in_doubt), (Auth, true));
+    }
+}
+
+#[test]
+fn another_commit_has_push_attempts_of_its_own() {
+    let case = claimed_again(&lost(&Case::pushing()));
+    assert_eq!(case.task.push_attempt, 1);
+    let conflict = case.step(sample::fail(case.holder(), Conflict)).expect("it fails");
+    let restart = case.step(Event::Restart { holder: case.holder() }).expect("it restarts");
+    assert_eq!((conflict.task.push_attempt, restart.task.push_attempt), (0, 0));
 }
