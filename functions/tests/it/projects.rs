@@ -100,7 +100,12 @@ async fn private_addresses_and_folders_are_taken_where_the_policy_allows_them() 
         let reply = fixture.post("/projects", json!({ "name": name, "git_url": url })).await;
         assert_eq!(reply.status, 201, "{}", reply.text());
     }
-    for url in ["http://169.254.169.254/a", "file:///srv/other/b.git", "file:///srv/repos/../x"] {
+    for url in [
+        "http://169.254.169.254/a",
+        "file:///srv/other/b.git",
+        "file:///srv/repos/../x",
+        "file:///srv/repos/b.git%2f..%2f..%2fx",
+    ] {
         let reply = fixture.post("/projects", json!({ "name": "c", "git_url": url })).await;
         reply.assert_fields(&["git_url"]);
     }

@@ -1,7 +1,7 @@
 //! Where a repository is: syntax, and which addresses an installation allows.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -65,7 +65,7 @@ impl GitUrl {
         };
         match url.host() {
             None => match (self.to_folder(), &policy.file_root) {
-                (Some(folder), Some(root)) if folder.starts_with(root) && folder != *root => Ok(()),
+                (Some(folder), Some(root)) if below(&folder, root) => Ok(()),
                 _ => invalid("may use file: only for a repository below the data folder"),
             },
             Some(Host::Ipv4(ip)) => policy.check_address(IpAddr::V4(ip)),
@@ -129,6 +129,13 @@ impl UrlPolicy {
         }
         Ok(())
     }
+}
+
+/// Whether a folder lies below another one, however its path is written: a `..` that came in
+/// as an escaped slash is none for the URL, but is one for the system.
+fn below(folder: &Path, root: &Path) -> bool {
+    let plain = folder.components().all(|part| !matches!(part, Component::ParentDir));
+    plain && folder.starts_with(root) && folder != root
 }
 
 /// The IPv4 address that an IPv6 address stands for: NAT64 (`64:ff9b::/96`),
@@ -259,6 +266,9 @@ mod tests {
             "http://[64:ff9b::a9fe:a9fe]/a",
             "file:///etc/a.git",
             "file:///data/repos/../../etc/a",
+            "file:///data/repos/a.git%2f..%2f..%2f..%2fetc%2fa",
+            "file:///data/repos/%2e%2e/%2e%2e/etc/a",
+            "file:///data/repos/a%2F%2e%2E%2F..%2F..%2Fetc",
             "file:///data/repos",
         ] {
             assert!(!check(never, &open), "{never}");

@@ -164,7 +164,7 @@ pub struct BuildSpec {
     /// Push the commit to the branch. Without it the commit stays at `refs/rdev/kept/<task>`.
     #[serde(default = "yes")]
     pub auto_push: bool,
-    /// Deliver to the branch `rdev/<task>` and open a pull request to `branch`.
+    /// Deliver to the branch `rdev/<lineage>` and open a pull request to `branch`.
     #[serde(default)]
     pub pull_request: bool,
     /// Shell commands that must succeed before anything is committed.
