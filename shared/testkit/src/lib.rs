@@ -3,10 +3,15 @@
 
 pub mod agents;
 pub mod clock;
+pub mod emulator;
 pub mod git_http;
+pub mod kubectl;
 pub mod model;
 pub mod needs;
+pub mod proxy;
+pub mod python;
 pub mod queue;
+pub mod runtime_api;
 pub mod store;
 mod suite;
 

@@ -2,6 +2,7 @@
 
 use std::env;
 use std::fmt;
+use std::io::{self, Write};
 
 /// A test could not run, for want of something outside of this repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,6 +15,16 @@ impl NotRun {
     /// `what` is needed.
     pub fn needs(what: impl Into<String>) -> Self {
         Self { what: what.into() }
+    }
+
+    /// Ends a test that cannot run: says so on standard error.
+    ///
+    /// # Panics
+    /// Where [everything is required](all_required).
+    pub fn report(&self) {
+        assert!(!all_required(), "{self}");
+        // Nobody listens when this fails.
+        let _ = writeln!(io::stderr(), "{self}");
     }
 }
 

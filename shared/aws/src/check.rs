@@ -1,0 +1,226 @@
+//! A look at our table and queues at the start: what is missing, of another shape or
+//! denied will not come right by trying again.
+
+use std::error::Error;
+use std::fmt;
+
+use aws_sdk_dynamodb::types::{
+    KeySchemaElement, KeyType, Projection, ProjectionType, ScalarAttributeType, TableDescription,
+};
+use aws_sdk_sqs::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_sqs::types::QueueAttributeName;
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+
+use crate::connect::Aws;
+use crate::queue::{Kind, kind};
+use crate::schema;
+
+/// Partition key and sort key, both texts.
+type Keys = (&'static str, &'static str);
+
+const TABLE_KEYS: Keys = ("pk", "sk");
+
+/// An index: its name, its partition key, its sort key.
+type Index = (&'static str, &'static str, &'static str);
+
+/// Each index, with the attributes beside keys that it must have: without them filtered
+/// lists would be empty and nobody would be told.
+const INDEXES: [(Index, &[&str]); 2] = [(schema::LISTS, &schema::LISTED), (schema::DUE, &[])];
+
+/// What stands in the way of a start.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CheckError {
+    /// There is no such table or queue, in this region and account.
+    #[error("there is no {0}: is it the right region and account, is the stack deployed?")]
+    Missing(Resource),
+    /// It is there, and is not what the template makes.
+    #[error("{resource} is not ours: {why}")]
+    WrongShape {
+        /// Which.
+        resource: Resource,
+        /// What is different.
+        why: String,
+    },
+    /// We may not look at it.
+    #[error("{resource} is denied: it needs the permission {permission} ({said})")]
+    Denied {
+        /// Which.
+        resource: Resource,
+        /// The IAM action.
+        permission: &'static str,
+        /// What AWS said.
+        said: String,
+    },
+    /// No call is possible: no region, no credentials.
+    #[error("cannot ask AWS for {resource}: are AWS_REGION and credentials set? ({said})")]
+    NotConfigured {
+        /// Which.
+        resource: Resource,
+        /// What the SDK said.
+        said: String,
+    },
+    /// It did not answer. This alone may be different the next time.
+    #[error("{resource} is not available: {said}")]
+    Unavailable {
+        /// Which.
+        resource: Resource,
+        /// What happened.
+        said: String,
+    },
+}
+
+/// A table or a queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Resource {
+    /// A table's name.
+    Table(String),
+    /// A queue's URL.
+    Queue(String),
+}
+
+impl fmt::Display for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Table(name) => write!(f, "table {name}"),
+            Self::Queue(url) => write!(f, "queue {url}"),
+        }
+    }
+}
+
+impl CheckError {
+    /// Whether it may pass by itself. All else needs a person: the program ends with
+    /// code 78.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Unavailable { .. })
+    }
+}
+
+/// Looks at the table and the queues once: one call for each. Only what is throttled or
+/// does not answer is tried again, a few times.
+///
+/// # Errors
+/// The first that is not as the template makes it.
+pub async fn resources(aws: &Aws) -> Result<(), CheckError> {
+    let Aws { tables, queues, settings, .. } = aws;
+    table(tables, &settings.table).await?;
+    queue(queues, &settings.queue_url).await?;
+    match &settings.dead_queue_url {
+        Some(url) => queue(queues, url).await,
+        None => Ok(()),
+    }
+}
+
+async fn table(client: &aws_sdk_dynamodb::Client, name: &str) -> Result<(), CheckError> {
+    let resource = Resource::Table(name.to_owned());
+    let answer = client.describe_table().table_name(name).send().await;
+    let answer =
+        answer.map_err(|error| refused(resource.clone(), "dynamodb:DescribeTable", &error))?;
+    let description = answer.table.unwrap_or_else(|| TableDescription::builder().build());
+    match wrong_shape(&description) {
+        None => Ok(()),
+        Some(why) => Err(CheckError::WrongShape { resource, why }),
+    }
+}
+
+/// What is different from the table that we need.
+fn wrong_shape(table: &TableDescription) -> Option<String> {
+    if let Some(why) = wrong_keys(table, table.key_schema(), TABLE_KEYS) {
+        return Some(why);
+    }
+    INDEXES.iter().find_map(|((name, hash, range), attributes)| {
+        let mut indexes = table.global_secondary_indexes().iter();
+        let Some(index) = indexes.find(|index| index.index_name() == Some(name)) else {
+            return Some(format!("it has no index {name}"));
+        };
+        let wrong = wrong_keys(table, index.key_schema(), (hash, range));
+        wrong
+            .or_else(|| lacks(index.projection(), attributes))
+            .map(|why| format!("in its index {name}, {why}"))
+    })
+}
+
+/// Which of the attributes an index does not have.
+fn lacks(projection: Option<&Projection>, attributes: &[&str]) -> Option<String> {
+    let projection = projection?;
+    if projection.projection_type() == Some(&ProjectionType::All) {
+        return None;
+    }
+    let has = projection.non_key_attributes();
+    let missing = attributes.iter().find(|wanted| !has.iter().any(|name| name == **wanted))?;
+    Some(format!("the attribute {missing:?} is not projected"))
+}
+
+fn wrong_keys(table: &TableDescription, is: &[KeySchemaElement], wanted: Keys) -> Option<String> {
+    let kinds = [(KeyType::Hash, wanted.0), (KeyType::Range, wanted.1)];
+    for (kind, name) in kinds {
+        let found = is.iter().find(|key| *key.key_type() == kind).map(|key| key.attribute_name());
+        if found != Some(name) {
+            let found = found.map_or_else(|| "nothing".to_owned(), |found| format!("{found:?}"));
+            return Some(format!("the {} key is {found}, not {name:?}", kind.as_str()));
+        }
+        let mut types = table.attribute_definitions().iter();
+        let text = types.any(|one| {
+            one.attribute_name() == name && *one.attribute_type() == ScalarAttributeType::S
+        });
+        if !text {
+            return Some(format!("the key {name:?} is no string"));
+        }
+    }
+    None
+}
+
+async fn queue(client: &aws_sdk_sqs::Client, url: &str) -> Result<(), CheckError> {
+    let resource = Resource::Queue(url.to_owned());
+    let answer = client
+        .get_queue_attributes()
+        .queue_url(url)
+        .attribute_names(QueueAttributeName::QueueArn)
+        .send()
+        .await
+        .map_err(|error| refused(resource.clone(), "sqs:GetQueueAttributes", &error))?;
+    let arn = answer.attributes.as_ref().and_then(|all| all.get(&QueueAttributeName::QueueArn));
+    if arn.is_some_and(|arn| arn.ends_with(".fifo")) {
+        // There a project would be blocked by one crashed message.
+        let why = "it is a FIFO queue, and must be a standard one".to_owned();
+        return Err(CheckError::WrongShape { resource, why });
+    }
+    Ok(())
+}
+
+fn refused<E>(
+    resource: Resource,
+    permission: &'static str,
+    error: &SdkError<E, HttpResponse>,
+) -> CheckError
+where
+    E: ProvideErrorMetadata + Error + Send + Sync + 'static,
+{
+    let code = error.code().unwrap_or_default();
+    let status = error.raw_response().map(|answer| answer.status().as_u16());
+    let said = || match error.message() {
+        Some(message) if !code.is_empty() => format!("{code}: {message}"),
+        _ => chain(error),
+    };
+    match error {
+        SdkError::ConstructionFailure(_) => CheckError::NotConfigured { resource, said: said() },
+        // No network call was made: there is no identity to make it with.
+        SdkError::DispatchFailure(failure)
+            if failure.is_user() || (failure.is_other() && failure.as_other().is_none()) =>
+        {
+            CheckError::NotConfigured { resource, said: said() }
+        }
+        _ => match kind(code, status) {
+            Kind::Missing => CheckError::Missing(resource),
+            Kind::Denied => CheckError::Denied { resource, permission, said: said() },
+            Kind::Unavailable => CheckError::Unavailable { resource, said: said() },
+            Kind::Broken => CheckError::WrongShape { resource, why: said() },
+        },
+    }
+}
+
+/// An error and what lies below it, in one line. What AWS itself says begins with its code.
+fn chain(error: &(dyn Error + 'static)) -> String {
+    let all =
+        std::iter::successors(Some(error), |error: &&(dyn Error + 'static)| (*error).source());
+    all.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}

@@ -1,0 +1,42 @@
+//! Store and queue from one load of the SDK's configuration.
+
+use std::sync::Arc;
+
+use aws_config::SdkConfig;
+use rdev_domain::retention::Retention;
+
+use crate::{DynamoStore, Settings, SqsQueue, config};
+
+/// Our table and our queues.
+#[derive(Debug, Clone)]
+pub struct Aws {
+    /// The store.
+    pub store: Arc<DynamoStore>,
+    /// The queue.
+    pub queue: Arc<SqsQueue>,
+    pub(crate) tables: aws_sdk_dynamodb::Client,
+    pub(crate) queues: aws_sdk_sqs::Client,
+    pub(crate) settings: Settings,
+}
+
+impl Aws {
+    /// Makes both from a configuration that is loaded. Nothing is called yet.
+    pub fn new(sdk: &SdkConfig, settings: &Settings, retention: Retention) -> Self {
+        let tables = aws_sdk_dynamodb::Client::new(sdk);
+        let queues = aws_sdk_sqs::Client::new(sdk);
+        let Settings { table, queue_url, dead_queue_url } = settings.clone();
+        Self {
+            store: Arc::new(DynamoStore::new(tables.clone(), table, retention)),
+            queue: Arc::new(SqsQueue::new(queues.clone(), queue_url, dead_queue_url)),
+            tables,
+            queues,
+            settings: settings.clone(),
+        }
+    }
+}
+
+/// Loads the SDK's configuration and makes both. Nothing is called yet but what gives
+/// the credentials.
+pub async fn connect(settings: &Settings, retention: Retention) -> Aws {
+    Aws::new(&config::load().await, settings, retention)
+}

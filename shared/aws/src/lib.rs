@@ -1,0 +1,19 @@
+//! The AWS shape's adapters: a store on DynamoDB, a queue on SQS.
+
+pub mod check;
+mod clock;
+pub mod config;
+mod connect;
+mod error;
+mod forge;
+mod queue;
+pub mod schema;
+mod settings;
+pub mod stack;
+mod store;
+
+pub use connect::{Aws, connect};
+pub use forge::NoForge;
+pub use queue::SqsQueue;
+pub use settings::{DEAD_QUEUE_URL, QUEUE_URL, Settings, SettingsError, TABLE};
+pub use store::DynamoStore;

@@ -1,0 +1,233 @@
+//! The queue on SQS: a standard one, with a project's id as the message group, so that a
+//! project with thousands of wake-ups does not stand before the others.
+//!
+//! Nothing here is exactly once: a call that is tried again may send a wake-up twice, and a
+//! delivery whose answer is lost comes back when its visibility is over. Both are hints only.
+
+mod deletes;
+mod failed;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use aws_sdk_sqs::Client;
+use aws_sdk_sqs::config::timeout::TimeoutConfig;
+use aws_sdk_sqs::types::MessageSystemAttributeName::{ApproximateReceiveCount, SentTimestamp};
+use aws_sdk_sqs::types::QueueAttributeName::{
+    self, ApproximateNumberOfMessages, ApproximateNumberOfMessagesDelayed,
+    ApproximateNumberOfMessagesNotVisible,
+};
+use aws_sdk_sqs::types::{Message, MessageSystemAttributeName};
+use rdev_domain::Invalid;
+use rdev_domain::outbox::MAX_DELAY;
+use rdev_domain::ports::{DeadMessage, Delivery, PortResult, Queue, QueueStats, Receipt};
+use rdev_domain::time::Timestamp;
+use rdev_domain::wake_up::WakeUp;
+
+use deletes::Deletes;
+use failed::{Call, failed, is_stale};
+pub(crate) use failed::{Kind, kind};
+
+/// The longest wait of one [`Queue::receive`].
+const MAX_WAIT: Duration = Duration::from_secs(20);
+
+/// The longest time that SQS hides a message.
+const MAX_VISIBILITY: Duration = Duration::from_secs(12 * 60 * 60);
+
+/// How much longer than its wait a long poll may take.
+const POLL_GRACE: Duration = Duration::from_secs(10);
+
+/// The most messages of one call.
+const BATCH: u32 = 10;
+
+/// Wake-ups in an SQS queue. How long one stays invisible and how often it is received
+/// before it is dead are attributes of the queue.
+#[derive(Debug)]
+pub struct SqsQueue {
+    client: Client,
+    url: String,
+    dead_url: Option<String>,
+    deletes: Deletes,
+}
+
+impl SqsQueue {
+    /// The queue at `queue_url`; without a `dead_queue_url` no dead message is seen.
+    pub fn new(client: Client, queue_url: String, dead_queue_url: Option<String>) -> Self {
+        let deletes = Deletes::new(client.clone(), queue_url.clone());
+        Self { client, url: queue_url, dead_url: dead_queue_url, deletes }
+    }
+
+    /// Receives up to `limit` messages. The whole call has the time of one try: a poll that
+    /// broke off is not worth another one in the caller's time.
+    async fn poll(
+        &self,
+        url: &str,
+        limit: u32,
+        wait: Duration,
+        attributes: &[MessageSystemAttributeName],
+    ) -> PortResult<Vec<Message>> {
+        let time = wait + POLL_GRACE;
+        let timeouts =
+            TimeoutConfig::builder().operation_attempt_timeout(time).operation_timeout(time);
+        let answer = self
+            .client
+            .receive_message()
+            .queue_url(url)
+            .max_number_of_messages(whole(limit))
+            .wait_time_seconds(seconds(wait))
+            .set_message_system_attribute_names(Some(attributes.to_vec()))
+            .customize()
+            .config_override(aws_sdk_sqs::Config::builder().timeout_config(timeouts.build()))
+            .send()
+            .await
+            .map_err(|error| failed(Call::new("sqs:ReceiveMessage", url), error))?;
+        Ok(answer.messages.unwrap_or_default())
+    }
+
+    async fn count(&self, url: &str) -> PortResult<QueueStats> {
+        let names = [
+            ApproximateNumberOfMessages,
+            ApproximateNumberOfMessagesNotVisible,
+            ApproximateNumberOfMessagesDelayed,
+        ];
+        let answer = self
+            .client
+            .get_queue_attributes()
+            .queue_url(url)
+            .set_attribute_names(Some(names.to_vec()))
+            .send()
+            .await
+            .map_err(|error| failed(Call::new("sqs:GetQueueAttributes", url), error))?;
+        let count = |name: QueueAttributeName| {
+            let text = answer.attributes.as_ref().and_then(|all| all.get(&name));
+            text.and_then(|text| text.parse().ok()).unwrap_or(0)
+        };
+        Ok(QueueStats {
+            visible: count(ApproximateNumberOfMessages),
+            in_flight: count(ApproximateNumberOfMessagesNotVisible),
+            delayed: count(ApproximateNumberOfMessagesDelayed),
+            dead: 0,
+        })
+    }
+}
+
+#[async_trait]
+impl Queue for SqsQueue {
+    async fn send(&self, wake_up: &WakeUp, delay: Duration) -> PortResult<()> {
+        if delay > MAX_DELAY {
+            return Err(Invalid::new("delay", "must be at most 15 minutes").into());
+        }
+        self.client
+            .send_message()
+            .queue_url(&self.url)
+            .message_body(wake_up.encode())
+            .message_group_id(wake_up.project_id.as_str())
+            .delay_seconds(seconds(delay))
+            .send()
+            .await
+            .map_err(|error| failed(Call::new("sqs:SendMessage", &self.url), error))?;
+        Ok(())
+    }
+
+    async fn receive(&self, wait: Duration) -> PortResult<Option<Delivery>> {
+        let wait = wait.min(MAX_WAIT);
+        let mut messages = self.poll(&self.url, 1, wait, &[ApproximateReceiveCount]).await?;
+        let Some(message) = messages.pop() else { return Ok(None) };
+        let receive_count = number(&message, &ApproximateReceiveCount).max(1);
+        Ok(Some(Delivery {
+            body: WakeUp::decode(message.body.as_deref().unwrap_or_default()),
+            receive_count: u32::try_from(receive_count).unwrap_or(u32::MAX),
+            receipt: Receipt(message.receipt_handle.unwrap_or_default()),
+        }))
+    }
+
+    async fn delete(&self, receipt: &Receipt) -> PortResult<()> {
+        self.deletes.delete(receipt).await
+    }
+
+    async fn set_visibility(&self, receipt: &Receipt, after: Duration) -> PortResult<()> {
+        let changed = self
+            .client
+            .change_message_visibility()
+            .queue_url(&self.url)
+            .receipt_handle(&receipt.0)
+            .visibility_timeout(seconds(after.min(MAX_VISIBILITY)))
+            .send()
+            .await;
+        match changed {
+            Ok(_) => Ok(()),
+            Err(error) if is_stale(&error) => Ok(()),
+            Err(error) => Err(failed(Call::new("sqs:ChangeMessageVisibility", &self.url), error)),
+        }
+    }
+
+    async fn receive_dead(&self, limit: u32) -> PortResult<Vec<DeadMessage>> {
+        let Some(url) = &self.dead_url else { return Ok(Vec::new()) };
+        let wanted = [ApproximateReceiveCount, SentTimestamp];
+        let mut dead: Vec<DeadMessage> = Vec::new();
+        // A poll without a wait asks only some of SQS's servers, and may find nothing where
+        // there is something. The first one waits; what it missed is found the next time.
+        let mut wait = Duration::from_secs(1);
+        loop {
+            let missing = limit - u32::try_from(dead.len()).unwrap_or(limit).min(limit);
+            if missing == 0 {
+                return Ok(dead);
+            }
+            let messages = match self.poll(url, missing.min(BATCH), wait, &wanted).await {
+                Ok(messages) => messages,
+                // What was taken is worth more to the caller than the error.
+                Err(_) if !dead.is_empty() => return Ok(dead),
+                Err(error) => return Err(error),
+            };
+            if messages.is_empty() {
+                return Ok(dead);
+            }
+            dead.extend(messages.into_iter().map(dead_message));
+            wait = Duration::ZERO;
+        }
+    }
+
+    async fn delete_dead(&self, receipt: &Receipt) -> PortResult<()> {
+        match &self.dead_url {
+            Some(url) => deletes::one(&self.client, url, &receipt.0).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn stats(&self) -> PortResult<QueueStats> {
+        let dead = async {
+            match &self.dead_url {
+                Some(url) => self.count(url).await,
+                None => Ok(QueueStats::default()),
+            }
+        };
+        let (queue, dead) = tokio::try_join!(self.count(&self.url), dead)?;
+        Ok(QueueStats { dead: dead.visible + dead.in_flight + dead.delayed, ..queue })
+    }
+}
+
+fn dead_message(message: Message) -> DeadMessage {
+    // The count goes on in the dead-letter queue, this delivery included.
+    let receives = number(&message, &ApproximateReceiveCount).saturating_sub(1);
+    let sent_at = number(&message, &SentTimestamp);
+    DeadMessage {
+        receive_count: u32::try_from(receives).unwrap_or(u32::MAX),
+        sent_at: Timestamp::from_millis(i64::try_from(sent_at).unwrap_or(i64::MAX)),
+        receipt: Receipt(message.receipt_handle.unwrap_or_default()),
+        body: message.body.unwrap_or_default(),
+    }
+}
+
+fn number(message: &Message, name: &MessageSystemAttributeName) -> u64 {
+    let text = message.attributes.as_ref().and_then(|all| all.get(name));
+    text.and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+/// Whole seconds, up: what waits for a moment must not come before it.
+fn seconds(time: Duration) -> i32 {
+    whole(time.as_millis().div_ceil(1000))
+}
+
+fn whole(number: impl TryInto<i32>) -> i32 {
+    number.try_into().unwrap_or(i32::MAX)
+}

@@ -1,0 +1,239 @@
+//! The one table: its keys, its two indexes, and what stands where.
+//!
+//! | pk | sk | what | lists | due |
+//! | --- | --- | --- | --- | --- |
+//! | `P#<project>` | `META` | the project | `P#<shard>` by nonce | `V` while it is provisioned |
+//! | | `META#SLOTS` | the tasks that are held, and how many may be | | |
+//! | | `Q#<rank>#<9-priority>#<task>` | queue: what is due | | `Q#<shard>` by time |
+//! | | `R#<available_at>#<task>` | queue: what is due later | | `R#<shard>` by time |
+//! | | `T#<task>` | the task | `T#<shard>` by id | |
+//! | `T#<task>` | `PROJECT` | its project, to find it by its id alone | | |
+//! | | `LEASE` | its lease | | `H#running#<shard>`, `H#pushing#<shard>` |
+//! | | `E#<fence>#<last seq>` | events | | |
+//! | | `F#<version>#<n>` | a part of its diff | | |
+//! | `O#<shard>` | `<mark>`: a ULID of the time to send it | an outbox mark | | |
+//! | `A#<project>`, or `A#-` | `<audit event>` | an audit event | `A#<shard>` by id | |
+//! | `I#<hash>` | `REQUEST` | an idempotent request | | |
+//! | `K#<id>` | `KEY` | an API key | `K` by time | |
+//! | `W#<id>` | `WORKER` | a worker | `W` by id | `W` until it is offline |
+//! | `DEAD` | `<letter>` | a dead letter | | |
+//!
+//! `META`, `META#SLOTS`, `Q#` and what is due of `R#` are neighbours, so that a claim reads
+//! all of them, consistently, in one query.
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::types::{
+    AttributeDefinition, BillingMode, GlobalSecondaryIndex, KeySchemaElement, KeyType, Projection,
+    ProjectionType, ScalarAttributeType,
+};
+use rdev_domain::ids::{KeyId, ProjectId, TaskId, WorkerId};
+use rdev_domain::ports::PortResult;
+use rdev_domain::request::RequestKey;
+use rdev_domain::time::Timestamp;
+use rdev_domain::wake_up::Mark;
+use ulid::Ulid;
+
+use crate::error::{defect, failed};
+
+/// The index of lists, newest first, and its keys. It has [`LISTED`] too.
+pub const LISTS: (&str, &str, &str) = ("lists", "lpk", "lsk");
+
+/// What the lists are filtered by: the attributes beside the keys that [`LISTS`] has.
+pub const LISTED: [&str; 2] = ["state", "kind"];
+
+/// The index of what has to be looked at some time, and its keys. It has keys only.
+pub const DUE: (&str, &str, &str) = ("due", "dpk", "dsk");
+
+/// The attribute by which DynamoDB deletes what has expired, in seconds since 1970.
+pub const EXPIRES_AT: &str = "expires_at";
+
+/// Over how many partitions each list is spread.
+pub(crate) const LIST_SHARDS: u128 = 4;
+
+/// Over how many partitions each part of [`DUE`] and the marks are spread.
+pub(crate) const DUE_SHARDS: u128 = 2;
+
+pub(crate) const META: &str = "META";
+pub(crate) const SLOTS: &str = "META#SLOTS";
+
+/// Makes the table as the template does, without what only production needs (TTL, backups,
+/// encryption). It may take a while until it is there.
+///
+/// # Errors
+/// What DynamoDB says.
+pub async fn create_table(client: &Client, table: &str) -> PortResult<()> {
+    let names = ["pk", "sk", LISTS.1, LISTS.2, DUE.1, DUE.2];
+    let mut attributes = Vec::new();
+    for name in names {
+        let attribute = AttributeDefinition::builder().attribute_name(name);
+        attributes.push(attribute.attribute_type(ScalarAttributeType::S).build().map_err(defect)?);
+    }
+    let keys_only = Projection::builder().projection_type(ProjectionType::KeysOnly).build();
+    let listed = Projection::builder()
+        .projection_type(ProjectionType::Include)
+        .set_non_key_attributes(Some(LISTED.map(String::from).to_vec()))
+        .build();
+    let mut indexes = Vec::new();
+    for ((name, hash, range), projection) in [(LISTS, listed), (DUE, keys_only)] {
+        let index = GlobalSecondaryIndex::builder().index_name(name).projection(projection);
+        let index = index.set_key_schema(Some(keys(hash, range)?)).build();
+        indexes.push(index.map_err(defect)?);
+    }
+    client
+        .create_table()
+        .table_name(table)
+        .billing_mode(BillingMode::PayPerRequest)
+        .set_attribute_definitions(Some(attributes))
+        .set_key_schema(Some(keys("pk", "sk")?))
+        .set_global_secondary_indexes(Some(indexes))
+        .send()
+        .await
+        .map_err(|error| failed(table, "dynamodb:CreateTable", error))?;
+    Ok(())
+}
+
+fn keys(hash: &str, range: &str) -> PortResult<Vec<KeySchemaElement>> {
+    [(hash, KeyType::Hash), (range, KeyType::Range)]
+        .into_iter()
+        .map(|(name, kind)| {
+            let key = KeySchemaElement::builder().attribute_name(name).key_type(kind);
+            key.build().map_err(defect)
+        })
+        .collect()
+}
+
+/// An item's key.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Key {
+    pub(crate) pk: String,
+    pub(crate) sk: String,
+}
+
+impl Key {
+    fn new(pk: impl Into<String>, sk: impl Into<String>) -> Self {
+        Self { pk: pk.into(), sk: sk.into() }
+    }
+
+    pub(crate) fn project(id: &ProjectId) -> Self {
+        Self::new(partition(id), META)
+    }
+
+    pub(crate) fn slots(id: &ProjectId) -> Self {
+        Self::new(partition(id), SLOTS)
+    }
+
+    /// A queue entry by its sort key.
+    pub(crate) fn entry(id: &ProjectId, place: &str) -> Self {
+        Self::new(partition(id), place)
+    }
+
+    pub(crate) fn task(project: &ProjectId, id: TaskId) -> Self {
+        Self::new(partition(project), format!("T#{id}"))
+    }
+
+    pub(crate) fn pointer(id: TaskId) -> Self {
+        Self::new(task_partition(id), "PROJECT")
+    }
+
+    pub(crate) fn lease(id: TaskId) -> Self {
+        Self::new(task_partition(id), "LEASE")
+    }
+
+    /// A chunk of events by the last one in it: what comes after a `seq` is what is above it.
+    pub(crate) fn events(task: TaskId, last: u64) -> Self {
+        Self::new(task_partition(task), events_above(last))
+    }
+
+    pub(crate) fn diff(task: TaskId, version: u64, part: u32) -> Self {
+        Self::new(task_partition(task), format!("F#{version:010}#{part:04}"))
+    }
+
+    pub(crate) fn mark(mark: &Mark) -> Self {
+        let id = mark.id;
+        Self::new(format!("O#{}", due_shard(id)), id.to_string())
+    }
+
+    pub(crate) fn audit(project: Option<&ProjectId>, id: Ulid) -> Self {
+        Self::new(audit_partition(project), id.to_string())
+    }
+
+    pub(crate) fn request(key: &RequestKey) -> Self {
+        Self::new(format!("I#{}", key.0), "REQUEST")
+    }
+
+    pub(crate) fn api_key(id: &KeyId) -> Self {
+        Self::new(format!("K#{id}"), "KEY")
+    }
+
+    pub(crate) fn worker(id: &WorkerId) -> Self {
+        Self::new(format!("W#{id}"), "WORKER")
+    }
+
+    pub(crate) fn letter(id: Ulid) -> Self {
+        Self::new(LETTERS, id.to_string())
+    }
+
+    /// What nobody writes: reading it shows that the table answers.
+    pub(crate) fn nothing() -> Self {
+        Self::new("PING", "PING")
+    }
+}
+
+pub(crate) const LETTERS: &str = "DEAD";
+
+pub(crate) fn partition(id: &ProjectId) -> String {
+    format!("P#{id}")
+}
+
+/// The project whose [`partition`] it is.
+pub(crate) fn project_of(pk: &str) -> Option<ProjectId> {
+    pk.strip_prefix("P#")?.parse().ok()
+}
+
+pub(crate) fn task_partition(id: TaskId) -> String {
+    format!("T#{id}")
+}
+
+pub(crate) fn audit_partition(project: Option<&ProjectId>) -> String {
+    format!("A#{}", project.map_or("-", ProjectId::as_str))
+}
+
+/// The sort key above which the events after `seq` are.
+pub(crate) fn events_above(seq: u64) -> String {
+    let fence = seq / rdev_domain::event::MAX_EVENTS_PER_CLAIM;
+    format!("E#{fence:010}#{seq:020}")
+}
+
+/// A time as a text that sorts as the time does.
+pub(crate) fn sortable(at: Timestamp) -> String {
+    format!("{:015}", at.as_millis().max(0))
+}
+
+/// The ULID at the end of a sort key.
+pub(crate) fn ulid_of(sk: &str) -> Option<Ulid> {
+    Ulid::from_string(sk.rsplit('#').next()?).ok()
+}
+
+pub(crate) fn list_shard(id: Ulid) -> u128 {
+    id.random() % LIST_SHARDS
+}
+
+pub(crate) fn due_shard(id: Ulid) -> u128 {
+    id.random() % DUE_SHARDS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_claim_finds_what_it_needs_between_two_sort_keys() {
+        let due = format!("R#{}~", sortable(Timestamp::from_millis(1_795_424_624_940)));
+        for near in [META, SLOTS, "Q#0#4#01", "Q#1#9#01", "R#000000000000001#01"] {
+            assert!((META..=due.as_str()).contains(&near), "{near}");
+        }
+        for far in ["D#www.example.com", "R#001795424624941#01", "T#01JDGZ2V9QK8M3T5X7Y9ABCDEF"] {
+            assert!(!(META..=due.as_str()).contains(&far), "{far}");
+        }
+    }
+}

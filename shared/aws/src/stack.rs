@@ -1,0 +1,73 @@
+//! What a deployed stack has made, found by those who know only its name.
+
+use aws_config::SdkConfig;
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::operation::list_tables::ListTablesError;
+use rdev_domain::ports::PortError;
+use rdev_domain::retention::Retention;
+
+use crate::{DynamoStore, error};
+
+/// Why a stack's table cannot be told.
+#[derive(Debug, thiserror::Error)]
+pub enum StackError {
+    /// There is none in this region and account.
+    #[error("there is no table of a stack {0}: is it the right region and account?")]
+    None(String),
+    /// There is more than one.
+    #[error("the stack {stack} may have made any of {}; name one with --table", .tables.join(", "))]
+    Many {
+        /// The stack.
+        stack: String,
+        /// Tables that look like its own.
+        tables: Vec<String>,
+    },
+    /// The tables could not be listed.
+    #[error("cannot list the tables")]
+    List(#[source] PortError),
+}
+
+/// The table of a stack: CloudFormation calls it `<stack>-Table-<random>`.
+///
+/// # Errors
+/// When there is not exactly one, or tables cannot be listed (`dynamodb:ListTables`).
+pub async fn table(sdk: &SdkConfig, stack: &str) -> Result<String, StackError> {
+    let mut pages = Client::new(sdk).list_tables().into_paginator().items().send();
+    let mut tables = Vec::new();
+    while let Some(name) = pages.next().await {
+        let failed = |error| error::failed::<ListTablesError>("*", "dynamodb:ListTables", error);
+        let name = name.map_err(|error| StackError::List(failed(error)))?;
+        if is_of(stack, &name) {
+            tables.push(name);
+        }
+    }
+    match tables.len() {
+        0 => Err(StackError::None(stack.to_owned())),
+        1 => Ok(tables.remove(0)),
+        _ => Err(StackError::Many { stack: stack.to_owned(), tables }),
+    }
+}
+
+/// A store on a table alone, for those who send no wake-ups.
+pub fn store(sdk: &SdkConfig, table: String, retention: Retention) -> DynamoStore {
+    DynamoStore::new(Client::new(sdk), table, retention)
+}
+
+/// What is random in a name has no hyphen; that of a stack may.
+fn is_of(stack: &str, table: &str) -> bool {
+    let rest = table.strip_prefix(stack).and_then(|rest| rest.strip_prefix("-Table-"));
+    rest.is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_alphanumeric()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_belongs_to_the_stack_whose_name_it_begins_with() {
+        assert!(is_of("rdev", "rdev-Table-1ABC"));
+        for other in ["rdev-dev-Table-1ABC", "rdev-Table-dev-Table-1ABC", "rdev-Table-", "rdev"] {
+            assert!(!is_of("rdev", other), "{other}");
+        }
+    }
+}

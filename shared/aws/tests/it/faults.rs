@@ -1,0 +1,256 @@
+//! Store and queue behind a proxy that lets calls go wrong.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use aws_sdk_sqs::Client;
+use rdev_aws::SqsQueue;
+use rdev_domain::ports::{PortError, Queue, QueueStats};
+use rdev_domain::wake_up::WakeUp;
+use rdev_testkit::proxy::{Fault, On, Proxy, Rule, Service};
+
+use crate::scene::{account, queues, sdk};
+
+const SQS: On = On::Service(Service::Sqs);
+const SEND: On = On::Operation(Service::Sqs, "SendMessage");
+const RECEIVE: On = On::Operation(Service::Sqs, "ReceiveMessage");
+const DELETE: On = On::Operation(Service::Sqs, "DeleteMessage");
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A queue behind a proxy; its messages come back after a second.
+struct Bench {
+    proxy: Proxy,
+    queue: SqsQueue,
+}
+
+impl Bench {
+    async fn new() -> Option<Self> {
+        let account = account()?;
+        let proxy = Proxy::start(&account.endpoint, 4);
+        let client = Client::new(&sdk(&account.at(proxy.endpoint())).await);
+        let (url, dead) = queues(&client, 1, 10).await;
+        proxy.forget_seen();
+        Some(Self { proxy, queue: SqsQueue::new(client, url, Some(dead)) })
+    }
+
+    async fn send(&self, project: &str) -> Result<(), PortError> {
+        self.queue.send(&wake_up(project), Duration::ZERO).await
+    }
+
+    /// Tries of an operation.
+    fn tries(&self, operation: &str) -> usize {
+        let seen = self.proxy.seen();
+        seen.iter().filter(|seen| seen.call.operation == operation).count()
+    }
+
+    /// Receives and deletes until the queue is empty; what came.
+    async fn drain(&self) -> Vec<WakeUp> {
+        let begun = Instant::now();
+        let mut got = Vec::new();
+        loop {
+            assert!(begun.elapsed() < Duration::from_secs(60), "the queue becomes empty");
+            if let Some(delivery) = self.queue.receive(SECOND).await.expect("an answer") {
+                got.push(delivery.body.expect("a wake-up"));
+                self.queue.delete(&delivery.receipt).await.expect("deleted");
+            } else if self.queue.stats().await.expect("an answer") == QueueStats::default() {
+                return got;
+            }
+        }
+    }
+}
+
+fn wake_up(project: &str) -> WakeUp {
+    WakeUp { project_id: project.parse().expect("a slug") }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_send_whose_answer_is_lost_is_tried_again_and_the_wake_up_comes_at_least_once() {
+    let Some(bench) = Bench::new().await else { return };
+    bench.proxy.plan([Rule::next(1, SEND, Fault::LoseAnswer)]);
+    bench.send("site").await.expect("sent");
+    assert_eq!(bench.tries("SendMessage"), 2);
+    let got = bench.drain().await;
+    assert_eq!(got, [wake_up("site"), wake_up("site")], "the lost one had been taken");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn throttled_calls_and_broken_answers_go_through_when_they_are_tried_again() {
+    let Some(bench) = Bench::new().await else { return };
+    for fault in [Fault::Throttle, Fault::Error, Fault::Gone] {
+        bench.proxy.forget_seen();
+        bench.proxy.plan([Rule::next(2, SEND, fault.clone())]);
+        bench.send("site").await.expect("sent");
+        assert_eq!(bench.tries("SendMessage"), 3, "{fault:?}");
+    }
+    assert_eq!(bench.drain().await.len(), 3, "nothing was done twice");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_that_stays_away_is_unavailable_after_a_few_tries() {
+    let Some(bench) = Bench::new().await else { return };
+    for fault in [Fault::Gone, Fault::Throttle, Fault::Error] {
+        bench.proxy.forget_seen();
+        bench.proxy.plan([Rule::always(SQS, fault.clone())]);
+        let error = bench.send("site").await.expect_err("it is away");
+        assert!(matches!(error, PortError::Unavailable { .. }), "{fault:?}: {error:?}");
+        assert_eq!(bench.tries("SendMessage"), 4, "{fault:?}");
+        let error = bench.queue.receive(SECOND).await.expect_err("it is away");
+        assert!(error.is_transient(), "{fault:?}: {error:?}");
+    }
+    bench.proxy.plan([]);
+    bench.send("site").await.expect("it is back");
+    assert_eq!(bench.drain().await, [wake_up("site")]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_hangs_is_given_up_and_tried_again() {
+    let Some(bench) = Bench::new().await else { return };
+    bench.proxy.plan([Rule::next(1, SEND, Fault::Hang)]);
+    let begun = Instant::now();
+    bench.send("site").await.expect("sent");
+    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+    assert_eq!(bench.drain().await, [wake_up("site")]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delivery_whose_answer_is_lost_comes_back() {
+    let Some(bench) = Bench::new().await else { return };
+    bench.send("site").await.expect("sent");
+    bench.proxy.plan([Rule::next(1, RECEIVE, Fault::LoseAnswer)]);
+    let begun = Instant::now();
+    let delivery = loop {
+        match bench.queue.receive(5 * SECOND).await {
+            Ok(Some(delivery)) => break delivery,
+            Ok(None) | Err(PortError::Unavailable { .. }) => {}
+            Err(error) => panic!("{error:?}"),
+        }
+        assert!(begun.elapsed() < Duration::from_secs(60), "it comes back");
+    };
+    assert_eq!(delivery.receive_count, 2, "the one that nobody saw counts");
+    // The same for a delete: the second try finds nothing, and that is success.
+    bench.proxy.plan([Rule::next(1, DELETE, Fault::LoseAnswer)]);
+    bench.queue.delete(&delivery.receipt).await.expect("deleted");
+    assert_eq!(bench.drain().await, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_lost_when_a_fifth_of_all_calls_is_throttled() {
+    let Some(bench) = Bench::new().await else { return };
+    let bench = Arc::new(bench);
+    bench.proxy.plan([Rule::share(0.2, SQS, Fault::Throttle)]);
+    let mut senders = Vec::new();
+    for sender in 0..10 {
+        let bench = Arc::clone(&bench);
+        senders.push(tokio::spawn(async move {
+            for number in 0..3 {
+                bench.send(&format!("site-{sender}-{number}")).await.expect("sent");
+            }
+        }));
+    }
+    for sender in senders {
+        sender.await.expect("no panic");
+    }
+    let drains = futures_util::future::join_all((0..5).map(|_| bench.drain())).await;
+    let mut got: Vec<WakeUp> = drains.into_iter().flatten().collect();
+    got.sort_by(|a, b| a.project_id.cmp(&b.project_id));
+    got.dedup();
+    assert_eq!(got.len(), 30);
+    let throttled = bench.proxy.seen().into_iter().filter(|seen| seen.fault.is_some()).count();
+    assert!(throttled > 5, "{throttled}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_denied_or_missing_is_said_with_its_name_and_not_tried_again() {
+    let Some(bench) = Bench::new().await else { return };
+    bench.proxy.plan([Rule::always(SEND, Fault::Refuse(403, "AccessDenied"))]);
+    let error = bench.send("site").await.expect_err("denied");
+    assert!(matches!(&error, PortError::Denied { .. }) && !error.is_transient(), "{error:?}");
+    let text = error.to_string();
+    assert!(text.contains("sqs:SendMessage") && text.contains("/rdev"), "{text}");
+    assert_eq!(bench.tries("SendMessage"), 1);
+
+    let account = account().expect("there was one");
+    let client = Client::new(&sdk(&account).await);
+    let url = format!("{}/{}/none", account.endpoint, account.id);
+    let queue = SqsQueue::new(client, url.clone(), None);
+    let error = queue.send(&wake_up("site"), Duration::ZERO).await.expect_err("missing");
+    let source = std::error::Error::source(&error).expect("what is missing").to_string();
+    assert!(matches!(error, PortError::Broken { .. }), "{error:?}");
+    assert_eq!(source, format!("there is no queue {url}"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deletes_at_once_share_calls_and_all_are_done() {
+    let Some(bench) = Bench::new().await else { return };
+    for number in 0..30 {
+        bench.send(&format!("site-{number}")).await.expect("sent");
+    }
+    let mut receipts = Vec::new();
+    while receipts.len() < 30 {
+        let delivery = bench.queue.receive(SECOND).await.expect("an answer").expect("a message");
+        let hour = Duration::from_secs(3600);
+        bench.queue.set_visibility(&delivery.receipt, hour).await.expect("kept");
+        receipts.push(delivery.receipt);
+    }
+    bench.proxy.forget_seen();
+    let all = receipts.iter().map(|receipt| bench.queue.delete(receipt));
+    for outcome in futures_util::future::join_all(all).await {
+        outcome.expect("deleted");
+    }
+    let calls = bench.proxy.seen().len();
+    assert!(calls <= 5, "{calls} calls for 30 messages");
+    assert_eq!(bench.queue.stats().await.expect("an answer"), QueueStats::default());
+    // Once more: no message is there, and that is no error.
+    let all = receipts.iter().map(|receipt| bench.queue.delete(receipt));
+    for outcome in futures_util::future::join_all(all).await {
+        outcome.expect("a stale receipt is nothing");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_runner_polls_three_times_a_minute() {
+    let Some(bench) = Bench::new().await else { return };
+    let begun = Instant::now();
+    assert_eq!(bench.queue.receive(Duration::from_secs(60)).await.expect("an answer"), None);
+    assert!(begun.elapsed() > Duration::from_secs(18), "{:?}", begun.elapsed());
+    assert_eq!(bench.proxy.seen().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delete_that_is_given_up_takes_no_other_with_it() {
+    let Some(bench) = Bench::new().await else { return };
+    let mut receipts = Vec::new();
+    for name in ["a", "b", "c", "d"] {
+        bench.send(name).await.expect("sent");
+        let delivery = bench.queue.receive(SECOND).await.expect("an answer").expect("a message");
+        let hour = Duration::from_secs(3600);
+        bench.queue.set_visibility(&delivery.receipt, hour).await.expect("kept");
+        receipts.push(delivery.receipt);
+    }
+    let batch = On::Operation(Service::Sqs, "DeleteMessageBatch");
+    bench.proxy.plan([Rule::next(1, batch, Fault::Hang)]);
+    let mut alone = bench.queue.delete(&receipts[0]);
+    assert!(futures_util::poll!(&mut alone).is_pending(), "it has the first turn");
+    let mut together: Vec<_> = receipts[1..].iter().map(|one| bench.queue.delete(one)).collect();
+    for waiting in &mut together {
+        assert!(futures_util::poll!(waiting).is_pending(), "it waits for its turn");
+    }
+    drop(alone);
+    let called = async {
+        while bench.tries("DeleteMessageBatch") == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let mut leader = together.remove(0);
+    tokio::select! {
+        outcome = &mut leader => panic!("{outcome:?} while its call hangs"),
+        () = called => {}
+    }
+    drop(leader);
+    for outcome in futures_util::future::join_all(together).await {
+        outcome.expect("deleted");
+    }
+    // Nobody promises anything for those that were given up.
+    let left = bench.queue.stats().await.expect("an answer").in_flight;
+    assert!(left <= 2, "{left} are left");
+}

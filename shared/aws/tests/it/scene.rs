@@ -1,0 +1,56 @@
+//! An account of its own in the emulator, and clients for it.
+
+use aws_config::SdkConfig;
+use aws_sdk_sqs::config::{Credentials, Region};
+use aws_sdk_sqs::types::QueueAttributeName;
+use rdev_testkit::emulator::{Account, Emulator, REGION};
+
+/// A new account; `None`, and said so, where the emulator cannot be had.
+pub(crate) fn account() -> Option<Account> {
+    match Emulator::shared() {
+        Ok(emulator) => Some(emulator.account()),
+        Err(not_run) => {
+            not_run.report();
+            None
+        }
+    }
+}
+
+/// The configuration that the environment would give.
+pub(crate) async fn sdk(account: &Account) -> SdkConfig {
+    let credentials = Credentials::new(&account.id, "test", None, None, "test");
+    rdev_aws::config::loader()
+        .endpoint_url(&account.endpoint)
+        .region(Region::new(REGION))
+        .credentials_provider(credentials)
+        .load()
+        .await
+}
+
+/// A queue with a dead-letter queue; their URLs.
+pub(crate) async fn queues(
+    client: &aws_sdk_sqs::Client,
+    visibility_s: u64,
+    max_receives: u32,
+) -> (String, String) {
+    let visibility = visibility_s.to_string();
+    let create = |name: &str| {
+        let visibility = (QueueAttributeName::VisibilityTimeout, visibility.clone());
+        client.create_queue().queue_name(name).attributes(visibility.0, visibility.1)
+    };
+    let dead = create("rdev-dead").send().await.expect("a queue").queue_url.expect("its URL");
+    let arn = client
+        .get_queue_attributes()
+        .queue_url(&dead)
+        .attribute_names(QueueAttributeName::QueueArn)
+        .send()
+        .await
+        .expect("its attributes")
+        .attributes
+        .and_then(|all| all.get(&QueueAttributeName::QueueArn).cloned())
+        .expect("its ARN");
+    let redrive =
+        format!(r#"{{"deadLetterTargetArn":"{arn}","maxReceiveCount":"{max_receives}"}}"#);
+    let live = create("rdev").attributes(QueueAttributeName::RedrivePolicy, redrive);
+    (live.send().await.expect("a queue").queue_url.expect("its URL"), dead)
+}

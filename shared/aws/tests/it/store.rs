@@ -1,0 +1,203 @@
+//! The conformance suite of the store, on DynamoDB.
+
+mod answers;
+mod calls;
+mod faults;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::types::AttributeValue;
+use rdev_aws::DynamoStore;
+use rdev_aws::schema::create_table;
+use rdev_domain::audit::Actor;
+use rdev_domain::event::{BuildEvent, EventKind, seq};
+use rdev_domain::git::Tip;
+use rdev_domain::ids::{Fence, Owner, ProjectId, TaskId, WorkerId};
+use rdev_domain::lease::Holder;
+use rdev_domain::ports::{Capabilities, Claim, Claimed, PortResult, Store};
+use rdev_domain::project::{Project, ProjectState};
+use rdev_domain::result::{BuildResult, Outcome, Usage};
+use rdev_domain::retention::Retention;
+use rdev_domain::spec::{AgentName, BuildSpec, Work};
+use rdev_domain::step::Event;
+use rdev_domain::task::{Prepared, Task, WipRef};
+use rdev_domain::time::Timestamp;
+use rdev_testkit::emulator::Emulator;
+use rdev_testkit::proxy::Proxy;
+use rdev_testkit::store::{StoreUnderTest, exercise_store};
+
+use crate::scene::{account, sdk};
+
+const TABLE: &str = "rdev";
+
+/// A client for an account of its own, with an empty table.
+async fn tables(emulator: &Emulator) -> Client {
+    let client = Client::new(&sdk(&emulator.account()).await);
+    create_table(&client, TABLE).await.expect("a table");
+    client
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_store_keeps_the_protocol() {
+    // One of its own: it is busy enough with this.
+    let emulator = match Emulator::start() {
+        Ok(emulator) => emulator,
+        Err(not_run) => return not_run.report(),
+    };
+    let emulator = &emulator;
+    let open = |retention: Retention| async move {
+        let client = tables(emulator).await;
+        StoreUnderTest {
+            store: Arc::new(DynamoStore::new(client.clone(), TABLE.to_owned(), retention)),
+            corrupt: Some(Arc::new(move |task| Box::pin(corrupt(client.clone(), task)))),
+            sweep_deletes: false,
+            recovers_all: false,
+            keep: Box::new(()),
+        }
+    };
+    let passed = exercise_store(open).await.expect("every case holds");
+    assert!(passed.ran() > 100, "{passed}");
+}
+
+/// Makes a task's record one that this version cannot read.
+async fn corrupt(client: Client, task: TaskId) {
+    let text = |text: String| AttributeValue::S(text);
+    let pointer = client
+        .get_item()
+        .table_name(TABLE)
+        .key("pk", text(format!("T#{task}")))
+        .key("sk", text("PROJECT".to_owned()))
+        .send()
+        .await
+        .expect("an answer");
+    let project = pointer.item().and_then(|item| item.get("project")).expect("its project");
+    let project = project.as_s().expect("a text");
+    client
+        .update_item()
+        .table_name(TABLE)
+        .key("pk", text(format!("P#{project}")))
+        .key("sk", text(format!("T#{task}")))
+        .update_expression("SET body = :body")
+        .condition_expression("attribute_exists(body)")
+        .expression_attribute_values(":body", text(r#"{"from": "another version"}"#.to_owned()))
+        .send()
+        .await
+        .expect("it is there");
+}
+
+/// A time ahead of every real clock.
+const NOW: Timestamp = Timestamp::from_millis(2_208_988_800_000);
+
+/// A store behind a proxy.
+struct Bench {
+    proxy: Proxy,
+    client: Client,
+    store: DynamoStore,
+}
+
+impl Bench {
+    /// `None`, and said so, where there is no emulator.
+    async fn new() -> Option<Self> {
+        let account = account()?;
+        let proxy = Proxy::start(&account.endpoint, 7);
+        let client = Client::new(&sdk(&account).await);
+        create_table(&client, TABLE).await.expect("a table");
+        let through = Client::new(&sdk(&account.at(proxy.endpoint())).await);
+        let store = DynamoStore::new(through, TABLE.to_owned(), Retention::default());
+        Some(Self { proxy, client, store })
+    }
+
+    /// What was called since the last time, as `2 GetItem, 1 Query`.
+    fn called(&self) -> String {
+        let counts = self.proxy.counts();
+        self.proxy.forget_seen();
+        let counts = counts.iter().map(|(call, count)| format!("{count} {}", call.operation));
+        counts.collect::<Vec<_>>().join(", ")
+    }
+
+    async fn project(&self) -> ProjectId {
+        let nonce = TaskId(ulid()).0;
+        let project = Project {
+            id: format!("site-{}", nonce.random()).parse().expect("a slug"),
+            description: String::new(),
+            template: None,
+            git_url: None,
+            default_branch: "main".parse().expect("a branch"),
+            build_limit: 1,
+            state: ProjectState::Ready,
+            created_at: NOW,
+            updated_at: NOW,
+            nonce,
+        };
+        let created = self.store.create_project(&project, &Actor::maintenance(), NOW).await;
+        created.expect("a new name").id
+    }
+
+    async fn claim(&self, project: &ProjectId) -> PortResult<Claim> {
+        let worker_id: WorkerId = "w1".parse().expect("a worker id");
+        let owner = Owner::new(&worker_id, "first");
+        let can = Capabilities { worker_id, agents: AgentName::ALL.to_vec() };
+        self.store.claim_next(project, &owner, &can, NOW).await
+    }
+
+    async fn claimed(&self, project: &ProjectId) -> Claimed {
+        match self.claim(project).await.expect("the store answers") {
+            Claim::Claimed(claimed) => *claimed,
+            other => panic!("there is a task to claim, not {other:?}"),
+        }
+    }
+}
+
+fn ulid() -> ulid::Ulid {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    let millis = u64::try_from(NOW.as_millis()).expect("after 1970");
+    ulid::Ulid::from_parts(millis, u128::from(NEXT.fetch_add(1, Ordering::SeqCst)))
+}
+
+fn new_task(project: &ProjectId) -> Task {
+    let work = Work::Build(BuildSpec::of("make the header blue"));
+    Task::new(TaskId(ulid()), project.clone(), work, NOW)
+}
+
+fn holder(claimed: &Claimed) -> Holder {
+    Holder { fence: claimed.lease.fence, owner: claimed.lease.owner.clone() }
+}
+
+fn event(fence: Fence, n: u64) -> BuildEvent {
+    let data = serde_json::json!({ "stream": "stdout", "text": format!("line {n}") });
+    BuildEvent { seq: seq(fence, n), at: NOW, kind: EventKind::Log, data }
+}
+
+fn result() -> BuildResult {
+    BuildResult {
+        outcome: Outcome::Delivered,
+        commit_sha: Some("0".repeat(40).parse().expect("a commit")),
+        branch: "main".parse().expect("a branch"),
+        pull_request_url: None,
+        files_changed: Vec::new(),
+        files_changed_total: 0,
+        agent: None,
+        usage: Usage::default(),
+        durations_ms: Default::default(),
+        summary: String::new(),
+        warnings: Vec::new(),
+    }
+}
+
+fn prepare(claimed: &Claimed) -> Event {
+    let holder = holder(claimed);
+    let prepared = Prepared {
+        commit: "1".repeat(40).parse().expect("a commit"),
+        base: Tip::Absent,
+        branch: "main".parse().expect("a branch"),
+        wip: WipRef { task: claimed.task.id, fence: holder.fence },
+        at: NOW,
+    };
+    Event::Prepare { holder, prepared, result: result(), usage: Usage::default() }
+}
+
+fn complete(claimed: &Claimed) -> Event {
+    Event::Complete { holder: holder(claimed), result: result() }
+}

@@ -1,0 +1,291 @@
+//! A local AWS: MiniStack on loopback, as a process of its own that ends with its test,
+//! however that ends.
+//!
+//! Each [`Account`] is apart from all others, so that tests share one emulator side by side.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use tempfile::TempDir;
+use ulid::Ulid;
+
+use crate::needs::NotRun;
+use crate::python::{MINISTACK, installed, path_with};
+
+/// The region of everything in it.
+pub const REGION: &str = "us-east-1";
+
+/// How long it may take to answer for the first time.
+const START: Duration = Duration::from_secs(90);
+
+/// Its port is looked for first and taken then: another program may come in between.
+const TRIES: usize = 3;
+
+/// Runs the emulator, and ends it with all that it started when the test's end of the pipe
+/// is closed: by `Drop`, or because the test is gone, even by SIGKILL.
+const WATCHDOG: &str = r#"
+import os, shutil, signal, subprocess, sys, threading
+folder, program = sys.argv[1:]
+with open(os.path.join(folder, "log"), "wb") as log:
+    child = subprocess.Popen([program], cwd=folder, stdin=subprocess.DEVNULL,
+                             stdout=log, stderr=log, start_new_session=True)
+def watch():
+    child.wait()
+    open(os.path.join(folder, "ended"), "wb").close()
+watcher = threading.Thread(target=watch, daemon=True)
+watcher.start()
+sys.stdin.buffer.read()
+try:
+    os.killpg(child.pid, signal.SIGKILL)
+except ProcessLookupError:
+    pass
+watcher.join()
+shutil.rmtree(folder, ignore_errors=True)
+"#;
+
+/// A running emulator. It ends when this is dropped, or with the process.
+#[derive(Debug)]
+pub struct Emulator {
+    port: u16,
+    folder: PathBuf,
+    watchdog: Child,
+}
+
+/// An account of its own in an emulator: tables and queues of others are not there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    /// Its number, which is its access key too.
+    pub id: String,
+    /// Where its calls go; a proxy may stand before the emulator.
+    pub endpoint: String,
+}
+
+impl Emulator {
+    /// The one of this process, started when it is asked for first.
+    ///
+    /// # Errors
+    /// When it cannot be installed.
+    pub fn shared() -> Result<&'static Self, NotRun> {
+        static SHARED: OnceLock<Result<Emulator, NotRun>> = OnceLock::new();
+        SHARED.get_or_init(Self::start).as_ref().map_err(Clone::clone)
+    }
+
+    /// Starts one more.
+    ///
+    /// # Errors
+    /// When it cannot be installed.
+    ///
+    /// # Panics
+    /// When it is installed and does not start.
+    pub fn start() -> Result<Self, NotRun> {
+        Self::start_with(&[])
+    }
+
+    /// Starts one more with variables in its environment. Its functions get
+    /// `AWS_ENDPOINT_URL` from there: the address of a proxy, for instance.
+    ///
+    /// # Errors
+    /// When it cannot be installed.
+    ///
+    /// # Panics
+    /// When it is installed and does not start.
+    pub fn start_with(variables: &[(&str, &str)]) -> Result<Self, NotRun> {
+        let programs = installed(MINISTACK)?;
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match run(&programs, variables) {
+                Ok(emulator) => return Ok(emulator),
+                Err(error) if tries == TRIES => panic!("the AWS emulator starts: {error:#}"),
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Its port on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// `http://127.0.0.1:<port>`.
+    pub fn endpoint(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// An account that nobody has used yet.
+    pub fn account(&self) -> Account {
+        Account::new(self.endpoint())
+    }
+
+    /// What it has printed so far.
+    pub fn log(&self) -> String {
+        fs::read(self.folder.join("log"))
+            .map(|log| String::from_utf8_lossy(&log).into_owned())
+            .unwrap_or_default()
+    }
+}
+
+impl Drop for Emulator {
+    fn drop(&mut self) {
+        drop(self.watchdog.stdin.take());
+        // Its folder is gone then; there is nobody to tell if it is not.
+        let _ = self.watchdog.wait();
+    }
+}
+
+impl Account {
+    /// One at `endpoint` that nobody has used yet.
+    pub fn new(endpoint: impl Into<String>) -> Self {
+        let id = 100_000_000_000 + Ulid::generate().random() % 900_000_000_000;
+        Self { id: id.to_string(), endpoint: endpoint.into() }
+    }
+
+    /// The same account, reached at another endpoint.
+    #[must_use]
+    pub fn at(&self, endpoint: impl Into<String>) -> Self {
+        Self { id: self.id.clone(), endpoint: endpoint.into() }
+    }
+
+    /// What a program needs in its environment to use it.
+    pub fn variables(&self) -> [(&'static str, String); 6] {
+        [
+            ("AWS_ACCESS_KEY_ID", self.id.clone()),
+            ("AWS_SECRET_ACCESS_KEY", "test".to_owned()),
+            ("AWS_REGION", REGION.to_owned()),
+            ("AWS_DEFAULT_REGION", REGION.to_owned()),
+            ("AWS_ENDPOINT_URL", self.endpoint.clone()),
+            ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),
+        ]
+    }
+}
+
+fn run(programs: &Path, variables: &[(&str, &str)]) -> Result<Emulator> {
+    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+    let folder = TempDir::new().context("cannot create a folder for the emulator")?.keep();
+    // Told by its health page: what answers on the port is this one and no other.
+    let name = Ulid::generate().to_string();
+    let endpoint = format!("http://127.0.0.1:{port}");
+    let mut command = Command::new(programs.join("python"));
+    command
+        .args(["-c", WATCHDOG])
+        .arg(&folder)
+        .arg(programs.join("ministack"))
+        .env_clear()
+        .env("PATH", path_with(programs))
+        .env("HOME", &folder)
+        .env("TMPDIR", &folder)
+        .env("S3_DATA_DIR", folder.join("s3"))
+        .env("BIND_HOST", "127.0.0.1")
+        .env("GATEWAY_PORT", port.to_string())
+        .env("LOG_LEVEL", "WARNING")
+        .env("MINISTACK_EDITION", &name)
+        // Functions run as processes here, also where there is a Docker.
+        .env("DOCKER_HOST", format!("unix://{}/no-docker", folder.display()))
+        .env("AWS_ENDPOINT_URL", endpoint)
+        .envs(variables.iter().copied())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        // An interrupt at the terminal ends the test; that ends the watchdog.
+        .process_group(0);
+    let watchdog = command.spawn().context("cannot start the emulator's watchdog")?;
+    let emulator = Emulator { port, folder, watchdog };
+    let begun = Instant::now();
+    while !answers(port, &name) {
+        if emulator.folder.join("ended").exists() || begun.elapsed() > START {
+            bail!("it does not answer after {:?}: {}", begun.elapsed(), emulator.log());
+        }
+        sleep(Duration::from_millis(50));
+    }
+    Ok(emulator)
+}
+
+/// Whether the emulator of that name answers on that port.
+fn answers(port: u16, name: &str) -> bool {
+    let ask = || -> std::io::Result<String> {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        let host = format!("127.0.0.1:{port}");
+        write!(
+            stream,
+            "GET /_ministack/health HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+        )?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    };
+    ask().is_ok_and(|answer| answer.contains(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader};
+
+    use super::*;
+
+    #[test]
+    fn an_emulator_answers_and_is_gone_with_its_folder_when_it_is_dropped() {
+        let emulator = match Emulator::start() {
+            Ok(emulator) => emulator,
+            Err(not_run) => return not_run.report(),
+        };
+        let (port, folder) = (emulator.port(), emulator.folder.clone());
+        assert!(folder.join("log").exists());
+        assert_ne!(emulator.account(), emulator.account());
+        drop(emulator);
+        assert!(!folder.exists());
+        assert!(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err(), "nobody listens");
+    }
+
+    const HOLD: &str = "RDEV_TEST_HOLD_EMULATOR";
+
+    /// Only for the next test, as a process that can be killed.
+    #[test]
+    fn a_process_that_uses_an_emulator() {
+        if std::env::var_os(HOLD).is_none() {
+            return;
+        }
+        match Emulator::shared() {
+            Ok(emulator) => {
+                let mut out = std::io::stdout();
+                writeln!(out, "\nfolder {}", emulator.folder.display()).expect("a reader");
+                loop {
+                    std::thread::park();
+                }
+            }
+            Err(not_run) => not_run.report(),
+        }
+    }
+
+    #[test]
+    fn an_emulator_is_gone_with_its_folder_when_its_process_is_killed() {
+        let me = std::env::current_exe().expect("this program");
+        let mut process = Command::new(me)
+            .args(["--exact", "emulator::tests::a_process_that_uses_an_emulator", "--nocapture"])
+            .env(HOLD, "1")
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("a second process");
+        let mut lines = BufReader::new(process.stdout.take().expect("its output")).lines();
+        let folder = lines.find_map(|line| {
+            line.expect("a line of text").strip_prefix("folder ").map(PathBuf::from)
+        });
+        process.kill().expect("it can be killed");
+        process.wait().expect("it ends");
+        // None: there is no emulator to be had, and the process has said so.
+        let Some(folder) = folder else { return };
+        let begun = Instant::now();
+        while folder.exists() {
+            assert!(begun.elapsed() < Duration::from_secs(30), "{} is there", folder.display());
+            sleep(Duration::from_millis(20));
+        }
+    }
+}
