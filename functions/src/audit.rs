@@ -51,5 +51,5 @@ async fn list(
     let listing = Listing::new("audit", &filters, query.limit, query.cursor.as_deref())?;
     let filter = AuditFilter { project: query.project_id };
     let listed = api.store().audit(&filter, &listing.page()?).await?;
-    Ok(Json(listing.answer(listed, |event| event)))
+    Ok(Json(listing.answer(listed, |event| event.id, |event| event)))
 }

@@ -19,6 +19,7 @@ use utoipa::openapi::OpenApi;
 
 use crate::Api;
 use crate::key_text::KeyText;
+use crate::openapi;
 use crate::problem::{Answer, Code, Problem};
 use crate::settings::Settings;
 
@@ -63,20 +64,11 @@ impl AccessTable {
     /// a defect that every start and every test finds.
     pub(crate) fn of(document: &OpenApi) -> Self {
         let mut table = HashMap::new();
-        for (path, item) in &document.paths.paths {
-            let operations = [
-                (Method::GET, &item.get),
-                (Method::POST, &item.post),
-                (Method::PATCH, &item.patch),
-                (Method::DELETE, &item.delete),
-            ];
-            for (method, operation) in operations {
-                if let Some(operation) = operation {
-                    let access = access(operation)
-                        .unwrap_or_else(|| panic!("{method} {path} needs a `security`"));
-                    table.insert((method, path.clone()), access);
-                }
-            }
+        for (method, path, operation) in openapi::operations(document) {
+            let access =
+                access(operation).unwrap_or_else(|| panic!("{method} {path} needs a `security`"));
+            let method = method.parse().expect("a method's name");
+            table.insert((method, path.to_owned()), access);
         }
         Self(table)
     }

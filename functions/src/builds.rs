@@ -71,7 +71,7 @@ pub struct StartBuild {
     /// stays at `refs/rdev/kept/<task>`.
     #[serde(default)]
     pub auto_push: Option<bool>,
-    /// Deliver to the branch `rdev/<task>` and open a pull request: `false` by default.
+    /// Deliver to the branch `rdev/<lineage>` and open a pull request: `false` by default.
     #[serde(default)]
     pub pull_request: Option<bool>,
     /// Shell commands that must succeed before anything is committed: none by default.
@@ -181,7 +181,7 @@ async fn list(
     api.store().project(&id).await?;
     let filter = TaskFilter { project: Some(id), state: None, builds_only: true };
     let listed = api.store().tasks(&filter, &page).await?;
-    Ok(Json(listing.answer(listed, TaskView::from)))
+    Ok(Json(listing.answer(listed, |record| record.task.id.0, TaskView::from)))
 }
 
 /// A build's audit record: spec, result, attempts, cost.

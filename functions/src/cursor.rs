@@ -5,6 +5,7 @@
 //! that its bearer may read anyway.
 
 use std::fmt::Display;
+use std::io;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -16,6 +17,10 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::key_text::hex;
 use crate::problem::{Answer, Code, Problem};
+
+/// How much JSON a page has at most, unless its first item alone has more: what a Lambda
+/// function may answer, less a good margin.
+pub(crate) const PAGE_BYTES: usize = 4 * 1024 * 1024;
 
 /// A page of a list.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -84,12 +89,28 @@ impl Listing {
         Ok(Page { limit: self.limit, before: self.after.as_ref().map(ulid).transpose()? })
     }
 
-    /// The answer to [`Listing::page`].
-    pub(crate) fn answer<T, U>(&self, listed: Listed<T>, item: impl Fn(T) -> U) -> List<U> {
-        List {
-            items: listed.items.into_iter().map(item).collect(),
-            next_cursor: listed.next.map(|last| self.write(&last)),
+    /// The answer to [`Listing::page`]; `place` is the ULID that the list is in order of.
+    pub(crate) fn answer<T, U: Serialize>(
+        &self,
+        listed: Listed<T>,
+        place: impl Fn(&T) -> Ulid,
+        item: impl Fn(T) -> U,
+    ) -> List<U> {
+        let mut next = listed.next;
+        let mut items = Vec::with_capacity(listed.items.len());
+        let (mut last, mut bytes) = (None, 0);
+        for one in listed.items {
+            let here = place(&one);
+            let one = item(one);
+            bytes += json_bytes(&one);
+            if bytes > PAGE_BYTES && last.is_some() {
+                next = last;
+                break;
+            }
+            items.push(one);
+            last = Some(here);
         }
+        List { items, next_cursor: next.map(|last| self.write(&last)) }
     }
 
     /// A page of a list that is short enough to be read whole, `items` being in
@@ -122,6 +143,23 @@ impl Listing {
             _ => Err(refused()),
         }
     }
+}
+
+/// How long `value` is as JSON.
+pub(crate) fn json_bytes(value: &impl Serialize) -> usize {
+    struct Count(usize);
+    impl io::Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut count = Count(0);
+    serde_json::to_writer(&mut count, value).expect("what the API answers can be written as JSON");
+    count.0
 }
 
 fn refused() -> Problem {

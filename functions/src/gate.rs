@@ -58,14 +58,29 @@ async fn answer(mut request: Request, next: Next) -> Response {
     let began = Instant::now();
     let run = AssertUnwindSafe(next.run(request)).catch_unwind().instrument(span.clone());
     let response = run.await.unwrap_or_else(|_| panicked().into_response());
-    let mut response = rendered(response, &id);
-    let headers = response.headers_mut();
-    headers.insert(X_REQUEST_ID, HeaderValue::from_str(&id).expect("a ULID is ASCII"));
-    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    let response = finished(response, &id);
     let (status, ms) = (response.status().as_u16(), began.elapsed().as_millis());
     span.in_scope(|| tracing::info!(status, ms, "answered"));
     response
+}
+
+/// What every answer has, whatever it tells.
+fn finished(response: Response, id: &str) -> Response {
+    let mut response = rendered(response, id);
+    let headers = response.headers_mut();
+    headers.insert(X_REQUEST_ID, HeaderValue::from_str(id).expect("a ULID is ASCII"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
+}
+
+/// The answer to what never became a request.
+pub(crate) fn refused(problem: Problem) -> Response {
+    let id = Ulid::generate().to_string();
+    let code = problem.code();
+    tracing::info!(request_id = %id, status = code.status().as_u16(), code = code.as_str(),
+        "refused");
+    finished(problem.into_response(), &id)
 }
 
 async fn enter(State(gate): State<Gate>, request: Request, next: Next) -> Response {

@@ -17,6 +17,8 @@ mod gate;
 mod idempotency;
 mod key_text;
 pub mod keys;
+pub mod lambda;
+pub mod maintenance;
 pub mod openapi;
 pub mod ops;
 pub mod problem;

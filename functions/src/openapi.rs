@@ -62,6 +62,23 @@ pub fn document() -> OpenApi {
     document
 }
 
+/// Every operation of a document: method, path, what it says of itself.
+pub(crate) fn operations(
+    document: &OpenApi,
+) -> impl Iterator<Item = (&'static str, &str, &Operation)> {
+    document.paths.paths.iter().flat_map(|(path, item)| {
+        let operations = [
+            ("GET", &item.get),
+            ("POST", &item.post),
+            ("PATCH", &item.patch),
+            ("DELETE", &item.delete),
+        ];
+        operations
+            .into_iter()
+            .filter_map(|(method, operation)| Some((method, path.as_str(), operation.as_ref()?)))
+    })
+}
+
 /// Problems that many operations share: name, status, description.
 const SHARED: [(&str, &str, &str); 11] = [
     ("Malformed", "400", "The body is not JSON: `malformed_json`; or a cursor is not of this list"),

@@ -20,7 +20,7 @@ use crate::readiness::Checks;
 
 pub(crate) const ENQUEUED: &str = "rdev_tasks_enqueued_total";
 const CLAIMED: &str = "rdev_tasks_claimed_total";
-const COMPLETED: &str = "rdev_tasks_completed_total";
+pub(crate) const COMPLETED: &str = "rdev_tasks_completed_total";
 const FAILED: &str = "rdev_tasks_failed_total";
 const PHASE: &str = "rdev_phase_seconds";
 

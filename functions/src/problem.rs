@@ -45,6 +45,7 @@ pub enum Code {
     KeyAlreadyShown,
     RepositoryNotOurs,
     NotSupported,
+    ForgeNotConfigured,
     DnsNotConfigured,
     CiNotConfigured,
     BodyTooLarge,
@@ -60,7 +61,7 @@ pub enum Code {
 
 impl Code {
     /// Every code, by status.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 32] = [
         Self::MalformedJson,
         Self::MalformedRequest,
         Self::InvalidCursor,
@@ -81,6 +82,7 @@ impl Code {
         Self::KeyAlreadyShown,
         Self::RepositoryNotOurs,
         Self::NotSupported,
+        Self::ForgeNotConfigured,
         Self::DnsNotConfigured,
         Self::CiNotConfigured,
         Self::BodyTooLarge,
@@ -126,6 +128,7 @@ impl Code {
             Self::KeyAlreadyShown => (StatusCode::CONFLICT, "key_already_shown"),
             Self::RepositoryNotOurs => (StatusCode::CONFLICT, "repository_not_ours"),
             Self::NotSupported => (StatusCode::CONFLICT, "not_supported"),
+            Self::ForgeNotConfigured => (StatusCode::CONFLICT, "forge_not_configured"),
             Self::DnsNotConfigured => (StatusCode::CONFLICT, "dns_not_configured"),
             Self::CiNotConfigured => (StatusCode::CONFLICT, "ci_not_configured"),
             Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),

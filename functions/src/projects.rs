@@ -7,10 +7,11 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::header::LOCATION;
+use rdev_domain::audit::Actor;
 use rdev_domain::git::Branch;
 use rdev_domain::git_url::GitUrl;
 use rdev_domain::ids::{ProjectId, TaskId};
-use rdev_domain::ports::PortError;
+use rdev_domain::ports::{PortError, PortResult};
 use rdev_domain::project::{Project, ProjectPatch, ProjectState};
 use rdev_domain::spec::{AgentName, BuildSpec, FieldError, Work, plain_text};
 use rdev_domain::task::{Priority, Task};
@@ -229,7 +230,7 @@ async fn list(
 ) -> Answer<Json<List<Project>>> {
     let listing = Listing::new("projects", &[], query.limit, query.cursor.as_deref())?;
     let listed = api.store().projects(&listing.page()?).await?;
-    Ok(Json(listing.answer(listed, |project| project)))
+    Ok(Json(listing.answer(listed, |project| project.nonce, |project| project)))
 }
 
 /// One project.
@@ -398,6 +399,13 @@ async fn provision(
     }
     let id = &project.id;
     let made = api.forge().create_repository(id, &project.default_branch, &template.seed()).await;
+    if let Err(error @ PortError::NotSupported { .. }) = made {
+        // It never will be made: the name is free again for a request that brings a repository.
+        if let Err(error) = undo(api, &by, id, now).await {
+            tracing::warn!(error = %chain(&error), project = %id, "a project stays half made");
+        }
+        return Err(forge_failed(error));
+    }
     let patch = match &made {
         Ok(repository) => ProjectPatch {
             git_url: Some(repository.git_url.clone()),
@@ -427,10 +435,20 @@ async fn provision(
     }
 }
 
-/// The forge is no part of this server: 503 when it is away, 502 otherwise.
+async fn undo(api: &Api, by: &Actor, id: &ProjectId, now: Timestamp) -> PortResult<()> {
+    api.store().begin_delete_project(id, by, now).await?;
+    api.store().forget_project(id, by, now).await
+}
+
+/// The forge is no part of this server: 503 when it is away, 502 when it failed.
 fn forge_failed(error: PortError) -> Problem {
     if error.is_transient() {
         return error.into();
+    }
+    if matches!(error, PortError::NotSupported { .. }) {
+        let detail = "this installation makes no repositories: name an existing one with \
+                      `git_url`, or set `repository` to false";
+        return Problem::new(Code::ForgeNotConfigured, detail);
     }
     tracing::error!(error = %chain(&error), "the forge failed");
     Problem::new(Code::UpstreamFailed, format!("the repository could not be changed: {error}"))

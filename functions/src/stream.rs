@@ -19,6 +19,7 @@ use tokio::time::{Instant, sleep};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::Api;
+use crate::cursor::{PAGE_BYTES, json_bytes};
 use crate::problem::{Answer, Problem};
 
 /// How often the store is asked for news.
@@ -95,19 +96,34 @@ impl EventsQuery {
 pub(crate) async fn page(store: &dyn Store, task: TaskId, asked: Asked) -> Answer<Events> {
     let deadline = Instant::now() + asked.wait;
     loop {
-        let page = store.events(task, asked.after, asked.limit).await?;
+        let mut page = store.events(task, asked.after, asked.limit).await?;
+        let whole = page.events.len() < asked.limit as usize;
+        let whole = !shortened(&mut page.events) && whole;
         let ended = page.state.is_terminal();
         let left = deadline.saturating_duration_since(Instant::now());
         if !page.events.is_empty() || ended || left.is_zero() {
             return Ok(Events {
                 next_after: page.events.last().map_or(asked.after, |last| last.seq),
-                done: ended && page.events.len() < asked.limit as usize,
+                done: ended && whole,
                 items: page.events,
                 state: page.state,
             });
         }
         sleep(POLL.min(left)).await;
     }
+}
+
+/// Leaves the events that one page may have; tells whether there were more.
+fn shortened(events: &mut Vec<BuildEvent>) -> bool {
+    let mut bytes = 0;
+    let fits = events.iter().take_while(|event| {
+        bytes += json_bytes(event);
+        bytes <= PAGE_BYTES
+    });
+    let fits = fits.count().max(1);
+    let more = events.len() > fits;
+    events.truncate(fits);
+    more
 }
 
 /// The events as a stream that ends after the task's last one, or as one

@@ -208,7 +208,7 @@ async fn list(
     let listing = Listing::new("work", &filters, query.limit, query.cursor.as_deref())?;
     let filter = TaskFilter { project: query.project_id, state: query.state, builds_only: false };
     let listed = api.store().tasks(&filter, &listing.page()?).await?;
-    Ok(Json(listing.answer(listed, TaskView::from)))
+    Ok(Json(listing.answer(listed, |record| record.task.id.0, TaskView::from)))
 }
 
 /// One task.
@@ -299,7 +299,7 @@ async fn dead(
 ) -> Answer<Json<List<DeadLetter>>> {
     let listing = Listing::new("dead", &[], query.limit, query.cursor.as_deref())?;
     let listed = api.store().dead_letters(&listing.page()?).await?;
-    Ok(Json(listing.answer(listed, |letter| letter)))
+    Ok(Json(listing.answer(listed, |letter| letter.id, |letter| letter)))
 }
 
 /// A task that somebody wants, before it is checked against its project.
@@ -379,6 +379,8 @@ pub(crate) async fn cancel_task(
         Ok(advanced) => {
             api.send(&advanced.marks, now).await;
             let status = if advanced.task.state.is_terminal() {
+                // No runner sees the end of a task that nobody had.
+                metrics::counter!(crate::ops::COMPLETED, "outcome" => "cancelled").increment(1);
                 StatusCode::OK
             } else {
                 api.cancelled(id);

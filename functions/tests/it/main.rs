@@ -9,6 +9,7 @@ mod events;
 mod fuzz;
 mod idempotency;
 mod keys;
+mod lambda;
 mod ops;
 mod pages;
 mod projects;

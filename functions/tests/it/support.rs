@@ -276,6 +276,8 @@ pub(crate) enum Mood {
     /// Waits for `go_on`.
     Slow,
     Away,
+    /// It makes no repositories at all.
+    Absent,
     Broken,
     Panics,
 }
@@ -315,6 +317,7 @@ impl rdev_domain::ports::Forge for TestForge {
                 self.go_on.notified().await;
             }
             Mood::Away => return Err(PortError::unavailable("the forge", "connection refused")),
+            Mood::Absent => return Err(PortError::NotSupported { what: "a repository" }),
             Mood::Broken => return Err(PortError::broken("the forge", "hunter2 is no password")),
             Mood::Panics => panic!("a defect, on purpose"),
         }

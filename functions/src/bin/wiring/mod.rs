@@ -1,0 +1,71 @@
+//! What all functions share: environment, log, clients, and the loop over events.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context as _, anyhow};
+use lambda_runtime::{Error, LambdaEvent, service_fn};
+use rdev_functions::{Context, lambda};
+use serde_json::Value;
+use tracing_subscriber::EnvFilter;
+
+/// `EX_CONFIG`: trying again changes nothing.
+const BAD_CONFIGURATION: u8 = 78;
+
+/// Answers events until Lambda ends the process.
+///
+/// `prepare` runs once, at the cold start; nothing has been asked of AWS then.
+pub(crate) fn run<F>(prepare: impl FnOnce(Context) -> F) -> ExitCode
+where
+    F: AsyncFn(Value) -> Result<Value, Error>,
+{
+    match start(prepare) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(error = format!("{error:#}"), "the function cannot start");
+            ExitCode::from(BAD_CONFIGURATION)
+        }
+    }
+}
+
+fn start<F>(prepare: impl FnOnce(Context) -> F) -> anyhow::Result<()>
+where
+    F: AsyncFn(Value) -> Result<Value, Error>,
+{
+    log();
+    let variables: Vec<_> = std::env::vars_os()
+        .filter_map(|(name, text)| Some((name.into_string().ok()?, text.into_string().ok()?)))
+        .collect();
+    let (settings, retention) = lambda::environment::settings(&variables)?;
+    let resources = rdev_aws::Settings::from_env()?;
+    // One event at a time, on a part of a core: more threads would only cost their start.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.context("cannot start the runtime")?.block_on(async {
+        let aws = rdev_aws::connect(&resources, retention).await;
+        let answer = prepare(Context {
+            store: aws.store,
+            queue: aws.queue,
+            forge: Arc::new(rdev_aws::NoForge),
+            settings,
+            metrics: None,
+            on_cancel: None,
+        });
+        let serve = |event: LambdaEvent<Value>| answer(event.payload);
+        let ended = lambda_runtime::run(service_fn(serve)).await;
+        ended.map_err(|error| anyhow!(error).context("the Lambda runtime does not answer"))
+    })
+}
+
+/// One JSON object a line; CloudWatch adds the time.
+fn log() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .json()
+        .flatten_event(true)
+        // The list of spans has it too.
+        .with_current_span(false)
+        .without_time()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+}

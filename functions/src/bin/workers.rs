@@ -1,0 +1,14 @@
+//! The function of `/workers…`.
+
+mod wiring;
+
+use std::process::ExitCode;
+
+use rdev_functions::{lambda, serve, workers};
+
+fn main() -> ExitCode {
+    wiring::run(|context| {
+        let router = serve(workers::router(), context);
+        async move |event| Ok(lambda::http_api::answer(&router, event).await)
+    })
+}

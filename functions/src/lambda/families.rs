@@ -1,0 +1,52 @@
+//! Which function serves which families of endpoints. `infra/template.yaml` has a route for each.
+
+use utoipa_axum::router::OpenApiRouter;
+
+use crate::{Api, agents, audit, builds, ci, domains, keys, openapi, ops, projects, work, workers};
+
+/// Makes the router of a function.
+pub type Family = fn() -> OpenApiRouter<Api>;
+
+/// Every function of the API, by the name of its program.
+pub const FUNCTIONS: [(&str, Family); 7] = [
+    ("projects", projects::router),
+    ("builds", builds),
+    ("domains", domains::router),
+    ("workers", workers::router),
+    ("ci", ci::router),
+    ("work", work::router),
+    ("ops", ops),
+];
+
+/// A route of the gateway.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Route {
+    /// `GET`, `POST`, `PATCH` or `DELETE`.
+    pub method: &'static str,
+    /// The path, with its variables in braces.
+    pub path: String,
+    /// The function that answers.
+    pub function: &'static str,
+}
+
+/// What the function `builds` serves: builds, and the agents that do them.
+pub fn builds() -> OpenApiRouter<Api> {
+    builds::router().merge(agents::router())
+}
+
+/// What the function `ops` serves: health, metrics, the API's description, keys, the audit log.
+pub fn ops() -> OpenApiRouter<Api> {
+    ops::router().merge(keys::router()).merge(audit::router())
+}
+
+/// Every route, in the order of methods and paths.
+pub fn routes() -> Vec<Route> {
+    let mut routes = Vec::new();
+    for (function, router) in FUNCTIONS {
+        for (method, path, _) in openapi::operations(router().get_openapi()) {
+            routes.push(Route { method, path: path.to_owned(), function });
+        }
+    }
+    routes.sort_unstable();
+    routes
+}
