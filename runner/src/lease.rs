@@ -16,6 +16,10 @@ use crate::events::EventLog;
 use crate::now;
 use crate::stop::{Stop, Why};
 
+/// How often the wake-up's visibility is extended: with the next renewal after that, which comes
+/// within 17 s, so before it ends.
+const EXTEND_EVERY: Duration = Duration::from_secs(40);
+
 /// How long to wait after a renewal that did not go through.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 
@@ -69,7 +73,7 @@ pub(crate) async fn keep(
     flush_after: Duration,
 ) {
     let mut next_renewal = Instant::now() + jittered(RENEW_EVERY);
-    let mut next_visibility = Instant::now() + VISIBILITY / 2;
+    let mut next_visibility = Instant::now() + EXTEND_EVERY;
     loop {
         let flush = async {
             // Events that are there already have notified before we came here.
@@ -94,7 +98,7 @@ pub(crate) async fn keep(
                     held.stop.now(Why::Cancelled);
                 }
                 if Instant::now() >= next_visibility {
-                    next_visibility = Instant::now() + VISIBILITY / 2;
+                    next_visibility = Instant::now() + EXTEND_EVERY;
                     if let Err(error) = queue.set_visibility(&receipt, VISIBILITY).await {
                         debug!(task = %held.task, %error, "the wake-up's visibility was not extended");
                     }

@@ -13,9 +13,12 @@ mod deliver;
 mod earlier;
 mod events;
 pub mod git;
+#[cfg(feature = "aws")]
+pub mod health;
 mod job;
 mod lease;
 pub mod process;
+mod protection;
 pub mod redact;
 mod runner;
 mod settle;
@@ -25,7 +28,8 @@ mod verify;
 mod workspace;
 
 pub use config::{Folders, RunnerConfig};
-pub use runner::{Ports, Runner, RunnerHandle, start};
+pub use protection::Protection;
+pub use runner::{Health, Ports, Runner, RunnerHandle, start};
 
 /// The wall clock, read at the edge and handed down as a parameter from there.
 pub(crate) fn now() -> rdev_domain::time::Timestamp {

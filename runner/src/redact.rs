@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::sync::{PoisonError, RwLock};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
@@ -18,10 +19,10 @@ const SHORTEST: usize = 6;
 const SHORTEST_ENCODED: usize = 8;
 
 /// Knows every form in which the secrets may show.
-#[derive(Clone, Default)]
+#[derive(Default)]
 pub struct Redactor {
     /// Longest first, so that a secret that holds another is replaced whole.
-    needles: Vec<String>,
+    needles: RwLock<Vec<String>>,
 }
 
 impl Redactor {
@@ -29,7 +30,16 @@ impl Redactor {
     /// alphabets, at any place within a longer text that was encoded), percent-encoded,
     /// and as it stands within a JSON string.
     pub fn new(secrets: impl IntoIterator<Item = Secret>) -> Self {
-        let mut needles = BTreeSet::new();
+        let redactor = Self::default();
+        redactor.add(secrets);
+        redactor
+    }
+
+    /// Looks for these as well from now on.
+    pub fn add(&self, secrets: impl IntoIterator<Item = Secret>) {
+        // A panic elsewhere leaves the list whole: it is replaced at once.
+        let mut known = self.needles.write().unwrap_or_else(PoisonError::into_inner);
+        let mut needles: BTreeSet<String> = known.drain(..).collect();
         for secret in secrets {
             let text = secret.expose().trim();
             if text.len() < SHORTEST {
@@ -44,13 +54,14 @@ impl Redactor {
         }
         let mut needles: Vec<_> = needles.into_iter().collect();
         needles.sort_by_key(|needle| std::cmp::Reverse(needle.len()));
-        Self { needles }
+        *known = needles;
     }
 
     /// `text` with every secret replaced by `[secret]`.
     pub fn redact<'a>(&self, text: &'a str) -> Cow<'a, str> {
         let mut clean = Cow::Borrowed(text);
-        for needle in &self.needles {
+        let needles = self.needles.read().unwrap_or_else(PoisonError::into_inner);
+        for needle in needles.iter() {
             if clean.contains(needle.as_str()) {
                 clean = Cow::Owned(clean.replace(needle.as_str(), MASK));
             }
@@ -83,7 +94,8 @@ impl Redactor {
 
 impl std::fmt::Debug for Redactor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Redactor").field("needles", &self.needles.len()).finish()
+        let needles = self.needles.read().map_or(0, |needles| needles.len());
+        f.debug_struct("Redactor").field("needles", &needles).finish()
     }
 }
 

@@ -11,6 +11,7 @@ use rdev_domain::git_url::GitUrl;
 use rdev_domain::ids::{Owner, TaskId, WorkerId};
 use rdev_domain::outbox;
 use rdev_domain::ports::{Capabilities, Claim, Delivery, Forge, PortError, Queue, Store};
+use rdev_domain::secret::Secret;
 use rdev_domain::time::Timestamp;
 use rdev_domain::wake_up::WakeUp;
 use rdev_domain::worker::{HEARTBEAT_EVERY, Worker, WorkerStatus};
@@ -24,6 +25,7 @@ use tracing::{info, warn};
 use crate::attempt::chain;
 use crate::config::{Folders, RunnerConfig};
 use crate::lease::Held;
+use crate::protection::{Guard, Hold, Protection};
 use crate::redact::Redactor;
 use crate::stop::Why;
 use crate::workspace::{self, InUse};
@@ -38,7 +40,7 @@ const POSTPONE: Duration = Duration::from_secs(60);
 /// How often a runner removes old sessions and unpushed work that was delivered.
 const CLEAN_EVERY: Duration = Duration::from_secs(60 * 60);
 
-/// The longest pause while the store or the queue is away.
+/// The longest pause while the store or the queue is away, or protection is denied.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// What a runner works with.
@@ -88,6 +90,31 @@ pub(crate) struct Shared {
     pub(crate) release: CancellationToken,
     /// No more claims while this is true: a drain that was asked for through the API.
     ordered_drain: watch::Sender<bool>,
+    protection: Guard,
+    /// When the store last took a heartbeat; before that, when the runner was made.
+    store_ok: watch::Sender<Instant>,
+}
+
+/// How a runner is doing.
+#[derive(Debug, Clone)]
+pub struct Health {
+    /// Its id.
+    pub worker_id: WorkerId,
+    /// What it reports as its status.
+    pub status: WorkerStatus,
+    /// Builds at once.
+    pub slots: u32,
+    /// Tasks it works on.
+    pub running: Vec<TaskId>,
+    /// How long ago the store last took a heartbeat.
+    pub store_ok_age: Duration,
+}
+
+impl Health {
+    /// The store has answered within three heartbeats.
+    pub fn is_well(&self) -> bool {
+        self.store_ok_age < 3 * HEARTBEAT_EVERY
+    }
 }
 
 /// The repositories whose server takes no refs outside `refs/heads`;
@@ -106,6 +133,7 @@ pub fn start(
     ports: Ports,
     config: RunnerConfig,
     folders: Folders,
+    protection: Protection,
     version: &str,
 ) -> Result<Runner> {
     process::init_process().context("cannot become the parent of escaped processes")?;
@@ -140,6 +168,8 @@ pub fn start(
         drain: CancellationToken::new(),
         release: CancellationToken::new(),
         ordered_drain: watch::Sender::new(false),
+        protection: Guard::new(protection).context("cannot set up the client of the ECS agent")?,
+        store_ok: watch::Sender::new(Instant::now()),
         ports,
         config,
         folders,
@@ -148,6 +178,11 @@ pub fn start(
 }
 
 impl Runner {
+    /// Keeps one more secret out of every log and record, beside those of the configuration.
+    pub fn conceal(&self, secret: Secret) {
+        self.shared.redactor.add([secret]);
+    }
+
     /// Reaches this runner from elsewhere.
     pub fn handle(&self) -> RunnerHandle {
         RunnerHandle { shared: Arc::clone(&self.shared) }
@@ -162,6 +197,8 @@ impl Runner {
         info!(worker = %shared.worker_id, slots = shared.slots, agents = ?shared.can.agents, "the runner takes work");
         tidy::unpushed(&shared).await;
         let heartbeats = tokio::spawn(heartbeats(Arc::clone(&shared)));
+        let protected = Arc::clone(&shared);
+        let protection = tokio::spawn(async move { protected.protection.keep().await });
         let slots = Arc::new(Semaphore::new(shared.slots as usize));
         let jobs = TaskTracker::new();
         take_work(&shared, &slots, &jobs).await;
@@ -178,6 +215,7 @@ impl Runner {
         shared.background.close();
         shared.background.wait().await;
         heartbeats.abort();
+        protection.abort();
         report(&shared, WorkerStatus::Offline).await;
         info!(worker = %shared.worker_id, "the runner has ended");
         Ok(())
@@ -189,6 +227,20 @@ impl RunnerHandle {
     pub fn cancel(&self, task: TaskId) {
         if let Some(held) = self.shared.running().get(&task) {
             held.stop.now(Why::Cancelled);
+        }
+    }
+
+    /// How the runner is doing.
+    pub fn health(&self) -> Health {
+        let shared = &self.shared;
+        let mut running: Vec<TaskId> = shared.running().keys().copied().collect();
+        running.sort_unstable();
+        Health {
+            worker_id: shared.worker_id.clone(),
+            status: shared.status(),
+            slots: shared.slots,
+            running,
+            store_ok_age: shared.store_ok.borrow().elapsed(),
         }
     }
 
@@ -224,6 +276,15 @@ impl Shared {
         self.changed.notify_one();
     }
 
+    fn status(&self) -> WorkerStatus {
+        let draining = self.drain.is_cancelled() || *self.ordered_drain.borrow();
+        match (draining, self.running().is_empty()) {
+            (true, _) => WorkerStatus::Draining,
+            (false, false) => WorkerStatus::Busy,
+            (false, true) => WorkerStatus::Idle,
+        }
+    }
+
     fn release_all(&self) {
         self.release.cancel();
         for held in self.running().values() {
@@ -240,6 +301,7 @@ impl Shared {
 /// Receives, claims and starts jobs until the drain begins.
 async fn take_work(shared: &Arc<Shared>, slots: &Arc<Semaphore>, jobs: &TaskTracker) {
     let mut pause = Duration::from_millis(200);
+    let mut kept: Option<Hold> = None;
     loop {
         let next = async {
             wait_until_wanted(shared, true).await;
@@ -261,12 +323,21 @@ async fn take_work(shared: &Arc<Shared>, slots: &Arc<Semaphore>, jobs: &TaskTrac
             },
         };
         let outcome = match received {
-            Ok(None) => Ok(()),
+            Ok(None) => Ok(Taken::Done),
             Ok(Some(delivery)) => take(shared, delivery, permit, jobs).await,
             Err(error) => Err(error),
         };
+        // What it was kept for is over: a job that was started holds its own.
+        drop(kept.take());
         match outcome {
-            Ok(()) => pause = Duration::from_millis(200),
+            Ok(Taken::Done) => pause = Duration::from_millis(200),
+            Ok(Taken::Unprotected) => {
+                // This runner is likely to be stopped. Nothing is received before it is protected.
+                tokio::select! {
+                    hold = protected(shared) => kept = Some(hold),
+                    () = shared.drain.cancelled() => return,
+                }
+            }
             Err(error) => {
                 warn!(error = chain(&error), "no work can be taken now; trying again");
                 // Nothing is received while the store is away: each receive counts.
@@ -285,6 +356,18 @@ async fn take_work(shared: &Arc<Shared>, slots: &Arc<Semaphore>, jobs: &TaskTrac
     }
 }
 
+/// Asks for protection until it is given.
+async fn protected(shared: &Shared) -> Hold {
+    let mut pause = Duration::from_secs(1);
+    loop {
+        tokio::time::sleep(pause).await;
+        match shared.protection.take().await {
+            Ok(hold) => return hold,
+            Err(_) => pause = (pause * 2).min(LONGEST_PAUSE),
+        }
+    }
+}
+
 /// Waits until work is wanted, or is not: a drain may be ordered through the API.
 async fn wait_until_wanted(shared: &Shared, wanted: bool) {
     let mut ordered = shared.ordered_drain.subscribe();
@@ -292,21 +375,38 @@ async fn wait_until_wanted(shared: &Shared, wanted: bool) {
     let _ = ordered.wait_for(|ordered| *ordered != wanted).await;
 }
 
-/// Step 3 of the protocol: what a wake-up leads to.
+/// What came of a wake-up.
+enum Taken {
+    /// All that is to be done about it.
+    Done,
+    /// It went back: the runner may be stopped at any time.
+    Unprotected,
+}
+
+/// Steps 2 and 3 of the protocol: what a wake-up leads to.
 async fn take(
     shared: &Arc<Shared>,
     delivery: Delivery,
     permit: OwnedSemaphorePermit,
     jobs: &TaskTracker,
-) -> Result<(), PortError> {
+) -> Result<Taken, PortError> {
     let queue = &shared.ports.queue;
     let Ok(wake_up) = delivery.body else {
         // Received often enough, it goes to the dead-letter queue.
-        return queue.set_visibility(&delivery.receipt, Duration::ZERO).await;
+        queue.set_visibility(&delivery.receipt, Duration::ZERO).await?;
+        return Ok(Taken::Done);
+    };
+    let hold = match shared.protection.take().await {
+        Ok(hold) => hold,
+        Err(denied) => {
+            warn!(error = chain(&denied), "no work is taken until the runner is protected");
+            queue.set_visibility(&delivery.receipt, Duration::ZERO).await?;
+            return Ok(Taken::Unprotected);
+        }
     };
     let claim =
         shared.ports.store.claim_next(&wake_up.project_id, &shared.owner, &shared.can, now()).await;
-    match claim {
+    let outcome = match claim {
         Ok(Claim::Claimed(claimed)) => {
             metrics::counter!("rdev_tasks_claimed_total").increment(1);
             if let Err(error) =
@@ -318,6 +418,7 @@ async fn take(
             jobs.spawn(async move {
                 Box::pin(job::run(shared, *claimed, delivery.receipt)).await;
                 drop(permit);
+                drop(hold);
             });
             Ok(())
         }
@@ -338,7 +439,8 @@ async fn take(
             queue.set_visibility(&delivery.receipt, Duration::from_secs(5)).await?;
             Err(error)
         }
-    }
+    };
+    outcome.map(|()| Taken::Done)
 }
 
 /// A new message with a delay, then the old one goes: its receive count begins anew.
@@ -361,14 +463,7 @@ async fn heartbeats(shared: Arc<Shared>) {
             cleaned = Instant::now();
             shared.background.spawn(clean(Arc::clone(&shared)));
         }
-        let busy = !shared.running().is_empty();
-        let draining = shared.drain.is_cancelled() || *shared.ordered_drain.borrow();
-        let status = match (draining, busy) {
-            (true, _) => WorkerStatus::Draining,
-            (false, true) => WorkerStatus::Busy,
-            (false, false) => WorkerStatus::Idle,
-        };
-        report(&shared, status).await;
+        report(&shared, shared.status()).await;
         let reported = Instant::now();
         tokio::select! {
             () = tokio::time::sleep_until(reported + HEARTBEAT_EVERY) => {}
@@ -407,6 +502,7 @@ async fn report(shared: &Shared, status: WorkerStatus) {
     };
     match shared.ports.store.heartbeat(&worker, now()).await {
         Ok(drain) => {
+            shared.store_ok.send_replace(Instant::now());
             shared
                 .ordered_drain
                 .send_if_modified(|ordered| std::mem::replace(ordered, drain) != drain);

@@ -187,6 +187,11 @@ async fn send(attempt: &Attempt, advanced: &Advanced) {
 
 fn count(advanced: &Advanced) {
     let task = &advanced.task;
+    let attempt = task.attempts.last().and_then(|attempt| attempt.failure.as_ref());
+    if let Some(failure) = attempt.filter(|failure| failure.class != FailureClass::Cancelled) {
+        let class = failure.class.as_str();
+        metrics::counter!("rdev_tasks_failed_total", "class" => class).increment(1);
+    }
     match task.state {
         TaskState::Succeeded => {
             let outcome = match &task.result {
@@ -198,7 +203,6 @@ fn count(advanced: &Advanced) {
         }
         TaskState::Failed => {
             let class = task.failure.as_ref().map_or("unknown", |failure| failure.class.as_str());
-            metrics::counter!("rdev_tasks_failed_total", "class" => class).increment(1);
             info!(task = %task.id, project = %task.project_id, class, "the task failed");
         }
         TaskState::Cancelled => {

@@ -2,7 +2,8 @@
 //!
 //! It is the "subreaper" of its tree: a process whose parent dies becomes its child, whatever
 //! sessions, groups and double forks there were. So the tree is always known, and the guardian
-//! ends exactly when nothing of the tree is left. It dies with the runner, and the agent with it.
+//! ends exactly when nothing of the tree is left. When the runner dies, even by SIGKILL, it
+//! ends the tree itself, with those in it who have hidden: who else would still know them?
 //!
 //! It is a fork without exec of a process with many threads: only system calls from here on,
 //! no allocation, no locks.
@@ -31,7 +32,7 @@ pub(super) unsafe fn split(runner: libc::pid_t, report: RawFd) -> io::Result<()>
                 check(libc::setsid())?;
                 die_with(guardian)
             }
-            Ok(pid) if pid > 0 => guard(pid, report),
+            Ok(pid) if pid > 0 => guard(runner, pid, report),
             _ => Err(io::Error::last_os_error()),
         }
     }
@@ -52,28 +53,76 @@ unsafe fn die_with(parent: libc::pid_t) -> io::Result<()> {
     Ok(())
 }
 
-/// Reaps until there are no children left.
+/// Reaps until there are no children left; ends them when the runner has ended.
 ///
 /// # Safety
 /// As [`split`].
-unsafe fn guard(agent: libc::pid_t, report: RawFd) -> ! {
+unsafe fn guard(runner: libc::pid_t, agent: libc::pid_t, report: RawFd) -> ! {
     // SAFETY: system calls on plain numbers and on local variables.
     unsafe {
         let mut all: libc::sigset_t = std::mem::zeroed();
         libc::sigfillset(&raw mut all);
         libc::sigprocmask(libc::SIG_SETMASK, &raw const all, std::ptr::null_mut());
+        // From here on the runner's death is a message. One that came before has ended us both.
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGUSR1, 0, 0, 0);
+        // Not in the agent's folder: what is found there is killed at the runner's next start.
+        libc::chdir(c"/".as_ptr());
         // The agent's pipes, and everything that the runner has open.
         close_all_but(report);
         tell(report, agent);
         loop {
             let mut status = 0;
-            let pid = libc::waitpid(-1, &raw mut status, 0);
+            let pid = libc::waitpid(-1, &raw mut status, libc::WNOHANG);
             if pid == agent {
                 tell(report, status);
+            } else if pid == 0 {
+                let alone = libc::getppid() != runner;
+                if alone {
+                    end_children(agent);
+                }
+                // Until a child ends or the runner does; soon, while they are to end.
+                let (seconds, nanoseconds) = if alone { (0, 2_000_000) } else { (1, 0) };
+                let patience = libc::timespec { tv_sec: seconds, tv_nsec: nanoseconds };
+                libc::sigtimedwait(&raw const all, std::ptr::null_mut(), &raw const patience);
             } else if pid < 0 && *libc::__errno_location() != libc::EINTR {
                 libc::_exit(0);
             }
         }
+    }
+}
+
+/// Sends KILL to every child. Theirs become ours when they end, and are met the next time.
+///
+/// # Safety
+/// As [`split`].
+unsafe fn end_children(agent: libc::pid_t) {
+    let mut list = [0_u8; 4096];
+    // SAFETY: system calls on a constant path, and on a buffer with its own length.
+    let read = unsafe {
+        let file = libc::open(c"/proc/thread-self/children".as_ptr(), libc::O_RDONLY);
+        let read = libc::read(file, list.as_mut_ptr().cast(), list.len());
+        libc::close(file);
+        read
+    };
+    let Ok(length @ 1..) = usize::try_from(read) else {
+        // A kernel that keeps no such list: then it is the agent's own group, and no more.
+        // SAFETY: system calls on plain numbers.
+        unsafe {
+            libc::kill(-agent, libc::SIGKILL);
+            libc::_exit(1);
+        }
+    };
+    let mut pid: libc::pid_t = 0;
+    for byte in &list[..length] {
+        if byte.is_ascii_digit() {
+            pid = pid.wrapping_mul(10).wrapping_add(libc::pid_t::from(byte - b'0'));
+            continue;
+        }
+        if pid > 1 {
+            // SAFETY: a system call on plain numbers; the child is ours, and is not reaped yet.
+            unsafe { libc::kill(pid, libc::SIGKILL) };
+        }
+        pid = 0;
     }
 }
 

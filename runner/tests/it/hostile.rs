@@ -75,16 +75,24 @@ async fn more_files_or_bytes_than_allowed_are_refused_with_a_reason() {
     world.config.runner.max_changed_files = 10;
     world.config.runner.max_changed_bytes = 100_000;
     let site = world.project("site", &[("a", "1\n")]).await;
+    let repository = world.repository(&site);
+    let before = git(&repository, &["rev-parse", "main"]);
+    let untouched = || {
+        assert_eq!(git(&repository, &["rev-parse", "main"]), before);
+        assert_eq!(git(&repository, &["for-each-ref", "refs/rdev"]), "");
+    };
     let running = world.run();
     let files =
         world.build(&site, "for n in 1 2 3 4 5 6 7 8 9 10 11; do echo $n > f$n; done").await;
     let (class, message) = world.failed(files).await;
     assert_eq!(class, "invalid");
     assert!(message.contains("10"), "{message}");
+    untouched();
     let bytes = world.build(&site, "head -c 200000 /dev/zero > big").await;
     let (class, message) = world.failed(bytes).await;
     assert_eq!(class, "invalid");
     assert!(message.contains("100000") || message.contains("bytes"), "{message}");
+    untouched();
     let fits = world.build(&site, "head -c 90000 /dev/zero > big").await;
     assert_eq!(world.succeeded(fits).await.outcome, Outcome::Delivered);
     running.stop().await;

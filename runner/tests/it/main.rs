@@ -8,6 +8,8 @@ mod git;
 mod hostile;
 mod outcomes;
 mod process;
+mod program;
+mod protection;
 mod redact;
 mod remote;
 mod world;

@@ -20,7 +20,7 @@ use rdev_domain::task::{Task, TaskState};
 use rdev_domain::time::Timestamp;
 use rdev_embedded::Embedded;
 use rdev_runner::config::AgentSettings;
-use rdev_runner::{Folders, Ports, RunnerConfig, RunnerHandle};
+use rdev_runner::{Folders, Ports, Protection, RunnerConfig, RunnerHandle};
 pub(crate) use rdev_testkit::git_http::git;
 use tokio::task::JoinHandle;
 
@@ -31,6 +31,7 @@ pub(crate) struct World {
     pub(crate) data: tempfile::TempDir,
     pub(crate) embedded: Embedded,
     pub(crate) config: RunnerConfig,
+    pub(crate) protection: Protection,
 }
 
 pub(crate) struct Running {
@@ -57,7 +58,7 @@ impl World {
             ..AgentSettings::default()
         };
         config.agents.insert(AgentName::Command, shell);
-        Self { data, embedded, config }
+        Self { data, embedded, config, protection: Protection::None }
     }
 
     pub(crate) fn store(&self) -> Arc<dyn Store> {
@@ -81,8 +82,14 @@ impl World {
             queue: self.embedded.queue.clone(),
             forge: self.embedded.forge.clone(),
         };
-        let runner = rdev_runner::start(ports, self.config.clone(), self.folders(), "test")
-            .expect("a runner starts");
+        let runner = rdev_runner::start(
+            ports,
+            self.config.clone(),
+            self.folders(),
+            self.protection.clone(),
+            "test",
+        );
+        let runner = runner.expect("a runner starts");
         let handle = runner.handle();
         Running { handle, task: tokio::spawn(runner.run()) }
     }
