@@ -76,6 +76,10 @@ pub(crate) enum Command {
     /// API keys.
     #[command(subcommand)]
     Key(Key),
+    /// The AWS shape on this machine.
+    #[cfg(feature = "aws")]
+    #[command(subcommand)]
+    LocalAws(LocalAws),
     /// The sample agent: reads a prompt from stdin and puts it on the page index.html.
     #[command(hide = true)]
     SampleAgent,
@@ -338,6 +342,47 @@ pub(crate) enum Key {
         /// The key's id.
         id: KeyId,
     },
+    /// Write the first key straight into the table on AWS, with your own rights there.
+    #[cfg(feature = "aws")]
+    Bootstrap(Bootstrap),
+}
+
+/// `rdev key bootstrap`.
+#[cfg(feature = "aws")]
+#[derive(Debug, Args)]
+pub(crate) struct Bootstrap {
+    /// The stack whose table it is.
+    #[arg(long, value_name = "NAME", required_unless_present = "table", conflicts_with = "table")]
+    pub(crate) stack: Option<String>,
+    /// The table itself.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) table: Option<String>,
+    /// What people call the key.
+    #[arg(long, value_name = "TEXT", default_value = "bootstrap", value_parser = words)]
+    pub(crate) name: String,
+    /// What it allows; may be repeated.
+    #[arg(long = "scope", value_name = "SCOPE", default_value = "admin", value_delimiter = ',')]
+    pub(crate) scopes: Vec<Scope>,
+}
+
+/// `rdev local-aws …`.
+#[cfg(feature = "aws")]
+#[derive(Debug, Subcommand)]
+pub(crate) enum LocalAws {
+    /// Deploy everything to an emulator on this machine and run builds, until SIGTERM or SIGINT.
+    Up(LocalAwsUp),
+}
+
+/// `rdev local-aws up`. Run it in a checkout of rdev.
+#[cfg(feature = "aws")]
+#[derive(Debug, Args)]
+pub(crate) struct LocalAwsUp {
+    /// Use LocalStack (Docker) instead of MiniStack (Python). Nobody has tried this.
+    #[arg(long)]
+    pub(crate) localstack: bool,
+    /// Offer the built-in sample as the agent `command`: it only writes the prompt into index.html.
+    #[arg(long)]
+    pub(crate) sample_agent: bool,
 }
 
 /// A text that says something.

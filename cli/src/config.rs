@@ -4,18 +4,22 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use figment::Figment;
-use figment::error::Kind;
-use figment::providers::{Format, Toml};
 use rdev_domain::retention::Retention;
 use rdev_domain::spec::AgentName;
+use rdev_runner::config::environment::{Environment, Names};
+use rdev_runner::config::load::{ConfigError, Layers, default_data_dir, file};
 use rdev_runner::config::{AgentSettings, GitSettings, RunnerConfig, RunnerSettings};
 use serde::Deserialize;
 
 use crate::args::Common;
-use crate::environment::{Environment, Settings};
+
+/// Its variables that stand in no section.
+pub(crate) const NAMES: Names = Names {
+    top: &["LISTEN", "DATA_DIR", "DEFAULT_AGENT"],
+    others: &["URL", "KEY", "LOCAL_FUNCTIONS", "LOCAL_RUNNER"],
+};
 
 /// Everything that can be set.
 #[derive(Debug, Clone, Deserialize)]
@@ -71,49 +75,24 @@ impl From<&Common> for Flags {
     }
 }
 
-/// Why the configuration cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ConfigError {
-    /// A file that was named is not there, or cannot be read.
-    #[error("cannot read the configuration {}", .path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        #[source]
-        source: std::io::Error,
-    },
-    /// A setting is unknown or has a wrong value.
-    #[error("{0}")]
-    Setting(String),
-    /// There is no home folder to put the data folder in.
-    #[error(
-        "cannot tell where the data folder is: HOME is not set; use --data-dir or RDEV_DATA_DIR"
-    )]
-    NoHome,
-}
-
 impl Config {
     /// Reads the file that applies, the environment and the flags.
     ///
     /// # Errors
     /// The first setting that is unknown or wrong, with the file or variable it stands in.
     pub(crate) fn load(flags: &Flags, environment: &Environment) -> Result<Self, ConfigError> {
-        let mut figment = Figment::new();
-        if let Some(path) = file(flags, environment)? {
-            // Figment takes a file that is not there for an empty one.
-            std::fs::File::open(&path)
-                .map_err(|source| ConfigError::Read { path: path.clone(), source })?;
-            figment = figment.merge(Toml::file_exact(path));
+        let mut layers = Layers::default();
+        if let Some(path) = file(flags.file.as_deref(), flags.data_dir.as_deref(), environment)? {
+            layers = layers.file(&path)?;
         }
-        figment = figment.merge(Settings(environment));
+        layers = layers.environment(environment, &NAMES);
         if let Some(listen) = flags.listen {
-            figment = figment.merge(("listen", listen.to_string()));
+            layers = layers.value("listen", listen.to_string());
         }
         if let Some(folder) = &flags.data_dir {
-            figment = figment.merge(("data_dir", folder));
+            layers = layers.value("data_dir", folder);
         }
-        figment.extract().map_err(|error| ConfigError::Setting(explain(error)))
+        layers.extract()
     }
 
     /// The data folder: the one that is set, else the user's own.
@@ -123,7 +102,7 @@ impl Config {
     pub(crate) fn data_dir(&self, environment: &Environment) -> Result<PathBuf, ConfigError> {
         match &self.data_dir {
             Some(folder) => Ok(folder.clone()),
-            None => default_data_dir(environment).ok_or(ConfigError::NoHome),
+            None => default_data_dir(environment),
         }
     }
 
@@ -135,93 +114,6 @@ impl Config {
             agents: self.agents.clone(),
         }
     }
-}
-
-/// The file that applies; `None` when there is none.
-fn file(flags: &Flags, environment: &Environment) -> Result<Option<PathBuf>, ConfigError> {
-    if let Some(named) = flags.file.clone().or_else(|| environment.path("RDEV_CONFIG")) {
-        return Ok(Some(named));
-    }
-    let folder = flags
-        .data_dir
-        .clone()
-        .or_else(|| environment.path("RDEV_DATA_DIR"))
-        .or_else(|| default_data_dir(environment));
-    let places = [Some(PathBuf::from("rdev.toml")), folder.map(|folder| folder.join("rdev.toml"))];
-    for path in places.into_iter().flatten() {
-        match path.try_exists() {
-            Ok(true) => return Ok(Some(path)),
-            Ok(false) => {}
-            Err(source) => return Err(ConfigError::Read { path, source }),
-        }
-    }
-    Ok(None)
-}
-
-fn default_data_dir(environment: &Environment) -> Option<PathBuf> {
-    let absolute = |path: &PathBuf| path.is_absolute();
-    let data = environment.path("XDG_DATA_HOME").filter(absolute);
-    let home = || environment.path("HOME").map(|home| home.join(".local/share"));
-    data.or_else(home).map(|data| data.join("rdev"))
-}
-
-/// One line that names the place and the key, and repeats no value: it may be a secret.
-fn explain(error: figment::Error) -> String {
-    let key = error.path.join(".");
-    let place = error.metadata.as_ref().map(|metadata| {
-        match metadata.source.as_ref().and_then(|source| source.file_path()) {
-            Some(path) => shown(path),
-            None => metadata.name.to_string(),
-        }
-    });
-    let what = match error.kind {
-        Kind::Message(message) => syntax_only(&message),
-        Kind::InvalidType(_, expected) | Kind::InvalidValue(_, expected) => {
-            format!("must be {expected}")
-        }
-        Kind::InvalidLength(length, expected) => {
-            format!("has {length} entries, must be {expected}")
-        }
-        Kind::UnknownVariant(_, known) => format!("must be one of {}", known.join(", ")),
-        Kind::UnknownField(field, known) => {
-            let known = if known.is_empty() { "nothing".to_owned() } else { known.join(", ") };
-            format!("unknown setting '{field}'; known here: {known}")
-        }
-        Kind::MissingField(field) => format!("'{field}' is missing"),
-        Kind::DuplicateField(field) => format!("'{field}' stands there twice"),
-        Kind::ISizeOutOfRange(_) | Kind::USizeOutOfRange(_) => "is out of range".to_owned(),
-        Kind::Unsupported(_) | Kind::UnsupportedKey(..) => {
-            "has a type that is not supported".to_owned()
-        }
-    };
-    let mut text = String::from("the configuration is wrong: ");
-    if let Some(place) = place {
-        text.push_str(&place);
-        text.push_str(": ");
-    }
-    if !key.is_empty() {
-        text.push_str(&key);
-        text.push_str(": ");
-    }
-    text + &what
-}
-
-/// A syntax error comes with the line it is in; the line may hold a secret.
-fn syntax_only(message: &str) -> String {
-    let kept: Vec<&str> = message
-        .lines()
-        .map(str::trim)
-        .filter(|line| {
-            let quoted = line.split_once('|').map(|(number, _)| number.trim());
-            let quoted = quoted.is_some_and(|number| number.bytes().all(|b| b.is_ascii_digit()));
-            !line.is_empty() && !quoted
-        })
-        .collect();
-    kept.join(": ")
-}
-
-fn shown(path: &Path) -> String {
-    path.display().to_string()
 }
 
 #[cfg(test)]
@@ -330,6 +222,6 @@ mod tests {
             ("RDEV_GIT__NMAE", "x"),
             ("PATH", "x"),
         ]);
-        assert_eq!(environment.strangers(), ["RDEV_LISTN"]);
+        assert_eq!(environment.strangers(&NAMES), ["RDEV_LISTN"]);
     }
 }

@@ -3,8 +3,9 @@
 use std::io;
 use std::process::ExitCode;
 
+use rdev_runner::config::load::ConfigError;
+
 use crate::client::ApiError;
-use crate::config::ConfigError;
 
 /// The exit statuses; README.md has the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,7 +16,7 @@ pub(crate) enum Exit {
     Failed,
     /// 2: the build was cancelled.
     Cancelled,
-    /// 4: the key is missing, unknown or may not do this.
+    /// 4: the key is unknown or may not do this.
     NotAllowed,
     /// 64: the command line or a value in it is wrong.
     Usage,
@@ -37,6 +38,10 @@ impl Exit {
                 return Some(Self::Usage);
             }
             if cause.is::<ConfigError>() {
+                return Some(Self::Config);
+            }
+            #[cfg(feature = "aws")]
+            if cause.is::<rdev_aws::stack::StackError>() {
                 return Some(Self::Config);
             }
             if let Some(api) = cause.downcast_ref::<ApiError>() {

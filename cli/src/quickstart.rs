@@ -6,13 +6,13 @@ use anyhow::Context;
 use rand::RngExt;
 use rdev_domain::git_url::GitUrl;
 use rdev_domain::spec::AgentName;
+use rdev_runner::config::environment::Environment;
 use serde_json::{Value, json};
 
 use crate::args::{Common, Quickstart};
 use crate::client::{Client, End, follow};
 use crate::command::build::exit_of;
 use crate::config::{Config, Flags};
-use crate::environment::Environment;
 use crate::exit::{Exit, UsageError};
 use crate::progress::Progress;
 use crate::server::{Ended, Server};

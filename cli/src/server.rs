@@ -15,7 +15,7 @@ use rdev_domain::secret::Secret;
 use rdev_domain::spec::AgentName;
 use rdev_domain::time::Timestamp;
 use rdev_embedded::Embedded;
-use rdev_runner::{Folders, RunnerHandle};
+use rdev_runner::{Folders, Protection, RunnerHandle};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -23,7 +23,8 @@ use tracing::{info, warn};
 
 use crate::config::Config;
 use crate::folder::Local;
-use crate::{admin, log, maintenance};
+use crate::log::chain;
+use crate::{admin, maintenance};
 
 /// How long open requests may take after the runner has ended.
 const LAST_REQUESTS: Duration = Duration::from_secs(2);
@@ -92,8 +93,10 @@ impl Server {
         let runner = {
             let ports = ports.clone();
             // It kills and removes what an earlier process left, and waits for that.
-            let start =
-                move || rdev_runner::start(ports, for_runner, folders, env!("CARGO_PKG_VERSION"));
+            let start = move || {
+                let version = env!("CARGO_PKG_VERSION");
+                rdev_runner::start(ports, for_runner, folders, Protection::None, version)
+            };
             tokio::task::spawn_blocking(start).await.context("the runner could not start")??
         };
         let marks = embedded
@@ -107,7 +110,7 @@ impl Server {
             info!(wake_ups = marks.len(), "recovered what an earlier process was at");
         }
         if let Err(error) = outbox::send(&*embedded.store, &*embedded.queue, &marks, now()).await {
-            warn!(error = log::chain(&error), "a wake-up was not sent; the next sweep sends it");
+            warn!(error = chain(&error), "a wake-up was not sent; the next sweep sends it");
         }
 
         let metrics = prometheus()?;
@@ -143,6 +146,8 @@ impl Server {
                 maintenance::run(&*embedded.store, &*embedded.queue, &metrics, &stop).await;
             })
         };
+        // It lies in the data folder, where an agent, which runs as the same user, can read it.
+        runner.conceal(admin_key.clone());
         let runner = tokio::spawn(runner.run());
         let server =
             Self { url, admin_key, folder, handle, runner, api, maintenance, stop, embedded };

@@ -113,7 +113,7 @@ fn usage(usage: &Value) -> String {
 }
 
 fn times(durations: &Value) -> String {
-    let order = ["checkout", "agent", "verify", "commit", "push", "report"];
+    let order = ["checkout", "agent", "verify", "commit", "push"];
     let shown = order.iter().filter_map(|phase| {
         durations[phase].as_u64().map(|ms| format!("{phase} {}", duration(ms)))
     });

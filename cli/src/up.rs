@@ -1,12 +1,12 @@
 //! `rdev up`: serve until told to end.
 
 use rdev_domain::spec::AgentName;
+use rdev_runner::config::environment::Environment;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
 use crate::args::{Common, Up};
-use crate::config::{Config, Flags};
-use crate::environment::Environment;
+use crate::config::{Config, Flags, NAMES};
 use crate::exit::Exit;
 use crate::server::{Ended, Server};
 use crate::{agents, log};
@@ -22,7 +22,7 @@ pub(crate) async fn run(
     log::init(common.log_format, "info", environment.text("RUST_LOG"))?;
     let flags = Flags { listen: up.listen, ..Flags::from(common) };
     let mut config = Config::load(&flags, environment)?;
-    for name in environment.strangers() {
+    for name in environment.strangers(&NAMES) {
         warn!("{name} is no setting of rdev; it has no effect");
     }
     if up.sample_agent {
@@ -66,7 +66,7 @@ pub(crate) async fn run(
 }
 
 /// The agent of builds that name none.
-fn default_agent(config: &Config) -> AgentName {
+pub(crate) fn default_agent(config: &Config) -> AgentName {
     if let Some(agent) = config.default_agent {
         return agent;
     }

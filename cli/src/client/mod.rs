@@ -10,13 +10,13 @@ use std::time::Duration;
 use anyhow::Context;
 use rand::distr::{Alphanumeric, SampleString};
 use rdev_domain::secret::Secret;
+use rdev_runner::config::environment::Environment;
 use reqwest::header::{ACCEPT, HeaderMap, HeaderValue};
 use reqwest::{Method, RequestBuilder, Response, Url};
 use serde_json::Value;
 
 use crate::args::Common;
 use crate::config::{Config, Flags};
-use crate::environment::Environment;
 use crate::exit::UsageError;
 use crate::folder::Local;
 

@@ -15,23 +15,28 @@ const COLUMNS: [Column; 5] = [
     ("REVOKED", "/revoked_at"),
 ];
 
-/// Runs one of the commands.
-pub(crate) async fn run(session: &Session, command: Key) -> anyhow::Result<Exit> {
+/// Runs one of the commands. `session` reaches a server, which not all of them need.
+pub(crate) async fn run(
+    session: impl FnOnce() -> anyhow::Result<Session>,
+    json: bool,
+    command: Key,
+) -> anyhow::Result<Exit> {
     match command {
         Key::Create { name, scopes } => {
+            let session = session()?;
             let body = json!({"name": name, "scopes": scopes});
             let answer = session.client.post("keys", Some(&body), None).await?;
-            if !session.json {
-                let id = answer["id"].as_str().map(out::clean).unwrap_or_default();
-                out::note(format_args!("key {id}; it is shown this once, keep it safe:"));
+            if !json {
+                shown_once(answer["id"].as_str().unwrap_or_default());
             }
             session.show(&answer, |answer| answer["key"].as_str().unwrap_or_default().to_owned())
         }
-        Key::List(paging) => session.list("keys", &paging, &COLUMNS).await,
+        Key::List(paging) => session()?.list("keys", &paging, &COLUMNS).await,
         Key::Revoke { id } => {
+            let session = session()?;
             let answer = session.client.delete(&format!("keys/{id}"), &[]).await?;
             if answer.is_null() {
-                if session.json {
+                if json {
                     out::json(&json!({"id": id, "revoked": true}))?;
                 } else {
                     out::note(format_args!("revoked key {id}"));
@@ -40,5 +45,12 @@ pub(crate) async fn run(session: &Session, command: Key) -> anyhow::Result<Exit>
             }
             session.show(&answer, |answer| format!("{answer:#}"))
         }
+        #[cfg(feature = "aws")]
+        Key::Bootstrap(bootstrap) => crate::bootstrap::run(bootstrap, json).await,
     }
+}
+
+/// What people have to know before they see a key.
+pub(crate) fn shown_once(id: &str) {
+    out::note(format_args!("key {}; it is shown this once, keep it safe:", out::clean(id)));
 }

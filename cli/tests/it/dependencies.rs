@@ -124,7 +124,9 @@ fn broken(package: &Package) -> Vec<String> {
     for dependency in package.dependencies.iter().filter(|d| d.path.is_some()) {
         let other = dependency.name.as_str();
         let test = dependency.kind.as_deref() == Some("dev");
-        if !(row.may.contains(&other) || test && row.tests.contains(&other)) {
+        // Tests that start a package's own program have it built with every feature.
+        let itself = other == name;
+        if !(row.may.contains(&other) || test && (row.tests.contains(&other) || itself)) {
             let kind = if test { "tests of " } else { "" };
             broken.push(format!("{kind}{name} must not depend on {other}"));
         }
@@ -244,4 +246,27 @@ fn the_check_sees_what_breaks_the_table() {
     // This package's own sources name the adapter outside of `src/bin`.
     let functions = package("rdev-functions", vec![dependency("rdev-embedded", None, false)], &[]);
     assert!(count(functions) > 0);
+}
+
+#[test]
+fn the_default_build_has_no_second_tls_and_no_aws_sdk() {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .args(["tree", "--locked", "-p", "rdev", "-e", "normal", "--prefix", "none"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .expect("cargo runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let tree = String::from_utf8(output.stdout).expect("text");
+    assert!(tree.lines().any(|line| line.starts_with("rustls ")), "{tree}");
+    let aws: Vec<&str> = tree
+        .lines()
+        .filter(|line| line.starts_with("aws-") || line.starts_with("lambda"))
+        .collect();
+    assert!(aws.is_empty(), "{aws:?}");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
+    let lock = std::fs::read_to_string(root.join("Cargo.lock")).expect("the lock file");
+    for other in ["openssl-sys", "native-tls", "aws-lc-sys", "libssh2-sys"] {
+        assert!(!lock.contains(&format!("name = \"{other}\"")), "{other} came in");
+    }
 }

@@ -4,7 +4,7 @@
 //! `RDEV_SEED` repeats a campaign's random choices; the seed is printed.
 
 use std::collections::{HashMap, VecDeque};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -49,20 +49,25 @@ async fn killed_sixty_times_two_hundred_builds_end_once_each_and_no_commit_is_do
     for (name, limit) in PROJECTS {
         repositories.insert(name, server.project(name, limit).await);
     }
-    let wishes: VecDeque<Wish> = (0..BUILDS).map(|n| wish(n, &mut random)).collect();
+    let hidden = data.path().join("hidden.pids");
+    let wishes: VecDeque<Wish> = (0..BUILDS).map(|n| wish(n, &hidden, &mut random)).collect();
     let server = Arc::new(RwLock::new(Some(server)));
     let submitted = tokio::spawn(submit(Arc::clone(&server), wishes));
 
-    let mut kills = 0;
+    let (mut kills, mut at_work) = (0, 0);
     while kills < KILLS || !submitted.is_finished() {
         tokio::time::sleep(Duration::from_millis(random.random_range(50..900))).await;
         if kills >= KILLS {
             continue;
         }
         let mut slot = server.write().await;
+        let stats = slot.as_ref().expect("it runs").get("/work/stats").await.body;
+        let of = |name: &str| stats[name].as_u64().expect("a count");
+        at_work += usize::from(of("running") + of("pushing") > 0);
         slot.take().expect("it runs").kill();
         kills += 1;
         let survivors = processes_below(&work);
+        let hid = pids(&hidden);
         *slot = Some(Server::start(data.path(), &[]).await);
         for (pid, started) in survivors {
             assert_ne!(
@@ -70,6 +75,10 @@ async fn killed_sixty_times_two_hundred_builds_end_once_each_and_no_commit_is_do
                 Some(started),
                 "process {pid} of an agent survived restart {kills}"
             );
+        }
+        for (pid, started) in hid {
+            let now = start_time(pid);
+            assert_ne!(now, Some(started), "the hidden process {pid} survived restart {kills}");
         }
     }
     let tasks = submitted.await.expect("the submitter does not panic");
@@ -97,7 +106,12 @@ async fn killed_sixty_times_two_hundred_builds_end_once_each_and_no_commit_is_do
             assert_eq!(commits, Vec::<String>::new(), "{record:#}");
         }
     }
-    println!("{kills} kills, {BUILDS} tasks: {ended:?}");
+    println!("{kills} kills, {at_work} of them at work, {BUILDS} tasks: {ended:?}");
+    assert!(at_work >= KILLS / 2, "most kills must meet something: {at_work}");
+    let ends = ends(&server).await;
+    for id in tasks.keys() {
+        assert_eq!(ends.get(id.as_str()), Some(&1), "{id} has ended more than once, or never");
+    }
     assert!(delivered >= BUILDS / 2, "the campaign must let most builds through: {ended:?}");
     for repository in repositories.values() {
         git(repository, &["fsck", "--strict", "--no-dangling"]);
@@ -119,13 +133,19 @@ async fn killed_sixty_times_two_hundred_builds_end_once_each_and_no_commit_is_do
 }
 
 /// The `n`th build: four of five write a file of their own, the rest fail or hang.
-fn wish(n: usize, random: &mut StdRng) -> Wish {
+///
+/// Those that hang have a child that no environment and no folder tells of.
+fn wish(n: usize, hidden: &Path, random: &mut StdRng) -> Wish {
     let pause = random.random_range(0..300);
     let good = !n.is_multiple_of(5);
     let script = match (good, n % 2) {
         (true, _) => format!("sleep 0.{pause:03}; echo {n} > file-{n}.txt"),
         (false, 0) => format!("sleep 0.{pause:03}; echo half > half-{n}; exit 1"),
-        (false, _) => "(setsid sleep 300 &); trap '' TERM; sleep 300".to_owned(),
+        (false, _) => format!(
+            "(cd / && exec setsid env -i /bin/sh -c 'echo $$ >> \"$0\"; exec sleep 300' {}) & \
+             (setsid sleep 300 &); trap '' TERM; sleep 300",
+            hidden.display()
+        ),
     };
     // A kill spends an attempt; those that fail by themselves get no second one, whose backoff would be waited for.
     let attempts = if good { 10 } else { 1 };
@@ -134,6 +154,34 @@ fn wish(n: usize, random: &mut StdRng) -> Wish {
         key: format!("wish-{n}"),
         body: json!({"prompt": script, "stall_timeout_s": 2, "max_attempts": attempts}),
         good,
+    }
+}
+
+/// The processes that have hidden and live, with their start times.
+fn pids(hidden: &Path) -> Vec<(u32, String)> {
+    let text = std::fs::read_to_string(hidden).unwrap_or_default();
+    let pids = text.lines().filter_map(|line| line.parse().ok());
+    pids.filter_map(|pid| Some((pid, start_time(pid)?))).collect()
+}
+
+/// How often each task has ended, as the audit log tells.
+async fn ends(server: &Server) -> HashMap<String, usize> {
+    let mut ends = HashMap::new();
+    let mut path = "/audit?limit=100".to_owned();
+    loop {
+        let page = server.get(&path).await.body;
+        for event in page["items"].as_array().expect("a list") {
+            let action = event["action"].as_str().expect("an action");
+            if matches!(action, "task.succeeded" | "task.failed" | "task.cancelled") {
+                let subject = event["subject"].as_str().expect("what it is about");
+                let task = subject.strip_prefix("task/").expect("a task").to_owned();
+                *ends.entry(task).or_default() += 1;
+            }
+        }
+        match page["next_cursor"].as_str() {
+            Some(cursor) => path = format!("/audit?limit=100&cursor={cursor}"),
+            None => return ends,
+        }
     }
 }
 
@@ -200,7 +248,7 @@ async fn ended_within(server: &Server, project: &str, task: &str, patience: Dura
 }
 
 /// The commits on the branch that carry a task's name.
-fn commits_of(repository: &std::path::Path, task: &str) -> Vec<String> {
+fn commits_of(repository: &Path, task: &str) -> Vec<String> {
     let pattern = format!("--grep=^Rdev-Task: {task}$");
     git(repository, &["log", "--format=%H", &pattern, "main"]).lines().map(str::to_owned).collect()
 }

@@ -25,6 +25,13 @@ async fn a_git_token_is_in_no_log_and_no_file_but_the_configuration() {
     }
     let delivered =
         server.build("site", json!({"prompt": "env; git config --list; echo 2 > a"})).await;
+    let nosy = format!("cat {}; echo nosy > nosy", data.path().join("rdev.json").display());
+    let nosy =
+        server.build("site", json!({"prompt": nosy, "verify": ["cat ../../../rdev.json"]})).await;
+    let record = server.ended("site", &nosy).await;
+    let log = server.events("site", &nosy).await.to_string();
+    assert!(log.contains("admin_key"), "it was read: {log}");
+    assert!(!format!("{record}{log}").contains(&server.key), "the admin key is in the record");
     let refused = server.build("locked", json!({"prompt": "echo 2 > a"})).await;
     let record = server.ended("site", &delivered).await;
     assert_eq!(record["result"]["outcome"], "delivered", "{record:#}");

@@ -1,0 +1,46 @@
+//! `rdev key bootstrap`: the first key of an AWS stack, which no path of the API makes.
+
+use rdev_domain::audit::Actor;
+use rdev_domain::ports::Store as _;
+use rdev_domain::retention::Retention;
+use rdev_domain::time::Timestamp;
+use serde_json::json;
+
+use crate::args::Bootstrap;
+use crate::command::key::shown_once;
+use crate::exit::Exit;
+use crate::out;
+
+/// Writes the key with the rights of whoever calls, and prints it.
+pub(crate) async fn run(bootstrap: Bootstrap, json: bool) -> anyhow::Result<Exit> {
+    let Bootstrap { stack, table, name, scopes } = bootstrap;
+    let sdk = rdev_aws::config::load().await;
+    let table = match (table, stack) {
+        (Some(table), _) => table,
+        (None, stack) => rdev_aws::stack::table(&sdk, &stack.unwrap_or_default()).await?,
+    };
+    let store = rdev_aws::stack::store(&sdk, table.clone(), Retention::default());
+    let now = Timestamp::from(std::time::SystemTime::now());
+    let (text, key) = rdev_functions::keys::generate(&name, scopes, now, None);
+    if let Err(error) = store.create_key(&key, &Actor::maintenance(), now).await {
+        let transient = error.is_transient();
+        let error =
+            anyhow::Error::new(error).context(format!("cannot write a key into the table {table}"));
+        if transient {
+            return Err(error);
+        }
+        // Missing, not ours, or denied: a person has to change something.
+        out::note(format_args!("error: {error:#}"));
+        return Ok(Exit::Config);
+    }
+    if json {
+        out::json(&json!({
+            "id": key.id, "name": key.name, "scopes": key.scopes,
+            "table": table, "key": text.expose(),
+        }))?;
+    } else {
+        shown_once(key.id.as_str());
+        out::line(text.expose())?;
+    }
+    Ok(Exit::Done)
+}

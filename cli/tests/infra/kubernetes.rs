@@ -1,0 +1,152 @@
+//! `infra/k8s`: rendered by kustomize, checked against the schemas of Kubernetes.
+
+use std::fs;
+use std::process::Command;
+
+use rdev_testkit::kubectl;
+use rdev_testkit::needs::NotRun;
+use rdev_testkit::python::{KUBERNETES_VALIDATE, installed};
+use serde_json::Value;
+
+use crate::tools::{run, string, text};
+
+/// The manifests of an overlay.
+struct Rendered {
+    yaml: String,
+    all: Vec<Value>,
+}
+
+const OVERLAYS: [&str; 2] = ["dev", "prod"];
+
+const READ: &str = "import json, sys, yaml; \
+    json.dump(list(yaml.safe_load_all(open(sys.argv[1]))), sys.stdout)";
+
+fn rendered(overlay: &str) -> Result<Rendered, NotRun> {
+    let mut kubectl = Command::new(kubectl::installed()?);
+    let python = installed(KUBERNETES_VALIDATE)?.join("python");
+    let yaml = text(kubectl.arg("kustomize").arg(format!("infra/k8s/overlays/{overlay}")));
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("rendered.yaml");
+    fs::write(&file, &yaml).expect("written");
+    let json = text(Command::new(python).args(["-c", READ]).arg(&file));
+    Ok(Rendered { yaml, all: serde_json::from_str(&json).expect("JSON") })
+}
+
+impl Rendered {
+    fn one(&self, kind: &str) -> &Value {
+        let mut found = self.all.iter().filter(|manifest| manifest["kind"] == kind);
+        let one = found.next().unwrap_or_else(|| panic!("there is a {kind}"));
+        assert!(found.next().is_none(), "there is one {kind}");
+        one
+    }
+
+    /// The environment of the runner, from its `ConfigMap`.
+    fn setting(&self, name: &str) -> &str {
+        string(&self.one("ConfigMap")["data"], name)
+    }
+}
+
+#[test]
+fn the_rendered_manifests_are_valid() {
+    for overlay in OVERLAYS {
+        let (rendered, validate) = match (rendered(overlay), installed(KUBERNETES_VALIDATE)) {
+            (Ok(rendered), Ok(programs)) => (rendered, programs.join("kubernetes-validate")),
+            (Err(not_run), _) | (_, Err(not_run)) => return not_run.report(),
+        };
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("rendered.yaml");
+        fs::write(&file, &rendered.yaml).expect("written");
+        let output = run(Command::new(validate).arg("--strict").arg(&file));
+        let said = String::from_utf8_lossy(&output.stdout).into_owned()
+            + &String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{said}");
+        // KEDA's own kinds have no schema there.
+        let own = rendered
+            .all
+            .iter()
+            .filter(|manifest| !string(manifest, "apiVersion").starts_with("keda.sh/"));
+        assert_eq!(said.matches(" passed for resource ").count(), own.count(), "{said}");
+    }
+}
+
+#[test]
+fn a_runner_has_no_rights_on_its_node_and_the_time_to_end_a_whole_build() {
+    for overlay in OVERLAYS {
+        let rendered = match rendered(overlay) {
+            Ok(rendered) => rendered,
+            Err(not_run) => return not_run.report(),
+        };
+        let pod = &rendered.one("Deployment")["spec"]["template"]["spec"];
+        assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
+        assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
+        assert_eq!(pod["automountServiceAccountToken"], false);
+        let container = &pod["containers"][0];
+        let context = &container["securityContext"];
+        assert_eq!(context["readOnlyRootFilesystem"], true);
+        assert_eq!(context["allowPrivilegeEscalation"], false);
+        assert_eq!(context["capabilities"]["drop"], serde_json::json!(["ALL"]));
+        let level = "pod-security.kubernetes.io/enforce";
+        assert_eq!(rendered.one("Namespace")["metadata"]["labels"][level], "restricted");
+
+        // A build may take two hours; a drain waits for it, and the pod for the drain.
+        let drain: u64 = rendered.setting("RDEV_RUNNER__DRAIN_S").parse().expect("seconds");
+        let grace = pod["terminationGracePeriodSeconds"].as_u64().expect("seconds");
+        assert!(drain >= 7200 && grace >= drain + 120, "{drain} {grace}");
+        // A pod whose table is away takes no work, and ends what it has.
+        let probes = [("startup", "/live"), ("liveness", "/live"), ("readiness", "/health")];
+        for (probe, path) in probes {
+            assert_eq!(container[format!("{probe}Probe")]["httpGet"]["path"], path, "{probe}");
+        }
+        assert_eq!(rendered.setting("RDEV_HEALTH_LISTEN"), "0.0.0.0:8080");
+        assert_eq!(container["ports"][0]["containerPort"], 8080);
+    }
+}
+
+#[test]
+fn agents_cannot_reach_the_addresses_where_a_machine_gives_credentials() {
+    let rendered = match rendered("prod") {
+        Ok(rendered) => rendered,
+        Err(not_run) => return not_run.report(),
+    };
+    let policy = &rendered.one("NetworkPolicy")["spec"];
+    assert_eq!(policy["policyTypes"], serde_json::json!(["Ingress", "Egress"]));
+    assert_eq!(policy["ingress"], serde_json::json!([]));
+    let mut closed = Vec::new();
+    for rule in policy["egress"].as_array().expect("rules") {
+        for place in rule["to"].as_array().expect("every rule names its places") {
+            if let Some(but) = place["ipBlock"]["except"].as_array() {
+                closed.extend(but.iter().map(|network| network.as_str().expect("a text")));
+            } else {
+                assert!(place["ipBlock"].is_null(), "a place without exceptions: {place}");
+            }
+        }
+    }
+    // The first holds 169.254.169.254 and 169.254.170.2, the second fd00:ec2::254.
+    for network in ["169.254.0.0/16", "fc00::/7"] {
+        assert!(closed.contains(&network), "{closed:?}");
+    }
+}
+
+#[test]
+fn the_scaler_counts_what_is_visible_and_in_flight_in_the_queue_of_the_runners() {
+    for overlay in OVERLAYS {
+        let rendered = match rendered(overlay) {
+            Ok(rendered) => rendered,
+            Err(not_run) => return not_run.report(),
+        };
+        let scaler = &rendered.one("ScaledObject")["spec"];
+        assert_eq!(
+            scaler["scaleTargetRef"]["name"],
+            rendered.one("Deployment")["metadata"]["name"]
+        );
+        let trigger = &scaler["triggers"][0];
+        assert_eq!(trigger["type"], "aws-sqs-queue");
+        assert_eq!(trigger["metadata"]["scaleOnInFlight"], "true");
+        assert_eq!(trigger["metadata"]["queueURL"], rendered.setting("RDEV_QUEUE_URL"));
+        assert_eq!(trigger["metadata"]["queueLength"], rendered.setting("RDEV_RUNNER__SLOTS"));
+        assert_eq!(trigger["metadata"]["awsRegion"], rendered.setting("AWS_REGION"));
+        let budget = &rendered.one("PodDisruptionBudget")["spec"]["selector"]["matchLabels"];
+        let labels = &rendered.one("Deployment")["spec"]["selector"]["matchLabels"];
+        assert_eq!(budget, labels);
+    }
+}
