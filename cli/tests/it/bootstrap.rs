@@ -4,6 +4,7 @@ use aws_sdk_dynamodb::config::{Credentials, Region};
 use rdev_domain::ports::Store as _;
 use rdev_domain::retention::Retention;
 use rdev_testkit::emulator::{Account, Emulator, REGION};
+use rdev_testkit::python::{CARGO_LAMBDA, MINISTACK};
 use serde_json::Value;
 
 use crate::rdev::Place;
@@ -87,4 +88,15 @@ fn a_local_aws_outside_of_a_checkout_says_what_it_needs() {
     let ran = Place::new().run(&["local-aws", "up"]);
     assert_eq!(ran.status, 64, "{}", ran.stderr);
     assert!(ran.stderr.contains("checkout"), "{}", ran.stderr);
+}
+
+#[test]
+fn the_local_aws_installs_the_versions_that_the_tests_use() {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../infra/local/tools.py");
+    let script = std::fs::read_to_string(script).expect("a script");
+    for tool in [MINISTACK, CARGO_LAMBDA] {
+        for text in std::iter::once(&tool.name).chain(tool.packages) {
+            assert!(script.contains(&format!("\"{text}\"")), "{text} is not in tools.py");
+        }
+    }
 }

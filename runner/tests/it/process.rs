@@ -352,17 +352,25 @@ async fn an_agent_dies_with_its_runner() {
         .stderr(Stdio::null())
         .spawn()
         .expect("the runner starts");
-    let agent: i32 = until(|| fs::read_to_string(folder.join("pid")).ok()?.trim().parse().ok());
-    assert!(alive(agent));
+    let pid =
+        |name| -> i32 { until(|| fs::read_to_string(folder.join(name)).ok()?.trim().parse().ok()) };
+    let tree = [pid("pid"), pid("child"), pid("hidden")];
+    assert!(tree.iter().all(|pid| alive(*pid)));
     runner.kill().and_then(|()| runner.wait()).expect("the runner dies");
-    until(|| (!alive(agent)).then_some(()));
-    // What the agent had started is for the next runner.
-    assert_eq!(process::kill_leftovers(work.path()), 1);
+    // Also the one that neither its environment nor its folder gives away.
+    until(|| tree.iter().all(|pid| !alive(*pid)).then_some(()));
+    assert_eq!(process::kill_leftovers(work.path()), 0, "the next runner finds nothing");
 }
 
 async fn be_a_runner(folder: &Path) {
     process::init_process().expect("the kernel allows it");
-    let script = OsString::from("echo $$ > pid.new; mv pid.new pid; sleep 300");
+    let script = OsString::from(
+        r#"sleep 300 & echo $! > child
+        here=$PWD
+        (cd / && exec setsid env -i /bin/sh -c 'echo $$ > "$0"; exec sleep 300' "$here/hidden") &
+        while [ ! -s hidden ]; do sleep 0.05; done
+        echo $$ > pid; sleep 300"#,
+    );
     let launch = Launch {
         program: "/bin/sh".into(),
         args: vec!["-c".into(), script],
