@@ -56,10 +56,10 @@ pub struct StoreUnderTest {
     /// Makes the record of a task unreadable, as a defect or another version
     /// would. Without it the cases of poison are left out.
     pub corrupt: Option<Corrupt>,
-    /// The sweep deletes what has expired. `false` where the database does it
-    /// by a clock of its own: the cases that look for it are left out.
+    /// The sweep deletes what has expired, and counts it. `false` where the database does
+    /// it by a clock of its own: there it is only held to be gone for whoever reads.
     pub sweep_deletes: bool,
-    /// The store offers `recover_all`.
+    /// The store offers `recover_all`; `false`: it refuses, and changes nothing.
     pub recovers_all: bool,
     /// What must outlive the store's use.
     pub keep: Keep,
@@ -80,8 +80,6 @@ pub struct StoreCase {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Need {
     Corruption,
-    SweepDeletes,
-    RecoverAll,
 }
 
 /// Every case, each with a name that is a sentence.
@@ -157,8 +155,6 @@ impl Need {
     fn missing_in(self, subject: &StoreUnderTest) -> Option<&'static str> {
         match self {
             Self::Corruption if subject.corrupt.is_none() => Some("no way to corrupt a record"),
-            Self::SweepDeletes if !subject.sweep_deletes => Some("the database expires by itself"),
-            Self::RecoverAll if !subject.recovers_all => Some("recover_all is not offered"),
             _ => None,
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use rdev_domain::failure::FailureClass;
 use rdev_domain::ids::Fence;
 use rdev_domain::lease::{CLOCK_SLACK, LEASE};
-use rdev_domain::ports::Claim;
+use rdev_domain::ports::{Claim, PortError};
 use rdev_domain::step::Refusal;
 use rdev_domain::task::{Task, TaskState};
 
@@ -29,7 +29,7 @@ cases! {
     a_recoverer_whose_clock_is_ahead_wastes_work_and_no_more;
     a_holder_whose_clock_is_behind_wastes_work_and_no_more;
     sweeps_at_once_recover_each_lease_once;
-    a_start_recovers_every_lease, if RecoverAll;
+    a_start_recovers_every_lease_or_says_that_it_cannot;
 }
 
 async fn a_dead_running_task_is_queued_again(w: World) {
@@ -295,13 +295,22 @@ async fn sweeps_at_once_recover_each_lease_once(w: World) {
     w.nothing_to_claim(&project).await;
 }
 
-async fn a_start_recovers_every_lease(w: World) {
+async fn a_start_recovers_every_lease_or_says_that_it_cannot(w: World) {
     let (running, pushing) = (w.running().await, w.pushing().await);
     let last = w.running_for_the_last_time().await;
     let flagged = w.running().await;
     w.cancel(flagged.id).await.expect("a running task can be cancelled");
     w.pass(SECOND);
-    let marks = w.store.recover_all(w.now()).await.expect("the store recovers");
+    let answer = w.store.recover_all(w.now()).await;
+    if !w.recovers_all {
+        let refused = matches!(answer, Err(PortError::NotSupported { .. }));
+        assert!(refused, "it is refused, not {answer:?}");
+        for held in [&running, &pushing, &last, &flagged] {
+            w.renew(held).await.expect("nobody was taken for dead");
+        }
+        return;
+    }
+    let marks = answer.expect("the store recovers");
     for (held, state) in [
         (&running, TaskState::Queued),
         (&pushing, TaskState::Pushing),

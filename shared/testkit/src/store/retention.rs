@@ -16,13 +16,13 @@ const A_DAY: Retention =
     Retention { builds_days: 1, tasks_days: 1, events_days: 1, audit_days: 1, idempotency_days: 1 };
 
 cases! {
-    events_and_diffs_go_after_a_week_and_the_build_after_ninety_days, if SweepDeletes;
-    checks_go_after_a_week, if SweepDeletes;
-    what_has_not_ended_does_not_expire, if SweepDeletes;
-    the_audit_log_goes_after_four_hundred_days, if SweepDeletes;
-    zero_days_are_for_ever with FOR_EVER, if SweepDeletes;
-    what_expired_goes_in_batches with A_DAY, if SweepDeletes;
-    a_worker_that_was_not_heard_of_for_a_day_is_not_listed, if SweepDeletes;
+    events_and_diffs_go_after_a_week_and_the_build_after_ninety_days;
+    checks_go_after_a_week;
+    what_has_not_ended_does_not_expire;
+    the_audit_log_goes_after_four_hundred_days;
+    zero_days_are_for_ever with FOR_EVER;
+    what_expired_goes_in_batches with A_DAY;
+    a_worker_that_was_not_heard_of_for_a_day_is_not_listed;
 }
 
 async fn events_and_diffs_go_after_a_week_and_the_build_after_ninety_days(w: World) {
@@ -37,7 +37,7 @@ async fn events_and_diffs_go_after_a_week_and_the_build_after_ninety_days(w: Wor
         w.sweep().await;
         assert_eq!(log_of(&w, &held).await, (1, true));
         w.pass(HOUR + SECOND);
-        assert!(w.sweep().await.expired > 0);
+        w.sweep_what_expired().await;
         assert_eq!(log_of(&w, &held).await, (0, false));
         assert_eq!(w.state(held.id).await, state, "the record stays");
 
@@ -45,7 +45,7 @@ async fn events_and_diffs_go_after_a_week_and_the_build_after_ninety_days(w: Wor
         w.sweep().await;
         assert_eq!(w.state(held.id).await, state);
         w.pass(HOUR);
-        assert!(w.sweep().await.expired > 0);
+        w.sweep_what_expired().await;
         not_found(w.store.task(held.id).await);
         not_found(w.store.events(held.id, 0, 10).await);
         assert_eq!(w.all_tasks(held.project()).await, []);
@@ -93,7 +93,7 @@ async fn the_audit_log_goes_after_four_hundred_days(w: World) {
     w.sweep().await;
     assert_eq!(w.audit(&project).await.len(), 2);
     w.pass(HOUR + SECOND);
-    assert!(w.sweep().await.expired > 0);
+    w.sweep_what_expired().await;
     assert_eq!(w.audit(&project).await.len(), 1);
 }
 
@@ -133,7 +133,7 @@ async fn what_expired_goes_in_batches(w: World) {
             break;
         }
     }
-    assert!(expired >= 150, "{expired} records expired");
+    assert!(!w.sweep_deletes || expired >= 150, "{expired} records expired");
     for id in ended {
         not_found(w.store.task(id).await);
     }

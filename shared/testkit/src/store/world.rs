@@ -41,6 +41,8 @@ pub(super) struct World {
     pub(super) store: Arc<dyn Store>,
     pub(super) clock: Clock,
     corrupt: Option<Corrupt>,
+    pub(super) sweep_deletes: bool,
+    pub(super) recovers_all: bool,
 }
 
 /// Everything that a write which is refused must leave as it is.
@@ -58,6 +60,8 @@ impl World {
             store: Arc::clone(&subject.store),
             clock: Clock::default(),
             corrupt: subject.corrupt.clone(),
+            sweep_deletes: subject.sweep_deletes,
+            recovers_all: subject.recovers_all,
         }
     }
 
@@ -336,6 +340,12 @@ impl World {
             }
         }
         panic!("a sweep of 1,000 pages finds no end")
+    }
+
+    /// Sweeps when something has expired: where the sweep deletes that, it counts it.
+    pub(super) async fn sweep_what_expired(&self) {
+        let swept = self.sweep().await;
+        assert!(!self.sweep_deletes || swept.expired > 0, "nothing was deleted: {swept:?}");
     }
 
     /// Lets half a minute pass and sends every mark that is past its time.
