@@ -6,17 +6,20 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use aws_sdk_dynamodb::config::interceptors::BeforeDeserializationInterceptorContextRef;
+use aws_sdk_dynamodb::config::interceptors::{
+    BeforeDeserializationInterceptorContextRef, BeforeTransmitInterceptorContextRef,
+};
 use aws_sdk_dynamodb::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_dynamodb::error::BoxError;
 use aws_smithy_types::DateTime;
+use aws_smithy_types::config_bag::{Storable, StoreReplace};
 use aws_smithy_types::date_time::Format;
 use rdev_domain::ports::{PortError, PortResult};
 use rdev_domain::time::Timestamp;
 
-/// A `Date` has whole seconds, and an answer takes its time: less than this says nothing.
+/// Clocks that keep each other's time are this far apart: less says nothing.
 const NOISE_MS: u64 = 2_000;
 
 /// What a wrong clock may be off before it does harm.
@@ -25,6 +28,14 @@ const BEARABLE_MS: u64 = 60_000;
 /// How many milliseconds the store is ahead of this machine. Clones share what they know.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Clock(Arc<AtomicI64>);
+
+/// When a try was sent.
+#[derive(Debug, Clone, Copy)]
+struct Sent(Timestamp);
+
+impl Storable for Sent {
+    type Storer = StoreReplace<Self>;
+}
 
 /// This machine's clock is not to be relied on.
 #[derive(Debug, thiserror::Error)]
@@ -60,10 +71,15 @@ impl Clock {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Notes that the store's clock showed `theirs` when this machine's showed `ours`.
-    fn note(&self, theirs: Timestamp, ours: Timestamp) {
-        let ahead = theirs.as_millis().saturating_sub(ours.as_millis());
-        let ahead = if ahead.unsigned_abs() <= NOISE_MS { 0 } else { ahead };
+    /// Notes that the store's clock showed the second that begins with `date` at some time
+    /// between `sent` and `received` by this machine's. What that leaves open is no difference:
+    /// an answer may be slow.
+    fn note(&self, date: Timestamp, sent: Timestamp, received: Timestamp) {
+        let least = date.as_millis().saturating_sub(received.as_millis());
+        let most = date.as_millis().saturating_add(1000).saturating_sub(sent.as_millis());
+        let noise = i64::try_from(NOISE_MS).unwrap_or(i64::MAX);
+        let agree = least <= noise && most >= -noise;
+        let ahead = if agree { 0 } else { least.midpoint(most) };
         let before = self.0.swap(ahead, Ordering::Relaxed);
         if ahead.abs_diff(before) > NOISE_MS {
             tracing::warn!(ahead_ms = ahead, "the store's clock is not this machine's");
@@ -77,18 +93,28 @@ impl Intercept for Clock {
         "rdev_aws::Clock"
     }
 
+    fn read_before_transmit(
+        &self,
+        _context: &BeforeTransmitInterceptorContextRef<'_>,
+        _runtime_components: &RuntimeComponents,
+        config: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        // Each try has its own.
+        config.interceptor_state().store_put(Sent(SystemTime::now().into()));
+        Ok(())
+    }
+
     fn read_before_deserialization(
         &self,
         context: &BeforeDeserializationInterceptorContextRef<'_>,
         _runtime_components: &RuntimeComponents,
-        _config: &mut ConfigBag,
+        config: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         let date = context.response().headers().get("date");
         let date = date.and_then(|date| DateTime::from_str(date, Format::HttpDate).ok());
-        if let Some(millis) = date.and_then(|date| date.to_millis().ok()) {
-            // The middle of its second.
-            let theirs = Timestamp::from_millis(millis).plus(Duration::from_millis(500));
-            self.note(theirs, SystemTime::now().into());
+        let date = date.and_then(|date| date.to_millis().ok());
+        if let (Some(millis), Some(Sent(sent))) = (date, config.load::<Sent>()) {
+            self.note(Timestamp::from_millis(millis), *sent, SystemTime::now().into());
         }
         Ok(())
     }
@@ -102,17 +128,21 @@ mod tests {
     fn a_clock_that_is_off_is_corrected_and_one_that_is_far_off_refuses() {
         let (clock, local) = (Clock::default(), Timestamp::from_millis(1_795_424_624_940));
         let after = |millis| Timestamp::from_millis(local.as_millis() + millis);
-        for (ahead, corrected, usable) in [
-            (0, 0, true),
-            (1_900, 0, true),
-            (-2_000, 0, true),
-            (30_000, 30_000, true),
-            (-60_000, -60_000, true),
-            (300_000, 300_000, false),
-            (-61_000, -61_000, false),
-            (500, 0, true),
+        for (ahead, took, corrected, usable) in [
+            (0, 0, 0, true),
+            (1_900, 0, 0, true),
+            (-2_000, 0, 0, true),
+            (30_000, 0, 30_500, true),
+            (-60_000, 0, -59_500, true),
+            (300_000, 0, 300_500, false),
+            (-61_000, 0, -60_500, false),
+            (500, 0, 0, true),
+            // Asked long ago, answered then, and slow to come.
+            (-9_000, 10_000, 0, true),
+            (-59_000, 60_000, 0, true),
+            (-80_000, 10_000, -74_500, false),
         ] {
-            clock.note(after(ahead), local);
+            clock.note(after(ahead), after(-took), local);
             assert_eq!(clock.correct(local), after(corrected), "{ahead}");
             assert_eq!(clock.local(clock.correct(local)), local, "{ahead}");
             assert_eq!(clock.check().is_ok(), usable, "{ahead}");
