@@ -26,7 +26,7 @@ const TOKENS: Tokens = Tokens { input: 1000, output: 200, cached: 300 };
 
 type Case = for<'a> fn(&'a Bench) -> Pin<Box<dyn Future<Output = ()> + 'a>>;
 
-const CASES: [(&str, Case); 8] = [
+const CASES: [(&str, Case); 9] = [
     ("a_prompt_becomes_a_pushed_commit_with_its_record", |bench| Box::pin(delivers(bench))),
     ("a_refused_key_fails_as_auth", |bench| Box::pin(refused_key(bench))),
     ("an_overload_passes_and_the_build_is_delivered", |bench| Box::pin(overload(bench))),
@@ -35,6 +35,7 @@ const CASES: [(&str, Case); 8] = [
     ("the_turn_limit_fails_as_budget_exceeded", |bench| Box::pin(turn_limit(bench))),
     ("settings_committed_to_the_repository_are_not_obeyed", |bench| Box::pin(planted(bench))),
     ("a_follow_up_resumes_the_session", |bench| Box::pin(follow_up(bench))),
+    ("what_verify_says_goes_to_the_same_session", |bench| Box::pin(verified(bench))),
 ];
 
 /// `rdev up` with one real agent, its model, and a project.
@@ -323,5 +324,28 @@ async fn follow_up(bench: &Bench) {
     assert_eq!(
         second["result"]["usage"]["output_tokens"], 400,
         "only this run's share: {second:#}"
+    );
+}
+
+async fn verified(bench: &Bench) {
+    let write = |content: &str| Act::Write {
+        path: "hello.txt".to_owned(),
+        content: format!("{content}\n"),
+        text: Some("I will write it.".to_owned()),
+    };
+    // The second run of the session goes on where the first one ended.
+    let script = [write("wrong"), Act::text("done"), write("right"), Act::text("mended")];
+    bench.model.play(Script::of(script).using(TOKENS));
+    let verify = json!(["grep -q right hello.txt || { echo no xylophone here; exit 1; }"]);
+    let record = bench.builds("write hello.txt", json!({"verify": verify})).await;
+    assert_eq!(record["result"]["outcome"], "delivered", "{record:#}");
+    assert_eq!(git(&bench.repository, &["show", "main:hello.txt"]), "right");
+    assert_eq!(record["result"]["usage"]["turns"], 4, "both runs count: {record:#}");
+    let requests = bench.model.requests();
+    let told = requests.iter().find(|request| request.step == Some(2)).expect("a second run");
+    let told = told.body.to_string();
+    assert!(
+        told.contains("write hello.txt") && told.contains("no xylophone here"),
+        "the session was not told: {told}"
     );
 }
