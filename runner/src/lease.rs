@@ -124,3 +124,37 @@ pub(crate) async fn keep(
 fn jittered(span: Duration) -> Duration {
     span * rand::random_range(900..=1100) / 1000
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+    use rdev_domain::ids::{Fence, Owner};
+    use ulid::Ulid;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_right_to_push_ends_with_the_lease_and_comes_back_with_a_renewal() {
+        let owner = Owner::new(&"w1".parse().expect("a worker id"), "process");
+        let holder = Holder { fence: Fence(1), owner };
+        let held = Held::new(TaskId(Ulid::nil()), holder, EventLog::new(Fence(1), 1000));
+        let may_push = || held.right_to_push().now_or_never().is_some();
+        tokio::time::advance(LEASE - Duration::from_secs(1)).await;
+        assert!(may_push());
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert!(!may_push(), "somebody may have taken it for dead");
+
+        let waiting = held.right_to_push();
+        tokio::pin!(waiting);
+        assert!((&mut waiting).now_or_never().is_none());
+        // One that was sent too long ago says nothing about now.
+        held.last_good.send_replace(Instant::now() - LEASE);
+        assert!((&mut waiting).now_or_never().is_none());
+        held.last_good.send_replace(Instant::now());
+        assert!((&mut waiting).now_or_never().is_some());
+
+        tokio::time::advance(2 * LEASE).await;
+        held.stop.now(Why::LeaseLost);
+        assert!(may_push(), "an attempt that is stopped does not wait; it looks at why");
+    }
+}

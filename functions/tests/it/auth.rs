@@ -199,13 +199,15 @@ async fn a_wrong_checksum_is_refused_without_asking_the_store() {
 /// second does soon; how often it was let in.
 async fn until_refused(fixture: &Fixture, method: Method) -> usize {
     for let_in in 0..1300 {
-        let body = (method == Method::POST).then(|| json!({}));
+        let name = format!("site-{let_in}");
+        let body = (method == Method::POST).then(|| json!({"name": name, "repository": false}));
         let request = request(method.clone(), "/projects", Some(&fixture.admin), body);
         let reply = fixture.send(request).await;
         if reply.status == 429 {
             reply.assert_problem(429, "rate_limited");
             let seconds: u64 = reply.header("retry-after").parse().expect("whole seconds");
             assert!((1..=2).contains(&seconds), "{seconds}");
+            assert!(fixture.store().project(&name.parse().expect("a slug")).await.is_err());
             return let_in;
         }
     }
@@ -223,7 +225,12 @@ async fn a_key_that_makes_too_many_requests_is_told_when_to_come_back() {
     until_refused(&fixture, Method::POST).await;
     let other = fixture.key(&[ProjectsRead]).await;
     let reply = fixture.send(request(Method::GET, "/projects", Some(&other), None)).await;
-    assert_eq!(reply.json()["items"], json!([]), "another key counts by itself");
+    assert_eq!(reply.status, 200, "another key counts by itself");
+    // What a key may not do leaves nothing either.
+    let body = Some(json!({"name": "forbidden", "repository": false}));
+    let refused = fixture.send(request(Method::POST, "/projects", Some(&other), body)).await;
+    refused.assert_problem(403, "missing_scope");
+    assert!(fixture.store().project(&"forbidden".parse().expect("a slug")).await.is_err());
     assert_eq!(fixture.get("/health").await.status, 200);
     fixture.get("/nothing").await.assert_problem(404, "not_found");
 }

@@ -21,6 +21,8 @@ async fn a_build_ends_with_one_commit_on_the_branch_that_says_whose_it_is() {
     assert_eq!(git(&repository, &["rev-parse", "main"]), commit);
     let message = git(&repository, &["log", "-1", "--format=%an <%ae>%n%B", "main"]);
     assert!(message.starts_with("Rdev Test <rdev@test.invalid>\necho changed"), "{message}");
+    let committer = git(&repository, &["log", "-1", "--format=%cn <%ce>", "main"]);
+    assert_eq!(committer, "Rdev Test <rdev@test.invalid>");
     for trailer in
         [format!("Rdev-Task: {id}"), "Rdev-Attempt: 1".into(), format!("Rdev-Lineage: {id}")]
     {

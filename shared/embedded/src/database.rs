@@ -296,6 +296,26 @@ mod tests {
         Ok(())
     }
 
+    #[tokio::test]
+    async fn what_is_durable_is_synced_at_every_commit_and_the_rest_is_not() {
+        // 2 is FULL, 1 is NORMAL.
+        for (durable, expected) in [(true, 2), (false, 1)] {
+            let folder = tempfile::tempdir().expect("a folder");
+            let file = folder.path().join("test.db");
+            let kind = Kind { durable, ..KIND };
+            let database = Database::open(&file, kind, Duration::from_millis(50)).expect("opened");
+            let look = |conn: &Connection| {
+                let journal: String =
+                    conn.query_row("PRAGMA journal_mode", [], |row| row.get(0))?;
+                let synchronous: i64 =
+                    conn.query_row("PRAGMA synchronous", [], |row| row.get(0))?;
+                Ok((journal, synchronous))
+            };
+            let found = database.write(look).await.expect("an answer");
+            assert_eq!(found, ("wal".to_owned(), expected));
+        }
+    }
+
     async fn numbers(database: &Database) -> Vec<i64> {
         let read = |conn: &Connection| {
             let mut all = conn.prepare_cached("SELECT n FROM numbers ORDER BY n")?;
