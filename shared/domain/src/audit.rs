@@ -25,6 +25,8 @@ pub enum Who {
     Worker(WorkerId),
     /// The sweep, or the start of the server.
     Maintenance,
+    /// A webhook of this system.
+    Hook(&'static str),
 }
 
 impl Actor {
@@ -38,12 +40,18 @@ impl Actor {
         Self { who: Who::Maintenance, request_id: None }
     }
 
-    /// As it is recorded: `key:<id>`, `worker:<id>` or `maintenance`.
+    /// A webhook of `system`.
+    pub fn hook(system: &'static str) -> Self {
+        Self { who: Who::Hook(system), request_id: None }
+    }
+
+    /// As it is recorded: `key:<id>`, `worker:<id>`, `hook:<system>` or `maintenance`.
     pub fn name(&self) -> String {
         match &self.who {
             Who::Key(id) => format!("key:{id}"),
             Who::Worker(id) => format!("worker:{id}"),
             Who::Maintenance => "maintenance".to_owned(),
+            Who::Hook(system) => format!("hook:{system}"),
         }
     }
 }
@@ -56,7 +64,7 @@ pub struct AuditEvent {
     pub id: Ulid,
     /// When.
     pub at: Timestamp,
-    /// Who: `key:<id>`, `worker:<id>` or `maintenance`.
+    /// Who: `key:<id>`, `worker:<id>`, `hook:<system>` or `maintenance`.
     pub actor: String,
     /// What, as `task.claimed`.
     pub action: String,

@@ -51,6 +51,11 @@ impl GitUrl {
         url.has_host().then(|| url.origin().ascii_serialization())
     }
 
+    /// The host of an HTTP URL, without its port.
+    pub fn host(&self) -> Option<String> {
+        self.url()?.host_str().map(str::to_owned)
+    }
+
     /// Whether an installation with this policy may use the URL.
     ///
     /// Names are checked again when they have been resolved, at connect; this

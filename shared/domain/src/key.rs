@@ -53,9 +53,15 @@ pub enum Scope {
     /// Add and remove domains.
     #[serde(rename = "domains:write")]
     DomainsWrite,
+    /// Use the zone itself, wildcards and names that begin with `_` too.
+    #[serde(rename = "domains:admin")]
+    DomainsAdmin,
     /// See pipelines.
     #[serde(rename = "ci:read")]
     CiRead,
+    /// Restart and cancel pipelines.
+    #[serde(rename = "ci:write")]
+    CiWrite,
     /// See the raw queue.
     #[serde(rename = "work:read")]
     WorkRead,
@@ -72,7 +78,7 @@ pub enum Scope {
 
 impl Scope {
     /// Every scope.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::Admin,
         Self::ProjectsRead,
         Self::ProjectsWrite,
@@ -80,7 +86,9 @@ impl Scope {
         Self::BuildsWrite,
         Self::DomainsRead,
         Self::DomainsWrite,
+        Self::DomainsAdmin,
         Self::CiRead,
+        Self::CiWrite,
         Self::WorkRead,
         Self::WorkWrite,
         Self::WorkersRead,
@@ -97,7 +105,9 @@ impl Scope {
             Self::BuildsWrite => "builds:write",
             Self::DomainsRead => "domains:read",
             Self::DomainsWrite => "domains:write",
+            Self::DomainsAdmin => "domains:admin",
             Self::CiRead => "ci:read",
+            Self::CiWrite => "ci:write",
             Self::WorkRead => "work:read",
             Self::WorkWrite => "work:write",
             Self::WorkersRead => "workers:read",

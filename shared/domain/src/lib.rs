@@ -5,6 +5,7 @@
 //! a trait of [`ports`]. `docs/protocol.md` tells the story of [`step`].
 
 pub mod audit;
+pub mod dns;
 pub mod event;
 pub mod failure;
 pub mod git;
@@ -15,8 +16,10 @@ pub mod key;
 pub mod lease;
 pub mod outbox;
 pub mod page;
+pub mod pipeline;
 pub mod ports;
 pub mod project;
+pub mod provision;
 pub mod request;
 pub mod result;
 pub mod retention;
@@ -25,7 +28,9 @@ pub mod spec;
 pub mod step;
 pub mod task;
 pub mod time;
+pub mod token;
 pub mod wake_up;
+pub mod webhook;
 pub mod worker;
 
 /// Why a text was not accepted as a value of a type.

@@ -4,10 +4,13 @@ use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 use utoipa::ToSchema;
 
-use crate::git::Branch;
+use crate::git::{Branch, CommitId};
 use crate::git_url::GitUrl;
 use crate::ids::ProjectId;
+use crate::pipeline::CiId;
+use crate::provision::{ProvisionStep, Provisioning};
 use crate::time::Timestamp;
+use crate::webhook::WebhookUrl;
 
 /// A project: a repository, and what builds of it have in common.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -27,6 +30,23 @@ pub struct Project {
     pub build_limit: u32,
     /// Whether it takes builds.
     pub state: ProjectState,
+    /// What is made for it outside of rdev, and how far that is.
+    #[serde(default)]
+    #[schema(value_type = Vec<ProvisionStep>)]
+    pub provisioning: Provisioning,
+    /// Its repository's id on the forge, where rdev made it there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forge_id: Option<u64>,
+    /// Its repository at the CI server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u64>)]
+    pub ci_id: Option<CiId>,
+    /// Who is told when a build ends. The secret that signs it is never shown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub webhook_url: Option<WebhookUrl>,
+    /// The latest push that the forge told of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pushed: Option<Pushed>,
     /// When it was created.
     pub created_at: Timestamp,
     /// When it last changed.
@@ -35,6 +55,17 @@ pub struct Project {
     #[serde(default)]
     #[schema(ignore)]
     pub nonce: Ulid,
+}
+
+/// A push to a project's repository.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Pushed {
+    /// The branch.
+    pub branch: Branch,
+    /// Its new tip.
+    pub commit: CommitId,
+    /// When the forge told of it.
+    pub at: Timestamp,
 }
 
 /// Where a project is in its life.
@@ -76,4 +107,32 @@ pub struct ProjectPatch {
     pub git_url: Option<GitUrl>,
     /// Another state. Nothing leaves `deleting`.
     pub state: Option<ProjectState>,
+    /// How far its provisioning is.
+    pub provisioning: Option<Provisioning>,
+    /// Its repository's id on the forge.
+    pub forge_id: Option<u64>,
+    /// Its repository at the CI server.
+    pub ci_id: Option<CiId>,
+    /// A push that the forge told of.
+    pub pushed: Option<Pushed>,
+}
+
+impl Project {
+    /// The project after a change.
+    #[must_use]
+    pub fn patched(self, patch: ProjectPatch, now: Timestamp) -> Self {
+        Self {
+            description: patch.description.unwrap_or(self.description),
+            default_branch: patch.default_branch.unwrap_or(self.default_branch),
+            build_limit: patch.build_limit.unwrap_or(self.build_limit),
+            git_url: patch.git_url.or(self.git_url),
+            state: patch.state.unwrap_or(self.state),
+            provisioning: patch.provisioning.unwrap_or(self.provisioning),
+            forge_id: patch.forge_id.or(self.forge_id),
+            ci_id: patch.ci_id.or(self.ci_id),
+            pushed: patch.pushed.or(self.pushed),
+            updated_at: now,
+            ..self
+        }
+    }
 }

@@ -50,6 +50,11 @@ impl Retention {
         after(now, self.events_days)
     }
 
+    /// When what was told of a commit's pipeline at `now` expires: as the records of builds do.
+    pub fn pipeline_expires_at(&self, now: Timestamp) -> Option<Timestamp> {
+        after(now, self.builds_days)
+    }
+
     /// When an audit event of `now` expires.
     pub fn audit_expires_at(&self, now: Timestamp) -> Option<Timestamp> {
         after(now, self.audit_days)

@@ -238,6 +238,7 @@ pub fn retry(task: &Task, id: TaskId, now: Timestamp) -> Result<Task, Refusal> {
     new.priority = task.priority;
     new.max_attempts = task.max_attempts;
     new.retry_of = Some(task.id);
+    new.notify = task.notify;
     if class == Some(FailureClass::HistoryRewritten) {
         return Ok(new);
     }

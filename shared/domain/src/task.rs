@@ -78,6 +78,10 @@ pub struct Task {
     /// What all its attempts have used.
     #[serde(default)]
     pub usage: Usage,
+    /// Its project's webhook is told when it ends.
+    #[serde(default)]
+    #[schema(ignore)]
+    pub notify: bool,
 }
 
 /// A wip ref by what it is named after.
@@ -257,6 +261,7 @@ impl Task {
             resume_from: None,
             stalls: 0,
             usage: Usage::default(),
+            notify: false,
         }
     }
 

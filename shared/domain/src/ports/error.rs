@@ -1,6 +1,7 @@
 //! The one error of all ports.
 
 use std::error::Error;
+use std::time::Duration;
 
 use crate::Invalid;
 use crate::step::Refusal;
@@ -47,6 +48,29 @@ pub enum PortError {
         #[source]
         source: Box<dyn Error + Send + Sync>,
     },
+    /// It was given up waiting for an answer; what was asked may have been done.
+    #[error("{what} did not answer in time")]
+    TimedOut {
+        /// What was called.
+        what: &'static str,
+    },
+    /// It was asked too often.
+    #[error("{what} takes no more requests for now")]
+    Limited {
+        /// What was called.
+        what: &'static str,
+        /// When it takes some again.
+        retry_after: Option<Duration>,
+    },
+    /// It answered something that it should not, or refused what it should do.
+    #[error("{what} answered wrongly")]
+    Upstream {
+        /// What was called.
+        what: &'static str,
+        /// What it said.
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
     /// It will not go through later either: a broken record, a full disk, a defect.
     #[error("{what} failed")]
     Broken {
@@ -73,6 +97,21 @@ pub enum Conflict {
     /// Another task (or key) has that id.
     #[error("the id is taken")]
     IdTaken,
+    /// The forge has a repository of that name that is not the project's.
+    #[error("the forge has another repository of that name")]
+    RepositoryNotOurs,
+    /// Another project has the name.
+    #[error("another project has the domain")]
+    DomainTaken,
+    /// The domain is being removed; removing it again completes that.
+    #[error("the domain is being removed")]
+    DomainLeaving,
+    /// The name has a record that rdev did not make.
+    #[error("the domain has a record that was not made by rdev")]
+    RecordNotOurs,
+    /// The pipeline has ended.
+    #[error("the pipeline does not run")]
+    NotRunning,
     /// Lost a race too often.
     #[error("others changed it at the same time")]
     Contended,
@@ -97,8 +136,19 @@ impl PortError {
         Self::Broken { what, source: source.into() }
     }
 
+    /// `what` answered something that it should not.
+    pub fn upstream(what: &'static str, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Upstream { what, source: source.into() }
+    }
+
     /// Whether the same call may succeed later.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Unavailable { .. } | Self::Conflict(Conflict::Contended))
+        matches!(
+            self,
+            Self::Unavailable { .. }
+                | Self::TimedOut { .. }
+                | Self::Limited { .. }
+                | Self::Conflict(Conflict::Contended)
+        )
     }
 }

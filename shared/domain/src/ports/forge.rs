@@ -1,33 +1,60 @@
 //! The forge: where repositories live.
 
 use async_trait::async_trait;
+use ulid::Ulid;
 
 use super::PortResult;
 use crate::git::{Branch, CommitId};
 use crate::git_url::GitUrl;
 use crate::ids::ProjectId;
 
-/// Makes and removes repositories, and opens pull requests.
+/// Makes and removes repositories, opens pull requests, and shows how builds are.
 #[async_trait]
 pub trait Forge: Send + Sync + 'static {
-    /// Makes a project's repository whose first commit holds `seed` (none: the
-    /// repository stays empty). One that is there already is returned as it is.
-    /// A creation that fails leaves nothing of its own behind.
-    async fn create_repository(
-        &self,
-        project: &ProjectId,
-        branch: &Branch,
-        seed: &[SeedFile],
-    ) -> PortResult<Repository>;
+    /// Makes a project's repository with its first commit. One that this project's creation has
+    /// made already (whole or half: it is completed) is returned as it is.
+    ///
+    /// Errors: `Conflict(RepositoryNotOurs)` when there is another one of that name.
+    async fn create_repository(&self, new: &NewRepository) -> PortResult<Repository>;
 
-    /// Removes a project's repository; one that is not there is nothing.
-    async fn delete_repository(&self, project: &ProjectId) -> PortResult<()>;
+    /// Removes a project's repository; one that is not there is nothing. `nonce` is the
+    /// project's.
+    ///
+    /// Errors: `Conflict(RepositoryNotOurs)` when another request made it.
+    async fn delete_repository(&self, project: &ProjectId, nonce: Ulid) -> PortResult<()>;
 
     /// The pull request from `head` to `base`, found or opened; its URL.
     ///
     /// Errors: `NotSupported` where the forge has none; `Invalid`, `Denied`
     /// when it was refused for good.
     async fn pull_request(&self, request: &PullRequest) -> PortResult<String>;
+
+    /// Shows at a commit how its build is. Errors: `NotSupported` where the forge shows none.
+    async fn set_status(&self, status: &CommitStatus) -> PortResult<()>;
+}
+
+/// A repository that is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewRepository {
+    /// The project, whose name it gets.
+    pub project: ProjectId,
+    /// The project's nonce: tells its repository from another one of that name.
+    pub nonce: Ulid,
+    /// For people.
+    pub description: String,
+    /// Its default branch.
+    pub branch: Branch,
+    /// What it starts with.
+    pub start: Start,
+}
+
+/// What a repository starts with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Start {
+    /// These files, in one commit; none: it stays empty.
+    Seed(Vec<SeedFile>),
+    /// A copy of this template repository on the forge, `owner/name`.
+    Generate(String),
 }
 
 /// A repository.
@@ -37,6 +64,8 @@ pub struct Repository {
     pub git_url: GitUrl,
     /// Its default branch.
     pub default_branch: Branch,
+    /// Its id on the forge, where there are ids.
+    pub forge_id: Option<u64>,
 }
 
 /// A file of a template.
@@ -63,4 +92,30 @@ pub struct PullRequest {
     pub title: String,
     /// Markdown.
     pub body: String,
+}
+
+/// How a build of a commit is, shown as `rdev/build`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommitStatus {
+    /// The repository.
+    pub git_url: GitUrl,
+    /// The commit.
+    pub commit: CommitId,
+    /// How it is.
+    pub state: CommitState,
+    /// One line.
+    pub description: String,
+    /// Where people see the build.
+    pub url: Option<String>,
+}
+
+/// How a build is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CommitState {
+    /// It goes on.
+    Pending,
+    /// It was delivered.
+    Success,
+    /// It was not.
+    Failure,
 }

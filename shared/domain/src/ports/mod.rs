@@ -3,13 +3,19 @@
 //! Each is a noun with two real adapters or a remote service behind it, held as
 //! `Arc<dyn …>`. Errors of an SDK or database end here as a [`PortError`].
 
+mod ci;
+mod dns;
 mod error;
 mod forge;
 mod queue;
 mod store;
 
+pub use ci::{Ci, CiRepository};
+pub use dns::{Dns, DnsRecord};
 pub use error::{Conflict, PortError, PortResult};
-pub use forge::{Forge, PullRequest, Repository, SeedFile};
+pub use forge::{
+    CommitState, CommitStatus, Forge, NewRepository, PullRequest, Repository, SeedFile, Start,
+};
 pub use queue::{DeadMessage, Delivery, MAX_RECEIVES, Queue, QueueStats, Receipt, VISIBILITY};
 pub use store::{
     Advanced, AuditFilter, Capabilities, Claim, Claimed, DeadLetter, Enqueued, EventPage, Record,

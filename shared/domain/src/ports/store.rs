@@ -7,11 +7,14 @@ use utoipa::ToSchema;
 
 use super::PortResult;
 use crate::audit::{Actor, AuditEvent};
+use crate::dns::{Domain, DomainName};
 use crate::event::BuildEvent;
+use crate::git::CommitId;
 use crate::ids::{KeyId, Owner, ProjectId, TaskId, WorkerId};
 use crate::key::ApiKey;
 use crate::lease::{Holder, Lease};
 use crate::page::{Listed, Page};
+use crate::pipeline::CommitPipeline;
 use crate::project::{Project, ProjectPatch};
 use crate::request::{Begun, RequestKey, StoredAnswer};
 use crate::result::Usage;
@@ -20,6 +23,7 @@ use crate::step::Event;
 use crate::task::{Task, TaskState};
 use crate::time::Timestamp;
 use crate::wake_up::Mark;
+use crate::webhook::{Delivery, Webhook};
 use crate::worker::Worker;
 
 /// Where everything is kept. Steps 1 to 13 of `docs/protocol.md`.
@@ -70,10 +74,76 @@ pub trait Store: Send + Sync + 'static {
         now: Timestamp,
     ) -> PortResult<Project>;
 
-    /// Removes a project that is `deleting`; its tasks stay until they expire.
+    /// Removes a project that is `deleting`, and its webhook; its tasks stay until they expire.
+    /// The caller has removed its domains; those that are left are removed too.
     ///
     /// Errors: `NotFound`; `Conflict(ProjectNotReady)` when it is in another state.
     async fn forget_project(&self, id: &ProjectId, by: &Actor, now: Timestamp) -> PortResult<()>;
+
+    /// Sets or removes a project's webhook: its URL in the project, its secret apart.
+    ///
+    /// Errors: `NotFound`; `Conflict(ProjectNotReady)` when it is being deleted.
+    async fn set_webhook(
+        &self,
+        id: &ProjectId,
+        webhook: Option<&Webhook>,
+        by: &Actor,
+        now: Timestamp,
+    ) -> PortResult<Project>;
+
+    /// A project's webhook. `None` when it has none, or there is no such project.
+    async fn webhook(&self, id: &ProjectId) -> PortResult<Option<Webhook>>;
+
+    /// Reserves a name for a project, `pending`. One that the project has already is returned as
+    /// it is; whether what is wanted differs is the caller's to see.
+    ///
+    /// Errors: `NotFound` (no such project), `Conflict(DomainTaken)`,
+    /// `Conflict(ProjectNotReady)` when the project is being deleted.
+    async fn reserve_domain(
+        &self,
+        domain: &Domain,
+        by: &Actor,
+        now: Timestamp,
+    ) -> PortResult<Domain>;
+
+    /// Writes a domain that was changed; by name and id. `updated_at` becomes `now`.
+    ///
+    /// Errors: `NotFound` when the project has no such domain (any more).
+    async fn update_domain(
+        &self,
+        domain: &Domain,
+        by: &Actor,
+        now: Timestamp,
+    ) -> PortResult<Domain>;
+
+    /// Removes a domain; by name and id. One that is not there is nothing.
+    async fn forget_domain(&self, domain: &Domain, by: &Actor, now: Timestamp) -> PortResult<()>;
+
+    /// One domain, whoever has it. Errors: `NotFound`.
+    async fn domain(&self, name: &DomainName) -> PortResult<Domain>;
+
+    /// Every domain of a project (there are few), newest first.
+    async fn domains(&self, project: &ProjectId) -> PortResult<Vec<Domain>>;
+
+    /// Up to `limit` deliveries (at most 100) whose next try is due, the longest due first.
+    async fn due_deliveries(&self, now: Timestamp, limit: u32) -> PortResult<Vec<Delivery>>;
+
+    /// Writes `after` if the delivery still is as `before`; whether it was.
+    async fn update_delivery(&self, before: &Delivery, after: &Delivery) -> PortResult<bool>;
+
+    /// A project's deliveries, newest first. Those that ended expire after
+    /// [`crate::webhook::KEPT`].
+    async fn deliveries(&self, project: &ProjectId, page: &Page) -> PortResult<Listed<Delivery>>;
+
+    /// Keeps what is known of a commit's pipeline, unless something later (`at`) is kept already.
+    async fn record_pipeline(&self, pipeline: &CommitPipeline, now: Timestamp) -> PortResult<()>;
+
+    /// What is known of a commit's pipeline. Expires as the records of builds do.
+    async fn pipeline(
+        &self,
+        project: &ProjectId,
+        commit: &CommitId,
+    ) -> PortResult<Option<CommitPipeline>>;
 
     /// Adds a task to its project's queue. A task of the same id, lineage and
     /// project that is there already is returned as it is, without a mark.

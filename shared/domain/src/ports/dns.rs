@@ -1,0 +1,44 @@
+//! DNS: where a project's names are.
+
+use async_trait::async_trait;
+
+use super::PortResult;
+use crate::dns::{DomainName, DomainSpec, RecordKind};
+
+/// Keeps records in one zone. Each of ours has a mark beside it; a record without it is
+/// somebody else's and never touched.
+#[async_trait]
+pub trait Dns: Send + Sync + 'static {
+    /// Makes the records of a name exactly this one: adds it, changes ours (an A to a CNAME at
+    /// once, so that the name never leads nowhere), or leaves it as it is. The record's id.
+    ///
+    /// Errors: `Conflict(RecordNotOurs)` when the name has records of somebody else;
+    /// `Invalid` when the provider refuses the record for good.
+    async fn put(&self, spec: &DomainSpec, mark: &str) -> PortResult<String>;
+
+    /// The A, AAAA and CNAME records of a name, ours and others.
+    async fn records(&self, name: &DomainName) -> PortResult<Vec<DnsRecord>>;
+
+    /// Deletes a record that is ours by its mark **and** its recorded id (none was recorded: by
+    /// its mark); one that is not there is nothing.
+    ///
+    /// Errors: `Conflict(RecordNotOurs)` when the name has only records of somebody else.
+    async fn delete(&self, name: &DomainName, id: Option<&str>, mark: &str) -> PortResult<()>;
+}
+
+/// A record at the provider.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DnsRecord {
+    /// Its id there.
+    pub id: String,
+    /// Its kind, when it is one of ours.
+    pub kind: Option<RecordKind>,
+    /// What it says, without a final dot.
+    pub content: String,
+    /// Seconds; 1 is automatic.
+    pub ttl: u32,
+    /// Whether the provider's proxy stands before it.
+    pub proxied: bool,
+    /// The mark beside it.
+    pub mark: Option<String>,
+}

@@ -1,0 +1,100 @@
+//! Provisioning: what is made for a project outside of rdev, step by step.
+//!
+//! Every step can be done again: whatever it makes carries the project's mark, so that what is
+//! there already is found. So a crash between two steps, or in one, costs nothing but a repeat.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::dns::DomainSpec;
+use crate::time::Timestamp;
+
+/// What is made for a project, in this order.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Provisioning {
+    /// The steps, in order.
+    pub steps: Vec<ProvisionStep>,
+    /// The domain that is wanted.
+    pub domain: Option<DomainSpec>,
+}
+
+/// One step.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ProvisionStep {
+    /// What it makes.
+    pub name: StepName,
+    /// How far it is.
+    pub state: StepState,
+    /// Why it failed, at its last try.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// When it last changed.
+    pub at: Timestamp,
+}
+
+/// What a step makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum StepName {
+    /// The repository on the forge, with its first commit.
+    Repository,
+    /// The repository at the CI server.
+    Ci,
+    /// The name in DNS.
+    Domain,
+}
+
+/// How far a step is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum StepState {
+    /// It was not done, or was begun and nobody knows.
+    Pending,
+    /// It was done.
+    Done,
+    /// It failed; another try may go through.
+    Failed,
+}
+
+impl Provisioning {
+    /// These steps, none of them done.
+    pub fn of(names: &[StepName], domain: Option<DomainSpec>, now: Timestamp) -> Self {
+        let step = |&name| ProvisionStep { name, state: StepState::Pending, error: None, at: now };
+        Self { steps: names.iter().map(step).collect(), domain }
+    }
+
+    /// The first step that was not done.
+    pub fn next(&self) -> Option<StepName> {
+        self.steps.iter().find(|step| step.state != StepState::Done).map(|step| step.name)
+    }
+
+    /// The same with a step done (no `error`) or failed.
+    #[must_use]
+    pub fn with(&self, name: StepName, error: Option<&str>, now: Timestamp) -> Self {
+        let mut changed = self.clone();
+        for step in changed.steps.iter_mut().filter(|step| step.name == name) {
+            step.state = if error.is_none() { StepState::Done } else { StepState::Failed };
+            step.error = error.map(str::to_owned);
+            step.at = now;
+        }
+        changed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_are_done_in_order_and_a_failed_one_is_next_again() {
+        let now = Timestamp::from_millis(0);
+        let all = Provisioning::of(&[StepName::Repository, StepName::Ci], None, now);
+        assert_eq!(all.next(), Some(StepName::Repository));
+        let all = all.with(StepName::Repository, None, now);
+        assert_eq!(all.next(), Some(StepName::Ci));
+        let all = all.with(StepName::Ci, Some("away"), now);
+        assert_eq!(all.next(), Some(StepName::Ci));
+        assert_eq!(all.with(StepName::Ci, None, now).next(), None);
+    }
+}
