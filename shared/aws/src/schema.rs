@@ -7,10 +7,15 @@
 //! | | `Q#<rank>#<9-priority>#<task>` | queue: what is due | | `Q#<shard>` by time |
 //! | | `R#<available_at>#<task>` | queue: what is due later | | `R#<shard>` by time |
 //! | | `T#<task>` | the task | `T#<shard>` by id | |
+//! | | `C#<commit>` | what is known of the commit's pipeline | | |
+//! | | `D#<name>` | a domain that the project has | | |
+//! | | `V#<delivery>` | a delivery to its webhook | | `N#<shard>` by time, until it has ended |
+//! | | `WEBHOOK` | its webhook, with the secret | | |
 //! | `T#<task>` | `PROJECT` | its project, to find it by its id alone | | |
 //! | | `LEASE` | its lease | | `H#running#<shard>`, `H#pushing#<shard>` |
 //! | | `E#<fence>#<last seq>` | events | | |
 //! | | `F#<version>#<n>` | a part of its diff | | |
+//! | `D#<name>` | `DOMAIN` | the domain: nobody has it twice | | |
 //! | `O#<shard>` | `<mark>`: a ULID of the time to send it | an outbox mark | | |
 //! | `A#<project>`, or `A#-` | `<audit event>` | an audit event | `A#<shard>` by id | |
 //! | `I#<hash>` | `REQUEST` | an idempotent request | | |
@@ -26,6 +31,8 @@ use aws_sdk_dynamodb::types::{
     AttributeDefinition, BillingMode, GlobalSecondaryIndex, KeySchemaElement, KeyType, Projection,
     ProjectionType, ScalarAttributeType,
 };
+use rdev_domain::dns::DomainName;
+use rdev_domain::git::CommitId;
 use rdev_domain::ids::{KeyId, ProjectId, TaskId, WorkerId};
 use rdev_domain::ports::PortResult;
 use rdev_domain::request::RequestKey;
@@ -131,6 +138,28 @@ impl Key {
         Self::new(partition(project), format!("T#{id}"))
     }
 
+    pub(crate) fn webhook(project: &ProjectId) -> Self {
+        Self::new(partition(project), "WEBHOOK")
+    }
+
+    pub(crate) fn delivery(project: &ProjectId, id: Ulid) -> Self {
+        Self::new(partition(project), format!("V#{id}"))
+    }
+
+    pub(crate) fn pipeline(project: &ProjectId, commit: &CommitId) -> Self {
+        Self::new(partition(project), format!("C#{commit}"))
+    }
+
+    /// The domain itself.
+    pub(crate) fn domain(name: &DomainName) -> Self {
+        Self::new(format!("D#{name}"), "DOMAIN")
+    }
+
+    /// Says that the project has it.
+    pub(crate) fn domain_of(project: &ProjectId, name: &DomainName) -> Self {
+        Self::new(partition(project), format!("D#{name}"))
+    }
+
     pub(crate) fn pointer(id: TaskId) -> Self {
         Self::new(task_partition(id), "PROJECT")
     }
@@ -232,7 +261,14 @@ mod tests {
         for near in [META, SLOTS, "Q#0#4#01", "Q#1#9#01", "R#000000000000001#01"] {
             assert!((META..=due.as_str()).contains(&near), "{near}");
         }
-        for far in ["D#www.example.com", "R#001795424624941#01", "T#01JDGZ2V9QK8M3T5X7Y9ABCDEF"] {
+        for far in [
+            "C#0123456789abcdef0123456789abcdef01234567",
+            "D#www.example.com",
+            "R#001795424624941#01",
+            "T#01JDGZ2V9QK8M3T5X7Y9ABCDEF",
+            "V#01JDGZ2V9QK8M3T5X7Y9ABCDEF",
+            "WEBHOOK",
+        ] {
             assert!(!(META..=due.as_str()).contains(&far), "{far}");
         }
     }

@@ -4,16 +4,19 @@ use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use git2::build::TreeUpdateBuilder;
-use git2::{FileMode, Repository as Git, RepositoryInitOptions, Signature};
+use git2::{Config, ErrorCode, FileMode, Repository as Git, RepositoryInitOptions, Signature};
 use rdev_domain::Invalid;
 use rdev_domain::git::Branch;
 use rdev_domain::git_url::GitUrl;
 use rdev_domain::ids::ProjectId;
-use rdev_domain::ports::{Forge, PortError, PortResult, PullRequest, Repository, SeedFile};
+use rdev_domain::ports::{
+    CommitStatus, Conflict, Forge, NewRepository, PortError, PortResult, PullRequest, Repository,
+    SeedFile, Start,
+};
 use ulid::Ulid;
 
 use crate::lock::DataLock;
@@ -23,11 +26,18 @@ const WHAT: &str = "the repository folder";
 /// What is being made or removed has a name that no project can have.
 const HALF_DONE: &str = ".half-done-";
 
+/// Where a repository's configuration says which request made it. One that does not say is
+/// from before that was written, and counts as the project's.
+const NONCE: &str = "rdev.nonce";
+
 /// Repositories as `<project>.git` in one folder.
 #[derive(Debug)]
 pub struct LocalForge {
     folder: PathBuf,
     author: Author,
+    /// Held while a repository gets or loses its name, so that the one that was looked at
+    /// is the one that goes.
+    names: Arc<Mutex<()>>,
     _lock: Arc<DataLock>,
 }
 
@@ -60,7 +70,7 @@ impl LocalForge {
             .create(&folder)
             .and_then(|()| clean(&folder));
         match opened {
-            Ok(()) => Ok(Self { folder, author, _lock: lock }),
+            Ok(()) => Ok(Self { folder, author, names: Arc::default(), _lock: lock }),
             Err(error) => Err((folder, error)),
         }
     }
@@ -81,37 +91,50 @@ impl LocalForge {
 
 #[async_trait]
 impl Forge for LocalForge {
-    async fn create_repository(
-        &self,
-        project: &ProjectId,
-        branch: &Branch,
-        seed: &[SeedFile],
-    ) -> PortResult<Repository> {
-        let (path, half_done) = (self.path(project), self.half_done());
-        let (author, branch, seed) = (self.author.clone(), branch.clone(), seed.to_vec());
+    async fn create_repository(&self, new: &NewRepository) -> PortResult<Repository> {
+        let seed = match &new.start {
+            Start::Seed(files) => files.clone(),
+            Start::Generate(_) => {
+                return Err(PortError::NotSupported { what: "a template repository" });
+            }
+        };
+        let (path, half_done) = (self.path(&new.project), self.half_done());
+        let (author, names) = (self.author.clone(), Arc::clone(&self.names));
+        let (branch, nonce) = (new.branch.clone(), new.nonce);
         blocking(move || {
             if path.exists() {
+                check_ours(&path, nonce)?;
                 return describe(&path);
             }
-            let made = make(&half_done, &branch, &author, &seed)
-                .and_then(|()| publish(&half_done, &path).map_err(io_failed));
+            let made = make(&half_done, &branch, &author, &seed, nonce).and_then(|()| {
+                let _named = names.lock().unwrap_or_else(PoisonError::into_inner);
+                publish(&half_done, &path).map_err(io_failed)
+            });
             if half_done.exists() {
                 fs::remove_dir_all(&half_done).map_err(io_failed)?;
             }
             // Another call may have been first: then there is one, as asked for.
             match made {
                 Err(error) if !path.exists() => Err(error),
-                _ => describe(&path),
+                _ => {
+                    check_ours(&path, nonce)?;
+                    describe(&path)
+                }
             }
         })
         .await
     }
 
-    async fn delete_repository(&self, project: &ProjectId) -> PortResult<()> {
+    async fn delete_repository(&self, project: &ProjectId, nonce: Ulid) -> PortResult<()> {
         let (path, half_done) = (self.path(project), self.half_done());
+        let names = Arc::clone(&self.names);
         blocking(move || {
+            let named = names.lock().unwrap_or_else(PoisonError::into_inner);
+            check_ours(&path, nonce)?;
             // Gone at once under its name, whatever happens meanwhile to its files.
-            match fs::rename(&path, &half_done) {
+            let renamed = fs::rename(&path, &half_done);
+            drop(named);
+            match renamed {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
                 Err(error) => Err(io_failed(error)),
                 Ok(()) => fs::remove_dir_all(&half_done).map_err(io_failed),
@@ -122,6 +145,10 @@ impl Forge for LocalForge {
 
     async fn pull_request(&self, _request: &PullRequest) -> PortResult<String> {
         Err(PortError::NotSupported { what: "a pull request" })
+    }
+
+    async fn set_status(&self, _status: &CommitStatus) -> PortResult<()> {
+        Err(PortError::NotSupported { what: "a commit's status" })
     }
 }
 
@@ -135,7 +162,13 @@ async fn blocking<T: Send + 'static>(
 }
 
 /// Makes a bare repository whose first commit holds `seed`.
-fn make(path: &Path, branch: &Branch, author: &Author, seed: &[SeedFile]) -> PortResult<()> {
+fn make(
+    path: &Path,
+    branch: &Branch,
+    author: &Author,
+    seed: &[SeedFile],
+    nonce: Ulid,
+) -> PortResult<()> {
     for file in seed {
         check_path(&file.path)?;
     }
@@ -143,10 +176,28 @@ fn make(path: &Path, branch: &Branch, author: &Author, seed: &[SeedFile]) -> Por
     // Nothing of the user's own git templates, which may hold hooks.
     options.bare(true).no_reinit(true).external_template(false).initial_head(&branch.full_name());
     let git = Git::init_opts(path, &options).map_err(git_failed)?;
+    configuration(path)
+        .and_then(|mut of_it| of_it.set_str(NONCE, &nonce.to_string()))
+        .map_err(git_failed)?;
     if !seed.is_empty() {
         commit(&git, branch, author, seed).map_err(git_failed)?;
     }
     Ok(())
+}
+
+/// The repository's own configuration, without the user's and the system's.
+fn configuration(repository: &Path) -> Result<Config, git2::Error> {
+    Config::open(&repository.join("config"))
+}
+
+/// Refuses a repository that another request has made. One that is not there is nobody's.
+fn check_ours(path: &Path, nonce: Ulid) -> PortResult<()> {
+    match configuration(path).and_then(|of_it| of_it.get_string(NONCE)) {
+        Ok(its) if its == nonce.to_string() => Ok(()),
+        Ok(_) => Err(Conflict::RepositoryNotOurs.into()),
+        Err(error) if error.code() == ErrorCode::NotFound => Ok(()),
+        Err(error) => Err(git_failed(error)),
+    }
 }
 
 fn commit(
@@ -201,7 +252,8 @@ fn describe(path: &Path) -> PortResult<Repository> {
     let head = git.find_reference("HEAD").map_err(git_failed)?;
     let target = head.symbolic_target().map_err(git_failed)?.unwrap_or_default();
     let branch = target.strip_prefix("refs/heads/").unwrap_or(target);
-    Ok(Repository { git_url: GitUrl::from_folder(path)?, default_branch: branch.parse()? })
+    let (git_url, default_branch) = (GitUrl::from_folder(path)?, branch.parse()?);
+    Ok(Repository { git_url, default_branch, forge_id: None })
 }
 
 /// Removes half-done repositories and stale lock files.

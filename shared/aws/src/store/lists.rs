@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use futures_util::future::try_join_all;
-use rdev_domain::ids::TaskId;
+use rdev_domain::ids::{ProjectId, TaskId};
 use rdev_domain::page::{Listed, Page};
 use rdev_domain::ports::{PortResult, TaskFilter, TaskRecord};
 use ulid::Ulid;
@@ -59,6 +59,30 @@ pub(super) async fn newest(
     let parts = try_join_all(lists.into_iter().map(part)).await?;
     let (found, next) = merge(parts, page.limit as usize);
     Ok(Newest { keys: found.iter().map(|(_, item)| key_of(item)).collect(), next })
+}
+
+/// One page of the items in a project's partition whose sort keys are `prefix` and an id, and
+/// where the next one begins.
+pub(super) async fn newest_between(
+    store: &DynamoStore,
+    project: &ProjectId,
+    prefix: &'static str,
+    page: &Page,
+    filter: &'static str,
+    with: Values,
+) -> PortResult<(Vec<Item>, Option<Ulid>)> {
+    let mut values = vec![
+        (":pk", text(partition(project))),
+        (":from", text(prefix)),
+        (":below", text(format!("{prefix}{}", bound(page)))),
+    ];
+    values.extend(with);
+    // BETWEEN takes both ends: what is at the upper one is left out below.
+    let keys = "#pk = :pk AND #sk BETWEEN :from AND :below";
+    let mut part = read_part(store, None, keys, filter, values, page.limit + 1).await?;
+    part.found.retain(|(id, _)| page.before.is_none_or(|before| *id < before));
+    let (found, next) = merge(vec![part], page.limit as usize);
+    Ok((found.into_iter().map(|(_, item)| item).collect(), next))
 }
 
 /// Reads a part until it has one more than `limit`, or all.
@@ -125,21 +149,7 @@ impl DynamoStore {
             (true, true) => "#state = :state AND #kind = :kind",
         };
         let (items, next) = match &filter.project {
-            Some(project) => {
-                let mut values = vec![
-                    (":pk", text(partition(project))),
-                    (":from", text("T#")),
-                    (":below", text(format!("T#{}", bound(page)))),
-                ];
-                values.extend(with);
-                // BETWEEN takes both ends: what is at the upper one is left out below.
-                let keys = "#pk = :pk AND #sk BETWEEN :from AND :below";
-                let limit = page.limit + 1;
-                let mut part = read_part(self, None, keys, conditions, values, limit).await?;
-                part.found.retain(|(id, _)| page.before.is_none_or(|before| *id < before));
-                let (found, next) = merge(vec![part], page.limit as usize);
-                (found.into_iter().map(|(_, item)| item).collect(), next)
-            }
+            Some(project) => newest_between(self, project, "T#", page, conditions, with).await?,
             None => {
                 let lists = (0..LIST_SHARDS).map(|shard| format!("T#{shard}")).collect();
                 let found = newest(self, lists, conditions, with, page).await?;

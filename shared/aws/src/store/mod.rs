@@ -7,6 +7,8 @@
 mod audit;
 mod calls;
 mod claim;
+mod deliveries;
+mod domains;
 mod events;
 mod fit;
 mod held;
@@ -14,6 +16,7 @@ mod item;
 mod keys;
 mod letters;
 mod lists;
+mod pipelines;
 mod projects;
 mod recover;
 mod requests;
@@ -22,6 +25,7 @@ mod stats;
 mod sweep;
 mod tasks;
 mod transition;
+mod webhooks;
 mod workers;
 mod writes;
 
@@ -33,11 +37,14 @@ use async_trait::async_trait;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::retry::RetryConfig;
 use rdev_domain::audit::{Actor, AuditEvent};
+use rdev_domain::dns::{Domain, DomainName};
 use rdev_domain::event::BuildEvent;
+use rdev_domain::git::CommitId;
 use rdev_domain::ids::{KeyId, Owner, ProjectId, TaskId, WorkerId};
 use rdev_domain::key::ApiKey;
 use rdev_domain::lease::Holder;
 use rdev_domain::page::{Listed, Page};
+use rdev_domain::pipeline::CommitPipeline;
 use rdev_domain::ports::{
     Advanced, AuditFilter, Capabilities, Claim, DeadLetter, Enqueued, EventPage, PortError,
     PortResult, Record, Renewal, Store, Swept, TaskFilter, TaskRecord, WorkStats,
@@ -50,6 +57,7 @@ use rdev_domain::step::Event;
 use rdev_domain::task::Task;
 use rdev_domain::time::Timestamp;
 use rdev_domain::wake_up::Mark;
+use rdev_domain::webhook::{Delivery, Webhook};
 use rdev_domain::worker::Worker;
 use ulid::Ulid;
 
@@ -169,6 +177,75 @@ impl Store for DynamoStore {
 
     async fn forget_project(&self, id: &ProjectId, by: &Actor, now: Timestamp) -> PortResult<()> {
         projects::forget(&self.change(by, now), id).await
+    }
+
+    async fn set_webhook(
+        &self,
+        id: &ProjectId,
+        webhook: Option<&Webhook>,
+        by: &Actor,
+        now: Timestamp,
+    ) -> PortResult<Project> {
+        webhooks::set(&self.change(by, now), id, webhook).await
+    }
+
+    async fn webhook(&self, id: &ProjectId) -> PortResult<Option<Webhook>> {
+        self.read_webhook(id).await
+    }
+
+    async fn reserve_domain(
+        &self,
+        domain: &Domain,
+        by: &Actor,
+        now: Timestamp,
+    ) -> PortResult<Domain> {
+        domains::reserve(&self.change(by, now), domain).await
+    }
+
+    async fn update_domain(
+        &self,
+        domain: &Domain,
+        by: &Actor,
+        now: Timestamp,
+    ) -> PortResult<Domain> {
+        domains::update(&self.change(by, now), domain).await
+    }
+
+    async fn forget_domain(&self, domain: &Domain, by: &Actor, now: Timestamp) -> PortResult<()> {
+        domains::forget(&self.change(by, now), domain).await
+    }
+
+    async fn domain(&self, name: &DomainName) -> PortResult<Domain> {
+        self.read_domain(name).await
+    }
+
+    async fn domains(&self, project: &ProjectId) -> PortResult<Vec<Domain>> {
+        self.list_domains(project).await
+    }
+
+    async fn due_deliveries(&self, now: Timestamp, limit: u32) -> PortResult<Vec<Delivery>> {
+        self.list_due_deliveries(self.clock.correct(now), limit).await
+    }
+
+    async fn update_delivery(&self, before: &Delivery, after: &Delivery) -> PortResult<bool> {
+        self.replace_delivery(before, after).await
+    }
+
+    async fn deliveries(&self, project: &ProjectId, page: &Page) -> PortResult<Listed<Delivery>> {
+        self.list_deliveries(project, page).await
+    }
+
+    async fn record_pipeline(&self, pipeline: &CommitPipeline, now: Timestamp) -> PortResult<()> {
+        let by = Actor::maintenance();
+        pipelines::record(&self.change(&by, now), pipeline).await
+    }
+
+    async fn pipeline(
+        &self,
+        project: &ProjectId,
+        commit: &CommitId,
+    ) -> PortResult<Option<CommitPipeline>> {
+        self.read_pipeline(project, commit).await
     }
 
     async fn enqueue(&self, task: &Task, by: &Actor, now: Timestamp) -> PortResult<Enqueued> {

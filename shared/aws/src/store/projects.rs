@@ -19,7 +19,7 @@ use super::lists::newest;
 use super::rows::{Entry, Found};
 use super::transition::{self, write_marks};
 use super::writes::Writes;
-use super::{Change, DynamoStore, audit};
+use super::{Change, DynamoStore, audit, domains};
 use crate::error;
 use crate::schema::{Key, LIST_SHARDS, SLOTS, list_shard, partition, sortable};
 
@@ -30,7 +30,7 @@ const MAX_MARKS: u32 = 100;
 const MARKS_AT_ONCE: usize = 90;
 
 /// How often a lost race is run again before the caller is told.
-const RACES: u32 = 5;
+pub(super) const RACES: u32 = 5;
 
 /// How many queued tasks are cancelled at once.
 const CANCELLED_AT_ONCE: usize = 8;
@@ -41,7 +41,7 @@ pub(super) const PROVISIONING: &str = "V";
 /// A project as it was read.
 pub(super) struct Known {
     pub(super) project: Project,
-    rev: u64,
+    pub(super) rev: u64,
 }
 
 /// The item of a project's slots.
@@ -108,15 +108,7 @@ pub(super) async fn update(
         let added = patch.build_limit.map_or(0, |limit| limit.saturating_sub(before.build_limit));
         let patch = patch.clone();
         let limit_changed = patch.build_limit.is_some_and(|limit| limit != before.build_limit);
-        let project = Project {
-            description: patch.description.unwrap_or(before.description),
-            default_branch: patch.default_branch.unwrap_or(before.default_branch),
-            build_limit: patch.build_limit.unwrap_or(before.build_limit),
-            git_url: patch.git_url.or(before.git_url),
-            state: patch.state.unwrap_or(before.state),
-            updated_at: change.now,
-            ..before
-        };
+        let project = before.patched(patch, change.now);
         let times = vec![change.now; added.min(MAX_MARKS) as usize];
         let (ahead, times) = times.split_at(times.len().saturating_sub(MARKS_AT_ONCE));
         let mut marks = Vec::new();
@@ -211,7 +203,9 @@ pub(super) async fn forget(change: &Change<'_>, id: &ProjectId) -> PortResult<()
     }
     // A crash may have ended the cancelling half-way.
     cancel_queued(change, id).await?;
+    domains::forget_all(change, id).await?;
     let mut writes = Writes::new(&change.store.table);
+    writes.delete(Key::webhook(id), "", vec![]);
     writes.delete(Key::project(id), "#rev = :seen", vec![(":seen", number(rev))]);
     writes.delete(Key::slots(id), "", vec![]);
     record_change(change, &mut writes, "project.deleted", id)?;
@@ -291,7 +285,7 @@ fn attributes(project: &Project, rev: u64) -> PortResult<[(&'static str, Attribu
 }
 
 /// Writes a project that was read at `seen`.
-fn write(writes: &mut Writes, project: &Project, seen: u64) -> PortResult<()> {
+pub(super) fn write(writes: &mut Writes, project: &Project, seen: u64) -> PortResult<()> {
     let [(_, body), (_, state), (_, rev)] = attributes(project, seen + 1)?;
     let mut with: Values =
         vec![(":body", body), (":state", state), (":rev", rev), (":seen", number(seen))];
@@ -311,7 +305,7 @@ fn provisioning_since(project: &Project) -> String {
     format!("{}#{}", sortable(project.updated_at), project.id)
 }
 
-fn record_change(
+pub(super) fn record_change(
     change: &Change<'_>,
     writes: &mut Writes,
     action: &str,

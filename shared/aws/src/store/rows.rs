@@ -1,5 +1,6 @@
 //! How tasks and leases stand in items, and how a task is rebuilt whose record cannot be read.
 
+use aws_sdk_dynamodb::types::AttributeValue;
 use rdev_domain::Invalid;
 use rdev_domain::failure::{Failure, FailureClass};
 use rdev_domain::ids::{Fence, Owner, ProjectId, TaskId};
@@ -51,6 +52,7 @@ pub(super) struct Unreadable {
     agent: String,
     priority: u8,
     available_at: Timestamp,
+    notify: bool,
 }
 
 /// Which parts a task's diff has.
@@ -82,6 +84,7 @@ impl Row {
                 agent: get_text(item, "agent").unwrap_or_default().to_owned(),
                 priority: get_number(item, "priority").unwrap_or_default(),
                 available_at: get_millis(item, "available_at").unwrap_or(Timestamp::from_millis(0)),
+                notify: get_flag(item, "notify"),
             })),
         };
         Ok(Self {
@@ -123,6 +126,7 @@ impl Unreadable {
         task.state = self.state;
         task.priority = Priority::try_from(self.priority).unwrap_or_default();
         task.available_at = self.available_at;
+        task.notify = self.notify;
         task.fence = self.lease.as_ref().map_or(Fence(0), |lease| lease.fence);
         task.failure = Some(Failure::new(FailureClass::Poison, "the task's record cannot be read"));
         task
@@ -159,6 +163,10 @@ pub(super) fn new_task(task: &Task, place: Option<&str>) -> PortResult<Item> {
     );
     if let Some(agent) = task.work.agent() {
         item.insert("agent".to_owned(), text(agent.as_str()));
+    }
+    if task.notify {
+        // Beside the body, so that the end of one that cannot be read is told of too.
+        item.insert("notify".to_owned(), AttributeValue::Bool(true));
     }
     if let Some(place) = place {
         item.insert("place".to_owned(), text(place));
@@ -270,7 +278,7 @@ pub(super) fn new_lease(task: &Task, lease: &Lease) -> PortResult<Item> {
             ("owner", text(lease.owner.as_str())),
             ("heartbeat", number(lease.heartbeat)),
             ("until", millis(lease.until)),
-            ("cancel", aws_sdk_dynamodb::types::AttributeValue::Bool(lease.cancel_requested)),
+            ("cancel", AttributeValue::Bool(lease.cancel_requested)),
             ("usage", usage(&lease.usage)?),
         ],
     );
@@ -278,7 +286,7 @@ pub(super) fn new_lease(task: &Task, lease: &Lease) -> PortResult<Item> {
     Ok(item)
 }
 
-pub(super) fn usage(usage: &Usage) -> PortResult<aws_sdk_dynamodb::types::AttributeValue> {
+pub(super) fn usage(usage: &Usage) -> PortResult<AttributeValue> {
     Ok(text(serde_json::to_string(usage).map_err(error::defect)?))
 }
 

@@ -2,8 +2,8 @@
 //!
 //! Everything beside the task follows from the record before and after: the queue entry it
 //! leaves and the one it enters, the lease that appears (a slot taken), changes or goes (a
-//! slot freed), the marks, the audit event, and when it ends the time it expires. All of it
-//! is one transaction, under the condition that the task is still what the step was made from.
+//! slot freed), the marks, the audit event, and when it ends the time it expires and the
+//! message to the project's webhook. All of it is one transaction, under the condition that the task is still what the step was made from.
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use rdev_domain::ids::{ProjectId, TaskId};
@@ -20,7 +20,7 @@ use super::fit::fitted;
 use super::item::{Item, Values, get_text, item, millis, number, seconds, text};
 use super::rows::{Found, Row, Unreadable, lease_part, new_entry, new_lease, place_of, usage};
 use super::writes::Writes;
-use super::{Change, audit};
+use super::{Change, audit, deliveries};
 use crate::schema::Key;
 
 /// What a transaction has written.
@@ -77,6 +77,9 @@ pub(super) async fn write(
     write_lease(&mut writes, was, task, old, lease, silent)?;
     let subject = subject(task.id);
     writes.put(audit::event(change, nonce, action, subject, Some(&task.project_id))?);
+    if !was.is_terminal() {
+        deliveries::announce(change, task, &mut writes)?;
+    }
     let marks = write_marks(change, &mut writes, &task.project_id, &wake_ups);
 
     if let Err(lost) = change.store.transact(writes).await? {

@@ -12,18 +12,23 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use rdev_aws::DynamoStore;
 use rdev_aws::schema::create_table;
 use rdev_domain::audit::Actor;
+use rdev_domain::dns::{Domain, DomainSpec, DomainState, Target, Ttl};
 use rdev_domain::event::{BuildEvent, EventKind, seq};
 use rdev_domain::git::Tip;
 use rdev_domain::ids::{Fence, Owner, ProjectId, TaskId, WorkerId};
 use rdev_domain::lease::Holder;
+use rdev_domain::pipeline::CommitPipeline;
 use rdev_domain::ports::{Capabilities, Claim, Claimed, PortResult, Store};
 use rdev_domain::project::{Project, ProjectState};
+use rdev_domain::provision::Provisioning;
 use rdev_domain::result::{BuildResult, Outcome, Usage};
 use rdev_domain::retention::Retention;
+use rdev_domain::secret::Secret;
 use rdev_domain::spec::{AgentName, BuildSpec, Work};
 use rdev_domain::step::Event;
 use rdev_domain::task::{Prepared, Task, WipRef};
 use rdev_domain::time::Timestamp;
+use rdev_domain::webhook::Webhook;
 use rdev_testkit::emulator::Emulator;
 use rdev_testkit::proxy::Proxy;
 use rdev_testkit::store::{StoreUnderTest, exercise_store, store_cases};
@@ -128,6 +133,11 @@ impl Bench {
             default_branch: "main".parse().expect("a branch"),
             build_limit: 1,
             state: ProjectState::Ready,
+            provisioning: Provisioning::default(),
+            forge_id: None,
+            ci_id: None,
+            webhook_url: None,
+            pushed: None,
             created_at: NOW,
             updated_at: NOW,
             nonce,
@@ -160,6 +170,39 @@ fn ulid() -> ulid::Ulid {
 fn new_task(project: &ProjectId) -> Task {
     let work = Work::Build(BuildSpec::of("make the header blue"));
     Task::new(TaskId(ulid()), project.clone(), work, NOW)
+}
+
+fn webhook() -> Webhook {
+    let url = "https://hooks.example.com/".parse().expect("a URL");
+    Webhook { url, secret: Secret::new("whsec_") }
+}
+
+fn new_domain(project: &ProjectId) -> Domain {
+    Domain {
+        id: ulid(),
+        project_id: project.clone(),
+        spec: DomainSpec {
+            domain: "www.example.com".parse().expect("a name"),
+            target: Target::A([93, 184, 216, 34].into()),
+            proxied: false,
+            ttl: Ttl::AUTOMATIC,
+        },
+        state: DomainState::Pending,
+        provider_record_id: None,
+        created_at: NOW,
+        updated_at: NOW,
+    }
+}
+
+fn new_pipeline(project: &ProjectId) -> CommitPipeline {
+    CommitPipeline {
+        project_id: project.clone(),
+        commit: "1".repeat(40).parse().expect("a commit"),
+        number: Some(1),
+        status: "success".to_owned(),
+        url: None,
+        at: NOW,
+    }
 }
 
 fn holder(claimed: &Claimed) -> Holder {

@@ -5,10 +5,13 @@
 
 mod audit;
 mod claim;
+mod deliveries;
+mod domains;
 mod events;
 mod keys;
 mod letters;
 mod lists;
+mod pipelines;
 #[cfg(test)]
 mod plans;
 mod projects;
@@ -20,6 +23,7 @@ mod stats;
 mod sweep;
 mod tasks;
 mod transition;
+mod webhooks;
 mod workers;
 
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -27,11 +31,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use rdev_domain::audit::{Actor, AuditEvent};
+use rdev_domain::dns::{Domain, DomainName};
 use rdev_domain::event::BuildEvent;
+use rdev_domain::git::CommitId;
 use rdev_domain::ids::{KeyId, Owner, ProjectId, TaskId, WorkerId};
 use rdev_domain::key::ApiKey;
 use rdev_domain::lease::Holder;
 use rdev_domain::page::{Listed, Page};
+use rdev_domain::pipeline::CommitPipeline;
 use rdev_domain::ports::{
     Advanced, AuditFilter, Capabilities, Claim, DeadLetter, Enqueued, EventPage, PortResult,
     Record, Renewal, Store, Swept, TaskFilter, TaskRecord, WorkStats,
@@ -44,6 +51,7 @@ use rdev_domain::step::Event;
 use rdev_domain::task::Task;
 use rdev_domain::time::Timestamp;
 use rdev_domain::wake_up::Mark;
+use rdev_domain::webhook::{Delivery, Webhook};
 use rdev_domain::worker::Worker;
 use rusqlite::Connection;
 use ulid::Ulid;
@@ -54,7 +62,10 @@ use crate::lock::DataLock;
 
 pub(crate) const KIND: Kind = Kind {
     what: "the store",
-    migrations: &[include_str!("../../migrations/store-1.sql")],
+    migrations: &[
+        include_str!("../../migrations/store-1.sql"),
+        include_str!("../../migrations/store-2.sql"),
+    ],
     durable: true,
 };
 
@@ -185,6 +196,86 @@ impl Store for SqliteStore {
     async fn forget_project(&self, id: &ProjectId, by: &Actor, now: Timestamp) -> PortResult<()> {
         let id = id.clone();
         self.change(by, now, move |tx| projects::forget(tx, &id)).await
+    }
+
+    async fn set_webhook(
+        &self,
+        id: &ProjectId,
+        webhook: Option<&Webhook>,
+        by: &Actor,
+        now: Timestamp,
+    ) -> PortResult<Project> {
+        let (id, webhook) = (id.clone(), webhook.cloned());
+        self.change(by, now, move |tx| webhooks::set(tx, &id, webhook.as_ref())).await
+    }
+
+    async fn webhook(&self, id: &ProjectId) -> PortResult<Option<Webhook>> {
+        let id = id.clone();
+        self.read(move |conn, _| webhooks::get(conn, &id)).await
+    }
+
+    async fn reserve_domain(
+        &self,
+        domain: &Domain,
+        by: &Actor,
+        now: Timestamp,
+    ) -> PortResult<Domain> {
+        let domain = domain.clone();
+        self.change(by, now, move |tx| domains::reserve(tx, domain)).await
+    }
+
+    async fn update_domain(
+        &self,
+        domain: &Domain,
+        by: &Actor,
+        now: Timestamp,
+    ) -> PortResult<Domain> {
+        let domain = domain.clone();
+        self.change(by, now, move |tx| domains::update(tx, domain)).await
+    }
+
+    async fn forget_domain(&self, domain: &Domain, by: &Actor, now: Timestamp) -> PortResult<()> {
+        let domain = domain.clone();
+        self.change(by, now, move |tx| domains::forget(tx, &domain)).await
+    }
+
+    async fn domain(&self, name: &DomainName) -> PortResult<Domain> {
+        let name = name.clone();
+        self.read(move |conn, _| domains::get(conn, &name)).await
+    }
+
+    async fn domains(&self, project: &ProjectId) -> PortResult<Vec<Domain>> {
+        let project = project.clone();
+        self.read(move |conn, _| domains::list(conn, &project)).await
+    }
+
+    async fn due_deliveries(&self, now: Timestamp, limit: u32) -> PortResult<Vec<Delivery>> {
+        self.read(move |conn, _| deliveries::due(conn, now, limit)).await
+    }
+
+    async fn update_delivery(&self, before: &Delivery, after: &Delivery) -> PortResult<bool> {
+        let (before, after) = (before.clone(), after.clone());
+        self.database.write(move |conn| deliveries::update(conn, &before, &after)).await
+    }
+
+    async fn deliveries(&self, project: &ProjectId, page: &Page) -> PortResult<Listed<Delivery>> {
+        let (project, page) = (project.clone(), *page);
+        self.read(move |conn, latest| deliveries::list(conn, &project, &page, latest)).await
+    }
+
+    async fn record_pipeline(&self, pipeline: &CommitPipeline, now: Timestamp) -> PortResult<()> {
+        let pipeline = pipeline.clone();
+        let by = Actor::maintenance();
+        self.change(&by, now, move |tx| pipelines::record(tx, &pipeline)).await
+    }
+
+    async fn pipeline(
+        &self,
+        project: &ProjectId,
+        commit: &CommitId,
+    ) -> PortResult<Option<CommitPipeline>> {
+        let (project, commit) = (project.clone(), commit.clone());
+        self.read(move |conn, latest| pipelines::get(conn, &project, &commit, latest)).await
     }
 
     async fn enqueue(&self, task: &Task, by: &Actor, now: Timestamp) -> PortResult<Enqueued> {

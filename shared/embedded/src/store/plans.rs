@@ -5,10 +5,13 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use rdev_domain::dns::{DomainSpec, DomainState, Target, Ttl};
 use rdev_domain::ids::KeyId;
 use rdev_domain::lease::Lease;
 use rdev_domain::ports::{Claim, Claimed};
+use rdev_domain::provision::Provisioning;
 use rdev_domain::result::{CheckResult, TaskResult};
+use rdev_domain::secret::Secret;
 use rdev_domain::spec::{CheckSpec, Work};
 use rdev_domain::task::TaskState;
 use rdev_domain::worker::WorkerStatus;
@@ -80,6 +83,11 @@ fn projects_and_tasks(scene: &Scene) {
         default_branch: "main".parse().expect("a branch"),
         build_limit: 2,
         state: rdev_domain::project::ProjectState::Ready,
+        provisioning: Provisioning::default(),
+        forge_id: None,
+        ci_id: None,
+        webhook_url: None,
+        pushed: None,
         created_at: tx.now,
         updated_at: tx.now,
         nonce: tx.shared.next_id(tx.now),
@@ -89,11 +97,18 @@ fn projects_and_tasks(scene: &Scene) {
     projects::update(&tx, &site, raise).expect("a higher limit");
     let page = Page { limit: 10, before: None };
     projects::list(tx.conn, &page).expect("projects");
+    let url = "https://hooks.example.com/".parse().expect("a URL");
+    let webhook = Webhook { url, secret: Secret::new("whsec_") };
+    webhooks::set(&tx, &site, Some(&webhook)).expect("a webhook");
+    webhooks::get(tx.conn, &site).expect("a webhook");
+    webhooks::set(&tx, &site, None).expect("no webhook");
+    domains_of(&tx, &site);
 
     let check = CheckSpec { branch: None, commands: vec!["true".to_owned()], timeout_s: 9 };
     let new = |wait: u64| {
         let id = TaskId(tx.shared.next_id(tx.now));
         let mut task = Task::new(id, site.clone(), Work::Check(check.clone()), tx.now);
+        task.notify = true;
         task.available_at = tx.now.plus(Duration::from_secs(wait));
         task
     };
@@ -124,6 +139,22 @@ fn projects_and_tasks(scene: &Scene) {
     tasks::advance(&scene.at(3), parked.id, Event::Cancel, &log, None)
         .expect("a transaction")
         .expect("a parked task can be cancelled");
+    let [told, _] = &deliveries::due(tx.conn, scene.at(3).now, 9).expect("deliveries")[..] else {
+        panic!("two tasks have ended")
+    };
+    let ended = told.begun(tx.now).ended(Some(200), None, tx.now);
+    assert!(deliveries::update(tx.conn, told, &ended).expect("a delivery"));
+    deliveries::list(tx.conn, &site, &page, tx.now).expect("deliveries");
+    let pipeline = CommitPipeline {
+        project_id: site.clone(),
+        commit: "0".repeat(40).parse().expect("a commit"),
+        number: None,
+        status: String::new(),
+        url: None,
+        at: tx.now,
+    };
+    pipelines::record(&tx, &pipeline).expect("a pipeline");
+    pipelines::get(tx.conn, &site, &pipeline.commit, tx.now).expect("a pipeline");
     events::list(tx.conn, first.id, 0, 10, tx.now).expect("events");
     events::diff(tx.conn, first.id, tx.now).expect("a diff");
     for project in [None, Some(site.clone())] {
@@ -155,6 +186,31 @@ fn projects_and_tasks(scene: &Scene) {
     transition::delete_marks(tx.conn, &marks).expect("marks go");
 }
 
+fn domains_of(tx: &Tx<'_>, site: &ProjectId) {
+    let names = ["a.example.com", "b.example.com"].map(|name| {
+        let spec = DomainSpec {
+            domain: name.parse().expect("a name"),
+            target: Target::A([192, 0, 2, 1].into()),
+            proxied: false,
+            ttl: Ttl::AUTOMATIC,
+        };
+        let domain = Domain {
+            id: tx.shared.next_id(tx.now),
+            project_id: site.clone(),
+            spec,
+            state: DomainState::Pending,
+            provider_record_id: None,
+            created_at: tx.now,
+            updated_at: tx.now,
+        };
+        domains::reserve(tx, domain).expect("a name that nobody has")
+    });
+    domains::update(tx, names[0].clone()).expect("it is there");
+    domains::forget(tx, &names[0]).expect("it is there");
+    domains::get(tx.conn, &names[1].spec.domain).expect("it is there");
+    assert_eq!(domains::list(tx.conn, site).expect("domains").len(), 1);
+}
+
 fn claim(tx: &Tx<'_>, project: &ProjectId) -> Claimed {
     let worker_id: WorkerId = "w1".parse().expect("a worker id");
     let can = Capabilities { worker_id: worker_id.clone(), agents: Vec::new() };
@@ -173,6 +229,11 @@ fn everything_else(scene: &Scene) {
     let stuck = Project {
         id: "stuck".parse().expect("a slug"),
         state: rdev_domain::project::ProjectState::Provisioning,
+        provisioning: Provisioning::default(),
+        forge_id: None,
+        ci_id: None,
+        webhook_url: None,
+        pushed: None,
         description: String::new(),
         template: None,
         git_url: None,
@@ -240,7 +301,7 @@ fn everything_else(scene: &Scene) {
 #[test]
 fn every_statement_walks_an_index_and_sorts_nothing() {
     let (scene, statements) = every_statement();
-    assert!(statements.len() > 70, "{} statements were seen", statements.len());
+    assert!(statements.len() > 90, "{} statements were seen", statements.len());
     let mut wrong = Vec::new();
     for sql in &statements {
         let mut plan =

@@ -11,7 +11,7 @@ use rdev_domain::wake_up::Mark;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::rows::{self, Found, blob, bound};
-use super::{Tx, audit, claim, transition};
+use super::{Tx, audit, claim, domains, transition, webhooks};
 use crate::failed::Failed;
 
 /// The most marks that one raised limit writes.
@@ -80,15 +80,7 @@ pub(super) fn update(
         return Err(Conflict::ProjectNotReady.into());
     }
     let added = patch.build_limit.map_or(0, |limit| limit.saturating_sub(before.build_limit));
-    let project = Project {
-        description: patch.description.unwrap_or(before.description),
-        default_branch: patch.default_branch.unwrap_or(before.default_branch),
-        build_limit: patch.build_limit.unwrap_or(before.build_limit),
-        git_url: patch.git_url.or(before.git_url),
-        state: patch.state.unwrap_or(before.state),
-        updated_at: tx.now,
-        ..before
-    };
+    let project = before.patched(patch, tx.now);
     write(tx, &project)?;
     record(tx, "project.updated", id)?;
     let times = vec![tx.now; added.min(MAX_MARKS) as usize];
@@ -144,6 +136,8 @@ pub(super) fn forget(tx: &Tx<'_>, id: &ProjectId) -> Result<(), Failed> {
     }
     // A crash may have ended the cancelling half-way.
     while cancel_queued(tx, id)? > 0 {}
+    webhooks::forget(tx, id)?;
+    domains::forget_all(tx, id)?;
     tx.conn.prepare_cached("DELETE FROM projects WHERE id = ?1")?.execute([id.as_str()])?;
     record(tx, "project.deleted", id)
 }
@@ -181,7 +175,7 @@ fn cancel_queued(tx: &Tx<'_>, id: &ProjectId) -> Result<usize, Failed> {
     Ok(queued.len())
 }
 
-fn write(tx: &Tx<'_>, project: &Project) -> Result<(), Failed> {
+pub(super) fn write(tx: &Tx<'_>, project: &Project) -> Result<(), Failed> {
     tx.conn
         .prepare_cached("UPDATE projects SET state = ?2, changed_at = ?3, body = ?4 WHERE id = ?1")?
         .execute(params![
@@ -193,7 +187,7 @@ fn write(tx: &Tx<'_>, project: &Project) -> Result<(), Failed> {
     Ok(())
 }
 
-fn record(tx: &Tx<'_>, action: &str, id: &ProjectId) -> Result<(), Failed> {
+pub(super) fn record(tx: &Tx<'_>, action: &str, id: &ProjectId) -> Result<(), Failed> {
     audit::record(tx, action, &format!("project/{id}"), Some(id))
 }
 

@@ -29,6 +29,16 @@ pub(super) fn purge(tx: &Tx<'_>, limit: u32) -> Result<(u64, bool), Failed> {
             tx.now,
         ),
         (
+            "DELETE FROM deliveries
+             WHERE id IN (SELECT id FROM deliveries WHERE expires_at <= ?1 LIMIT ?2)",
+            tx.now,
+        ),
+        (
+            "DELETE FROM pipelines WHERE (project, sha) IN
+                 (SELECT project, sha FROM pipelines WHERE expires_at <= ?1 LIMIT ?2)",
+            tx.now,
+        ),
+        (
             "DELETE FROM requests
              WHERE key IN (SELECT key FROM requests WHERE expires_at <= ?1 LIMIT ?2)",
             tx.now,

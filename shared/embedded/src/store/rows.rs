@@ -21,8 +21,8 @@ pub(super) const KINDS: [&str; 2] = ["build", "check"];
 
 /// What [`found`] reads: a task `t` and its lease `l`.
 pub(super) const FROM_TASKS: &str = "t.id, t.project, t.kind, t.agent, t.state, t.priority,
-    t.available_at, t.body, l.fence, l.owner, l.heartbeat, l.until, l.cancel_requested, l.usage
-    FROM tasks t LEFT JOIN leases l ON l.project = t.project AND l.task = t.id";
+    t.available_at, t.body, l.fence, l.owner, l.heartbeat, l.until, l.cancel_requested, l.usage,
+    t.notify FROM tasks t LEFT JOIN leases l ON l.project = t.project AND l.task = t.id";
 
 /// A task's row.
 pub(super) enum Found {
@@ -41,6 +41,7 @@ pub(super) struct Unreadable {
     pub(super) state: TaskState,
     pub(super) priority: u8,
     pub(super) available_at: Timestamp,
+    pub(super) notify: bool,
     pub(super) lease: Option<Lease>,
 }
 
@@ -74,6 +75,7 @@ impl Unreadable {
         task.state = self.state;
         task.priority = Priority::try_from(9 - self.priority.min(9)).unwrap_or_default();
         task.available_at = self.available_at;
+        task.notify = self.notify;
         task.fence = self.lease.as_ref().map_or(Fence(0), |lease| lease.fence);
         task.failure = Some(Failure::new(FailureClass::Poison, "the task's record cannot be read"));
         task
@@ -117,6 +119,7 @@ pub(super) fn found(row: &Row<'_>) -> rusqlite::Result<Found> {
             state,
             priority: row.get(5)?,
             available_at: Timestamp::from_millis(row.get(6)?),
+            notify: row.get(14)?,
             lease,
         }),
     })

@@ -46,8 +46,9 @@ pub(super) fn enqueue(tx: &Tx<'_>, new: New) -> Result<Enqueued, Failed> {
     }
     tx.conn
         .prepare_cached(
-            "INSERT INTO tasks (id, project, kind, agent, state, priority, available_at, body)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            "INSERT INTO tasks
+                 (id, project, kind, agent, state, priority, available_at, notify, body)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
         )?
         .execute(params![
             blob(task.id.0),
@@ -57,6 +58,7 @@ pub(super) fn enqueue(tx: &Tx<'_>, new: New) -> Result<Enqueued, Failed> {
             task.state.as_str(),
             9 - u8::from(task.priority),
             task.available_at.as_millis(),
+            task.notify,
             body,
         ])?;
     transition::enter_queue(tx, &task, false)?;

@@ -16,7 +16,7 @@ use rdev_domain::wake_up::Mark;
 use rusqlite::{Connection, params};
 
 use super::rows::{Unreadable, blob, signed};
-use super::{Tx, audit};
+use super::{Tx, audit, deliveries};
 use crate::failed::Failed;
 
 /// A task's entry in its project's queue.
@@ -53,6 +53,10 @@ pub(super) fn write(tx: &Tx<'_>, before: &TaskRecord, step: &Step) -> Result<Vec
     }
     enter_queue(tx, task, step.lease.is_some())?;
     write_lease(tx.conn, task, before.lease.as_ref(), step.lease.as_ref())?;
+    // Before the audit event: its id is the one that later ids go on from.
+    if !before.task.state.is_terminal() {
+        deliveries::announce(tx, task)?;
+    }
     audit::record(tx, step.action, &subject(task.id), Some(&task.project_id))?;
     write_marks(tx, &task.project_id, &step.wake_ups)
 }
@@ -80,6 +84,7 @@ pub(super) fn poison(tx: &Tx<'_>, unreadable: &Unreadable) -> Result<Vec<Mark>, 
     task.finished_at = Some(tx.now);
     update(tx, &task, &serde_json::to_string(&task)?)?;
     tracing::error!(task = %task.id, project = %task.project_id, "a task's record cannot be read");
+    deliveries::announce(tx, &task)?;
     audit::record(tx, "task.failed", &subject(task.id), Some(&task.project_id))?;
     let freed = if unreadable.lease.is_some() { &[tx.now][..] } else { &[] };
     write_marks(tx, &task.project_id, freed)

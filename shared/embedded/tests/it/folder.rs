@@ -9,7 +9,7 @@ use rdev_domain::ports::Store;
 use rdev_embedded::{OpenError, Options, open};
 use rusqlite::Connection;
 
-use crate::scene::{Scene, create, enqueue};
+use crate::scene::{Scene, claim, create, enqueue};
 
 #[tokio::test]
 async fn a_folder_in_use_is_refused_with_the_pid_of_its_process() {
@@ -48,13 +48,41 @@ async fn what_was_written_is_there_when_the_folder_is_opened_again() {
     let task = enqueue(&*scene.data.store, &project).await;
     let scene = scene.reopened();
     assert_eq!(scene.data.store.task(task.id).await.expect("it is there").task, task);
-    assert_eq!(version(&scene.path("rdev.db")), 1);
+    assert_eq!(version(&scene.path("rdev.db")), 2);
     assert_eq!(version(&scene.path("queue.db")), 1);
+}
+
+#[tokio::test]
+async fn a_database_of_the_first_version_is_brought_up_to_date_with_what_is_in_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("data");
+    fs::create_dir(&path).expect("a folder");
+    let first = Connection::open(path.join("rdev.db")).expect("a database");
+    first.execute_batch(include_str!("../../migrations/store-1.sql")).expect("version 1");
+    first
+        .execute_batch(
+            r#"PRAGMA user_version = 1;
+            INSERT INTO projects VALUES ('site', zeroblob(16), 'ready', 1, '{"id": "site",
+                "description": "", "template": null, "git_url": null, "default_branch": "main",
+                "build_limit": 1, "state": "ready", "created_at": "2026-01-01T00:00:00Z",
+                "updated_at": "2026-01-01T00:00:00Z", "nonce": "00000000000000000000000000"}');"#,
+        )
+        .expect("a project");
+    drop(first);
+
+    let data = open(&path, Options::default()).expect("it is brought up to date");
+    let site = "site".parse().expect("a slug");
+    let project = data.store.project(&site).await.expect("it is there");
+    assert_eq!((project.webhook_url, project.ci_id), (None, None));
+    let queued = enqueue(&*data.store, &site).await;
+    let claimed = claim(&*data.store, &site).await;
+    assert_eq!((claimed.task.id, claimed.task.notify), (queued.id, false));
+    assert_eq!(version(&path.join("rdev.db")), 2);
 }
 
 #[test]
 fn a_database_of_a_newer_version_is_refused_and_left_alone() {
-    for name in ["rdev.db", "queue.db"] {
+    for (name, latest) in [("rdev.db", 2), ("queue.db", 1)] {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("data");
         drop(open(&path, Options::default()).expect("a data folder"));
@@ -65,7 +93,8 @@ fn a_database_of_a_newer_version_is_refused_and_left_alone() {
         let before = fs::read(&file).expect("bytes");
 
         let refused = open(&path, Options::default()).expect_err("it is newer");
-        let OpenError::Newer { found: 7, known: 1, .. } = &refused else { panic!("{refused:?}") };
+        let OpenError::Newer { found: 7, known, .. } = &refused else { panic!("{refused:?}") };
+        assert_eq!(*known, latest);
         let text = refused.to_string();
         assert!(text.contains(name) && text.contains("version 7"), "{text}");
         assert_eq!(fs::read(&file).expect("bytes"), before);

@@ -4,13 +4,28 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use rdev_domain::ports::{Forge, PortError, PullRequest, SeedFile};
+use rdev_domain::ports::{
+    CommitState, CommitStatus, Conflict, Forge, NewRepository, PortError, PullRequest, SeedFile,
+    Start,
+};
 use rdev_embedded::{Author, Options};
+use ulid::Ulid;
 
 use crate::scene::Scene;
 
 fn seed(path: &str, content: &str) -> SeedFile {
     SeedFile { path: path.to_owned(), content: content.as_bytes().to_vec() }
+}
+
+/// The project `site`, made by the request `1`.
+fn site(files: &[SeedFile]) -> NewRepository {
+    NewRepository {
+        project: "site".parse().expect("a slug"),
+        nonce: Ulid(1),
+        description: String::new(),
+        branch: "main".parse().expect("a branch"),
+        start: Start::Seed(files.to_vec()),
+    }
 }
 
 fn git(repository: &Path, args: &[&str]) -> String {
@@ -23,14 +38,14 @@ fn git(repository: &Path, args: &[&str]) -> String {
 async fn a_repository_begins_with_the_template() {
     let author = Author { name: "Ada".to_owned(), email: "ada@example.com".to_owned() };
     let scene = Scene::with(Options { author, ..Options::default() });
-    let (id, branch) = ("site".parse().expect("a slug"), "trunk".parse().expect("a branch"));
     let files = [
         seed("index.html", "<h1>hi</h1>\n"),
         seed("css/main.css", "h1 {}\n"),
         seed(".gitignore", ""),
     ];
-    let made = scene.data.forge.create_repository(&id, &branch, &files).await.expect("made");
-    assert_eq!(made.default_branch, branch);
+    let new = NewRepository { branch: "trunk".parse().expect("a branch"), ..site(&files) };
+    let made = scene.data.forge.create_repository(&new).await.expect("made");
+    assert_eq!((&made.default_branch, made.forge_id), (&new.branch, None));
     let folder = made.git_url.to_folder().expect("a file: URL");
     assert_eq!(folder, scene.path("repos/site.git"));
 
@@ -59,8 +74,7 @@ async fn a_repository_begins_with_the_template() {
     git(&clone, &["push", "-q", "origin", "trunk"]);
     let tip = git(&folder, &["rev-parse", "trunk"]);
 
-    let again =
-        scene.data.forge.create_repository(&id, &branch, &files).await.expect("it is there");
+    let again = scene.data.forge.create_repository(&new).await.expect("it is there");
     assert_eq!(again, made);
     assert_eq!(git(&folder, &["rev-parse", "trunk"]), tip, "it was returned as it is");
 }
@@ -68,8 +82,7 @@ async fn a_repository_begins_with_the_template() {
 #[tokio::test]
 async fn a_repository_without_a_template_is_empty() {
     let scene = Scene::new();
-    let (id, branch) = ("site".parse().expect("a slug"), "main".parse().expect("a branch"));
-    let made = scene.data.forge.create_repository(&id, &branch, &[]).await.expect("made");
+    let made = scene.data.forge.create_repository(&site(&[])).await.expect("made");
     let folder = made.git_url.to_folder().expect("a file: URL");
     assert_eq!(git(&folder, &["symbolic-ref", "HEAD"]), "refs/heads/main");
     assert_eq!(git(&folder, &["for-each-ref"]), "");
@@ -78,15 +91,84 @@ async fn a_repository_without_a_template_is_empty() {
 #[tokio::test]
 async fn a_deleted_repository_is_gone_and_can_be_made_anew() {
     let scene = Scene::new();
-    let (id, branch) = ("site".parse().expect("a slug"), "main".parse().expect("a branch"));
     let forge = &scene.data.forge;
-    forge.create_repository(&id, &branch, &[seed("a", "1")]).await.expect("made");
-    forge.delete_repository(&id).await.expect("it goes");
+    let new = site(&[seed("a", "1")]);
+    forge.create_repository(&new).await.expect("made");
+    forge.delete_repository(&new.project, new.nonce).await.expect("it goes");
     assert_eq!(fs::read_dir(forge.folder()).expect("a folder").count(), 0);
-    forge.delete_repository(&id).await.expect("one that is not there is nothing");
-    let made = forge.create_repository(&id, &branch, &[seed("b", "2")]).await.expect("made");
+    let again = forge.delete_repository(&new.project, new.nonce).await;
+    again.expect("one that is not there is nothing");
+    let anew = NewRepository { nonce: Ulid(2), ..site(&[seed("b", "2")]) };
+    let made = forge.create_repository(&anew).await.expect("made");
     let folder = made.git_url.to_folder().expect("a file: URL");
     assert_eq!(git(&folder, &["ls-tree", "-r", "--name-only", "main"]), "b");
+}
+
+fn is_not_ours<T>(answer: &Result<T, PortError>) -> bool {
+    matches!(answer, Err(PortError::Conflict(Conflict::RepositoryNotOurs)))
+}
+
+#[tokio::test]
+async fn a_repository_of_another_request_is_neither_used_nor_deleted() {
+    let scene = Scene::new();
+    let (forge, new) = (&scene.data.forge, site(&[seed("a", "1")]));
+    let made = forge.create_repository(&new).await.expect("made");
+    let folder = made.git_url.to_folder().expect("a file: URL");
+
+    let other = NewRepository { nonce: Ulid(2), ..new.clone() };
+    assert!(is_not_ours(&forge.create_repository(&other).await));
+    assert!(is_not_ours(&forge.delete_repository(&new.project, other.nonce).await));
+    assert_eq!(git(&folder, &["ls-tree", "-r", "--name-only", "main"]), "a");
+    assert_eq!(forge.create_repository(&new).await.expect("its own is there"), made);
+
+    // One that was made before requests were written down is whoever's asks for it.
+    git(&folder, &["config", "--unset", "rdev.nonce"]);
+    assert_eq!(forge.create_repository(&other).await.expect("it is used"), made);
+    forge.delete_repository(&new.project, other.nonce).await.expect("it goes");
+    assert!(!folder.exists());
+}
+
+#[tokio::test]
+async fn of_two_requests_for_one_repository_one_gets_it() {
+    let scene = Scene::new();
+    for _ in 0..10 {
+        let mut makers = Vec::new();
+        for nonce in 1..=4 {
+            let forge = scene.data.forge.clone();
+            makers.push(tokio::spawn(async move {
+                let new = NewRepository { nonce: Ulid(nonce), ..site(&[]) };
+                (nonce, forge.create_repository(&new).await)
+            }));
+        }
+        let mut winners = Vec::new();
+        for maker in makers {
+            match maker.await.expect("no panic") {
+                (nonce, Ok(_)) => winners.push(nonce),
+                (nonce, answer) => assert!(is_not_ours(&answer), "{nonce}: {answer:?}"),
+            }
+        }
+        assert_eq!(winners.len(), 1, "{winners:?}");
+        let gone = scene.data.forge.delete_repository(&site(&[]).project, Ulid(winners[0])).await;
+        gone.expect("the winner's goes");
+    }
+}
+
+#[tokio::test]
+async fn a_template_repository_and_a_status_are_not_offered() {
+    let scene = Scene::new();
+    let start = Start::Generate("team/template".to_owned());
+    let answer = scene.data.forge.create_repository(&NewRepository { start, ..site(&[]) }).await;
+    assert!(matches!(answer, Err(PortError::NotSupported { .. })), "{answer:?}");
+    assert_eq!(fs::read_dir(scene.data.forge.folder()).expect("a folder").count(), 0);
+    let status = CommitStatus {
+        git_url: "https://git.example.com/a".parse().expect("a URL"),
+        commit: "0".repeat(40).parse().expect("a commit"),
+        state: CommitState::Pending,
+        description: String::new(),
+        url: None,
+    };
+    let answer = scene.data.forge.set_status(&status).await;
+    assert!(matches!(answer, Err(PortError::NotSupported { .. })), "{answer:?}");
 }
 
 #[tokio::test]
@@ -96,9 +178,8 @@ async fn twenty_that_make_one_repository_make_one() {
     for number in 0..20 {
         let forge = scene.data.forge.clone();
         makers.push(tokio::spawn(async move {
-            let (id, branch) = ("site".parse().expect("a slug"), "main".parse().expect("a branch"));
-            let files = [seed("number", &number.to_string())];
-            forge.create_repository(&id, &branch, &files).await.expect("made or there")
+            let new = site(&[seed("number", &number.to_string())]);
+            forge.create_repository(&new).await.expect("made or there")
         }));
     }
     let mut made = Vec::new();
@@ -114,11 +195,10 @@ async fn twenty_that_make_one_repository_make_one() {
 #[tokio::test]
 async fn a_template_cannot_write_outside_the_tree_or_into_git() {
     let scene = Scene::new();
-    let (id, branch) = ("site".parse().expect("a slug"), "main".parse().expect("a branch"));
     for path in ["../x", "/etc/x", "a/../../x", "", "a//b", ".git/config", "a/.GIT/hooks/x", "a\\b"]
     {
         let files = [seed("ok", "1"), seed(path, "2")];
-        let answer = scene.data.forge.create_repository(&id, &branch, &files).await;
+        let answer = scene.data.forge.create_repository(&site(&files)).await;
         assert!(matches!(answer, Err(PortError::Invalid(_))), "{path}: {answer:?}");
     }
     assert_eq!(fs::read_dir(scene.data.forge.folder()).expect("a folder").count(), 0);
@@ -142,8 +222,7 @@ async fn a_pull_request_is_not_offered() {
 #[tokio::test]
 async fn what_a_killed_git_left_behind_is_cleared_when_the_folder_is_opened() {
     let scene = Scene::new();
-    let (id, branch) = ("site".parse().expect("a slug"), "main".parse().expect("a branch"));
-    let made = scene.data.forge.create_repository(&id, &branch, &[seed("a", "1")]).await;
+    let made = scene.data.forge.create_repository(&site(&[seed("a", "1")])).await;
     let folder = made.expect("made").git_url.to_folder().expect("a file: URL");
     let locks = ["HEAD.lock", "packed-refs.lock", "refs/heads/main.lock", "objects/info/x.lock"];
     for lock in locks {

@@ -6,6 +6,7 @@ use rdev_domain::audit::Actor;
 use rdev_domain::ids::{Owner, ProjectId, TaskId, WorkerId};
 use rdev_domain::ports::{Capabilities, Claim, Claimed, Store};
 use rdev_domain::project::{Project, ProjectState};
+use rdev_domain::provision::Provisioning;
 use rdev_domain::spec::{AgentName, BuildSpec, Work};
 use rdev_domain::task::Task;
 use rdev_domain::time::Timestamp;
@@ -60,6 +61,11 @@ pub(crate) fn project(id: &str) -> Project {
         default_branch: "main".parse().expect("a branch"),
         build_limit: 1,
         state: ProjectState::Ready,
+        provisioning: Provisioning::default(),
+        forge_id: None,
+        ci_id: None,
+        webhook_url: None,
+        pushed: None,
         created_at: NOW,
         updated_at: NOW,
         nonce: Ulid::generate(),

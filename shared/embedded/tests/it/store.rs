@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use rdev_domain::audit::Actor;
 use rdev_domain::ports::{PortError, Record, Store, TaskFilter};
+use rdev_domain::secret::Secret;
 use rdev_domain::step::{Event, Refusal};
 use rdev_domain::task::TaskState;
+use rdev_domain::webhook::Webhook;
 use rdev_embedded::Options;
 use rusqlite::Connection;
 
@@ -26,6 +28,30 @@ async fn a_database_that_another_program_has_locked_is_unavailable_and_then_work
     other.execute_batch("ROLLBACK").expect("the lock is free");
     enqueue(&*scene.data.store, &project).await;
     scene.data.store.ping().await.expect("it answers");
+}
+
+#[tokio::test]
+async fn the_secret_of_a_webhook_goes_with_it() {
+    let scene = Scene::new();
+    let (store, by) = (&*scene.data.store, Actor::maintenance());
+    let secrets = Connection::open(scene.path("rdev.db")).expect("a second connection");
+    let secrets = || -> Vec<String> {
+        let mut all = secrets.prepare("SELECT secret FROM webhooks").expect("the table");
+        let all = all.query_map([], |row| row.get(0)).and_then(Iterator::collect);
+        all.expect("texts")
+    };
+    let project = create(store, "site").await;
+    let url = "https://hooks.example.com/".parse().expect("a URL");
+    let webhook = Webhook { url, secret: Secret::new("whsec_sesame") };
+    store.set_webhook(&project, Some(&webhook), &by, NOW).await.expect("a webhook");
+    assert_eq!(secrets(), ["whsec_sesame"]);
+    store.set_webhook(&project, None, &by, NOW).await.expect("no webhook");
+    assert_eq!(secrets(), [""; 0]);
+    store.set_webhook(&project, Some(&webhook), &by, NOW).await.expect("a webhook");
+    store.begin_delete_project(&project, &by, NOW).await.expect("nothing runs");
+    assert_eq!(secrets(), ["whsec_sesame"], "what has ended is still told");
+    store.forget_project(&project, &by, NOW).await.expect("it is being deleted");
+    assert_eq!(secrets(), [""; 0]);
 }
 
 #[tokio::test]

@@ -19,6 +19,8 @@ mod audit;
 mod cancel;
 mod claim;
 mod claim_order;
+mod deliveries;
+mod domains;
 mod enqueue;
 mod events;
 mod held;
@@ -27,6 +29,7 @@ mod lease;
 mod letters;
 mod lists;
 mod marks;
+mod pipelines;
 mod projects;
 mod push;
 mod race;
@@ -35,6 +38,7 @@ mod requests;
 mod retention;
 mod retry;
 mod sweep;
+mod webhooks;
 mod workers;
 mod world;
 
@@ -96,6 +100,10 @@ pub fn store_cases() -> Vec<StoreCase> {
         marks::cases(),
         requests::cases(),
         projects::cases(),
+        webhooks::cases(),
+        domains::cases(),
+        deliveries::cases(),
+        pipelines::cases(),
         keys::cases(),
         workers::cases(),
         letters::cases(),

@@ -2,12 +2,16 @@
 
 use rdev_domain::failure::FailureClass;
 use rdev_domain::ids::TaskId;
+use rdev_domain::pipeline::CiId;
 use rdev_domain::ports::Conflict;
-use rdev_domain::project::{Project, ProjectPatch, ProjectState};
+use rdev_domain::project::{Project, ProjectPatch, ProjectState, Pushed};
+use rdev_domain::provision::{Provisioning, StepName};
 use rdev_domain::task::{Task, TaskState};
 
 use super::cases;
-use super::world::{Held, MINUTE, SECOND, World, conflict, key_actor, not_found, race};
+use super::world::{
+    Held, MINUTE, SECOND, World, commit, conflict, key_actor, main, not_found, race,
+};
 
 cases! {
     a_project_reads_back_as_it_was_created;
@@ -85,6 +89,10 @@ async fn a_change_changes_what_it_names(w: World) {
         build_limit: Some(7),
         git_url: Some("https://git.example.com/moved.git".parse().expect("a clone URL")),
         state: Some(ProjectState::ProvisioningFailed),
+        provisioning: Some(Provisioning::of(&[StepName::Ci], None, w.now())),
+        forge_id: Some(3),
+        ci_id: Some(CiId(4)),
+        pushed: Some(Pushed { branch: main(), commit: commit(7), at: w.now() }),
     };
     let changed = change(&w, &project, &patch).await;
     let expected = Project {
@@ -92,6 +100,10 @@ async fn a_change_changes_what_it_names(w: World) {
         build_limit: 7,
         git_url: patch.git_url.clone(),
         state: ProjectState::ProvisioningFailed,
+        provisioning: Provisioning::of(&[StepName::Ci], None, w.now()),
+        forge_id: Some(3),
+        ci_id: Some(CiId(4)),
+        pushed: patch.pushed.clone(),
         ..expected
     };
     assert_eq!(changed, expected);

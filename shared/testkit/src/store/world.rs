@@ -16,6 +16,7 @@ use rdev_domain::ports::{
     TaskFilter, TaskRecord,
 };
 use rdev_domain::project::{Project, ProjectPatch, ProjectState};
+use rdev_domain::provision::Provisioning;
 use rdev_domain::result::Usage;
 use rdev_domain::spec::{BuildSpec, CheckSpec, Work};
 use rdev_domain::step::{Event, Refusal};
@@ -103,6 +104,11 @@ impl World {
             default_branch: main(),
             build_limit: 1,
             state: ProjectState::Ready,
+            provisioning: Provisioning::default(),
+            forge_id: None,
+            ci_id: None,
+            webhook_url: None,
+            pushed: None,
             created_at: self.now(),
             updated_at: self.now(),
             nonce,

@@ -14,7 +14,9 @@ use rdev_domain::step::Event;
 use rdev_domain::task::{Task, TaskState};
 use rdev_domain::worker::{Worker, WorkerStatus};
 
-use super::{Bench, NOW, complete, event, holder, new_task, prepare, ulid};
+use super::{
+    Bench, NOW, complete, event, holder, new_domain, new_pipeline, new_task, prepare, ulid, webhook,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_build_makes_as_few_calls_as_it_can() {
@@ -24,7 +26,8 @@ async fn a_build_makes_as_few_calls_as_it_can() {
     let project = bench.project().await;
     assert_eq!(bench.called(), "1 TransactWriteItems", "create");
 
-    let task = new_task(&project);
+    // That its end is to be told costs no call.
+    let task = Task { notify: true, ..new_task(&project) };
     let enqueued = store.enqueue(&task, &by, NOW).await.expect("it is taken");
     assert_eq!(bench.called(), "1 TransactWriteItems", "enqueue");
     store.delete_marks(&enqueued.marks).await.expect("it goes");
@@ -45,6 +48,19 @@ async fn a_build_makes_as_few_calls_as_it_can() {
     let done = store.advance(id, complete(&claimed), record, &by, NOW).await.expect("it is held");
     assert_eq!(bench.called(), "1 TransactWriteItems", "complete");
     assert_eq!(done.task.state, TaskState::Succeeded);
+    let told = store.due_deliveries(NOW, 10).await.expect("an answer");
+    assert_eq!(told.iter().map(|told| told.task_id).collect::<Vec<_>>(), [id]);
+    assert_eq!(bench.called(), "1 BatchGetItem, 2 Query", "due deliveries");
+    let begun = told[0].begun(NOW);
+    assert!(store.update_delivery(&told[0], &begun).await.expect("an answer"));
+    assert_eq!(bench.called(), "1 GetItem, 1 UpdateItem", "update a delivery");
+    assert!(!store.update_delivery(&told[0], &begun).await.expect("an answer"));
+    assert_eq!(bench.called(), "1 GetItem", "a delivery that another has taken");
+    let page = Page { limit: 50, before: None };
+    assert_eq!(store.deliveries(&project, &page).await.expect("a page").items, [begun]);
+    assert_eq!(bench.called(), "1 Query", "a project's deliveries");
+    assert_eq!(store.due_deliveries(NOW, 10).await.expect("an answer"), []);
+    assert_eq!(bench.called(), "2 Query", "no due deliveries");
     assert_eq!(store.events(id, 0, 10).await.expect("events").events.len(), 3);
     assert_eq!(bench.called(), "1 GetItem, 1 Query", "events");
     assert_eq!(store.diff(id).await.expect("a diff").as_deref(), Some("another"));
@@ -151,6 +167,39 @@ async fn what_else_is_called_costs_little() {
     assert_eq!(bench.called(), "9 Query", "the stats");
     store.sweep(NOW).await.expect("an answer");
     assert_eq!(bench.called(), "2 BatchGetItem, 12 Query", "a sweep that finds nothing");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_around_a_build_costs_little() {
+    let Some(bench) = Bench::new().await else { return };
+    let (by, store) = (Actor::maintenance(), &bench.store);
+    let project = bench.project().await;
+    bench.called();
+    store.set_webhook(&project, Some(&webhook()), &by, NOW).await.expect("a webhook");
+    assert_eq!(bench.called(), "1 GetItem, 1 TransactWriteItems", "set a webhook");
+    assert_eq!(store.webhook(&project).await.expect("an answer"), Some(webhook()));
+    assert_eq!(bench.called(), "1 GetItem", "a webhook");
+
+    let domain = new_domain(&project);
+    store.reserve_domain(&domain, &by, NOW).await.expect("nobody has it");
+    assert_eq!(bench.called(), "1 TransactWriteItems", "reserve a domain");
+    store.update_domain(&domain, &by, NOW).await.expect("it is there");
+    assert_eq!(bench.called(), "1 TransactWriteItems", "update a domain");
+    store.domain(&domain.spec.domain).await.expect("it is there");
+    assert_eq!(bench.called(), "1 GetItem", "a domain");
+    assert_eq!(store.domains(&project).await.expect("domains").len(), 1);
+    assert_eq!(bench.called(), "1 BatchGetItem, 1 Query", "a project's domains");
+    store.forget_domain(&domain, &by, NOW).await.expect("it goes");
+    assert_eq!(bench.called(), "1 TransactWriteItems", "forget a domain");
+    assert_eq!(store.domains(&project).await.expect("domains"), []);
+    assert_eq!(bench.called(), "1 Query", "no domains");
+
+    let told = new_pipeline(&project);
+    store.record_pipeline(&told, NOW).await.expect("it is kept");
+    assert_eq!(bench.called(), "1 PutItem", "record a pipeline");
+    let read = store.pipeline(&project, &told.commit).await.expect("an answer");
+    assert_eq!(read, Some(told));
+    assert_eq!(bench.called(), "1 GetItem", "a pipeline");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,10 +8,13 @@ use rdev_domain::page::Page;
 use rdev_domain::ports::{AuditFilter, Conflict, PortError, Record, Store, TaskFilter};
 use rdev_domain::request::{Begun, RequestKey};
 use rdev_domain::step::Event;
-use rdev_domain::task::TaskState;
+use rdev_domain::task::{Task, TaskState};
 use rdev_testkit::proxy::{Fault, On, Rule, Service};
 
-use super::{Bench, NOW, TABLE, complete, event, holder, new_task, prepare, ulid};
+use super::{
+    Bench, NOW, TABLE, complete, event, holder, new_domain, new_pipeline, new_task, prepare, ulid,
+    webhook,
+};
 use crate::scene::{account, sdk};
 
 const TABLES: On = On::Service(Service::DynamoDb);
@@ -61,6 +64,62 @@ async fn what_was_done_though_its_answer_was_lost_is_done_once() {
     let actions: Vec<&str> = log.iter().rev().map(|event| event.action.as_str()).collect();
     let once =
         ["project.created", "task.enqueued", "task.claimed", "task.prepared", "task.succeeded"];
+    assert_eq!(actions, once);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_around_a_build_is_done_once_though_its_answer_was_lost() {
+    let Some(bench) = Bench::new().await else { return };
+    let (by, store) = (Actor::maintenance(), &bench.store);
+    let project = bench.project().await;
+    let task = Task { notify: true, ..new_task(&project) };
+    store.enqueue(&task, &by, NOW).await.expect("it is taken");
+    let writes = ["TransactWriteItems", "UpdateItem", "PutItem"];
+    let lose = |call| Rule::next(1, On::Operation(Service::DynamoDb, call), Fault::LoseAnswer);
+    let again = || bench.proxy.plan(writes.map(lose));
+
+    again();
+    let cancelled = store.advance(task.id, Event::Cancel, Record::default(), &by, NOW).await;
+    cancelled.expect("it is queued");
+    let told = store.due_deliveries(NOW, 10).await.expect("an answer");
+    assert_eq!(told.len(), 1, "{told:?}");
+    again();
+    let begun = told[0].begun(NOW);
+    let took = store.update_delivery(&told[0], &begun).await.expect("an answer");
+    assert!(took, "what is in its way is its own");
+    assert!(!store.update_delivery(&told[0], &begun).await.expect("an answer"), "only once");
+
+    let domain = new_domain(&project);
+    again();
+    let reserved = store.reserve_domain(&domain, &by, NOW).await.expect("nobody else has it");
+    assert_eq!(reserved, domain);
+    again();
+    store.update_domain(&domain, &by, NOW).await.expect("it is there");
+    again();
+    store.forget_domain(&domain, &by, NOW).await.expect("it goes");
+    again();
+    let told = new_pipeline(&project);
+    store.record_pipeline(&told, NOW).await.expect("it is kept");
+    again();
+    store.set_webhook(&project, Some(&webhook()), &by, NOW).await.expect("a webhook");
+    bench.proxy.plan([]);
+
+    assert_eq!(store.pipeline(&project, &told.commit).await.expect("an answer"), Some(told));
+    assert_eq!(store.webhook(&project).await.expect("an answer"), Some(webhook()));
+    assert_eq!(store.domains(&project).await.expect("domains"), []);
+    let page = Page { limit: 100, before: None };
+    let filter = AuditFilter { project: Some(project) };
+    let log = store.audit(&filter, &page).await.expect("a page").items;
+    let actions: Vec<&str> = log.iter().rev().map(|event| event.action.as_str()).collect();
+    let once = [
+        "project.created",
+        "task.enqueued",
+        "task.cancelled",
+        "domain.reserved",
+        "domain.updated",
+        "domain.removed",
+        "project.webhook_set",
+    ];
     assert_eq!(actions, once);
 }
 

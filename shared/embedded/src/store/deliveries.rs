@@ -1,0 +1,91 @@
+//! Deliveries to webhooks.
+
+use rdev_domain::ids::ProjectId;
+use rdev_domain::page::{Listed, Page};
+use rdev_domain::task::Task;
+use rdev_domain::time::Timestamp;
+use rdev_domain::webhook::{Delivery, KEPT};
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::Tx;
+use super::rows::{self, blob, bound};
+use crate::failed::Failed;
+
+/// Writes the message that a task has ended, if somebody is to be told.
+pub(super) fn announce(tx: &Tx<'_>, task: &Task) -> Result<(), Failed> {
+    if !task.notify {
+        return Ok(());
+    }
+    let Some(delivery) = Delivery::of(task, tx.shared.next_id(tx.now), tx.now) else {
+        return Ok(());
+    };
+    tx.conn
+        .prepare_cached(
+            "INSERT INTO deliveries (id, project, next_at, expires_at, body)
+             VALUES (?1, ?2, ?3, ?4, ?5)",
+        )?
+        .execute(params![
+            blob(delivery.id),
+            delivery.project_id.as_str(),
+            delivery.next_at.map(Timestamp::as_millis),
+            expires_at(&delivery).map(Timestamp::as_millis),
+            serde_json::to_string(&delivery)?,
+        ])?;
+    Ok(())
+}
+
+pub(super) fn due(conn: &Connection, now: Timestamp, limit: u32) -> Result<Vec<Delivery>, Failed> {
+    let mut due = conn.prepare_cached(
+        "SELECT body FROM deliveries WHERE next_at <= ?1 ORDER BY next_at, id LIMIT ?2",
+    )?;
+    let due = due.query_map(params![now.as_millis(), limit], |row| rows::body(row, 0))?;
+    Ok(due.collect::<rusqlite::Result<_>>()?)
+}
+
+pub(super) fn update(
+    conn: &Connection,
+    before: &Delivery,
+    after: &Delivery,
+) -> Result<bool, Failed> {
+    let mut one = conn.prepare_cached("SELECT body FROM deliveries WHERE id = ?1")?;
+    let there: Option<Delivery> =
+        one.query_row([blob(before.id)], |row| rows::body(row, 0)).optional()?;
+    if there.as_ref() != Some(before) {
+        return Ok(false);
+    }
+    conn.prepare_cached(
+        "UPDATE deliveries SET next_at = ?2, expires_at = ?3, body = ?4 WHERE id = ?1",
+    )?
+    .execute(params![
+        blob(before.id),
+        after.next_at.map(Timestamp::as_millis),
+        expires_at(after).map(Timestamp::as_millis),
+        serde_json::to_string(after)?,
+    ])?;
+    Ok(true)
+}
+
+pub(super) fn list(
+    conn: &Connection,
+    project: &ProjectId,
+    page: &Page,
+    latest: Timestamp,
+) -> Result<Listed<Delivery>, Failed> {
+    let mut all = conn.prepare_cached(
+        "SELECT body FROM deliveries
+         WHERE project = ?1 AND id < ?2 AND (expires_at IS NULL OR expires_at > ?3)
+         ORDER BY id DESC LIMIT ?4",
+    )?;
+    let limit = i64::from(page.limit) + 1;
+    let all = all
+        .query_map(params![project.as_str(), bound(page), latest.as_millis(), limit], |row| {
+            rows::body(row, 0)
+        })?
+        .collect::<rusqlite::Result<Vec<Delivery>>>()?;
+    Ok(Listed::from_one_more(all, page, |delivery| delivery.id))
+}
+
+/// Only what has ended expires: what is still to be told never does.
+fn expires_at(delivery: &Delivery) -> Option<Timestamp> {
+    delivery.next_at.is_none().then(|| delivery.updated_at.plus(KEPT))
+}
