@@ -3,12 +3,9 @@
 //!
 //! Each [`Account`] is apart from all others, so that tests share one emulator side by side.
 
-use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
 use std::sync::OnceLock;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -19,6 +16,7 @@ use ulid::Ulid;
 
 use crate::needs::NotRun;
 use crate::python::{MINISTACK, installed, path_with};
+use crate::watchdog::{self, Watched};
 
 /// The region of everything in it.
 pub const REGION: &str = "us-east-1";
@@ -29,34 +27,11 @@ const START: Duration = Duration::from_secs(90);
 /// Its port is looked for first and taken then: another program may come in between.
 const TRIES: usize = 3;
 
-/// Runs the emulator, and ends it with all that it started when the test's end of the pipe
-/// is closed: by `Drop`, or because the test is gone, even by SIGKILL.
-const WATCHDOG: &str = r#"
-import os, shutil, signal, subprocess, sys, threading
-folder, program = sys.argv[1:]
-with open(os.path.join(folder, "log"), "wb") as log:
-    child = subprocess.Popen([program], cwd=folder, stdin=subprocess.DEVNULL,
-                             stdout=log, stderr=log, start_new_session=True)
-def watch():
-    child.wait()
-    open(os.path.join(folder, "ended"), "wb").close()
-watcher = threading.Thread(target=watch, daemon=True)
-watcher.start()
-sys.stdin.buffer.read()
-try:
-    os.killpg(child.pid, signal.SIGKILL)
-except ProcessLookupError:
-    pass
-watcher.join()
-shutil.rmtree(folder, ignore_errors=True)
-"#;
-
 /// A running emulator. It ends when this is dropped, or with the process.
 #[derive(Debug)]
 pub struct Emulator {
     port: u16,
-    folder: PathBuf,
-    watchdog: Child,
+    process: Watched,
 }
 
 /// An account of its own in an emulator: tables and queues of others are not there.
@@ -127,17 +102,7 @@ impl Emulator {
 
     /// What it has printed so far.
     pub fn log(&self) -> String {
-        fs::read(self.folder.join("log"))
-            .map(|log| String::from_utf8_lossy(&log).into_owned())
-            .unwrap_or_default()
-    }
-}
-
-impl Drop for Emulator {
-    fn drop(&mut self) {
-        drop(self.watchdog.stdin.take());
-        // Its folder is gone then; there is nobody to tell if it is not.
-        let _ = self.watchdog.wait();
+        self.process.log()
     }
 }
 
@@ -169,37 +134,31 @@ impl Account {
 
 fn run(programs: &Path, variables: &[(&str, &str)]) -> Result<Emulator> {
     let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
-    let folder = TempDir::new().context("cannot create a folder for the emulator")?.keep();
+    let folder = TempDir::new().context("cannot create a folder for the emulator")?;
     // Told by its health page: what answers on the port is this one and no other.
     let name = Ulid::generate().to_string();
     let endpoint = format!("http://127.0.0.1:{port}");
-    let mut command = Command::new(programs.join("python"));
+    let own = folder.path();
+    let mut command =
+        watchdog::command(programs.join("python"), &folder, programs.join("ministack"));
     command
-        .args(["-c", WATCHDOG])
-        .arg(&folder)
-        .arg(programs.join("ministack"))
         .env_clear()
         .env("PATH", path_with(programs))
-        .env("HOME", &folder)
-        .env("TMPDIR", &folder)
-        .env("S3_DATA_DIR", folder.join("s3"))
+        .env("HOME", own)
+        .env("TMPDIR", own)
+        .env("S3_DATA_DIR", own.join("s3"))
         .env("BIND_HOST", "127.0.0.1")
         .env("GATEWAY_PORT", port.to_string())
         .env("LOG_LEVEL", "WARNING")
         .env("MINISTACK_EDITION", &name)
         // Functions run as processes here, also where there is a Docker.
-        .env("DOCKER_HOST", format!("unix://{}/no-docker", folder.display()))
+        .env("DOCKER_HOST", format!("unix://{}/no-docker", own.display()))
         .env("AWS_ENDPOINT_URL", endpoint)
-        .envs(variables.iter().copied())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        // An interrupt at the terminal ends the test; that ends the watchdog.
-        .process_group(0);
-    let watchdog = command.spawn().context("cannot start the emulator's watchdog")?;
-    let emulator = Emulator { port, folder, watchdog };
+        .envs(variables.iter().copied());
+    let emulator = Emulator { port, process: Watched::start(command, folder)? };
     let begun = Instant::now();
     while !answers(port, &name) {
-        if emulator.folder.join("ended").exists() || begun.elapsed() > START {
+        if emulator.process.ended() || begun.elapsed() > START {
             bail!("it does not answer after {:?}: {}", begun.elapsed(), emulator.log());
         }
         sleep(Duration::from_millis(50));
@@ -228,6 +187,8 @@ fn answers(port: u16, name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use std::io::{BufRead, BufReader};
+    use std::path::PathBuf;
+    use std::process::{Command, Stdio};
 
     use super::*;
 
@@ -237,7 +198,7 @@ mod tests {
             Ok(emulator) => emulator,
             Err(not_run) => return not_run.report(),
         };
-        let (port, folder) = (emulator.port(), emulator.folder.clone());
+        let (port, folder) = (emulator.port(), emulator.process.folder().to_owned());
         assert!(folder.join("log").exists());
         assert_ne!(emulator.account(), emulator.account());
         drop(emulator);
@@ -256,7 +217,8 @@ mod tests {
         match Emulator::shared() {
             Ok(emulator) => {
                 let mut out = std::io::stdout();
-                writeln!(out, "\nfolder {}", emulator.folder.display()).expect("a reader");
+                writeln!(out, "\nfolder {}", emulator.process.folder().display())
+                    .expect("a reader");
                 loop {
                     std::thread::park();
                 }

@@ -4,7 +4,7 @@
 //! thread of its own (so that blocking tests can use it), and goes when it is dropped.
 //! It can be told to misbehave ([`Behaviour`]), and remembers who asked what.
 
-mod cgi;
+pub(crate) mod cgi;
 mod command;
 
 use std::net::SocketAddr;
@@ -292,7 +292,7 @@ async fn answer(
         let challenge = [(header::WWW_AUTHENTICATE, "Basic realm=\"git\"")];
         return (StatusCode::UNAUTHORIZED, challenge).into_response();
     }
-    match cgi::run(&shared.root, request).await {
+    match cgi::run(&shared.root, request, &[]).await {
         Ok(response) if pushing && behaviour == Behaviour::LoseAnswer => lose(response).await,
         Ok(response) => response,
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}")).into_response(),

@@ -1,5 +1,6 @@
 //! One request through `git http-backend`, streamed in both directions.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::OnceLock;
@@ -27,9 +28,15 @@ fn backend() -> &'static Path {
     })
 }
 
-/// Answers one request.
-pub(super) async fn run(root: &Path, request: Request) -> Result<Response> {
-    let mut child = command(root, &request).spawn().context("cannot start git http-backend")?;
+/// Answers one request. `variables` are in the environment of the repository's hooks.
+pub(crate) async fn run(
+    root: &Path,
+    request: Request,
+    variables: &[(&str, &OsStr)],
+) -> Result<Response> {
+    let mut command = command(root, &request);
+    command.envs(variables.iter().copied());
+    let mut child = command.spawn().context("cannot start git http-backend")?;
     let stdin = child.stdin.take().context("git http-backend has no stdin")?;
     let stdout = child.stdout.take().context("git http-backend has no stdout")?;
     tokio::spawn(feed(stdin, request.into_body()));

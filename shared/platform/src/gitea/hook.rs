@@ -1,0 +1,53 @@
+//! The webhook of a repository.
+
+use reqwest::{Method, StatusCode};
+use serde::Deserialize;
+use serde_json::json;
+
+use super::{Gitea, Hook, unexpected};
+use rdev_domain::ports::PortResult;
+
+/// A hook of the list.
+#[derive(Debug, Deserialize)]
+struct Listed {
+    config: Config,
+}
+
+#[derive(Debug, Deserialize)]
+struct Config {
+    #[serde(default)]
+    url: String,
+}
+
+/// A hook that was made.
+#[derive(Debug, Deserialize)]
+struct Made {
+    #[serde(rename = "id")]
+    _id: u64,
+}
+
+/// Registers the hook at a repository of ours, unless one with its URL is there.
+pub(super) async fn register(gitea: &Gitea, name: &str, hook: &Hook) -> PortResult<()> {
+    let path = ["repos", &gitea.settings.owner, name, "hooks"];
+    let same = |listed: &Listed| listed.config.url == hook.url;
+    if gitea.find(&path, &[], unexpected, same).await?.is_some() {
+        return Ok(());
+    }
+    let secret = hook.secret.get().await?;
+    let body = json!({
+        // Forgejo takes this name too.
+        "type": "gitea",
+        "active": true,
+        "config": {
+            "url": hook.url,
+            "content_type": "json",
+            "secret": secret.expose(),
+        },
+        "events": ["push", "status"],
+    });
+    let answer = gitea.send(Method::POST, &path, &[], Some(&body)).await?;
+    match answer.status {
+        StatusCode::CREATED => answer.json::<Made>().map(drop),
+        _ => Err(unexpected(&answer)),
+    }
+}

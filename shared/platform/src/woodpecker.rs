@@ -1,0 +1,225 @@
+//! Woodpecker 3 as the CI server.
+//!
+//! Its errors are plain text or nothing, never JSON; a path that it does not know is answered
+//! with 200 and a page. So a status alone never means success here: what should be JSON must be
+//! JSON. A repository or pipeline that the token may not see is 404, like one that is not there.
+
+mod activate;
+mod check;
+mod list;
+mod shapes;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rdev_domain::Invalid;
+use rdev_domain::page::{Listed, Page};
+use rdev_domain::pipeline::{CiId, LogLine, Pipeline, PipelineFilter, PipelineSummary};
+use rdev_domain::ports::{Ci, CiRepository, Conflict, PortError, PortResult};
+use reqwest::header::CONTENT_TYPE;
+use reqwest::{Method, StatusCode};
+use serde::Deserialize;
+
+use crate::http::{Answer, Auth, Http, TIMEOUT};
+use crate::token::Token;
+
+/// The most lines of a log that are given on.
+pub const MAX_LOG_LINES: usize = 10_000;
+
+/// What messages call it.
+const WHAT: &str = "the CI server";
+
+/// Where it is.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Its root, as `https://ci.example.com`.
+    pub url: String,
+    /// How long an answer is waited for, in seconds.
+    #[serde(default = "timeout_s")]
+    pub timeout_s: u64,
+}
+
+fn timeout_s() -> u64 {
+    TIMEOUT.as_secs()
+}
+
+/// A Woodpecker server, spoken to with a user's personal token.
+#[derive(Debug)]
+pub struct Woodpecker {
+    http: Http,
+}
+
+impl Woodpecker {
+    /// The server of these settings.
+    ///
+    /// # Errors
+    /// When the URL is none, or holds credentials, a query or a fragment.
+    pub fn new(settings: Settings, token: Token) -> Result<Self, Invalid> {
+        let Settings { url, timeout_s } = settings;
+        let http = Http::new(WHAT, &url, Auth::Bearer, token, Duration::from_secs(timeout_s))?;
+        Ok(Self { http })
+    }
+
+    /// Calls `<url>/api/<path>`.
+    async fn call(
+        &self,
+        method: Method,
+        path: &[&str],
+        query: &[(&str, &str)],
+    ) -> PortResult<Answer> {
+        let path: Vec<&str> = std::iter::once("api").chain(path.iter().copied()).collect();
+        self.http.send(method, &path, query, None).await
+    }
+
+    /// Calls something of a pipeline; an answer that there is none is `NotFound` already.
+    async fn call_pipeline(
+        &self,
+        method: Method,
+        ci: CiId,
+        number: u64,
+        action: Option<&str>,
+    ) -> PortResult<Answer> {
+        // Its numbers are signed; it answers a larger one with 400, as if it were no number.
+        if i64::try_from(number).is_err() {
+            return Err(no_pipeline(number));
+        }
+        let (id, text) = (ci.0.to_string(), number.to_string());
+        let path: Vec<&str> =
+            ["repos", &id, "pipelines", &text].into_iter().chain(action).collect();
+        let answer = self.call(method, &path, &[]).await?;
+        match answer.status {
+            StatusCode::NOT_FOUND => Err(no_pipeline(number)),
+            _ => Ok(answer),
+        }
+    }
+
+    /// Where people see a pipeline.
+    fn page_of(&self, ci: CiId, number: u64) -> String {
+        format!("{}repos/{}/pipeline/{number}", self.http.base(), ci.0)
+    }
+}
+
+#[async_trait]
+impl Ci for Woodpecker {
+    async fn activate(&self, repository: &CiRepository) -> PortResult<CiId> {
+        self.activate_repository(repository).await
+    }
+
+    async fn deactivate(&self, ci: CiId) -> PortResult<()> {
+        self.remove_repository(ci).await
+    }
+
+    async fn pipelines(
+        &self,
+        ci: CiId,
+        filter: &PipelineFilter,
+        page: &Page,
+    ) -> PortResult<Listed<PipelineSummary>> {
+        self.list(ci, filter, page).await
+    }
+
+    async fn pipeline(&self, ci: CiId, number: u64) -> PortResult<Pipeline> {
+        let answer = self.call_pipeline(Method::GET, ci, number, None).await?;
+        if answer.status != StatusCode::OK {
+            return Err(refused(&answer));
+        }
+        let pipeline: shapes::Pipeline = answer.json()?;
+        Ok(pipeline.whole(self.page_of(ci, number)))
+    }
+
+    async fn log(&self, ci: CiId, number: u64, step: u64) -> PortResult<Vec<LogLine>> {
+        let none = || PortError::not_found(format!("step {step} in pipeline {number}"));
+        if i64::try_from(number).is_err() || i64::try_from(step).is_err() {
+            return Err(none());
+        }
+        let (id, in_pipeline, of_step) = (ci.0.to_string(), number.to_string(), step.to_string());
+        let path = ["repos", &id, "logs", &in_pipeline, &of_step];
+        let answer = self.call(Method::GET, &path, &[]).await?;
+        match answer.status {
+            StatusCode::OK => {}
+            // 400: there is that step, but in another pipeline.
+            StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST => return Err(none()),
+            _ => return Err(refused(&answer)),
+        }
+        // A step that has written nothing has `null`.
+        let lines: Option<Vec<shapes::Line>> = answer.json()?;
+        let lines = lines.unwrap_or_default();
+        let (all, page) = (lines.len(), self.page_of(ci, number));
+        let mut log = Vec::with_capacity(all.min(MAX_LOG_LINES + 1));
+        for line in lines.into_iter().take(MAX_LOG_LINES) {
+            log.push(line.decoded()?);
+        }
+        if let (true, Some(last)) = (all > MAX_LOG_LINES, log.last()) {
+            let (line, time) = (last.line.saturating_add(1), last.time);
+            let text = format!("… and {} lines more: {page}", all - MAX_LOG_LINES);
+            log.push(LogLine { line, time, text });
+        }
+        Ok(log)
+    }
+
+    async fn restart(&self, ci: CiId, number: u64) -> PortResult<PipelineSummary> {
+        let answer = self.call_pipeline(Method::POST, ci, number, None).await?;
+        match answer.status {
+            StatusCode::OK => {
+                let new: shapes::Pipeline = answer.json()?;
+                let page = self.page_of(ci, new.number);
+                Ok(new.summary(page))
+            }
+            StatusCode::NO_CONTENT if answer.headers.contains_key("pipeline-filtered") => {
+                Err(Invalid::new("pipeline", "has nothing to run: its conditions leave no step")
+                    .into())
+            }
+            StatusCode::BAD_REQUEST => {
+                let why = match said(&answer) {
+                    text if text.is_empty() => "cannot be restarted".to_owned(),
+                    text => format!("cannot be restarted: {text}"),
+                };
+                Err(Invalid::new("pipeline", why).into())
+            }
+            _ => Err(refused(&answer)),
+        }
+    }
+
+    async fn cancel(&self, ci: CiId, number: u64) -> PortResult<()> {
+        let answer = self.call_pipeline(Method::POST, ci, number, Some("cancel")).await?;
+        match answer.status {
+            StatusCode::NO_CONTENT => Ok(()),
+            // What its documentation says; a page of HTML would come with a body.
+            StatusCode::OK if answer.body.is_empty() => Ok(()),
+            StatusCode::BAD_REQUEST => Err(Conflict::NotRunning.into()),
+            _ => Err(refused(&answer)),
+        }
+    }
+}
+
+fn no_pipeline(number: u64) -> PortError {
+    PortError::not_found(format!("pipeline {number}"))
+}
+
+/// What the answer says, when it is plain text, on one line.
+fn said(answer: &Answer) -> String {
+    let kind = answer.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    if !kind.is_some_and(|kind| kind.starts_with("text/plain")) {
+        return String::new();
+    }
+    let text = String::from_utf8_lossy(&answer.body);
+    let line = text.trim().lines().next().unwrap_or_default();
+    line.chars().filter(|c| !c.is_control()).take(200).collect()
+}
+
+/// The error of a status that has no meaning of its own.
+fn refused(answer: &Answer) -> PortError {
+    match (answer.status, said(answer)) {
+        // The token is good, but its user may not do this: what it says is the reason.
+        (StatusCode::FORBIDDEN, text) if !text.is_empty() => {
+            PortError::upstream(WHAT, format!("status 403: {text}"))
+        }
+        (status, _) if status.is_success() => {
+            let why =
+                format!("status {status} with something else than expected; is its URL right?");
+            PortError::upstream(WHAT, why)
+        }
+        (_, text) => answer.unexpected(&text),
+    }
+}

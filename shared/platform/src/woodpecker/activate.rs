@@ -1,0 +1,153 @@
+//! Activation of a repository, and its end. Both can be asked for again, whatever became of
+//! them the time before.
+
+use rdev_domain::Invalid;
+use rdev_domain::git_url::GitUrl;
+use rdev_domain::pipeline::CiId;
+use rdev_domain::ports::{CiRepository, Conflict, PortError, PortResult};
+use reqwest::{Method, StatusCode};
+use url::Url;
+
+use super::shapes::Repository;
+use super::{WHAT, Woodpecker, refused};
+use crate::http::Answer;
+
+impl Woodpecker {
+    pub(super) async fn activate_repository(&self, wanted: &CiRepository) -> PortResult<CiId> {
+        let forge_id = wanted.forge_id.to_string();
+        let [owner, name] = owner_and_name(&wanted.git_url)?;
+        let query = [("forge_remote_id", forge_id.as_str())];
+        let answer = self.call(Method::POST, &["repos"], &query).await?;
+        match answer.status {
+            StatusCode::OK => {
+                let made: Repository = answer.json()?;
+                if made.active && made.forge_remote_id == forge_id {
+                    return Ok(CiId(made.id));
+                }
+                let why = format!("it activated something else than repository {forge_id}");
+                Err(PortError::upstream(WHAT, why))
+            }
+            // It is active, by an earlier call of ours or by hand; or another entry of that name
+            // is in the way. Before 3.14 that was 500; before 3.2, 500 could also mean that it is
+            // active and only lacks its webhook.
+            StatusCode::CONFLICT | StatusCode::INTERNAL_SERVER_ERROR => {
+                self.agreed(&answer, &forge_id, &owner, &name).await
+            }
+            StatusCode::NOT_FOUND => Err(PortError::not_found(format!(
+                "repository {forge_id} ({owner}/{name}) that the CI server can see"
+            ))),
+            _ => Err(refused(&answer)),
+        }
+    }
+
+    /// The repository that is there already, if it is the wanted one.
+    async fn agreed(
+        &self,
+        first: &Answer,
+        forge_id: &str,
+        owner: &str,
+        name: &str,
+    ) -> PortResult<CiId> {
+        let answer = self.call(Method::GET, &["repos", "lookup", owner, name], &[]).await?;
+        let conflict = first.status == StatusCode::CONFLICT;
+        match answer.status {
+            StatusCode::OK => {}
+            StatusCode::NOT_FOUND if conflict => {
+                let why = format!(
+                    "it has repository {forge_id} active under another name than {owner}/{name}; \
+                     repair it in its settings there"
+                );
+                return Err(PortError::upstream(WHAT, why));
+            }
+            StatusCode::NOT_FOUND => return Err(refused(first)),
+            _ => return Err(refused(if conflict { &answer } else { first })),
+        }
+        let found: Repository = answer.json()?;
+        if found.forge_remote_id != forge_id {
+            let why = format!(
+                "it has an older repository {owner}/{name} (id {} on the forge, where {forge_id} \
+                 is wanted); delete it in its settings there, then provision again",
+                found.forge_remote_id
+            );
+            return Err(PortError::upstream(WHAT, why));
+        }
+        match (found.active, conflict) {
+            (true, _) => self.repair(found.id).await,
+            // Somebody deactivated it in between; the next call activates it again.
+            (false, true) => Err(Conflict::Contended.into()),
+            (false, false) => Err(refused(first)),
+        }
+    }
+
+    /// Has the webhook at the forge made anew: the call that activated the repository may have
+    /// ended before it was there, and without it no push runs anything.
+    async fn repair(&self, id: u64) -> PortResult<CiId> {
+        let text = id.to_string();
+        let answer = self.call(Method::POST, &["repos", &text, "repair"], &[]).await?;
+        match answer.status {
+            StatusCode::NO_CONTENT => Ok(CiId(id)),
+            StatusCode::OK if answer.body.is_empty() => Ok(CiId(id)),
+            _ => Err(refused(&answer)),
+        }
+    }
+
+    pub(super) async fn remove_repository(&self, ci: CiId) -> PortResult<()> {
+        match self.remove_once(ci).await {
+            // Before 3.2 it removed its own entry first and then failed at the forge when the
+            // repository is gone there; the second call finds out.
+            Err(PortError::Unavailable { .. }) => self.remove_once(ci).await,
+            done => done,
+        }
+    }
+
+    async fn remove_once(&self, ci: CiId) -> PortResult<()> {
+        let id = ci.0.to_string();
+        // Without `remove` the entry stays, and its name is in the way of the next repository.
+        let answer = self.call(Method::DELETE, &["repos", &id], &[("remove", "true")]).await?;
+        match answer.status {
+            StatusCode::NO_CONTENT | StatusCode::NOT_FOUND => Ok(()),
+            StatusCode::OK => {
+                let removed: Repository = answer.json()?;
+                if removed.active || removed.id != ci.0 {
+                    return Err(PortError::upstream(WHAT, "it removed something else"));
+                }
+                Ok(())
+            }
+            _ => Err(refused(&answer)),
+        }
+    }
+}
+
+/// The last two parts of a clone URL.
+fn owner_and_name(git_url: &GitUrl) -> PortResult<[String; 2]> {
+    let none = || Invalid::new("clone URL", "must end in /<owner>/<name>.git for the CI server");
+    let url = Url::parse(git_url.as_str()).map_err(|_| none())?;
+    let path = url.path().trim_end_matches('/');
+    let path = path.strip_suffix(".git").unwrap_or(path);
+    let mut parts = path.rsplit('/');
+    match (parts.next(), parts.next()) {
+        // An escape in it would be escaped again; no forge allows such names.
+        (Some(name), Some(owner))
+            if !owner.is_empty() && !name.is_empty() && !path.contains('%') =>
+        {
+            Ok([owner.to_owned(), name.to_owned()])
+        }
+        _ => Err(none().into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn owner_and_name_are_the_last_two_parts_of_the_url() {
+        let parts = |url: &str| owner_and_name(&url.parse().expect(url)).ok();
+        let site = Some(["team".to_owned(), "site".to_owned()]);
+        assert_eq!(parts("https://git.example.com/team/site.git"), site);
+        assert_eq!(parts("https://example.com/git/team/site"), site);
+        for bad in ["https://h/site.git", "https://h/a%2fb/site.git", "https://h//.git"] {
+            assert_eq!(parts(bad), None, "{bad}");
+        }
+    }
+}

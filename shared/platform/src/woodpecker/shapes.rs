@@ -1,0 +1,177 @@
+//! What Woodpecker answers, and what becomes of it.
+//!
+//! Only what orders a list or names a thing must be there; the rest may be left out or `null`,
+//! as Go writes an empty list. Unknown fields and statuses are no error: the status is passed on.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use rdev_domain::pipeline::{self, LogLine, PipelineStep, PipelineSummary};
+use rdev_domain::ports::{PortError, PortResult};
+use rdev_domain::time::Timestamp;
+use serde::Deserialize;
+
+use super::WHAT;
+
+/// A repository.
+#[derive(Debug, Deserialize)]
+pub(super) struct Repository {
+    pub(super) id: u64,
+    /// Its id on the forge: a number as a text.
+    pub(super) forge_remote_id: String,
+    pub(super) active: bool,
+}
+
+/// A pipeline, in a list (without workflows) or alone.
+#[derive(Debug, Deserialize)]
+pub(super) struct Pipeline {
+    pub(super) number: u64,
+    status: String,
+    /// Unix seconds, as all times.
+    created: i64,
+    #[serde(default)]
+    started: i64,
+    #[serde(default)]
+    finished: i64,
+    #[serde(default)]
+    event: String,
+    #[serde(default)]
+    commit: String,
+    #[serde(default)]
+    branch: String,
+    #[serde(default)]
+    message: String,
+    #[serde(default)]
+    author: String,
+    errors: Option<Vec<Problem>>,
+    workflows: Option<Vec<Workflow>>,
+}
+
+/// Something wrong with a pipeline's definition.
+#[derive(Debug, Deserialize)]
+struct Problem {
+    #[serde(default)]
+    message: String,
+    #[serde(default)]
+    is_warning: bool,
+}
+
+#[derive(Debug, Deserialize)]
+struct Workflow {
+    #[serde(default)]
+    pid: i64,
+    #[serde(default)]
+    name: String,
+    state: String,
+    error: Option<String>,
+    children: Option<Vec<Step>>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Step {
+    id: u64,
+    #[serde(default)]
+    pid: i64,
+    #[serde(default)]
+    name: String,
+    state: String,
+    #[serde(default)]
+    exit_code: i64,
+    #[serde(default)]
+    r#type: String,
+}
+
+/// A line of a log.
+#[derive(Debug, Deserialize)]
+pub(super) struct Line {
+    #[serde(default)]
+    line: u64,
+    /// Seconds since the step began.
+    #[serde(default)]
+    time: u64,
+    /// Base64.
+    data: Option<String>,
+}
+
+impl Pipeline {
+    /// What a list shows; `page` is where people see it.
+    pub(super) fn summary(self, page: String) -> PipelineSummary {
+        // 0 is "not yet".
+        let some = |seconds: i64| (seconds != 0).then(|| moment(seconds));
+        PipelineSummary {
+            number: self.number,
+            status: self.status,
+            event: self.event,
+            commit: self.commit,
+            branch: self.branch,
+            message: self.message,
+            author: self.author,
+            created_at: moment(self.created),
+            started_at: some(self.started),
+            finished_at: some(self.finished),
+            url: Some(page),
+        }
+    }
+
+    /// All of it.
+    pub(super) fn whole(mut self, page: String) -> pipeline::Pipeline {
+        let errors = self.errors.take().unwrap_or_default();
+        let mut workflows = self.workflows.take().unwrap_or_default();
+        workflows.sort_by_key(|workflow| workflow.pid);
+        pipeline::Pipeline {
+            summary: self.summary(page),
+            errors: errors.into_iter().map(Problem::text).collect(),
+            workflows: workflows.into_iter().map(Workflow::ours).collect(),
+        }
+    }
+}
+
+impl Problem {
+    fn text(self) -> String {
+        if self.is_warning { format!("warning: {}", self.message) } else { self.message }
+    }
+}
+
+impl Workflow {
+    fn ours(self) -> pipeline::Workflow {
+        let mut steps = self.children.unwrap_or_default();
+        steps.sort_by_key(|step| step.pid);
+        pipeline::Workflow {
+            name: self.name,
+            status: self.state,
+            error: self.error.filter(|error| !error.is_empty()),
+            steps: steps.into_iter().map(Step::ours).collect(),
+        }
+    }
+}
+
+impl Step {
+    fn ours(self) -> PipelineStep {
+        // It sends 0 for a step that has not ended, too.
+        let ran = !matches!(
+            self.state.as_str(),
+            "created" | "pending" | "running" | "blocked" | "declined" | "skipped"
+        );
+        PipelineStep {
+            id: self.id,
+            name: self.name,
+            kind: self.r#type,
+            status: self.state,
+            exit_code: ran.then_some(self.exit_code),
+        }
+    }
+}
+
+impl Line {
+    /// The text of it.
+    pub(super) fn decoded(self) -> PortResult<LogLine> {
+        let data = self.data.unwrap_or_default();
+        let bytes = STANDARD.decode(data).map_err(|error| PortError::upstream(WHAT, error))?;
+        let text = String::from_utf8_lossy(&bytes);
+        let text = text.trim_end_matches(['\n', '\r']).to_owned();
+        Ok(LogLine { line: self.line, time: self.time, text })
+    }
+}
+
+fn moment(seconds: i64) -> Timestamp {
+    Timestamp::from_millis(seconds.saturating_mul(1000))
+}

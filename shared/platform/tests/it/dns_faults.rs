@@ -1,0 +1,233 @@
+//! Every call of the DNS adapters, gone wrong in every way: the error has its kind, no token goes
+//! elsewhere, and what is there is what was there or what was wanted. A repeat ends it well.
+
+use std::sync::Arc;
+
+use futures_util::{StreamExt, stream};
+use rdev_domain::dns::{DomainName, DomainSpec};
+use rdev_domain::ports::{Dns, PortResult};
+use rdev_testkit::cloudflare::TOKEN;
+use rdev_testkit::faults::{Fault, Server};
+
+use crate::dns::{MARK, a, cloudflare_at, cname, kind, name, powerdns_at, shown, told, zone};
+
+/// How many runs there are at once. Each has servers of its own before the provider.
+const AT_ONCE: usize = 6;
+
+/// A provider, and how an adapter for it is made at some origin.
+#[derive(Clone)]
+struct Provider {
+    origin: String,
+    token: String,
+    /// Whether it is Cloudflare, whose zone is looked up first.
+    cloudflare: bool,
+}
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Work {
+    Add,
+    Change,
+    ToCname,
+    ToA,
+    Same,
+    Delete,
+    Records,
+}
+
+impl Work {
+    const ALL: [Self; 7] = [
+        Self::Add,
+        Self::Change,
+        Self::ToCname,
+        Self::ToA,
+        Self::Same,
+        Self::Delete,
+        Self::Records,
+    ];
+
+    /// What is there before it.
+    fn before(self, name: &DomainName) -> Option<DomainSpec> {
+        match self {
+            Self::Add => None,
+            Self::ToA => Some(cname(name, "web.example.net")),
+            _ => Some(a(name, "192.0.2.1")),
+        }
+    }
+
+    /// What is there after it.
+    fn after(self, name: &DomainName) -> Option<DomainSpec> {
+        match self {
+            Self::Delete => None,
+            Self::ToCname => Some(cname(name, "web.example.net")),
+            Self::Change | Self::ToA => Some(a(name, "192.0.2.2")),
+            Self::Add | Self::Same | Self::Records => Some(a(name, "192.0.2.1")),
+        }
+    }
+
+    /// How many requests it is.
+    fn calls(self, provider: &Provider) -> usize {
+        let look_up = usize::from(provider.cloudflare);
+        look_up
+            + match self {
+                // Cloudflare is asked again whether somebody was as fast.
+                Self::Add if provider.cloudflare => 3,
+                Self::Same | Self::Records => 1,
+                _ => 2,
+            }
+    }
+
+    async fn run(self, dns: &dyn Dns, name: &DomainName) -> PortResult<()> {
+        match (self, self.after(name)) {
+            (Self::Records, _) => dns.records(name).await.map(|_| ()),
+            (_, Some(spec)) => dns.put(&spec, MARK).await.map(|_| ()),
+            (_, None) => dns.delete(name, Some("an-id-of-before"), MARK).await,
+        }
+    }
+}
+
+impl Provider {
+    fn at(&self, origin: &str) -> Arc<dyn Dns> {
+        if self.cloudflare {
+            Arc::new(cloudflare_at(origin))
+        } else {
+            Arc::new(powerdns_at(origin, &self.token))
+        }
+    }
+}
+
+fn told_as(spec: Option<DomainSpec>) -> Vec<String> {
+    let show = |spec: DomainSpec| {
+        let (kind, content) = (spec.target.kind().as_str(), spec.target.content());
+        format!("{kind} {content} {} {MARK}", spec.ttl.seconds())
+    };
+    spec.into_iter().map(show).collect()
+}
+
+fn expected(fault: &Fault) -> &'static str {
+    match fault {
+        Fault::Hang | Fault::HoldAnswer => "timed out",
+        Fault::Limited(_) => "limited",
+        Fault::Refused | Fault::Gone | Fault::CutOff | Fault::LoseAnswer | Fault::Status(500) => {
+            "unavailable"
+        }
+        _ => "upstream",
+    }
+}
+
+/// One work whose call number `at` goes wrong.
+async fn go_wrong(provider: Provider, number: usize, work: Work, at: usize, fault: Fault) {
+    let case = format!("{work:?}, call {at}, {fault:?}");
+    let site = name(&format!("site-{number}.{}", zone()));
+    let direct = provider.at(&provider.origin);
+    if let Some(spec) = work.before(&site) {
+        direct.put(&spec, MARK).await.expect("a free name");
+    }
+    let elsewhere = Server::start();
+    let fault = match fault {
+        Fault::Redirect(_) => Fault::Redirect(elsewhere.url()),
+        fault => fault,
+    };
+    let server = Server::before(&provider.origin);
+    server.break_nth(at, fault.clone());
+    let dns = provider.at(&server.url());
+    let outcome = work.run(dns.as_ref(), &site).await;
+    assert_eq!(kind(&outcome), expected(&fault), "{case}: {outcome:?}");
+    let said = told(&outcome.expect_err("an error"));
+    assert!(!said.contains(&provider.token), "{case}: {said}");
+    assert_eq!(elsewhere.requests(), [], "{case}");
+
+    let left = shown(direct.as_ref(), &site).await;
+    let (before, after) = (told_as(work.before(&site)), told_as(work.after(&site)));
+    let lost = matches!(fault, Fault::LoseAnswer | Fault::HoldAnswer);
+    let last_write = at + 1 == work.calls(&provider)
+        || work == Work::Add && provider.cloudflare && at + 2 == work.calls(&provider);
+    let checks_only = work == Work::Add && provider.cloudflare && at == 3;
+    if lost && last_write || checks_only {
+        assert_eq!(left, after, "{case}: it was done, and is not known to be");
+    } else {
+        assert_eq!(left, before, "{case}: nothing was done");
+    }
+
+    // The same again, by a process that was told nothing.
+    server.heal();
+    let again = provider.at(&server.url());
+    work.run(again.as_ref(), &site).await.unwrap_or_else(|error| panic!("{case}: {error:?}"));
+    assert_eq!(shown(direct.as_ref(), &site).await, after, "{case}: one record, or none");
+}
+
+/// Every work, every call of it, every fault.
+async fn run_table(provider: Provider) -> usize {
+    let mut faults = Fault::table("http://elsewhere.invalid");
+    faults.extend([Fault::LoseAnswer, Fault::HoldAnswer]);
+    let mut runs = Vec::new();
+    for work in Work::ALL {
+        for at in 0..work.calls(&provider) {
+            runs.extend(faults.iter().map(|fault| (work, at, fault.clone())));
+        }
+    }
+    let count = runs.len();
+    stream::iter(runs.into_iter().enumerate())
+        .map(|(number, (work, at, fault))| {
+            let provider = provider.clone();
+            let run = go_wrong(provider, number, work, at, fault);
+            async { tokio::spawn(run).await.expect("as it should be") }
+        })
+        .buffer_unordered(AT_ONCE)
+        .collect::<Vec<()>>()
+        .await;
+    count
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_call_to_cloudflare_can_go_wrong() {
+    let server = rdev_testkit::cloudflare::Cloudflare::start(&["example.com"]);
+    let provider = Provider { origin: server.origin(), token: TOKEN.to_owned(), cloudflare: true };
+    assert_eq!(run_table(provider).await, (4 + 3 + 3 + 3 + 2 + 3 + 2) * 16);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_call_to_powerdns_can_go_wrong() {
+    let started = tokio::task::spawn_blocking(|| rdev_testkit::powerdns::PowerDns::start(&zone()));
+    let server = match started.await.expect("no panic") {
+        Ok(server) => server,
+        Err(not_run) => return not_run.report(),
+    };
+    let provider =
+        Provider { origin: server.url(), token: server.key().to_owned(), cloudflare: false };
+    assert_eq!(run_table(provider).await, (2 + 2 + 2 + 2 + 1 + 2 + 1) * 16);
+}
+
+/// The store still has the id of the A record, since the answer that named the CNAME was lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_domain_is_deleted_after_the_answer_to_its_last_change_was_lost() {
+    let server = rdev_testkit::cloudflare::Cloudflare::start(&["example.com"]);
+    let before = Server::before(&server.origin());
+    let (dns, site) = (cloudflare_at(&before.url()), name("site.example.com"));
+    let recorded = dns.put(&a(&site, "192.0.2.1"), MARK).await.expect("a free name");
+    before.break_on("POST", "/batch", Fault::LoseAnswer);
+    let outcome = dns.put(&cname(&site, "web.example.net"), MARK).await;
+    assert_eq!(kind(&outcome), "unavailable");
+    assert_eq!(server.look_up("site.example.com"), ["web.example.net"]);
+    before.heal();
+    dns.delete(&site, Some(&recorded), MARK).await.expect("ours");
+    assert_eq!(server.records("site.example.com"), []);
+}
+
+/// Between its two requests, a delete finds the record gone: somebody else was faster.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delete_whose_answer_was_lost_is_repeated() {
+    let server = rdev_testkit::cloudflare::Cloudflare::start(&["example.com"]);
+    let before = Server::before(&server.origin());
+    let (dns, site) = (cloudflare_at(&before.url()), name("site.example.com"));
+    let id = dns.put(&a(&site, "192.0.2.1"), MARK).await.expect("a free name");
+    before.break_on("DELETE", "/dns_records/", Fault::LoseAnswer);
+    assert_eq!(kind(&dns.delete(&site, Some(&id), MARK).await), "unavailable");
+    assert_eq!(server.records("site.example.com"), []);
+    dns.delete(&site, Some(&id), MARK).await.expect("there is nothing to do any more");
+    let gone = r#"{"success":false,"errors":[{"code":81044,"message":"Record does not exist."}],
+                   "messages":[],"result":null}"#;
+    server.add("site.example.com", "A", "192.0.2.1", Some(MARK));
+    before.break_on("DELETE", "/dns_records/", Fault::Body(404, "application/json", gone.into()));
+    dns.delete(&site, Some(&id), MARK).await.expect("somebody else was faster");
+}

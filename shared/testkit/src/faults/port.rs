@@ -1,0 +1,77 @@
+//! A port that can refuse connections and take them again.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpSocket};
+
+use super::{Shared, answer};
+
+/// A port of 127.0.0.1 that stays ours while nobody listens on it: a second socket is bound to
+/// it and does not listen.
+pub(super) struct Port {
+    address: SocketAddr,
+    _reserved: TcpSocket,
+}
+
+impl Port {
+    pub(super) fn reserve() -> Self {
+        let reserved = socket(SocketAddr::from(([127, 0, 0, 1], 0)));
+        let address = reserved.local_addr().expect("the port's number");
+        Self { address, _reserved: reserved }
+    }
+
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Takes connections while that is wanted, and says whether it does.
+    pub(super) async fn accept(&self, shared: &Arc<Shared>) {
+        let mut wanted = shared.wanted.subscribe();
+        loop {
+            if *wanted.borrow_and_update() {
+                let listener = socket(self.address).listen(128).expect("a port to listen on");
+                shared.open.send_replace(true);
+                tokio::select! {
+                    () = take(&listener, shared) => {}
+                    Ok(_) = wanted.wait_for(|wanted| !wanted) => {}
+                }
+            } else {
+                shared.open.send_replace(false);
+                // Its sender is in `shared`, so that it cannot be gone.
+                let _ = wanted.wait_for(|wanted| *wanted).await;
+            }
+        }
+    }
+}
+
+fn socket(address: SocketAddr) -> TcpSocket {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_reuseaddr(true).expect("a socket that shares its port");
+    socket.bind(address).expect("a free port");
+    socket
+}
+
+async fn take(listener: &TcpListener, shared: &Arc<Shared>) {
+    loop {
+        // A connection that is gone before it is taken concerns nobody.
+        let Ok((stream, _)) = listener.accept().await else { continue };
+        let shared = Arc::clone(shared);
+        // Without it a small answer waits for the client's delayed acknowledgement.
+        if stream.set_nodelay(true).is_err() {
+            continue;
+        }
+        tokio::spawn(async move {
+            let service = service_fn(move |request| answer::answer(Arc::clone(&shared), request));
+            // Its errors are the faults that were asked for, and clients that go away.
+            let _ = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .keep_alive(false)
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
+        });
+    }
+}

@@ -1,0 +1,208 @@
+//! git over HTTP, by git's own `http-backend`, and what follows a push.
+
+use std::ffi::OsStr;
+use std::sync::Arc;
+
+use axum::body::{Body, to_bytes};
+use axum::extract::Request;
+use axum::http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
+use axum::http::{StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+use tempfile::NamedTempFile;
+
+use super::state::Repository;
+use super::{Push, Shared, api, files, hooks, locked, shapes};
+use crate::git_http::cgi;
+
+/// The variable with the name of the file that a push's changed refs are written to.
+pub(super) const PUSHED: &str = "RDEV_TESTKIT_PUSHED";
+
+/// The most commits that a push event lists.
+const MAX_COMMITS: usize = 50;
+
+/// A request of git's.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    owner: String,
+    name: String,
+    /// What follows the repository's name, with the query.
+    rest: String,
+    writes: bool,
+}
+
+impl Wanted {
+    /// `/owner/name[.git]/info/refs?service=…` and the like.
+    pub(super) fn of(request: &Request) -> Option<Self> {
+        let uri = request.uri();
+        let mut parts = uri.path().trim_start_matches('/').splitn(3, '/');
+        let (owner, name, rest) = (parts.next()?, parts.next()?, parts.next()?);
+        let known = ["info/refs", "git-upload-pack", "git-receive-pack", "HEAD"];
+        if !known.contains(&rest) && !rest.starts_with("objects/") {
+            return None;
+        }
+        let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+        Some(Self {
+            owner: owner.to_owned(),
+            name: name.strip_suffix(".git").unwrap_or(name).to_owned(),
+            writes: rest == "git-receive-pack" || query.contains("git-receive-pack"),
+            rest: format!("{rest}{query}"),
+        })
+    }
+}
+
+pub(super) async fn answer(shared: Arc<Shared>, wanted: Wanted, mut request: Request) -> Response {
+    let (found, user) = match allowed(&shared, &wanted, &request) {
+        Ok(allowed) => allowed,
+        Err(refused) => return *refused,
+    };
+    // As it is on the disk: names are compared without their case, and `.git` may be left away.
+    let path = format!("/{}.git/{}", found.full_name().to_lowercase(), wanted.rest);
+    let Ok(uri) = path.parse::<Uri>() else { return StatusCode::BAD_REQUEST.into_response() };
+    *request.uri_mut() = uri;
+    let pushes = wanted.rest == "git-receive-pack";
+    let outcome = if pushes {
+        // To its end, even when the client goes away: so does a real server.
+        let user = user.unwrap_or_default();
+        let work = tokio::spawn(async move { receive(&shared, found, &user, request).await });
+        work.await.unwrap_or_else(|error| Err(anyhow::anyhow!("{error}")))
+    } else {
+        cgi::run(&shared.folder, request, &[]).await
+    };
+    match outcome {
+        Ok(response) => response,
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}")).into_response(),
+    }
+}
+
+/// The repository and who asks, if they may. Strangers are asked for a login before they hear
+/// that something is not there.
+fn allowed(
+    shared: &Shared,
+    wanted: &Wanted,
+    request: &Request,
+) -> Result<(Repository, Option<String>), Box<Response>> {
+    let refuse = |status: StatusCode, text: &'static str| {
+        let challenge = [(WWW_AUTHENTICATE, "Basic realm=\"Gitea\"")];
+        let response = match status {
+            StatusCode::UNAUTHORIZED => (status, challenge, text).into_response(),
+            _ => (status, text).into_response(),
+        };
+        Err(Box::new(response))
+    };
+    let state = locked(&shared.state);
+    let header = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let token = header.map(|header| api::token_of(&state, header));
+    let token = match token {
+        Some(None) => return refuse(StatusCode::UNAUTHORIZED, "Unauthorized\n"),
+        Some(Some(token)) => Some(token),
+        None => None,
+    };
+    let found = state.find(&wanted.owner, &wanted.name);
+    let Some(token) = token else {
+        return match found {
+            Some(found) if !found.private && !wanted.writes => Ok((found.clone(), None)),
+            _ => refuse(StatusCode::UNAUTHORIZED, "Unauthorized\n"),
+        };
+    };
+    let Some(found) = found else { return refuse(StatusCode::NOT_FOUND, "Not found.\n") };
+    let scopes: &[&str] = if wanted.writes {
+        &["all", "write:repository"]
+    } else {
+        &["all", "write:repository", "read:repository"]
+    };
+    let may = state.may_write(&token.user, &found.owner);
+    let scoped = token.scopes.iter().any(|scope| scopes.contains(&scope.as_str()));
+    if !scoped || (!may && wanted.writes) {
+        return refuse(StatusCode::FORBIDDEN, "User permission denied for writing.\n");
+    }
+    if found.private && !may {
+        return refuse(StatusCode::NOT_FOUND, "Not found.\n");
+    }
+    Ok((found.clone(), Some(token.user)))
+}
+
+/// Takes a push; what it changed is told before it is answered.
+async fn receive(
+    shared: &Arc<Shared>,
+    found: Repository,
+    user: &str,
+    request: Request,
+) -> anyhow::Result<Response> {
+    let pushed = NamedTempFile::new_in(&shared.folder)?;
+    let variables = [(PUSHED, OsStr::new(pushed.path()))];
+    let response = cgi::run(&shared.folder, request, &variables).await?;
+    let (parts, body) = response.into_parts();
+    // To its end: by then the hook has run.
+    let body = to_bytes(body, usize::MAX).await?;
+    let (shared, user) = (Arc::clone(shared), user.to_owned());
+    let told = tokio::task::spawn_blocking(move || -> Result<(), String> {
+        let lines = std::fs::read_to_string(pushed.path()).map_err(|error| error.to_string())?;
+        for line in lines.lines() {
+            let mut fields = line.split(' ');
+            let (Some(old), Some(new), Some(name)) = (fields.next(), fields.next(), fields.next())
+            else {
+                continue;
+            };
+            let none = |id: &str| id.bytes().all(|digit| digit == b'0');
+            // A branch that goes is another event, for which nobody asks.
+            if let (Some(branch), false) = (name.strip_prefix("refs/heads/"), none(new)) {
+                let old = Some(old).filter(|old| !none(old));
+                moved(&shared, &found, branch, old, new, &user)?;
+            }
+        }
+        Ok(())
+    });
+    told.await?.map_err(anyhow::Error::msg)?;
+    Ok(Response::from_parts(parts, Body::from(body)))
+}
+
+/// Tells that a branch has moved: to those who listen for pushes, and to webhooks.
+pub(super) fn moved(
+    shared: &Shared,
+    found: &Repository,
+    branch: &str,
+    old: Option<&str>,
+    new: &str,
+    user: &str,
+) -> Result<(), String> {
+    let range = match old {
+        Some(old) => vec![new.to_owned(), format!("^{old}")],
+        None => vec![new.to_owned()],
+    };
+    let range: Vec<&str> = range.iter().map(String::as_str).collect();
+    let commits = files::log(&found.folder, &range, 0, MAX_COMMITS)?;
+    let head = match commits.first().filter(|commit| commit.id == new) {
+        Some(head) => head.clone(),
+        // It was there before: the branch is new, or went back.
+        None => files::commit(&found.folder, new)?,
+    };
+    let state = locked(&shared.state);
+    let zero = "0".repeat(new.len());
+    let before = old.unwrap_or(&zero);
+    let compare = format!("{}/{}/compare/{before}...{new}", state.root_url, found.full_name());
+    let shape = |commit| shapes::payload_commit(&state, found, commit);
+    let payload = json!({
+        "ref": format!("refs/heads/{branch}"),
+        "before": before,
+        "after": new,
+        "compare_url": if old.is_some() { compare } else { String::new() },
+        "commits": commits.iter().map(shape).collect::<Vec<_>>(),
+        "total_commits": commits.len(),
+        "head_commit": shape(&head),
+        "repository": shapes::repository(&state, found, Some(user)),
+        "pusher": shapes::user(&state, user),
+        "sender": shapes::user(&state, user),
+    });
+    drop(state);
+    // Nobody may be listening.
+    let _ = shared.pushes.send(Push {
+        full_name: found.full_name(),
+        repository: found.folder.clone(),
+        branch: branch.to_owned(),
+        commit: new.to_owned(),
+        message: head.message,
+    });
+    hooks::fire(shared, found, "push", &payload);
+    Ok(())
+}

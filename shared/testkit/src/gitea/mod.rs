@@ -1,0 +1,302 @@
+//! A Gitea for tests: its API over real bare repositories, which are cloned from and pushed to
+//! at the same origin, with its webhooks and its quirks.
+//!
+//! ```no_run
+//! # use rdev_testkit::gitea::{Gitea, TOKEN};
+//! # async fn test() {
+//! let gitea = Gitea::start(&["acme"]); // organisations
+//! let mut pushes = gitea.pushes(); // each push to a branch, from now on
+//! gitea.commit("acme/site", "main", &[("a.txt", b"a")], "Add a"); // as a person does
+//! let push = pushes.recv().await.expect("the push");
+//! assert_eq!((push.full_name.as_str(), push.branch.as_str()), ("acme/site", "main"));
+//! gitea.settled().await; // all webhooks were delivered, or have failed
+//! # }
+//! ```
+//!
+//! * [`TOKEN`] belongs to [`USER`], who may do everything in the organisations given at the start
+//!   and has all scopes. [`Gitea::token`] makes tokens with fewer, [`Gitea::user`] other users.
+//! * git: `<url>/<owner>/<name>.git`, with `oauth2:<token>`, `x-access-token:<token>` or the
+//!   token as user name. Public repositories are read without.
+//! * API: `<url>/api/v1`, see `api.rs` for the routes. Answers have the shapes of the published
+//!   description; a test in `rdev-platform` holds them to it.
+//! * Webhooks are sent for `push` and `status`, each as a task of its own, once.
+//!
+//! It runs on a thread of its own, so that a test that blocks does not stop it, and ends with
+//! its repositories when it is dropped.
+
+mod answer;
+mod api;
+mod contents;
+mod files;
+mod git;
+mod hooks;
+mod pulls;
+mod repositories;
+mod seed;
+mod shapes;
+mod state;
+mod statuses;
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::response::Response;
+use axum::serve::ListenerExt;
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::sync::{broadcast, oneshot, watch};
+
+pub use state::{Hook, Pull, RepositoryInfo, Status};
+
+/// Who the server knows from the start.
+pub const USER: &str = "rdev-bot";
+
+/// Their token, with all scopes.
+pub const TOKEN: &str = "c0ffee5a1b7d4e2f9a8b3c6d7e0f1a2b3c4d5e6f";
+
+/// A push to a branch. The same for a commit that the API made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Push {
+    /// `owner/name`.
+    pub full_name: String,
+    /// The bare repository's folder.
+    pub repository: PathBuf,
+    /// The branch's short name.
+    pub branch: String,
+    /// Where it is now.
+    pub commit: String,
+    /// That commit's whole message.
+    pub message: String,
+}
+
+/// A request to the API, and its answer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Seen {
+    /// `GET`, `POST`, …
+    pub method: String,
+    /// The path below `/api/v1`, as it came, without the query.
+    pub path: String,
+    /// The query, as it came.
+    pub query: String,
+    /// The request's body, where it is JSON.
+    pub body: Option<Value>,
+    /// The answer's status.
+    pub status: u16,
+    /// The answer's body, where it is JSON.
+    pub answer: Option<Value>,
+}
+
+/// A webhook that was sent.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Delivery {
+    /// Whose webhook: `owner/name`.
+    pub full_name: String,
+    /// Where to.
+    pub url: String,
+    /// `push` or `status`.
+    pub event: String,
+    /// `X-Gitea-Delivery`.
+    pub id: String,
+    /// What was sent.
+    pub payload: Value,
+    /// The status of the answer; `None` when there was none.
+    pub status: Option<u16>,
+}
+
+/// The server.
+#[derive(Debug)]
+pub struct Gitea {
+    shared: Arc<Shared>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+    _folder: TempDir,
+}
+
+#[derive(Debug)]
+struct Shared {
+    folder: PathBuf,
+    /// Where it listens.
+    url: String,
+    state: Mutex<state::State>,
+    seen: Mutex<Vec<Seen>>,
+    pushes: broadcast::Sender<Push>,
+    outgoing: Arc<Outgoing>,
+}
+
+/// The webhooks that were sent, or are on their way.
+#[derive(Debug)]
+struct Outgoing {
+    deliveries: Mutex<Vec<Delivery>>,
+    under_way: watch::Sender<usize>,
+    runtime: tokio::runtime::Handle,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Each change is whole by itself; a panic elsewhere leaves it so.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Gitea {
+    /// Starts a server with these organisations on a free port of 127.0.0.1.
+    pub fn start(organisations: &[&str]) -> Self {
+        let folder = TempDir::new().expect("a folder for the repositories");
+        let root = folder.path().canonicalize().expect("the folder's real path");
+        let organisations = organisations.iter().map(|&name| name.to_owned()).collect();
+        let (stop, stopped) = oneshot::channel();
+        let (tell, told) = std::sync::mpsc::channel();
+        let thread = std::thread::Builder::new()
+            .name("gitea".to_owned())
+            .spawn(move || serve(root, organisations, stopped, &tell))
+            .expect("a thread for Gitea");
+        let shared = told.recv().expect("Gitea's address");
+        Self { shared, stop: Some(stop), thread: Some(thread), _folder: folder }
+    }
+
+    /// `http://127.0.0.1:<port>`.
+    pub fn url(&self) -> String {
+        self.shared.url.clone()
+    }
+
+    /// Another token of [`USER`], with these scopes, as `write:repository`.
+    pub fn token(&self, scopes: &[&str]) -> String {
+        locked(&self.shared.state).token(USER, scopes)
+    }
+
+    /// Makes another user, who is in no organisation; their token, with all scopes.
+    pub fn user(&self, name: &str) -> String {
+        locked(&self.shared.state).user(name)
+    }
+
+    /// What the server believes to be its own URL (`ROOT_URL`), and writes into its answers.
+    pub fn believes_url(&self, root: &str) {
+        root.clone_into(&mut locked(&self.shared.state).root_url);
+    }
+
+    /// Makes pages shorter than the 50 items that clients ask for.
+    pub fn shorten_pages(&self, items: usize) {
+        locked(&self.shared.state).page = items;
+    }
+
+    /// All repositories, by name.
+    pub fn repositories(&self) -> Vec<RepositoryInfo> {
+        let state = locked(&self.shared.state);
+        state.repositories.values().map(state::Repository::info).collect()
+    }
+
+    /// A repository's webhooks.
+    pub fn hooks(&self, full_name: &str) -> Vec<Hook> {
+        self.shared.with(full_name, |repository| repository.hooks.clone())
+    }
+
+    /// The statuses of a commit, newest first.
+    pub fn statuses(&self, full_name: &str, commit: &str) -> Vec<Status> {
+        self.shared.with(full_name, |repository| {
+            let of = repository.statuses.iter().rev();
+            of.filter(|status| status.commit == commit).cloned().collect()
+        })
+    }
+
+    /// A repository's pull requests.
+    pub fn pulls(&self, full_name: &str) -> Vec<Pull> {
+        self.shared.with(full_name, |repository| repository.pulls.clone())
+    }
+
+    /// Each push to a branch from now on.
+    pub fn pushes(&self) -> broadcast::Receiver<Push> {
+        self.shared.pushes.subscribe()
+    }
+
+    /// The webhooks that were sent so far, in the order of their answers.
+    pub fn deliveries(&self) -> Vec<Delivery> {
+        locked(&self.shared.outgoing.deliveries).clone()
+    }
+
+    /// Waits until no webhook is on its way, ten seconds at most.
+    ///
+    /// # Panics
+    /// When there is still one then.
+    pub async fn settled(&self) {
+        let mut under_way = self.shared.outgoing.under_way.subscribe();
+        let waited = under_way.wait_for(|count| *count == 0);
+        let waited = tokio::time::timeout(Duration::from_secs(10), waited).await;
+        assert!(waited.is_ok(), "a webhook is still on its way");
+    }
+
+    /// The requests to the API so far.
+    pub fn seen(&self) -> Vec<Seen> {
+        locked(&self.shared.seen).clone()
+    }
+
+    /// Forgets the requests so far.
+    pub fn forget_seen(&self) {
+        locked(&self.shared.seen).clear();
+    }
+}
+
+impl Drop for Gitea {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // A panic of the server's thread has been printed by then.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn serve(
+    folder: PathBuf,
+    organisations: Vec<String>,
+    stopped: oneshot::Receiver<()>,
+    tell: &std::sync::mpsc::Sender<Arc<Shared>>,
+) {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime for Gitea");
+    let handle = runtime.handle().clone();
+    runtime.block_on(async move {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let url = format!("http://{}", listener.local_addr().expect("the port's number"));
+        let listener = listener.tap_io(|stream| {
+            // Without it a small answer waits for the client's delayed acknowledgement.
+            stream.set_nodelay(true).expect("a socket that takes TCP_NODELAY");
+        });
+        let shared = Arc::new(Shared {
+            folder,
+            state: Mutex::new(state::State::new(url.clone(), organisations)),
+            url,
+            seen: Mutex::default(),
+            pushes: broadcast::Sender::new(256),
+            outgoing: Arc::new(Outgoing {
+                deliveries: Mutex::default(),
+                under_way: watch::Sender::new(0),
+                runtime: handle,
+            }),
+        });
+        let app = Router::new().fallback(answer).with_state(Arc::clone(&shared));
+        tell.send(shared).expect("somebody waits for the address");
+        tokio::select! {
+            served = async { axum::serve(listener, app).await } => served.expect("a server that serves"),
+            // Not even an error: the server was dropped.
+            _ = stopped => {}
+        }
+    });
+    // Whatever still hangs goes with its runtime.
+    runtime.shutdown_background();
+}
+
+async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    if request.uri().path().starts_with("/api/v1/") {
+        return api::answer(shared, request).await;
+    }
+    match git::Wanted::of(&request) {
+        Some(wanted) => git::answer(shared, wanted, request).await,
+        None => answer::web(&shared, request.uri().path()),
+    }
+}

@@ -1,0 +1,190 @@
+//! Repositories: activation, look-up, repair, removal.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use super::HostRunner;
+use super::pipeline::Pipeline;
+
+/// How old the version is that the server behaves as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Age {
+    /// 3.14 and later.
+    #[default]
+    Current,
+    /// 3.0: an activation is stored before its webhook is made, an entry in the way is 500, and
+    /// a removal ends with 500 when the forge's repository is gone.
+    Old,
+}
+
+/// A repository that the server has an entry for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Known {
+    /// Its id here.
+    pub id: u64,
+    /// Its id on the forge.
+    pub forge_id: u64,
+    /// `owner/name`.
+    pub full_name: String,
+    /// Whether it is active.
+    pub active: bool,
+    /// Whether the forge has our webhook, without which no push starts anything.
+    pub hooked: bool,
+    /// How many pipelines there are.
+    pub pipelines: usize,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct State {
+    pub(super) repositories: BTreeMap<u64, Repository>,
+    /// What we were told of the forge: owner and name by id.
+    pub(super) forge: BTreeMap<u64, (String, String)>,
+    pub(super) not_ours: BTreeSet<u64>,
+    pub(super) break_hook: bool,
+    pub(super) secrets: BTreeMap<String, String>,
+    /// Variables for all steps.
+    pub(super) environment: BTreeMap<String, String>,
+    pub(super) images: Vec<(String, HostRunner)>,
+    last_id: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct Repository {
+    pub(super) id: u64,
+    pub(super) forge_id: u64,
+    pub(super) owner: String,
+    pub(super) name: String,
+    pub(super) active: bool,
+    pub(super) hooked: bool,
+    /// Where its commits are, as the last push said.
+    pub(super) git_dir: Option<PathBuf>,
+    pub(super) pipelines: Vec<Pipeline>,
+}
+
+/// A refusal: its status, and its plain text.
+pub(super) type Refusal = (u16, &'static str);
+
+impl Repository {
+    pub(super) fn full_name(&self) -> String {
+        format!("{}/{}", self.owner, self.name)
+    }
+
+    pub(super) fn known(&self) -> Known {
+        Known {
+            id: self.id,
+            forge_id: self.forge_id,
+            full_name: self.full_name(),
+            active: self.active,
+            hooked: self.hooked,
+            pipelines: self.pipelines.len(),
+        }
+    }
+
+    pub(super) fn pipeline(&mut self, number: u64) -> Option<&mut Pipeline> {
+        self.pipelines.iter_mut().find(|one| one.number == number)
+    }
+}
+
+impl State {
+    /// An id that nothing else has.
+    pub(super) fn next_id(&mut self) -> u64 {
+        self.last_id += 1;
+        self.last_id
+    }
+
+    pub(super) fn named(&self, full_name: &str) -> Option<&Repository> {
+        self.repositories.values().find(|one| one.full_name() == full_name)
+    }
+
+    pub(super) fn of_forge(&mut self, forge_id: u64) -> Option<&mut Repository> {
+        self.repositories.values_mut().find(|one| one.forge_id == forge_id)
+    }
+
+    /// Activates a repository; its id here.
+    pub(super) fn activate(
+        &mut self,
+        forge_id: u64,
+        on_forge: Option<(String, String)>,
+        age: Age,
+    ) -> Result<u64, Refusal> {
+        let earlier = self.of_forge(forge_id).map(|one| (one.id, one.active));
+        if matches!(earlier, Some((_, true))) {
+            return Err((409, "Repository is already active."));
+        }
+        let Some((owner, name)) = on_forge else {
+            return Err((500, "Could not fetch repository from forge."));
+        };
+        if self.not_ours.contains(&forge_id) {
+            return Err((403, "User has to be a admin of this repository"));
+        }
+        let full_name = format!("{owner}/{name}");
+        if self.named(&full_name).is_some_and(|one| one.forge_id != forge_id) {
+            return Err(match age {
+                Age::Current => (
+                    409,
+                    "Repository already exists in the database. Remove the stale repository \
+                     entry before adding it again.",
+                ),
+                Age::Old => (500, "could not create/update repo in store."),
+            });
+        }
+        let hooked = !std::mem::take(&mut self.break_hook);
+        let no_hook = (500, "could not create webhook in forge.");
+        if !hooked && age == Age::Current {
+            return Err(no_hook);
+        }
+        let id = match earlier {
+            Some((id, _)) => id,
+            None => self.next_id(),
+        };
+        let repository = self.repositories.entry(id).or_insert_with(|| Repository {
+            id,
+            forge_id,
+            owner: String::new(),
+            name: String::new(),
+            active: false,
+            hooked: false,
+            git_dir: None,
+            pipelines: Vec::new(),
+        });
+        (repository.owner, repository.name) = (owner, name);
+        (repository.active, repository.hooked) = (true, hooked);
+        if hooked { Ok(id) } else { Err(no_hook) }
+    }
+
+    /// Makes the webhook anew, and takes over a new name.
+    pub(super) fn repair(
+        &mut self,
+        id: u64,
+        on_forge: Option<(String, String)>,
+    ) -> Result<(), Refusal> {
+        let repository = self.repositories.get_mut(&id).ok_or((404, ""))?;
+        let Some((owner, name)) = on_forge else { return Err((500, "")) };
+        (repository.owner, repository.name) = (owner, name);
+        if std::mem::take(&mut self.break_hook) {
+            return Err((500, "the forge refused the webhook"));
+        }
+        repository.hooked = true;
+        Ok(())
+    }
+
+    /// Deactivates a repository, and with `remove` forgets it; it as it was last.
+    pub(super) fn remove(
+        &mut self,
+        id: u64,
+        remove: bool,
+        on_forge: bool,
+        age: Age,
+    ) -> Result<Known, Refusal> {
+        let repository = self.repositories.get_mut(&id).ok_or((404, ""))?;
+        (repository.active, repository.hooked) = (false, false);
+        for pipeline in &repository.pipelines {
+            pipeline.cancel.send_replace(true);
+        }
+        let known = repository.known();
+        if remove {
+            self.repositories.remove(&id);
+        }
+        if age == Age::Old && !on_forge { Err((500, "")) } else { Ok(known) }
+    }
+}
