@@ -1,9 +1,10 @@
-//! What `infra/` says: that the tools of AWS and Kubernetes take it, and that it agrees with
-//! the code.
+//! What `infra/` and `templates/` say: that the tools of AWS, Kubernetes and Node take it, and
+//! that it agrees with the code.
 
 mod image;
 mod kubernetes;
 mod local;
+mod pages;
 mod settings;
 mod statements;
 mod template;
