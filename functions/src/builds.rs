@@ -19,11 +19,12 @@ use utoipa_axum::routes;
 
 use crate::Api;
 use crate::auth::Caller;
+use crate::ci::{self, BuildPipeline};
+use crate::creation::build_location;
 use crate::cursor::{List, Listing, PageQuery};
 use crate::extract::{InPath, InQuery, JsonBody, Nothing, OptionalJson};
 use crate::idempotency::Try;
 use crate::problem::{Answer, Code, Problem};
-use crate::projects::build_location;
 use crate::stream::{self, Events, EventsQuery};
 use crate::work::{self, Wanted};
 
@@ -46,6 +47,9 @@ pub struct TaskView {
     pub task: Task,
     /// Somebody asked to cancel it, and its worker has not stopped yet.
     pub cancel_requested: bool,
+    /// The pipeline of the commit that it has pushed; only in the record of one build.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pipeline: Option<BuildPipeline>,
 }
 
 /// A build that is wanted. Absent (or `null`) fields take their defaults.
@@ -198,7 +202,9 @@ async fn show(
     State(api): State<Api>,
     InPath((project, task)): InPath<(ProjectId, TaskId)>,
 ) -> Answer<Json<TaskView>> {
-    Ok(Json(of_project(&api, &project, task).await?.into()))
+    let record = of_project(&api, &project, task).await?;
+    let pipeline = ci::of_build(&api, &record.task).await?;
+    Ok(Json(TaskView { pipeline, ..record.into() }))
 }
 
 /// Cancels a build: at once while it is queued; one that runs is stopped by its worker.
@@ -313,7 +319,7 @@ async fn of_project(api: &Api, project: &ProjectId, task: TaskId) -> Answer<Task
 
 fn accepted(task: Task) -> Response {
     let location = build_location(&task);
-    let view = TaskView { task, cancel_requested: false };
+    let view = TaskView { task, cancel_requested: false, pipeline: None };
     (StatusCode::ACCEPTED, [(LOCATION, location)], Json(view)).into_response()
 }
 
@@ -325,6 +331,6 @@ fn is_event_stream(media_type: &str) -> bool {
 impl From<TaskRecord> for TaskView {
     fn from(record: TaskRecord) -> Self {
         let cancel_requested = record.lease.is_some_and(|lease| lease.cancel_requested);
-        Self { task: record.task, cancel_requested }
+        Self { task: record.task, cancel_requested, pipeline: None }
     }
 }

@@ -1,33 +1,112 @@
-//! Pipelines of a project. No CI is configured in this installation, and every
-//! operation says so.
+//! Pipelines of a project: what its CI did, asked of the CI server.
 
+#![allow(unused_qualifications, reason = "`utoipa::path` writes `params` so")]
+
+use axum::Json;
 use axum::extract::State;
+use http::StatusCode;
+use rdev_domain::git::CommitId;
 use rdev_domain::ids::ProjectId;
+use rdev_domain::page::Page;
+use rdev_domain::pipeline::{
+    CiId, CommitPipeline, LogLine, Pipeline, PipelineFilter, PipelineSummary,
+};
+use rdev_domain::ports::{Ci, PortResult};
+use rdev_domain::project::Project;
+use rdev_domain::result::{Outcome, TaskResult};
+use rdev_domain::task::Task;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::Api;
-use crate::extract::InPath;
-use crate::problem::{Answer, Code, Problem};
+use crate::cursor::{List, Listing};
+use crate::extract::{InPath, InQuery, Nothing, OptionalJson};
+use crate::problem::{Answer, Code, Problem, chain};
 
 /// `/projects/{id}/ci…`.
 pub fn router() -> OpenApiRouter<Api> {
-    OpenApiRouter::default().routes(routes!(list)).routes(routes!(show))
+    OpenApiRouter::default()
+        .routes(routes!(list))
+        .routes(routes!(show))
+        .routes(routes!(log))
+        .routes(routes!(restart))
+        .routes(routes!(cancel))
 }
 
-/// A project's pipelines.
+/// Which pipelines are asked for.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(default, deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct PipelineQuery {
+    /// How many items at most: 1 to 100, 50 by default.
+    #[param(minimum = 1, maximum = 100)]
+    limit: Option<u32>,
+    /// The `next_cursor` of the page before.
+    cursor: Option<String>,
+    /// Only of this branch.
+    branch: Option<String>,
+    /// Only in this state, as the CI server names it.
+    status: Option<String>,
+}
+
+/// Whose log is asked for.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct LogQuery {
+    /// The step's id.
+    step: u64,
+}
+
+/// A step's log.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct StepLog {
+    /// Its lines, in order.
+    pub lines: Vec<LogLine>,
+}
+
+/// The pipeline of the commit that a build has pushed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct BuildPipeline {
+    /// Its number, where it is known.
+    pub number: Option<u64>,
+    /// `pending`, `running`, `success`, `failure`, …: as the CI server says it.
+    pub status: String,
+    /// Where people see it.
+    pub url: Option<String>,
+}
+
+/// A project's pipelines, newest first.
 #[utoipa::path(
     get, path = "/projects/{id}/ci/pipelines", tag = "ci", operation_id = "list_pipelines",
     security(("key" = ["ci:read"])),
-    params(("id" = ProjectId, Path, description = "The project")),
-    responses((status = 409, description = "`ci_not_configured`", body = crate::problem::ProblemBody,
-        content_type = "application/problem+json"))
+    params(("id" = ProjectId, Path, description = "The project"), PipelineQuery),
+    responses((status = 200, description = "A page", body = List<PipelineSummary>))
 )]
-async fn list(State(api): State<Api>, InPath(id): InPath<ProjectId>) -> Answer<()> {
-    not_configured(&api, &id).await
+async fn list(
+    State(api): State<Api>,
+    InPath(id): InPath<ProjectId>,
+    InQuery(query): InQuery<PipelineQuery>,
+) -> Answer<Json<List<PipelineSummary>>> {
+    for (name, text) in [("branch", &query.branch), ("status", &query.status)] {
+        let plain =
+            |text: &String| (1..=255).contains(&text.len()) && !text.contains(char::is_control);
+        if text.as_ref().is_some_and(|text| !plain(text)) {
+            return Err(Problem::field(name, "must have 1 to 255 bytes and no control characters"));
+        }
+    }
+    let filters = [Some(id.as_str()), query.branch.as_deref(), query.status.as_deref()];
+    let listing = Listing::new("pipelines", &filters, query.limit, query.cursor.as_deref())?;
+    let page = listing.page()?;
+    let (ci, ci_id) = of_project(&api, &id).await?;
+    let filter = PipelineFilter { branch: query.branch, status: query.status };
+    let listed = ci.pipelines(ci_id, &filter, &page).await?;
+    Ok(Json(listing.answer(listed, PipelineSummary::place, |pipeline| pipeline)))
 }
 
-/// One pipeline.
+/// One pipeline, with its workflows and steps.
 #[utoipa::path(
     get, path = "/projects/{id}/ci/pipelines/{number}", tag = "ci", operation_id = "show_pipeline",
     security(("key" = ["ci:read"])),
@@ -35,14 +114,131 @@ async fn list(State(api): State<Api>, InPath(id): InPath<ProjectId>) -> Answer<(
         ("id" = ProjectId, Path, description = "The project"),
         ("number" = u64, Path, description = "The pipeline's number")
     ),
-    responses((status = 409, description = "`ci_not_configured`", body = crate::problem::ProblemBody,
-        content_type = "application/problem+json"))
+    responses((status = 200, description = "The pipeline", body = Pipeline))
 )]
-async fn show(State(api): State<Api>, InPath((id, _)): InPath<(ProjectId, u64)>) -> Answer<()> {
-    not_configured(&api, &id).await
+async fn show(
+    State(api): State<Api>,
+    InPath((id, number)): InPath<(ProjectId, u64)>,
+) -> Answer<Json<Pipeline>> {
+    let (ci, ci_id) = of_project(&api, &id).await?;
+    Ok(Json(ci.pipeline(ci_id, number).await?))
 }
 
-async fn not_configured(api: &Api, id: &ProjectId) -> Answer<()> {
-    api.store().project(id).await?;
-    Err(Problem::new(Code::CiNotConfigured, "this installation has no CI"))
+/// The log of a pipeline's step.
+#[utoipa::path(
+    get, path = "/projects/{id}/ci/pipelines/{number}/log", tag = "ci",
+    operation_id = "pipeline_log",
+    security(("key" = ["ci:read"])),
+    params(
+        ("id" = ProjectId, Path, description = "The project"),
+        ("number" = u64, Path, description = "The pipeline's number"),
+        LogQuery
+    ),
+    responses((status = 200, description = "The log", body = StepLog))
+)]
+async fn log(
+    State(api): State<Api>,
+    InPath((id, number)): InPath<(ProjectId, u64)>,
+    InQuery(query): InQuery<LogQuery>,
+) -> Answer<Json<StepLog>> {
+    let (ci, ci_id) = of_project(&api, &id).await?;
+    Ok(Json(StepLog { lines: ci.log(ci_id, number, query.step).await? }))
+}
+
+/// Runs a pipeline again, as a new one.
+#[utoipa::path(
+    post, path = "/projects/{id}/ci/pipelines/{number}/restart", tag = "ci",
+    operation_id = "restart_pipeline",
+    security(("key" = ["ci:write"])),
+    params(
+        ("id" = ProjectId, Path, description = "The project"),
+        ("number" = u64, Path, description = "The pipeline's number")
+    ),
+    responses((status = 200, description = "The new pipeline", body = PipelineSummary))
+)]
+async fn restart(
+    State(api): State<Api>,
+    InPath((id, number)): InPath<(ProjectId, u64)>,
+    _: OptionalJson<Nothing>,
+) -> Answer<Json<PipelineSummary>> {
+    let (ci, ci_id) = of_project(&api, &id).await?;
+    Ok(Json(ci.restart(ci_id, number).await?))
+}
+
+/// Ends a pipeline that runs.
+#[utoipa::path(
+    post, path = "/projects/{id}/ci/pipelines/{number}/cancel", tag = "ci",
+    operation_id = "cancel_pipeline",
+    security(("key" = ["ci:write"])),
+    params(
+        ("id" = ProjectId, Path, description = "The project"),
+        ("number" = u64, Path, description = "The pipeline's number")
+    ),
+    responses((status = 204, description = "It is being ended"))
+)]
+async fn cancel(
+    State(api): State<Api>,
+    InPath((id, number)): InPath<(ProjectId, u64)>,
+    _: OptionalJson<Nothing>,
+) -> Answer<StatusCode> {
+    let (ci, ci_id) = of_project(&api, &id).await?;
+    ci.cancel(ci_id, number).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// The pipeline of what a build has pushed: as webhooks told it, else as the CI server tells it
+/// now. A CI server that does not answer takes nothing else of the build's record away.
+pub(crate) async fn of_build(api: &Api, task: &Task) -> Answer<Option<BuildPipeline>> {
+    let result = task.result.as_ref().and_then(TaskResult::as_build);
+    let Some(result) = result.filter(|result| result.outcome == Outcome::Delivered) else {
+        return Ok(None);
+    };
+    let (Some(commit), true) = (result.commit_sha.clone(), task.state.is_terminal()) else {
+        return Ok(None);
+    };
+    if let Some(known) = api.store().pipeline(&task.project_id, &commit).await? {
+        return Ok(Some(known.into()));
+    }
+    let Some(ci) = api.ci() else { return Ok(None) };
+    let Ok(Project { ci_id: Some(ci_id), .. }) = api.store().project(&task.project_id).await else {
+        return Ok(None);
+    };
+    match find(ci, ci_id, result.branch.to_string(), &commit).await {
+        Ok(found) => Ok(found),
+        Err(error) => {
+            tracing::warn!(error = %chain(&error), task = %task.id, "its pipeline is not known");
+            Ok(None)
+        }
+    }
+}
+
+async fn find(
+    ci: &dyn Ci,
+    ci_id: CiId,
+    branch: String,
+    commit: &CommitId,
+) -> PortResult<Option<BuildPipeline>> {
+    let filter = PipelineFilter { branch: Some(branch), status: None };
+    let page = Page { limit: 50, before: None };
+    let mut latest = ci.pipelines(ci_id, &filter, &page).await?.items.into_iter();
+    let found = latest.find(|pipeline| pipeline.commit == commit.as_str());
+    Ok(found.map(|pipeline| BuildPipeline {
+        number: Some(pipeline.number),
+        status: pipeline.status,
+        url: pipeline.url,
+    }))
+}
+
+async fn of_project<'a>(api: &'a Api, id: &ProjectId) -> Answer<(&'a dyn Ci, CiId)> {
+    let project = api.store().project(id).await?;
+    let missing = |what: &str| Problem::new(Code::CiNotConfigured, what);
+    let ci = api.ci().ok_or_else(|| missing("this installation has no CI ([ci])"))?;
+    let ci_id = project.ci_id.ok_or_else(|| missing("the project's repository has no CI"))?;
+    Ok((ci, ci_id))
+}
+
+impl From<CommitPipeline> for BuildPipeline {
+    fn from(known: CommitPipeline) -> Self {
+        Self { number: known.number, status: known.status, url: known.url }
+    }
 }

@@ -10,10 +10,13 @@ pub mod audit;
 mod auth;
 pub mod builds;
 pub mod ci;
+pub mod creation;
 mod cursor;
+pub mod deliveries;
 pub mod domains;
 mod extract;
 mod gate;
+pub mod hooks;
 mod idempotency;
 mod key_text;
 pub mod keys;
@@ -23,6 +26,7 @@ pub mod openapi;
 pub mod ops;
 pub mod problem;
 pub mod projects;
+mod provision;
 pub mod readiness;
 pub mod redrive;
 pub mod settings;
@@ -39,14 +43,14 @@ use axum::Router;
 use metrics_exporter_prometheus::PrometheusHandle;
 use rdev_domain::ids::TaskId;
 use rdev_domain::outbox;
-use rdev_domain::ports::{Forge, Queue, Store};
+use rdev_domain::ports::{Ci, Dns, Forge, Queue, Store};
 use rdev_domain::time::Timestamp;
 use rdev_domain::wake_up::Mark;
 use ulid::Ulid;
 use utoipa_axum::router::OpenApiRouter;
 
 pub use cursor::List;
-pub use settings::Settings;
+pub use settings::{DnsDefaults, HookSecrets, Settings};
 pub use stream::Events;
 
 /// Called with a running task whose cancellation was asked for, so that a
@@ -62,6 +66,10 @@ pub struct Context {
     pub queue: Arc<dyn Queue>,
     /// Repositories.
     pub forge: Arc<dyn Forge>,
+    /// Pipelines; absent where no CI is configured.
+    pub ci: Option<Arc<dyn Ci>>,
+    /// Names; absent where no DNS provider is configured. `settings.dns` is set with it.
+    pub dns: Option<Arc<dyn Dns>>,
     /// Limits and defaults.
     pub settings: Settings,
     /// What `/metrics` shows beside what the store knows.
@@ -101,6 +109,9 @@ pub(crate) fn routers() -> OpenApiRouter<Api> {
         .merge(builds::router())
         .merge(domains::router())
         .merge(ci::router())
+        .merge(deliveries::router())
+        .merge(hooks::router())
+        .merge(templates::router())
         .merge(work::router())
         .merge(workers::router())
         .merge(agents::router())
@@ -129,6 +140,15 @@ impl Api {
 
     pub(crate) fn forge(&self) -> &dyn Forge {
         &*self.0.context.forge
+    }
+
+    pub(crate) fn ci(&self) -> Option<&dyn Ci> {
+        self.0.context.ci.as_deref()
+    }
+
+    /// The DNS provider, and how names are read.
+    pub(crate) fn dns(&self) -> Option<(&dyn Dns, &DnsDefaults)> {
+        Some((self.0.context.dns.as_deref()?, self.0.context.settings.dns.as_ref()?))
     }
 
     pub(crate) fn settings(&self) -> &Settings {

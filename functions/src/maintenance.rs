@@ -105,6 +105,7 @@ mod tests {
     use rdev_domain::page::Page;
     use rdev_domain::ports::Receipt;
     use rdev_domain::project::{Project, ProjectState};
+    use rdev_domain::provision::Provisioning;
 
     use super::*;
 
@@ -117,6 +118,11 @@ mod tests {
             default_branch: "main".parse().expect("a branch"),
             build_limit: 1,
             state: ProjectState::Ready,
+            provisioning: Provisioning::default(),
+            forge_id: None,
+            ci_id: None,
+            webhook_url: None,
+            pushed: None,
             created_at: now(),
             updated_at: now(),
             nonce: Ulid::from_datetime(SystemTime::now()),

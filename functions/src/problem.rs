@@ -30,6 +30,7 @@ pub enum Code {
     InvalidCursor,
     InvalidIdempotencyKey,
     Unauthorized,
+    InvalidSignature,
     MissingScope,
     NotFound,
     NoDiff,
@@ -44,10 +45,14 @@ pub enum Code {
     RequestInFlight,
     KeyAlreadyShown,
     RepositoryNotOurs,
+    DomainTaken,
+    RecordNotOurs,
+    PipelineNotRunning,
     NotSupported,
     ForgeNotConfigured,
     DnsNotConfigured,
     CiNotConfigured,
+    HooksNotConfigured,
     BodyTooLarge,
     UnsupportedMediaType,
     InvalidRequest,
@@ -57,16 +62,18 @@ pub enum Code {
     UpstreamFailed,
     Unavailable,
     NotReady,
+    UpstreamTimedOut,
 }
 
 impl Code {
     /// Every code, by status.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 38] = [
         Self::MalformedJson,
         Self::MalformedRequest,
         Self::InvalidCursor,
         Self::InvalidIdempotencyKey,
         Self::Unauthorized,
+        Self::InvalidSignature,
         Self::MissingScope,
         Self::NotFound,
         Self::NoDiff,
@@ -81,10 +88,14 @@ impl Code {
         Self::RequestInFlight,
         Self::KeyAlreadyShown,
         Self::RepositoryNotOurs,
+        Self::DomainTaken,
+        Self::RecordNotOurs,
+        Self::PipelineNotRunning,
         Self::NotSupported,
         Self::ForgeNotConfigured,
         Self::DnsNotConfigured,
         Self::CiNotConfigured,
+        Self::HooksNotConfigured,
         Self::BodyTooLarge,
         Self::UnsupportedMediaType,
         Self::InvalidRequest,
@@ -94,6 +105,7 @@ impl Code {
         Self::UpstreamFailed,
         Self::Unavailable,
         Self::NotReady,
+        Self::UpstreamTimedOut,
     ];
 
     /// The name in the API.
@@ -113,6 +125,7 @@ impl Code {
             Self::InvalidCursor => (StatusCode::BAD_REQUEST, "invalid_cursor"),
             Self::InvalidIdempotencyKey => (StatusCode::BAD_REQUEST, "invalid_idempotency_key"),
             Self::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized"),
+            Self::InvalidSignature => (StatusCode::UNAUTHORIZED, "invalid_signature"),
             Self::MissingScope => (StatusCode::FORBIDDEN, "missing_scope"),
             Self::NotFound => (StatusCode::NOT_FOUND, "not_found"),
             Self::NoDiff => (StatusCode::NOT_FOUND, "no_diff"),
@@ -127,10 +140,14 @@ impl Code {
             Self::RequestInFlight => (StatusCode::CONFLICT, "request_in_flight"),
             Self::KeyAlreadyShown => (StatusCode::CONFLICT, "key_already_shown"),
             Self::RepositoryNotOurs => (StatusCode::CONFLICT, "repository_not_ours"),
+            Self::DomainTaken => (StatusCode::CONFLICT, "domain_taken"),
+            Self::RecordNotOurs => (StatusCode::CONFLICT, "record_not_ours"),
+            Self::PipelineNotRunning => (StatusCode::CONFLICT, "pipeline_not_running"),
             Self::NotSupported => (StatusCode::CONFLICT, "not_supported"),
             Self::ForgeNotConfigured => (StatusCode::CONFLICT, "forge_not_configured"),
             Self::DnsNotConfigured => (StatusCode::CONFLICT, "dns_not_configured"),
             Self::CiNotConfigured => (StatusCode::CONFLICT, "ci_not_configured"),
+            Self::HooksNotConfigured => (StatusCode::CONFLICT, "hooks_not_configured"),
             Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
             Self::UnsupportedMediaType => {
                 (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type")
@@ -144,6 +161,7 @@ impl Code {
             Self::UpstreamFailed => (StatusCode::BAD_GATEWAY, "upstream_failed"),
             Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
             Self::NotReady => (StatusCode::SERVICE_UNAVAILABLE, "not_ready"),
+            Self::UpstreamTimedOut => (StatusCode::GATEWAY_TIMEOUT, "upstream_timed_out"),
         }
     }
 }
@@ -333,7 +351,13 @@ impl From<PortError> for Problem {
                     Conflict::ProjectExists => Code::ProjectExists,
                     Conflict::ProjectNotReady => Code::ProjectNotReady,
                     Conflict::TasksRunning => Code::TasksRunning,
-                    Conflict::IdTaken | Conflict::Contended => Code::Conflict,
+                    Conflict::RepositoryNotOurs => Code::RepositoryNotOurs,
+                    Conflict::DomainTaken => Code::DomainTaken,
+                    Conflict::RecordNotOurs => Code::RecordNotOurs,
+                    Conflict::NotRunning => Code::PipelineNotRunning,
+                    Conflict::IdTaken | Conflict::DomainLeaving | Conflict::Contended => {
+                        Code::Conflict
+                    }
                 };
                 Self::new(code, conflict.to_string())
             }
@@ -347,6 +371,19 @@ impl From<PortError> for Problem {
             PortError::Unavailable { .. } => {
                 tracing::warn!(error = %chain(&error), "a port is not available");
                 Self::new(Code::Unavailable, error.to_string()).retry_after(5)
+            }
+            PortError::TimedOut { .. } => {
+                tracing::warn!(error = %chain(&error), "a system did not answer in time");
+                Self::new(Code::UpstreamTimedOut, error.to_string())
+            }
+            PortError::Limited { retry_after, .. } => {
+                tracing::warn!(error = %chain(&error), "a system takes no more requests for now");
+                let seconds = retry_after.map_or(5, |after| after.as_secs().max(1));
+                Self::new(Code::Unavailable, error.to_string()).retry_after(seconds)
+            }
+            PortError::Upstream { .. } => {
+                tracing::error!(error = %chain(&error), "a system answered wrongly");
+                Self::new(Code::UpstreamFailed, chain(&error))
             }
             PortError::Broken { .. } => {
                 tracing::error!(error = %chain(&error), "a port failed");

@@ -4,99 +4,32 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
 use http::StatusCode;
-use http::header::LOCATION;
-use rdev_domain::audit::Actor;
 use rdev_domain::git::Branch;
-use rdev_domain::git_url::GitUrl;
-use rdev_domain::ids::{ProjectId, TaskId};
-use rdev_domain::ports::{PortError, PortResult};
-use rdev_domain::project::{Project, ProjectPatch, ProjectState};
-use rdev_domain::spec::{AgentName, BuildSpec, FieldError, Work, plain_text};
-use rdev_domain::task::{Priority, Task};
-use rdev_domain::time::Timestamp;
-use serde::{Deserialize, Serialize};
+use rdev_domain::git_url::{GitUrl, UrlPolicy};
+use rdev_domain::ids::ProjectId;
+use rdev_domain::ports::PortError;
+use rdev_domain::project::{Project, ProjectPatch};
+use rdev_domain::spec::{FieldError, plain_text};
+use rdev_domain::webhook::{Webhook, WebhookUrl};
+use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::Api;
 use crate::auth::Caller;
-use crate::builds::TaskView;
 use crate::cursor::{List, Listing, PageQuery};
-use crate::extract::{InPath, InQuery, JsonBody};
-use crate::idempotency::Try;
+use crate::extract::{InPath, InQuery, JsonBody, Nothing, OptionalJson};
 use crate::problem::{Answer, Code, Problem, chain, refused};
-use crate::templates::Template;
-use crate::work::{self, Wanted};
+use crate::{Api, creation, domains, provision};
 
 /// `/project…` and `/projects…`, without builds, domains and CI.
 pub fn router() -> OpenApiRouter<Api> {
     OpenApiRouter::default()
-        .routes(routes!(create))
-        .routes(routes!(create_and_build))
-        .routes(routes!(list, create_plural))
+        .routes(routes!(list))
+        .merge(creation::router())
         .routes(routes!(show, change, delete))
-}
-
-/// A project that is wanted.
-#[derive(Debug, Clone, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct CreateProject {
-    /// Its name, which is its id.
-    pub name: ProjectId,
-    /// For people, at most 1,000 characters.
-    #[serde(default)]
-    pub description: Option<String>,
-    /// What its repository starts with: `static` (the default, unless configured
-    /// otherwise) or `empty`.
-    #[serde(default)]
-    pub template: Option<String>,
-    /// An existing repository to use instead of a new one.
-    #[serde(default)]
-    pub git_url: Option<GitUrl>,
-    /// `false`: the project has no repository, each build names its own. `true` by default.
-    #[serde(default)]
-    pub repository: Option<bool>,
-    /// The branch that builds use unless they name another; `main` by default.
-    #[serde(default)]
-    pub default_branch: Option<Branch>,
-    /// How many of its tasks may run at once: 1 to 100, 1 by default.
-    #[serde(default)]
-    #[schema(minimum = 1, maximum = 100)]
-    pub build_limit: Option<u32>,
-}
-
-/// A project that is wanted, and its first build.
-#[derive(Debug, Clone, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct CreateAndBuild {
-    /// The project's name, which is its id.
-    pub name: ProjectId,
-    /// For people, at most 1,000 characters.
-    #[serde(default)]
-    pub description: Option<String>,
-    /// What its repository starts with, as in `POST /project`.
-    #[serde(default)]
-    pub template: Option<String>,
-    /// What the agent is asked to do.
-    pub prompt: String,
-    /// The agent that does it; the configured default when absent.
-    #[serde(default)]
-    pub agent: Option<AgentName>,
-    /// Push the commit to the branch. `true` by default.
-    #[serde(default)]
-    pub auto_push: Option<bool>,
-}
-
-/// A new project and its first build.
-#[derive(Debug, Clone, Serialize, ToSchema)]
-pub struct Created {
-    /// The project.
-    pub project: Project,
-    /// The build, queued.
-    pub task: TaskView,
+        .routes(routes!(resume))
 }
 
 /// What to change; absent fields stay as they are.
@@ -113,6 +46,13 @@ pub struct ChangeProject {
     #[serde(default)]
     #[schema(minimum = 1, maximum = 100)]
     pub build_limit: Option<u32>,
+    /// Who is told when a build ends, given together with `webhook_secret`; an empty text
+    /// removes it.
+    #[serde(default)]
+    pub webhook_url: Option<String>,
+    /// What signs that: `whsec_` and 24 to 64 bytes in base64.
+    #[serde(default)]
+    pub webhook_secret: Option<String>,
 }
 
 /// How to delete.
@@ -122,99 +62,6 @@ pub struct ChangeProject {
 struct DeleteQuery {
     /// Delete its repository too, which rdev made. `false` by default.
     delete_repository: Option<bool>,
-}
-
-/// Where a project's repository comes from.
-#[derive(Debug, Clone)]
-enum Source {
-    Template(Template),
-    Existing(GitUrl),
-    /// Each build names its own.
-    PerBuild,
-}
-
-/// Creates a project and its repository.
-#[utoipa::path(
-    post, path = "/project", tag = "projects", operation_id = "create_project",
-    security(("key" = ["projects:write"])),
-    request_body = CreateProject,
-    responses((status = 201, description = "Created", body = Project,
-        headers(("location" = String, description = "Where the project is"))))
-)]
-async fn create(
-    State(api): State<Api>,
-    caller: Caller,
-    attempt: Try,
-    JsonBody(wanted): JsonBody<CreateProject>,
-) -> Answer<Response> {
-    let now = crate::now();
-    let (project, source) = planned(&api, wanted, attempt, now)?;
-    let project = provision(&api, &caller, project, &source, now).await?;
-    let location = format!("/projects/{}", project.id);
-    Ok((StatusCode::CREATED, [(LOCATION, location)], Json(project)).into_response())
-}
-
-/// The same as `POST /project`.
-#[utoipa::path(
-    post, path = "/projects", tag = "projects", operation_id = "create_project_2",
-    security(("key" = ["projects:write"])),
-    request_body = CreateProject,
-    responses((status = 201, description = "Created", body = Project,
-        headers(("location" = String, description = "Where the project is"))))
-)]
-async fn create_plural(
-    state: State<Api>,
-    caller: Caller,
-    attempt: Try,
-    body: JsonBody<CreateProject>,
-) -> Answer<Response> {
-    create(state, caller, attempt, body).await
-}
-
-/// Creates a project from a template and queues its first build.
-#[utoipa::path(
-    post, path = "/project/create-and-build", tag = "projects", operation_id = "create_and_build",
-    security(("key" = ["projects:write", "builds:write"])),
-    request_body = CreateAndBuild,
-    responses((status = 202, description = "Created and queued", body = Created,
-        headers(("location" = String, description = "Where the build is"))))
-)]
-async fn create_and_build(
-    State(api): State<Api>,
-    caller: Caller,
-    attempt: Try,
-    JsonBody(wanted): JsonBody<CreateAndBuild>,
-) -> Answer<Response> {
-    let now = crate::now();
-    let agent = wanted.agent.unwrap_or(api.settings().default_agent);
-    let auto_push = wanted.auto_push.unwrap_or(true);
-    let spec = BuildSpec { agent, auto_push, ..BuildSpec::of(wanted.prompt) };
-    let build = Work::Build(spec);
-    let project = CreateProject {
-        name: wanted.name,
-        description: wanted.description,
-        template: wanted.template,
-        git_url: None,
-        repository: None,
-        default_branch: None,
-        build_limit: None,
-    };
-    // Both are checked before either is made.
-    build.check().map_err(Problem::invalid)?;
-    let (project, source) = planned(&api, project, attempt, now)?;
-    let project = provision(&api, &caller, project, &source, now).await?;
-    let build = Wanted {
-        project_id: project.id.clone(),
-        work: build,
-        agent_named: true,
-        priority: Priority::default(),
-        max_attempts: None,
-        prefix: "",
-    };
-    let task = work::accept(&api, &caller, TaskId(attempt.nonce), build, now).await?;
-    let location = build_location(&task);
-    let created = Created { project, task: TaskView { task, cancel_requested: false } };
-    Ok((StatusCode::ACCEPTED, [(LOCATION, location)], Json(created)).into_response())
 }
 
 /// Projects, newest first.
@@ -262,6 +109,16 @@ async fn change(
     let mut errors = Vec::new();
     check_description(wanted.description.as_deref(), &mut errors);
     check_limit(wanted.build_limit, &mut errors);
+    let removed = wanted.webhook_url.as_deref() == Some("") && wanted.webhook_secret.is_none();
+    let url = wanted.webhook_url.as_deref().filter(|_| !removed);
+    let url = match url.map(str::parse::<WebhookUrl>).transpose() {
+        Ok(url) => url,
+        Err(invalid) => {
+            errors.push(refused("webhook_url", &invalid));
+            None
+        }
+    };
+    let webhook = webhook(&api, url, wanted.webhook_secret.as_deref(), &mut errors);
     if !errors.is_empty() {
         return Err(Problem::invalid(errors));
     }
@@ -269,12 +126,32 @@ async fn change(
         description: wanted.description,
         default_branch: wanted.default_branch,
         build_limit: wanted.build_limit,
-        git_url: None,
-        state: None,
+        ..ProjectPatch::default()
     };
-    let (project, marks) = api.store().update_project(&id, &patch, &caller.actor(), now).await?;
+    let by = caller.actor();
+    let (mut project, marks) = api.store().update_project(&id, &patch, &by, now).await?;
     api.send(&marks, now).await;
+    if removed || webhook.is_some() {
+        project = api.store().set_webhook(&id, webhook.as_ref(), &by, now).await?;
+    }
     Ok(Json(project))
+}
+
+/// Goes on with what a project gets, after a step failed or the server was ended.
+#[utoipa::path(
+    post, path = "/projects/{id}/provision", tag = "projects", operation_id = "provision_project",
+    security(("key" = ["projects:write"])),
+    params(("id" = ProjectId, Path, description = "The project")),
+    responses((status = 200, description = "It is ready", body = Project))
+)]
+async fn resume(
+    State(api): State<Api>,
+    InPath(id): InPath<ProjectId>,
+    caller: Caller,
+    _: OptionalJson<Nothing>,
+) -> Answer<Json<Project>> {
+    let project = api.store().project(&id).await?;
+    Ok(Json(provision::run(&api, &caller.actor(), project, crate::now()).await?))
 }
 
 /// Deletes a project, unless one of its tasks runs; what is queued is cancelled.
@@ -303,8 +180,16 @@ async fn delete(
     }
     let by = caller.actor();
     api.store().begin_delete_project(&id, &by, now).await?;
+    for domain in api.store().domains(&id).await? {
+        let (dns, _) = domains::configured(&api)?;
+        domains::withdraw(&api, dns, domain, &by, now).await?;
+    }
+    if let (Some(ci), Some(ci_id)) = (api.ci(), project.ci_id) {
+        ci.deactivate(ci_id).await?;
+    }
     if with_repository {
-        api.forge().delete_repository(&id).await.map_err(forge_failed)?;
+        let deleted = api.forge().delete_repository(&id, project.nonce).await;
+        deleted.map_err(forge_failed)?;
     }
     match api.store().forget_project(&id, &by, now).await {
         // Two deletes at once: the other one was faster.
@@ -313,152 +198,64 @@ async fn delete(
     }
 }
 
-/// The project that is asked for, and where its repository comes from.
-fn planned(
+/// Whether this installation may use a repository.
+pub(crate) fn check_git_url(api: &Api, url: &GitUrl, errors: &mut Vec<FieldError>) {
+    if let Err(invalid) = url.check(&api.settings().url_policy) {
+        errors.push(refused("git_url", &invalid));
+    }
+    let hosts = &api.settings().git_hosts;
+    let allowed = hosts.is_empty() || url.host().is_none_or(|host| hosts.contains(&host));
+    if !allowed {
+        let hosts = hosts.join(", ");
+        errors.push(field("git_url", format!("must be on one of: {hosts} (api.git_hosts)")));
+    }
+}
+
+pub(crate) fn webhook(
     api: &Api,
-    wanted: CreateProject,
-    attempt: Try,
-    now: Timestamp,
-) -> Answer<(Project, Source)> {
-    let mut errors = Vec::new();
-    check_description(wanted.description.as_deref(), &mut errors);
-    check_limit(wanted.build_limit, &mut errors);
-    let own = wanted.repository.unwrap_or(true);
-    let source = match (wanted.template.as_deref(), wanted.git_url, own) {
-        (None, Some(url), true) => {
-            if let Err(invalid) = url.check(&api.settings().url_policy) {
-                errors.push(refused("git_url", &invalid));
-            }
-            Some(Source::Existing(url))
-        }
-        (None, None, false) => Some(Source::PerBuild),
-        (name, None, true) => {
-            let name = name.unwrap_or(&api.settings().default_template);
-            let template = Template::named(name);
-            if template.is_none() {
-                let known: Vec<_> = crate::templates::ALL.iter().map(|one| one.name).collect();
-                errors.push(field("template", format!("must be one of: {}", known.join(", "))));
-            }
-            template.map(Source::Template)
-        }
-        (Some(_), _, _) => {
-            errors.push(field("template", "needs a repository of the project's own"));
+    url: Option<WebhookUrl>,
+    secret: Option<&str>,
+    errors: &mut Vec<FieldError>,
+) -> Option<Webhook> {
+    match (url, secret) {
+        (None, None) => None,
+        (Some(_), None) => {
+            errors.push(field("webhook_secret", "must be given with `webhook_url`"));
             None
         }
-        (None, Some(_), false) => {
-            errors.push(field("git_url", "contradicts `repository`: false"));
+        (None, Some(_)) => {
+            errors.push(field("webhook_url", "must be given with `webhook_secret`"));
             None
         }
-    };
-    let Some(source) = source.filter(|_| errors.is_empty()) else {
-        return Err(Problem::invalid(errors));
-    };
-    let main = || "main".parse().expect("`main` is a branch name");
-    let project = Project {
-        id: wanted.name,
-        description: wanted.description.unwrap_or_default(),
-        template: match &source {
-            Source::Template(template) => Some(template.name.to_owned()),
-            _ => None,
-        },
-        git_url: match &source {
-            Source::Existing(url) => Some(url.clone()),
-            _ => None,
-        },
-        default_branch: wanted.default_branch.unwrap_or_else(main),
-        build_limit: wanted.build_limit.unwrap_or(1),
-        state: match &source {
-            Source::Template(_) => ProjectState::Provisioning,
-            _ => ProjectState::Ready,
-        },
-        created_at: now,
-        updated_at: now,
-        nonce: attempt.nonce,
-    };
-    Ok((project, source))
-}
-
-/// Records the project, makes its repository, and turns it `ready`. A repeat
-/// of the same request goes on where the one before was interrupted.
-async fn provision(
-    api: &Api,
-    caller: &Caller,
-    project: Project,
-    source: &Source,
-    now: Timestamp,
-) -> Answer<Project> {
-    let by = caller.actor();
-    let project = api.store().create_project(&project, &by, now).await?;
-    let Source::Template(template) = source else { return Ok(project) };
-    match project.state {
-        ProjectState::Ready => return Ok(project),
-        ProjectState::Deleting => {
-            return Err(Problem::new(Code::ProjectNotReady, "the project is being deleted"));
-        }
-        ProjectState::Provisioning | ProjectState::ProvisioningFailed => {}
-    }
-    let id = &project.id;
-    let made = api.forge().create_repository(id, &project.default_branch, &template.seed()).await;
-    if let Err(error @ PortError::NotSupported { .. }) = made {
-        // It never will be made: the name is free again for a request that brings a repository.
-        if let Err(error) = undo(api, &by, id, now).await {
-            tracing::warn!(error = %chain(&error), project = %id, "a project stays half made");
-        }
-        return Err(forge_failed(error));
-    }
-    let patch = match &made {
-        Ok(repository) => ProjectPatch {
-            git_url: Some(repository.git_url.clone()),
-            default_branch: Some(repository.default_branch.clone()),
-            state: Some(ProjectState::Ready),
-            ..ProjectPatch::default()
-        },
-        Err(_) => ProjectPatch {
-            state: Some(ProjectState::ProvisioningFailed),
-            ..ProjectPatch::default()
-        },
-    };
-    let updated = api.store().update_project(id, &patch, &by, now).await;
-    match (made, updated) {
-        (Ok(_), Ok((project, marks))) => {
-            api.send(&marks, now).await;
-            Ok(project)
-        }
-        (Ok(_), Err(error)) => Err(error.into()),
-        (Err(error), updated) => {
-            if let Err(error) = updated {
-                tracing::warn!(error = %chain(&error), project = %id,
-                    "not recorded as provisioning_failed; the sweep does it");
+        (Some(url), Some(secret)) => {
+            let allow_private = api.settings().webhooks_to_private_addresses;
+            let policy = UrlPolicy { allow_private, file_root: None };
+            if let Err(invalid) = url.check(&policy) {
+                errors.push(refused("webhook_url", &invalid));
             }
-            Err(forge_failed(error))
+            match Webhook::secret(secret) {
+                Ok(secret) => Some(Webhook { url, secret }),
+                Err(invalid) => {
+                    errors.push(refused("webhook_secret", &invalid));
+                    None
+                }
+            }
         }
     }
 }
 
-async fn undo(api: &Api, by: &Actor, id: &ProjectId, now: Timestamp) -> PortResult<()> {
-    api.store().begin_delete_project(id, by, now).await?;
-    api.store().forget_project(id, by, now).await
-}
-
-/// The forge is no part of this server: 503 when it is away, 502 when it failed.
+/// A repository that could not be deleted: 503 when the forge is away, 502 when it failed.
 fn forge_failed(error: PortError) -> Problem {
-    if error.is_transient() {
-        return error.into();
+    match error {
+        PortError::Broken { .. } | PortError::NotFound { .. } => {
+            tracing::error!(error = %chain(&error), "the forge failed");
+            Problem::new(Code::UpstreamFailed, error.to_string())
+        }
+        error => error.into(),
     }
-    if matches!(error, PortError::NotSupported { .. }) {
-        let detail = "this installation makes no repositories: name an existing one with \
-                      `git_url`, or set `repository` to false";
-        return Problem::new(Code::ForgeNotConfigured, detail);
-    }
-    tracing::error!(error = %chain(&error), "the forge failed");
-    Problem::new(Code::UpstreamFailed, format!("the repository could not be changed: {error}"))
 }
 
-pub(crate) fn build_location(task: &Task) -> String {
-    format!("/projects/{}/builds/{}", task.project_id, task.id)
-}
-
-fn check_description(description: Option<&str>, errors: &mut Vec<FieldError>) {
+pub(crate) fn check_description(description: Option<&str>, errors: &mut Vec<FieldError>) {
     if description.is_some_and(|text| text.chars().count() > 1000 || !plain_text(text)) {
         errors.push(field(
             "description",
@@ -467,12 +264,12 @@ fn check_description(description: Option<&str>, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn check_limit(limit: Option<u32>, errors: &mut Vec<FieldError>) {
+pub(crate) fn check_limit(limit: Option<u32>, errors: &mut Vec<FieldError>) {
     if limit.is_some_and(|limit| !(1..=100).contains(&limit)) {
         errors.push(field("build_limit", "must lie between 1 and 100"));
     }
 }
 
-fn field(name: &str, message: impl Into<String>) -> FieldError {
+pub(crate) fn field(name: &str, message: impl Into<String>) -> FieldError {
     FieldError { field: name.to_owned(), message: message.into() }
 }

@@ -1,11 +1,16 @@
 //! `[api]` of `rdev.toml`, and what the caller adds to it.
 
+use std::collections::BTreeMap;
+
+use rdev_domain::dns::{Target, Ttl};
 use rdev_domain::git_url::UrlPolicy;
+use rdev_domain::hostname::Hostname;
 use rdev_domain::spec::AgentName;
+use rdev_domain::token::Token;
 use serde::Deserialize;
 
 /// Limits and defaults of the API.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// Requests per second and key, in the long run: 100; 0 is no limit. Each
@@ -24,9 +29,49 @@ pub struct Settings {
     /// The agent of a build that names none. Filled by the caller.
     #[serde(skip)]
     pub default_agent: AgentName,
+    /// Hosts that the `git_url` of a project or build may name; empty: every host that the
+    /// addresses of `[git]` allow.
+    pub git_hosts: Vec<String>,
+    /// Templates that are repositories on the forge, as `shop = "acme/shop-template"`.
+    pub template_repositories: BTreeMap<String, String>,
+    /// Webhooks may go to loopback and private addresses: no.
+    pub webhooks_to_private_addresses: bool,
     /// Which clone URLs are accepted. Filled by the caller.
     #[serde(skip)]
     pub url_policy: UrlPolicy,
+    /// How names are read, where there is a DNS provider. Filled by the caller.
+    #[serde(skip)]
+    pub dns: Option<DnsDefaults>,
+    /// The container registry that templates push to, as `registry.example.com/acme`.
+    #[serde(skip)]
+    pub registry: Option<String>,
+    /// What signs incoming webhooks. Filled by the caller.
+    #[serde(skip)]
+    pub hooks: HookSecrets,
+}
+
+/// How names are read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DnsDefaults {
+    /// The zone that every name lies in.
+    pub zone: Hostname,
+    /// Where a name leads that says nothing else.
+    pub target: Option<Target>,
+    /// Whether the provider's proxy stands before it, unless it says so.
+    pub proxied: bool,
+    /// Its time to live, unless it says one.
+    pub ttl: Ttl,
+    /// A records may lead to loopback and private addresses.
+    pub allow_private: bool,
+}
+
+/// What signs incoming webhooks; one that is absent accepts none.
+#[derive(Debug, Clone, Default)]
+pub struct HookSecrets {
+    /// Gitea's.
+    pub gitea: Option<Token>,
+    /// The CI's.
+    pub ci: Option<Token>,
 }
 
 impl Default for Settings {
@@ -39,7 +84,13 @@ impl Default for Settings {
             sse_finite: false,
             sse_max_s: 900,
             default_agent: AgentName::default(),
+            git_hosts: Vec::new(),
+            template_repositories: BTreeMap::new(),
+            webhooks_to_private_addresses: false,
             url_policy: UrlPolicy::default(),
+            dns: None,
+            registry: None,
+            hooks: HookSecrets::default(),
         }
     }
 }

@@ -33,7 +33,7 @@ use crate::builds::TaskView;
 use crate::cursor::{List, Listing, PageQuery};
 use crate::extract::{InPath, InQuery, JsonBody, Nothing, OptionalJson, from_value};
 use crate::idempotency::Try;
-use crate::problem::{Answer, Problem, refused};
+use crate::problem::{Answer, Problem};
 use crate::redrive;
 
 /// `/work…`.
@@ -188,7 +188,7 @@ async fn enqueue(
     let wanted = Wanted { project_id, work, agent_named, priority, max_attempts, prefix: "spec." };
     let task = accept(&api, &caller, TaskId(attempt.nonce), wanted, crate::now()).await?;
     let location = format!("/work/{}", task.id);
-    let view = TaskView { task, cancel_requested: false };
+    let view = TaskView { task, cancel_requested: false, pipeline: None };
     Ok((StatusCode::ACCEPTED, [(LOCATION, location)], Json(view)).into_response())
 }
 
@@ -230,7 +230,7 @@ async fn show(State(api): State<Api>, InPath(id): InPath<TaskId>) -> Answer<Json
     responses((status = 200, description = "Its status", body = TaskStatus))
 )]
 async fn status(State(api): State<Api>, InPath(id): InPath<TaskId>) -> Answer<Json<TaskStatus>> {
-    let TaskView { task, cancel_requested } = api.store().task(id).await?.into();
+    let TaskView { task, cancel_requested, .. } = api.store().task(id).await?.into();
     let ended = task.state == TaskState::Succeeded;
     let build = task.result.as_ref().filter(|_| ended).and_then(TaskResult::as_build);
     Ok(Json(TaskStatus {
@@ -349,6 +349,8 @@ pub(crate) async fn accept(
         spec.branch.get_or_insert(project.default_branch);
     }
     let mut task = Task::new(id, project.id, work, now);
+    // A webhook is told of builds.
+    task.notify = project.webhook_url.is_some() && matches!(task.work, Work::Build(_));
     task.priority = wanted.priority;
     task.max_attempts = max_attempts;
     add(api, caller, &task, now).await
@@ -408,9 +410,7 @@ fn check_repository(api: &Api, project: &Project, work: &Work, errors: &mut Vec<
                 errors.push(field("git_url", "must be given: the project has no repository"));
             }
             (Some(url), None) => {
-                if let Err(invalid) = url.check(&api.settings().url_policy) {
-                    errors.push(refused("git_url", &invalid));
-                }
+                crate::projects::check_git_url(api, url, errors);
             }
             (None, Some(_)) => {}
         },

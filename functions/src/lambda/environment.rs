@@ -1,6 +1,8 @@
-//! What a function's environment sets: `RDEV_DEFAULT_AGENT`, `RDEV_ALLOW_PRIVATE_ADDRESSES`, and
-//! below `RDEV_API__` and `RDEV_RETENTION__` what `rdev.toml` has in `[api]` and `[retention]`.
+//! What a function's environment sets: `RDEV_DEFAULT_AGENT`, `RDEV_ALLOW_PRIVATE_ADDRESSES`,
+//! `RDEV_REGISTRY`, and below `RDEV_API__` and `RDEV_RETENTION__` what `rdev.toml` has in `[api]`
+//! and `[retention]`. A variable that is empty is none.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use rdev_domain::retention::Retention;
@@ -8,6 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::Settings;
+use crate::templates::check_registry;
 
 /// A variable that has a wrong value, or a name that means nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,26 +44,54 @@ pub fn settings(variables: &[(String, String)]) -> Result<(Settings, Retention),
             return Err(Wrong(why.to_owned()));
         }
     };
+    if let Some(registry) = text(variables, "RDEV_REGISTRY") {
+        check_registry(registry)
+            .map_err(|invalid| Wrong(format!("RDEV_REGISTRY {}", invalid.why)))?;
+        settings.registry = Some(registry.to_owned());
+    }
     Ok((settings, retention))
 }
 
-fn text<'a>(variables: &'a [(String, String)], name: &str) -> Option<&'a str> {
+/// A variable that is set.
+pub fn text<'a>(variables: &'a [(String, String)], name: &str) -> Option<&'a str> {
     let found = variables.iter().find(|(known, text)| known == name && !text.is_empty());
     found.map(|(_, text)| text.as_str())
 }
 
 /// The variables that begin with `prefix`, as the value that their section of `rdev.toml` makes.
-fn section<T: DeserializeOwned>(variables: &[(String, String)], prefix: &str) -> Result<T, Wrong> {
-    let mut fields = Map::new();
-    for (name, text) in variables {
-        if let Some(field) = name.strip_prefix(prefix) {
-            let value = serde_json::from_str(text);
-            let value = value.unwrap_or_else(|_| Value::String(text.clone()));
-            fields.insert(field.to_ascii_lowercase(), value);
+///
+/// # Errors
+/// The first variable that is wrong; its value is not repeated.
+pub fn section<T: DeserializeOwned>(
+    variables: &[(String, String)],
+    prefix: &str,
+) -> Result<T, Wrong> {
+    let given: BTreeMap<String, &str> = variables
+        .iter()
+        .filter(|(_, text)| !text.is_empty())
+        .filter_map(|(name, text)| Some((name.strip_prefix(prefix)?.to_ascii_lowercase(), text)))
+        .map(|(field, text)| (field, text.as_str()))
+        .collect();
+    let read = |text: &&str| serde_json::from_str(text).unwrap_or_else(|_| Value::from(*text));
+    let mut fields: Map<String, Value> =
+        given.iter().map(|(field, text)| (field.clone(), read(text))).collect();
+    loop {
+        let error = match serde_path_to_error::deserialize(Value::Object(fields.clone())) {
+            Ok(section) => return Ok(section),
+            Err(error) => error,
+        };
+        let field = error.path().to_string();
+        if field == "." {
+            // Something is missing: no value is in what it says.
+            return Err(Wrong(format!("{prefix}…: {}", error.into_inner())));
+        }
+        match (fields.get_mut(&field), given.get(&field)) {
+            // A text that looks like a number, as an owner called 1234.
+            (Some(value), Some(text)) if !value.is_string() => *value = Value::from(*text),
+            _ => {
+                let field = field.to_ascii_uppercase();
+                return Err(Wrong(format!("{prefix}{field} has a wrong value, or means nothing")));
+            }
         }
     }
-    serde_path_to_error::deserialize(Value::Object(fields)).map_err(|error| {
-        let field = error.path().to_string().to_ascii_uppercase();
-        Wrong(format!("{prefix}{field} has a wrong value, or means nothing"))
-    })
 }

@@ -2,18 +2,21 @@
 
 use utoipa_axum::router::OpenApiRouter;
 
-use crate::{Api, agents, audit, builds, ci, domains, keys, openapi, ops, projects, work, workers};
+use crate::{
+    Api, agents, audit, builds, ci, deliveries, domains, hooks, keys, openapi, ops, projects,
+    templates, work, workers,
+};
 
 /// Makes the router of a function.
 pub type Family = fn() -> OpenApiRouter<Api>;
 
 /// Every function of the API, by the name of its program.
 pub const FUNCTIONS: [(&str, Family); 7] = [
-    ("projects", projects::router),
+    ("projects", projects),
     ("builds", builds),
     ("domains", domains::router),
     ("workers", workers::router),
-    ("ci", ci::router),
+    ("ci", ci),
     ("work", work::router),
     ("ops", ops),
 ];
@@ -29,9 +32,19 @@ pub struct Route {
     pub function: &'static str,
 }
 
+/// What the function `projects` serves: projects, what their webhooks were told, templates.
+pub fn projects() -> OpenApiRouter<Api> {
+    projects::router().merge(deliveries::router()).merge(templates::router())
+}
+
 /// What the function `builds` serves: builds, and the agents that do them.
 pub fn builds() -> OpenApiRouter<Api> {
     builds::router().merge(agents::router())
+}
+
+/// What the function `ci` serves: pipelines, and the webhooks of Gitea and Woodpecker.
+pub fn ci() -> OpenApiRouter<Api> {
+    ci::router().merge(hooks::router())
 }
 
 /// What the function `ops` serves: health, metrics, the API's description, keys, the audit log.

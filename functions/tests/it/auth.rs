@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use crate::support::{Fixture, now, request, send};
 
 use Scope::{
-    Admin, BuildsRead, BuildsWrite, CiRead, DomainsRead, DomainsWrite, ProjectsRead, ProjectsWrite,
-    WorkRead, WorkWrite, WorkersRead, WorkersWrite,
+    Admin, BuildsRead, BuildsWrite, CiRead, CiWrite, DomainsRead, DomainsWrite, ProjectsRead,
+    ProjectsWrite, WorkRead, WorkWrite, WorkersRead, WorkersWrite,
 };
 
 /// Every operation that needs a key, with the scopes it needs.
@@ -48,6 +48,12 @@ pub(crate) const OPERATIONS: &[(&str, &str, &[Scope])] = &[
     ("POST", "/workers/{id}/drain", &[WorkersWrite]),
     ("POST", "/workers/{id}/resume", &[WorkersWrite]),
     ("GET", "/agents", &[BuildsRead]),
+    ("POST", "/projects/{id}/provision", &[ProjectsWrite]),
+    ("GET", "/projects/{id}/deliveries", &[ProjectsRead]),
+    ("GET", "/templates", &[ProjectsRead]),
+    ("GET", "/projects/{id}/ci/pipelines/{number}/log", &[CiRead]),
+    ("POST", "/projects/{id}/ci/pipelines/{number}/restart", &[CiWrite]),
+    ("POST", "/projects/{id}/ci/pipelines/{number}/cancel", &[CiWrite]),
     ("POST", "/keys", &[Admin]),
     ("GET", "/keys", &[Admin]),
     ("DELETE", "/keys/{id}", &[Admin]),
@@ -115,7 +121,8 @@ async fn every_documented_operation_is_in_the_table_of_scopes_or_open_to_all() {
         }
     }
     open.sort_unstable();
-    assert_eq!(open, ["/docs", "/health", "/openapi.json", "/ready"]);
+    let hooks = ["/hooks/gitea", "/hooks/woodpecker"];
+    assert_eq!(open, [&["/docs", "/health"], &hooks[..], &["/openapi.json", "/ready"]].concat());
     assert_eq!(keyed, OPERATIONS.len());
 }
 

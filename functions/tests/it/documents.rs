@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use http::Method;
+use rdev_functions::openapi;
 use rdev_functions::problem::Code;
-use rdev_functions::{openapi, templates};
 use serde_json::Value;
 
 use crate::auth::OPERATIONS;
@@ -127,34 +127,5 @@ fn every_operation_is_in_the_documentation() {
     }
     for scope in rdev_domain::key::Scope::ALL {
         assert!(text.contains(&format!("`{scope}`")), "docs/api.md lacks the scope {scope}");
-    }
-}
-
-#[test]
-fn every_template_is_in_the_program_as_it_is_in_its_folder() {
-    for folder in fs::read_dir(root().join("templates")).expect("the folder") {
-        let folder = folder.expect("a template").path();
-        let name = folder.file_name().expect("a name").to_string_lossy().into_owned();
-        let template = templates::Template::named(&name)
-            .unwrap_or_else(|| panic!("templates/{name} is not in the program"));
-        let mut files = Vec::new();
-        let mut open = vec![folder.clone()];
-        while let Some(next) = open.pop() {
-            for entry in fs::read_dir(&next).expect("a folder") {
-                let path = entry.expect("an entry").path();
-                if path.is_dir() {
-                    open.push(path);
-                } else {
-                    let inside = path.strip_prefix(&folder).expect("below it");
-                    let content = fs::read(&path).expect("a file");
-                    files.push((inside.to_string_lossy().into_owned(), content));
-                }
-            }
-        }
-        files.sort();
-        let mut seed: Vec<_> =
-            template.seed().into_iter().map(|file| (file.path, file.content)).collect();
-        seed.sort();
-        assert!(files == seed, "templates/{name} and the program differ");
     }
 }

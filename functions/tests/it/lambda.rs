@@ -9,9 +9,11 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use rdev_domain::page::Page;
 use rdev_domain::retention::Retention;
+use rdev_domain::secret::Secret;
 use rdev_domain::spec::AgentName;
 use rdev_functions::lambda::{dead_letters, environment, families, http_api};
 use rdev_functions::{Settings, serve};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::auth::OPERATIONS;
@@ -92,6 +94,7 @@ fn every_operation_is_served_by_exactly_one_function() {
     let mut served: Vec<_> = routes.iter().map(|one| (one.method, one.path.as_str())).collect();
     let mut wanted: Vec<_> = OPERATIONS.iter().map(|(method, path, _)| (*method, *path)).collect();
     wanted.extend(["/docs", "/health", "/openapi.json", "/ready"].map(|path| ("GET", path)));
+    wanted.extend(["/hooks/gitea", "/hooks/woodpecker"].map(|path| ("POST", path)));
     served.sort_unstable();
     wanted.sort_unstable();
     assert_eq!(served, wanted);
@@ -374,27 +377,74 @@ fn a_functions_environment_sets_what_the_file_sets_elsewhere() {
         environment::settings(&owned)
     };
     let (settings, retention) = read(&[("RDEV_TABLE", "rdev"), ("PATH", "/bin")]).expect("read");
-    assert_eq!(settings, Settings { sse_finite: true, ..Settings::default() });
+    let default = Settings { sse_finite: true, ..Settings::default() };
+    assert_eq!(format!("{settings:?}"), format!("{default:?}"));
     assert_eq!(retention, Retention::default());
     let (settings, retention) = read(&[
         ("RDEV_DEFAULT_AGENT", "codex"),
         ("RDEV_ALLOW_PRIVATE_ADDRESSES", "true"),
         ("RDEV_API__RATE_LIMIT_PER_S", "7"),
         ("RDEV_RETENTION__BUILDS_DAYS", "30"),
+        ("RDEV_REGISTRY", "registry.example.com/acme"),
+        ("RDEV_API__BODY_LIMIT_BYTES", ""),
     ])
     .expect("read");
     assert_eq!(settings.default_agent, AgentName::Codex);
     assert!(settings.url_policy.allow_private);
     assert_eq!((settings.rate_limit_per_s, retention.builds_days), (7, 30));
+    assert_eq!(settings.registry.as_deref(), Some("registry.example.com/acme"));
+    assert_eq!(settings.body_limit_bytes, Settings::default().body_limit_bytes);
     for (name, value) in [
         ("RDEV_DEFAULT_AGENT", "hunter2"),
         ("RDEV_ALLOW_PRIVATE_ADDRESSES", "hunter2"),
         ("RDEV_API__RATE_LIMIT_PER_S", "hunter2"),
         ("RDEV_API__RATE", "1"),
+        ("RDEV_REGISTRY", "hunter2 --push"),
         ("RDEV_RETENTION__BUILDS_DAYS", "-1"),
     ] {
         let wrong = read(&[(name, value)]).expect_err(name).to_string();
         assert!(wrong.contains(name.trim_end_matches("RATE")), "{wrong}");
         assert!(!wrong.contains("hunter2"), "{wrong}");
     }
+}
+
+#[test]
+fn a_section_of_the_environment_takes_numbers_as_texts_and_leaves_out_what_is_empty() {
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Forge {
+        owner: String,
+        timeout_s: u64,
+        private: bool,
+        #[serde(default)]
+        token: Option<Secret>,
+        #[serde(default)]
+        token_arn: Option<String>,
+    }
+    let read = |variables: &[(&str, &str)]| {
+        let owned: Vec<_> =
+            variables.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+        environment::section::<Forge>(&owned, "RDEV_FORGE__")
+    };
+    let good = [
+        ("RDEV_FORGE__OWNER", "1234"),
+        ("RDEV_FORGE__TIMEOUT_S", "7"),
+        ("RDEV_FORGE__PRIVATE", "true"),
+        ("RDEV_FORGE__TOKEN", "12e4"),
+        ("RDEV_FORGE__TOKEN_ARN", ""),
+        ("RDEV_OTHER__OWNER", "none"),
+    ];
+    let forge = read(&good).expect("read");
+    assert_eq!((forge.owner.as_str(), forge.timeout_s, forge.private), ("1234", 7, true));
+    assert_eq!(forge.token.map(|token| token.expose().to_owned()).as_deref(), Some("12e4"));
+    assert_eq!(forge.token_arn, None);
+
+    let missing = read(&good[1..]).expect_err("no owner").to_string();
+    assert!(missing.contains("RDEV_FORGE__") && missing.contains("owner"), "{missing}");
+    let mut wrong = good;
+    wrong[1].1 = "hunter2";
+    let wrong = read(&wrong).expect_err("no number").to_string();
+    assert_eq!(wrong, "RDEV_FORGE__TIMEOUT_S has a wrong value, or means nothing");
+    let unknown = read(&[("RDEV_FORGE__OWNR", "hunter2")]).expect_err("a slip").to_string();
+    assert_eq!(unknown, "RDEV_FORGE__OWNR has a wrong value, or means nothing");
 }

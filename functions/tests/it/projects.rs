@@ -1,7 +1,6 @@
 //! Projects from creation to deletion.
 
-use rdev_domain::git::Branch;
-use rdev_domain::ports::Forge;
+use rdev_domain::ports::{Forge, NewRepository, Start};
 use rdev_domain::task::TaskState;
 use serde_json::{Value, json};
 
@@ -45,6 +44,11 @@ async fn a_project_is_created_from_its_template_and_changed_and_deleted() {
     assert_eq!(fixture.delete("/projects/site").await.status, 204);
     assert!(folder.exists(), "the repository stays unless it is named");
     fixture.get("/projects/site").await.assert_problem(404, "not_found");
+    // It is that of another project, though it has the same name.
+    let again = fixture.post("/projects", json!({ "name": "site" })).await;
+    again.assert_problem(409, "repository_not_ours");
+    fixture.get("/projects/site").await.assert_problem(404, "not_found");
+    std::fs::remove_dir_all(&folder).expect("removed by hand");
     fixture.project("site").await;
     assert_eq!(fixture.delete("/projects/site?delete_repository=true").await.status, 204);
     assert!(!folder.exists());
@@ -191,9 +195,20 @@ async fn a_project_whose_creation_failed_can_be_deleted_and_made_anew() {
 #[tokio::test]
 async fn a_repository_that_a_deleted_project_left_is_used_again_as_it_is() {
     let fixture = Fixture::new().await;
-    let project = "kept".parse().expect("a name");
-    let branch: Branch = "trunk".parse().expect("a branch");
-    fixture.embedded.forge.create_repository(&project, &branch, &[]).await.expect("made");
+    let new = NewRepository {
+        project: "kept".parse().expect("a name"),
+        nonce: ulid::Ulid::generate(),
+        description: String::new(),
+        branch: "trunk".parse().expect("a branch"),
+        start: Start::Seed(Vec::new()),
+    };
+    fixture.embedded.forge.create_repository(&new).await.expect("made");
+    // Repositories of earlier versions do not say which request made them.
+    let config = fixture.embedded.forge.folder().join("kept.git/config");
+    let text = std::fs::read_to_string(&config).expect("its configuration");
+    let (before, of_ours) = text.split_once("[rdev]").expect("a section of ours");
+    assert!(of_ours.contains("nonce"), "{text}");
+    std::fs::write(&config, before).expect("its configuration");
     let reply = fixture.post("/projects", json!({ "name": "kept" })).await;
     assert_eq!(reply.json()["default_branch"], "trunk", "{}", reply.text());
 }

@@ -55,6 +55,8 @@ impl Fixture {
             store: embedded.store.clone(),
             queue: embedded.queue.clone(),
             forge: embedded.forge.clone(),
+            ci: None,
+            dns: None,
             settings: Settings { rate_limit_per_s: 0, ..Settings::default() },
             metrics: None,
             on_cancel: None,
@@ -305,9 +307,7 @@ impl TestForge {
 impl rdev_domain::ports::Forge for TestForge {
     async fn create_repository(
         &self,
-        project: &ProjectId,
-        branch: &rdev_domain::git::Branch,
-        seed: &[rdev_domain::ports::SeedFile],
+        new: &rdev_domain::ports::NewRepository,
     ) -> rdev_domain::ports::PortResult<rdev_domain::ports::Repository> {
         use rdev_domain::ports::PortError;
         match self.mood() {
@@ -321,11 +321,15 @@ impl rdev_domain::ports::Forge for TestForge {
             Mood::Broken => return Err(PortError::broken("the forge", "hunter2 is no password")),
             Mood::Panics => panic!("a defect, on purpose"),
         }
-        self.inner.create_repository(project, branch, seed).await
+        self.inner.create_repository(new).await
     }
 
-    async fn delete_repository(&self, project: &ProjectId) -> rdev_domain::ports::PortResult<()> {
-        self.inner.delete_repository(project).await
+    async fn delete_repository(
+        &self,
+        project: &ProjectId,
+        nonce: ulid::Ulid,
+    ) -> rdev_domain::ports::PortResult<()> {
+        self.inner.delete_repository(project, nonce).await
     }
 
     async fn pull_request(
@@ -333,6 +337,13 @@ impl rdev_domain::ports::Forge for TestForge {
         request: &rdev_domain::ports::PullRequest,
     ) -> rdev_domain::ports::PortResult<String> {
         self.inner.pull_request(request).await
+    }
+
+    async fn set_status(
+        &self,
+        status: &rdev_domain::ports::CommitStatus,
+    ) -> rdev_domain::ports::PortResult<()> {
+        self.inner.set_status(status).await
     }
 }
 

@@ -1,0 +1,40 @@
+//! The log of what a project's webhook was told.
+
+#![allow(unused_qualifications, reason = "`utoipa::path` writes `params` so")]
+
+use axum::Json;
+use axum::extract::State;
+use rdev_domain::ids::ProjectId;
+use rdev_domain::webhook::Delivery;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::Api;
+use crate::cursor::{List, Listing, PageQuery};
+use crate::extract::{InPath, InQuery};
+use crate::problem::Answer;
+
+/// `/projects/{id}/deliveries`.
+pub fn router() -> OpenApiRouter<Api> {
+    OpenApiRouter::default().routes(routes!(list))
+}
+
+/// A project's deliveries, newest first.
+#[utoipa::path(
+    get, path = "/projects/{id}/deliveries", tag = "projects", operation_id = "list_deliveries",
+    security(("key" = ["projects:read"])),
+    params(("id" = ProjectId, Path, description = "The project"), PageQuery),
+    responses((status = 200, description = "A page", body = List<Delivery>))
+)]
+async fn list(
+    State(api): State<Api>,
+    InPath(id): InPath<ProjectId>,
+    InQuery(query): InQuery<PageQuery>,
+) -> Answer<Json<List<Delivery>>> {
+    let filters = [Some(id.as_str())];
+    let listing = Listing::new("deliveries", &filters, query.limit, query.cursor.as_deref())?;
+    let page = listing.page()?;
+    api.store().project(&id).await?;
+    let listed = api.store().deliveries(&id, &page).await?;
+    Ok(Json(listing.answer(listed, |delivery| delivery.id, |delivery| delivery)))
+}
