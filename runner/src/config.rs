@@ -17,6 +17,8 @@ use serde::Deserialize;
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RunnerConfig {
+    /// Where people see builds, as `https://rdev.example.com`.
+    pub public_url: Option<String>,
     /// Slots, caps and times.
     pub runner: RunnerSettings,
     /// Author, addresses and credentials.
@@ -96,6 +98,18 @@ impl Default for GitSettings {
             allow_private_addresses: false,
             credentials: Vec::new(),
             timeout_s: 60,
+        }
+    }
+}
+
+impl GitSettings {
+    /// The forge's token is what its repositories are cloned and pushed with, unless other
+    /// credentials are set for its origin.
+    pub fn log_in_at_forge(&mut self, origin: String, token: Option<&Secret>) {
+        let known = self.credentials.iter().any(|known| known.origin == origin);
+        if let (Some(token), false) = (token, known) {
+            let (username, token) = ("oauth2".to_owned(), token.clone());
+            self.credentials.push(HostCredentials { origin, username, token });
         }
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rdev_domain::event::EventKind;
 use rdev_domain::failure::{Failure, FailureClass};
 use rdev_domain::git::{CommitId, OwnRef, Tip};
-use rdev_domain::ports::{PortError, PullRequest};
+use rdev_domain::ports::{CommitState, PortError, PullRequest};
 use rdev_domain::result::{BuildResult, Outcome, TaskResult, Warning};
 use rdev_domain::spec::BuildSpec;
 use rdev_domain::step::Event;
@@ -22,7 +22,7 @@ use crate::earlier::{self, Finished, at_wip, based_on, fetch_own, newest_wip};
 use crate::git::{self, Expect, GitError, Rebased, Scan};
 use crate::settle::{self, Settlement};
 use crate::workspace::{self, Workspace};
-use crate::{now, verify};
+use crate::{now, status, verify};
 
 /// How long a forge may take to open a pull request.
 const FORGE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -72,17 +72,19 @@ pub(crate) async fn deliver(
     let base = based_on(attempt, workspace, &commit, tip).await?;
     let mine = WipRef { task: attempt.task.id, fence: attempt.task.fence };
     let mut way = Way { attempt, spec, site, workspace, wip: mine, commit, base };
-    let landing = attempt
+    let landed = attempt
         .phase("push", async {
             match prepare(&mut way, &made).await? {
                 Ready::Push { scan_base } => {
+                    way.show(CommitState::Pending, "is being pushed").await;
                     let tip = way.base.clone();
                     way.push_from(&scan_base, tip).await
                 }
                 Ready::Done(landing) => Ok(landing),
             }
         })
-        .await?;
+        .await;
+    let landing = way.told(landed).await?;
     if wip != mine {
         info!(task = %attempt.task.id, from = %wip.task, fence = %wip.fence, "delivered the work of an earlier attempt");
     }
@@ -142,14 +144,16 @@ pub(crate) async fn resume(attempt: &Attempt, spec: &BuildSpec) -> Result<Settle
     way.base = based_on(attempt, &workspace, &commit, &fetched.tip).await?;
     way.commit = commit;
     attempt.prepared.store(true, Ordering::Relaxed);
-    let landing = attempt
+    let landed = attempt
         .phase("push", async {
             // Under this claim's name, so that a rebased commit does not
             // overwrite what another claim may still look at.
             way.keep_wip().await?;
+            way.show(CommitState::Pending, "is being pushed").await;
             way.push_from(&scan_base, fetched.tip.clone()).await
         })
-        .await?;
+        .await;
+    let landing = way.told(landed).await?;
     complete(&way, result.clone(), landing).await
 }
 
@@ -265,6 +269,23 @@ async fn prepare(way: &mut Way<'_>, made: &Made) -> Result<Ready, Interrupt> {
 }
 
 impl Way<'_> {
+    /// Shows on the forge how the build of this commit is.
+    async fn show(&self, state: CommitState, description: &str) {
+        let repository = &self.site.remote.url;
+        status::show(self.attempt, repository, &self.commit, state, description).await;
+    }
+
+    /// A push that failed is shown at its commit, which is at its wip ref.
+    async fn told(&self, landed: Result<Landing, Interrupt>) -> Result<Landing, Interrupt> {
+        if let Err(Interrupt::Failed(failure)) = &landed {
+            let prepared = self.attempt.prepared.load(Ordering::Relaxed);
+            if prepared {
+                self.show(CommitState::Failure, failure.class.as_str()).await;
+            }
+        }
+        landed
+    }
+
     /// Search, follow, push, until the commit has landed. `tip` is where the
     /// branch was seen last; its objects are here.
     async fn push_from(&mut self, scan_base: &Tip, mut tip: Tip) -> Result<Landing, Interrupt> {
@@ -456,6 +477,9 @@ async fn complete(
             attempt.note(format!("delivered {commit} to {}", site.target));
             result.outcome = Outcome::Delivered;
             result.commit_sha = Some(commit.clone());
+            let repository = &site.remote.url;
+            let state = CommitState::Success;
+            status::show(attempt, repository, &commit, state, "delivered").await;
             if rewritten {
                 let message = "the push was acknowledged, but the commit is not on the branch any more: somebody removed it";
                 result.warnings.push(Warning {
@@ -511,6 +535,7 @@ async fn pull_request(
             | PortError::Invalid(_)
             | PortError::Denied { .. }
             | PortError::NotFound { .. }
+            | PortError::Upstream { .. }
             | PortError::Conflict(_)),
         ) => {
             let message = format!("no pull request was opened: {}", chain(&error));

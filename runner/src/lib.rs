@@ -22,6 +22,7 @@ mod protection;
 pub mod redact;
 mod runner;
 mod settle;
+mod status;
 mod stop;
 mod tidy;
 mod verify;

@@ -15,9 +15,11 @@ use anyhow::{Context, Result, bail};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use rdev_aws::check::CheckError;
 use rdev_aws::{Aws, SettingsError};
+use rdev_domain::ports::Forge;
 use rdev_domain::retention::Retention;
 use rdev_domain::secret::Secret;
 use rdev_domain::spec::AgentName;
+use rdev_platform::config::{ForgeConfig, PlatformConfig, Wrong, connect};
 use rdev_runner::config::environment::{Environment, Names};
 use rdev_runner::config::load::{ConfigError, Layers, default_data_dir, file};
 use rdev_runner::config::{AgentSettings, GitSettings, RunnerSettings};
@@ -43,7 +45,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// Its variables that stand in no section.
 const NAMES: Names = Names {
-    top: &["DATA_DIR", "HEALTH_LISTEN"],
+    top: &["DATA_DIR", "HEALTH_LISTEN", "PUBLIC_URL"],
     others: &["TABLE", "QUEUE_URL", "DEAD_QUEUE_URL", "LOG_FORMAT"],
 };
 
@@ -71,7 +73,14 @@ struct Settings {
     git: GitSettings,
     agents: BTreeMap<AgentName, AgentSettings>,
     retention: Retention,
+    /// Where people see builds.
+    public_url: Option<String>,
+    /// Where pull requests are opened and builds are shown.
+    forge: Option<ForgeConfig>,
     /// The server's own: one file may be for both.
+    ci: IgnoredAny,
+    dns: IgnoredAny,
+    registry: IgnoredAny,
     listen: IgnoredAny,
     default_agent: IgnoredAny,
     api: IgnoredAny,
@@ -86,6 +95,11 @@ impl Default for Settings {
             git: GitSettings::default(),
             agents: BTreeMap::new(),
             retention: Retention::default(),
+            public_url: None,
+            forge: None,
+            ci: IgnoredAny,
+            dns: IgnoredAny,
+            registry: IgnoredAny,
             listen: IgnoredAny,
             default_agent: IgnoredAny,
             api: IgnoredAny,
@@ -124,6 +138,7 @@ fn main() -> ExitCode {
 fn is_configuration(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         cause.is::<ConfigError>()
+            || cause.is::<Wrong>()
             || cause.is::<SettingsError>()
             || cause.downcast_ref::<CheckError>().is_some_and(|check| !check.is_transient())
     })
@@ -180,23 +195,32 @@ fn work(environment: &Environment) -> Result<()> {
         let listener = TcpListener::bind(settings.health_listen).await;
         let listener =
             listener.with_context(|| format!("cannot listen on {}", settings.health_listen))?;
-        let ports =
-            Ports { store: aws.store, queue: aws.queue, forge: Arc::new(rdev_aws::NoForge) };
+        let Settings { runner, mut git, agents, public_url, forge, .. } = settings;
+        if let Some((forge, origin)) = forge.as_ref().and_then(|one| Some((one, one.origin()?))) {
+            git.log_in_at_forge(origin, forge.token.as_ref());
+        }
+        let platform = PlatformConfig { public_url, forge, ..PlatformConfig::default() };
+        let forge: Arc<dyn Forge> = match connect(&platform, None)?.forge {
+            Some(gitea) => gitea,
+            None => Arc::new(rdev_aws::NoForge),
+        };
+        let ports = Ports { store: aws.store, queue: aws.queue, forge };
         let folders = Folders {
             work: data.join("work"),
             cache: data.join("cache"),
             sessions: data.join("sessions"),
             repositories: None,
         };
-        let Settings { runner, git, agents, .. } = settings;
         let drain_s = runner.drain_s;
-        let config = RunnerConfig { runner, git, agents };
+        let secrets = platform.secrets();
+        let config = RunnerConfig { public_url: platform.public_url, runner, git, agents };
         let start = move || {
             rdev_runner::start(ports, config, folders, protection, env!("CARGO_PKG_VERSION"))
         };
         let runner = tokio::task::spawn_blocking(start).await.context("the runner panicked")??;
-        for secret in OUR_SECRETS.into_iter().filter_map(|name| environment.text(name)) {
-            runner.conceal(Secret::new(secret));
+        let ours = OUR_SECRETS.into_iter().filter_map(|name| environment.text(name));
+        for secret in ours.map(Secret::new).chain(secrets) {
+            runner.conceal(secret);
         }
         let handle = runner.handle();
         let router = health::router(handle.clone(), metrics);

@@ -24,7 +24,7 @@ pub struct Names {
 }
 
 /// Settings that are always text, also when they look like a number or a list.
-const TEXTS: [&str; 10] = [
+const TEXTS: [&str; 13] = [
     "listen",
     "health_listen",
     "data_dir",
@@ -35,6 +35,9 @@ const TEXTS: [&str; 10] = [
     "program",
     "model",
     "base_url",
+    "owner",
+    "token",
+    "webhook_secret",
 ];
 
 /// The variables, by name.

@@ -7,12 +7,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rdev_domain::audit::Actor;
 use rdev_domain::event::BuildEvent;
-use rdev_domain::git::Branch;
 use rdev_domain::git_url::GitUrl;
-use rdev_domain::ids::{ProjectId, TaskId};
+use rdev_domain::ids::TaskId;
 use rdev_domain::outbox;
-use rdev_domain::ports::{Enqueued, Forge, SeedFile, Store, TaskRecord};
+use rdev_domain::ports::{Enqueued, Forge, NewRepository, SeedFile, Start, Store, TaskRecord};
 use rdev_domain::project::{Project, ProjectState};
+use rdev_domain::provision::Provisioning;
 use rdev_domain::result::BuildResult;
 use rdev_domain::spec::{AgentName, BuildSpec, Work};
 use rdev_domain::step::Event;
@@ -96,8 +96,6 @@ impl World {
 
     /// A project with a local repository that has these files; none: an empty repository.
     pub(crate) async fn project(&self, name: &str, files: &[(&str, &str)]) -> Project {
-        let id: ProjectId = name.parse().expect("a project id");
-        let main: Branch = "main".parse().expect("a branch");
         let seed: Vec<SeedFile> = files
             .iter()
             .map(|(path, text)| SeedFile {
@@ -105,8 +103,14 @@ impl World {
                 content: text.as_bytes().to_vec(),
             })
             .collect();
-        let repository =
-            self.embedded.forge.create_repository(&id, &main, &seed).await.expect("a repository");
+        let new = NewRepository {
+            project: name.parse().expect("a project id"),
+            nonce: ulid::Ulid::generate(),
+            description: String::new(),
+            branch: "main".parse().expect("a branch"),
+            start: Start::Seed(seed),
+        };
+        let repository = self.embedded.forge.create_repository(&new).await.expect("a repository");
         self.project_at(name, repository.git_url).await
     }
 
@@ -121,6 +125,11 @@ impl World {
             default_branch: "main".parse().expect("a branch"),
             build_limit: 1,
             state: ProjectState::Ready,
+            provisioning: Provisioning::default(),
+            forge_id: None,
+            ci_id: None,
+            webhook_url: None,
+            pushed: None,
             created_at: now,
             updated_at: now,
             nonce: ulid(),
