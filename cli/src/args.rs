@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use rdev_domain::dns::RecordKind;
 use rdev_domain::git::Branch;
 use rdev_domain::git_url::GitUrl;
 use rdev_domain::ids::{KeyId, ProjectId, TaskId, WorkerId};
@@ -67,6 +68,15 @@ pub(crate) enum Command {
     /// Builds of a project.
     #[command(subcommand)]
     Build(Build),
+    /// Names of a project in DNS.
+    #[command(subcommand)]
+    Domain(Domain),
+    /// What a project's CI did.
+    #[command(subcommand)]
+    Pipeline(Pipeline),
+    /// What new projects may start with.
+    #[command(subcommand)]
+    Template(Template),
     /// The raw queue.
     #[command(subcommand)]
     Work(Work),
@@ -76,6 +86,8 @@ pub(crate) enum Command {
     /// API keys.
     #[command(subcommand)]
     Key(Key),
+    /// Look at everything that is configured, and say how to mend what is not right.
+    Doctor,
     /// The AWS shape on this machine.
     #[cfg(feature = "aws")]
     #[command(subcommand)]
@@ -123,6 +135,11 @@ pub(crate) enum Project {
         /// The project.
         name: ProjectId,
     },
+    /// Go on with what a project gets, after a step failed.
+    Provision {
+        /// The project.
+        name: ProjectId,
+    },
     /// Delete a project; refused while a task of it runs.
     Delete {
         /// The project.
@@ -141,9 +158,25 @@ pub(crate) struct ProjectCreate {
     /// For people.
     #[arg(long, value_name = "TEXT")]
     pub(crate) description: Option<String>,
-    /// What its repository starts with: static or empty.
+    /// What its repository starts with; `rdev template list` has the names.
     #[arg(long, value_name = "NAME")]
     pub(crate) template: Option<String>,
+    /// Build it at once: what to ask the agent for.
+    #[arg(long, value_name = "TEXT", value_parser = words,
+        conflicts_with_all = ["git_url", "no_repository", "default_branch", "build_limit"])]
+    pub(crate) prompt: Option<String>,
+    /// The agent of that build; the server's default otherwise.
+    #[arg(long, value_name = "NAME", requires = "prompt")]
+    pub(crate) agent: Option<AgentName>,
+    /// Follow that build and exit with its end state.
+    #[arg(short, long, requires = "prompt")]
+    pub(crate) follow: bool,
+    /// A name in DNS: NAME.<zone> unless another one is given.
+    #[arg(long, value_name = "DOMAIN", num_args = 0..=1)]
+    pub(crate) domain: Option<Option<String>>,
+    /// Who is told when a build ends; the secret that signs it is read from RDEV_WEBHOOK_SECRET.
+    #[arg(long, value_name = "URL")]
+    pub(crate) webhook_url: Option<String>,
     /// A repository that is there already, instead of a new one.
     #[arg(long, value_name = "URL", conflicts_with = "template")]
     pub(crate) git_url: Option<GitUrl>,
@@ -272,6 +305,95 @@ pub(crate) struct BuildStart {
     pub(crate) follow: bool,
 }
 
+/// `rdev domain …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Domain {
+    /// Add a domain, or change where it leads.
+    Add {
+        /// The project.
+        project: ProjectId,
+        /// A name in the zone, or a bare label, which becomes LABEL.<zone>; the project's name otherwise.
+        domain: Option<String>,
+        /// A or CNAME; with --target.
+        #[arg(long = "type", value_name = "TYPE", requires = "target")]
+        kind: Option<RecordKind>,
+        /// An IPv4 address, or a name; with --type.
+        #[arg(long, value_name = "TARGET", requires = "kind")]
+        target: Option<String>,
+        /// Put the provider's proxy before it, or not.
+        #[arg(long, value_name = "BOOL")]
+        proxied: Option<bool>,
+        /// Seconds that answers may be kept: 60 to 86400, or 1 for the provider's own choice.
+        #[arg(long, value_name = "SECONDS")]
+        ttl: Option<u64>,
+    },
+    /// List a project's domains, newest first.
+    List {
+        /// The project.
+        project: ProjectId,
+        /// Which part of the list.
+        #[command(flatten)]
+        paging: Paging,
+    },
+    /// Remove a domain and its record.
+    Remove {
+        /// The project.
+        project: ProjectId,
+        /// The name, or the bare label.
+        #[arg(value_parser = name)]
+        domain: String,
+    },
+}
+
+/// `rdev pipeline …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Pipeline {
+    /// List a project's pipelines, newest first.
+    List {
+        /// The project.
+        project: ProjectId,
+        /// Only of this branch.
+        #[arg(long, value_name = "BRANCH")]
+        branch: Option<String>,
+        /// Only in this state.
+        #[arg(long, value_name = "STATUS")]
+        status: Option<String>,
+        /// Which part of the list.
+        #[command(flatten)]
+        paging: Paging,
+    },
+    /// Show a pipeline and its steps.
+    Show {
+        /// The project.
+        project: ProjectId,
+        /// The pipeline's number; the newest otherwise.
+        number: Option<u64>,
+        /// Wait until it has ended, and exit with 1 unless it was a success.
+        #[arg(short, long)]
+        follow: bool,
+        /// The pipeline of this commit; with --follow, wait until there is one.
+        #[arg(long, value_name = "SHA", conflicts_with = "number")]
+        commit: Option<String>,
+    },
+    /// Print the logs of a pipeline's steps.
+    Logs {
+        /// The project.
+        project: ProjectId,
+        /// The pipeline's number; the newest otherwise.
+        number: Option<u64>,
+        /// Only of the step with this name.
+        #[arg(long, value_name = "NAME")]
+        step: Option<String>,
+    },
+}
+
+/// `rdev template …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Template {
+    /// List what new projects may start with.
+    List,
+}
+
 /// Which part of a list.
 #[derive(Debug, Args)]
 pub(crate) struct Paging {
@@ -383,6 +505,16 @@ pub(crate) struct LocalAwsUp {
     /// Offer the built-in sample as the agent `command`: it only writes the prompt into index.html.
     #[arg(long)]
     pub(crate) sample_agent: bool,
+}
+
+/// A text that can stand in a path as it is.
+fn name(text: &str) -> Result<String, &'static str> {
+    let plain = |c: char| !c.is_control() && !c.is_whitespace() && !"/?#%\\".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        Ok(text.to_owned())
+    } else {
+        Err("must be a name")
+    }
 }
 
 /// A text that says something.

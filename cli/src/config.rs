@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use rdev_domain::retention::Retention;
 use rdev_domain::spec::AgentName;
+use rdev_platform::config::{CiConfig, DnsConfig, ForgeConfig, PlatformConfig};
 use rdev_runner::config::environment::{Environment, Names};
 use rdev_runner::config::load::{ConfigError, Layers, default_data_dir, file};
 use rdev_runner::config::{AgentSettings, GitSettings, RunnerConfig, RunnerSettings};
@@ -17,7 +18,7 @@ use crate::args::Common;
 
 /// Its variables that stand in no section.
 pub(crate) const NAMES: Names = Names {
-    top: &["LISTEN", "DATA_DIR", "DEFAULT_AGENT"],
+    top: &["LISTEN", "DATA_DIR", "DEFAULT_AGENT", "PUBLIC_URL", "REGISTRY"],
     others: &["URL", "KEY", "LOCAL_FUNCTIONS", "LOCAL_RUNNER"],
 };
 
@@ -41,6 +42,16 @@ pub(crate) struct Config {
     pub(crate) agents: BTreeMap<AgentName, AgentSettings>,
     /// How long records are kept.
     pub(crate) retention: Retention,
+    /// Where others reach this server, as `https://rdev.example.com`: for webhooks and links.
+    pub(crate) public_url: Option<String>,
+    /// The container registry that templates push to, as `registry.example.com/acme`.
+    pub(crate) registry: Option<String>,
+    /// Gitea or Forgejo; without it repositories are folders below the data folder.
+    pub(crate) forge: Option<ForgeConfig>,
+    /// Woodpecker.
+    pub(crate) ci: Option<CiConfig>,
+    /// Cloudflare or PowerDNS.
+    pub(crate) dns: Option<DnsConfig>,
 }
 
 impl Default for Config {
@@ -54,6 +65,11 @@ impl Default for Config {
             runner: RunnerSettings::default(),
             agents: BTreeMap::new(),
             retention: Retention::default(),
+            public_url: None,
+            registry: None,
+            forge: None,
+            ci: None,
+            dns: None,
         }
     }
 }
@@ -108,10 +124,27 @@ impl Config {
 
     /// What the runner is told.
     pub(crate) fn for_runner(&self) -> RunnerConfig {
+        let mut git = self.git.clone();
+        if let Some(forge) = &self.forge
+            && let Some(origin) = forge.origin()
+        {
+            git.log_in_at_forge(origin, forge.token.as_ref());
+        }
         RunnerConfig {
+            public_url: self.public_url.clone(),
             runner: self.runner.clone(),
-            git: self.git.clone(),
+            git,
             agents: self.agents.clone(),
+        }
+    }
+
+    /// The systems around a build.
+    pub(crate) fn platform(&self) -> PlatformConfig {
+        PlatformConfig {
+            public_url: self.public_url.clone(),
+            forge: self.forge.clone(),
+            ci: self.ci.clone(),
+            dns: self.dns.clone(),
         }
     }
 }

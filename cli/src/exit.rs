@@ -40,6 +40,9 @@ impl Exit {
             if cause.is::<ConfigError>() {
                 return Some(Self::Config);
             }
+            if cause.is::<rdev_platform::config::Wrong>() {
+                return Some(Self::Config);
+            }
             #[cfg(feature = "aws")]
             if cause.is::<rdev_aws::stack::StackError>() {
                 return Some(Self::Config);

@@ -11,6 +11,7 @@ mod bootstrap;
 mod client;
 mod command;
 mod config;
+mod doctor;
 mod exit;
 mod folder;
 #[cfg(feature = "aws")]
@@ -87,6 +88,10 @@ async fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Command::Quickstart(quickstart) => quickstart::run(common, &quickstart, &environment).await,
         Command::Project(command) => command::project::run(&session()?, command).await,
         Command::Build(command) => command::build::run(&session()?, command).await,
+        Command::Domain(command) => command::domain::run(&session()?, command).await,
+        Command::Pipeline(command) => command::pipeline::run(&session()?, command).await,
+        Command::Template(command) => command::template::run(&session()?, command).await,
+        Command::Doctor => doctor::run(common, &environment).await,
         Command::Work(command) => command::work::run(&session()?, command).await,
         Command::Worker(command) => command::worker::run(&session()?, command).await,
         Command::Key(command) => command::key::run(session, common.json, command).await,

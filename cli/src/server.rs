@@ -9,12 +9,17 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, anyhow};
 use axum::serve::ListenerExt;
 use metrics_exporter_prometheus::PrometheusHandle;
+use rdev_domain::git_url::UrlPolicy;
 use rdev_domain::outbox;
-use rdev_domain::ports::Store as _;
+use rdev_domain::ports::{Ci, Forge, Store as _};
 use rdev_domain::secret::Secret;
 use rdev_domain::spec::AgentName;
 use rdev_domain::time::Timestamp;
 use rdev_embedded::Embedded;
+use rdev_functions::templates::check_registry;
+use rdev_functions::{DnsDefaults, HookSecrets, Settings};
+use rdev_platform::config::{AnyDns, Platform, Wrong};
+use rdev_platform::webhooks::Sender;
 use rdev_runner::{Folders, Protection, RunnerHandle};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -83,11 +88,16 @@ impl Server {
             sessions: folder.join("sessions"),
             repositories: Some(folder.join("repos")),
         };
-        let ports = rdev_runner::Ports {
-            store: embedded.store.clone(),
-            queue: embedded.queue.clone(),
-            forge: embedded.forge.clone(),
+        let platform = rdev_platform::config::connect(&config.platform(), None)?;
+        if let Some(registry) = &config.registry {
+            check_registry(registry).map_err(|why| Wrong::new("registry", why))?;
+        }
+        let forge: Arc<dyn Forge> = match &platform.forge {
+            Some(gitea) => gitea.clone(),
+            None => embedded.forge.clone(),
         };
+        let (store, queue) = (embedded.store.clone(), embedded.queue.clone());
+        let ports = rdev_runner::Ports { store, queue, forge };
         let for_runner = config.for_runner();
         let url_policy = for_runner.url_policy(&folders);
         let runner = {
@@ -121,11 +131,9 @@ impl Server {
                 store: ports.store,
                 queue: ports.queue,
                 forge: ports.forge,
-                settings: rdev_functions::Settings {
-                    default_agent,
-                    url_policy,
-                    ..config.api.clone()
-                },
+                ci: platform.ci.clone().map(|ci| ci as Arc<dyn Ci>),
+                dns: platform.dns.as_ref().map(AnyDns::port),
+                settings: settings(config, &platform, default_agent, url_policy),
                 metrics: Some(metrics.clone()),
                 on_cancel: Some(Arc::new(move |task| handle.cancel(task))),
             }
@@ -140,14 +148,22 @@ impl Server {
             admin::key(&*embedded.store, &url, earlier.map(|local| local.admin_key), now())
                 .await
                 .context("cannot make the local admin key")?;
+        let sender =
+            Sender::new(config.api.webhooks_to_private_addresses, config.public_url.clone())?;
         let maintenance = {
             let (embedded, stop) = (embedded.clone(), stop.clone());
             tokio::spawn(async move {
-                maintenance::run(&*embedded.store, &*embedded.queue, &metrics, &stop).await;
+                tokio::join!(
+                    maintenance::run(&*embedded.store, &*embedded.queue, &metrics, &stop),
+                    maintenance::webhooks(&*embedded.store, &sender, &stop)
+                );
             })
         };
         // It lies in the data folder, where an agent, which runs as the same user, can read it.
         runner.conceal(admin_key.clone());
+        for secret in config.platform().secrets() {
+            runner.conceal(secret);
+        }
         let runner = tokio::spawn(runner.run());
         let server =
             Self { url, admin_key, folder, handle, runner, api, maintenance, stop, embedded };
@@ -202,6 +218,28 @@ impl Server {
     fn local(&self, pid: Option<u32>) -> Local {
         Local { url: self.url.clone(), admin_key: self.admin_key.clone(), pid }
     }
+}
+
+/// What the API is told: limits and defaults, and how the systems around it are used.
+fn settings(
+    config: &Config,
+    platform: &Platform,
+    default_agent: AgentName,
+    url_policy: UrlPolicy,
+) -> Settings {
+    let dns = config.dns.as_ref().map(|dns| DnsDefaults {
+        zone: dns.zone.clone(),
+        target: platform.target.clone(),
+        proxied: dns.proxied,
+        ttl: dns.ttl,
+        allow_private: dns.allow_private_addresses,
+    });
+    let hooks = HookSecrets {
+        gitea: platform.forge_signs_with.clone(),
+        ci: platform.ci_signs_with.clone(),
+    };
+    let registry = config.registry.clone();
+    Settings { default_agent, url_policy, dns, hooks, registry, ..config.api.clone() }
 }
 
 async fn open(config: &Config, folder: &Path) -> anyhow::Result<Embedded> {

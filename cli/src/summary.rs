@@ -28,6 +28,7 @@ pub(crate) fn of_build(record: &Value) -> String {
     field("commit", text(result, "commit_sha"));
     field("branch", text(result, "branch"));
     field("pull", text(result, "pull_request_url"));
+    field("pipeline", pipeline(&record["pipeline"]));
     field("agent", agent(&result["agent"]));
     field("used", usage(&record["usage"]));
     field("times", times(&result["durations_ms"]));
@@ -51,6 +52,15 @@ pub(crate) fn of_build(record: &Value) -> String {
         all.push_str(words.trim());
     }
     all
+}
+
+/// `success, number 3`, of the pipeline of the commit.
+fn pipeline(pipeline: &Value) -> String {
+    let status = text(pipeline, "status");
+    match pipeline["number"].as_u64() {
+        Some(number) => format!("{status}, number {number}"),
+        None => status,
+    }
 }
 
 /// The changed files of a result, those that can be read.

@@ -123,6 +123,12 @@ fn body_of(start: BuildStart) -> anyhow::Result<Value> {
     Ok(body)
 }
 
+/// What follows a build that was accepted together with its project.
+pub(super) async fn queued(session: &Session, task: &Value, follow: bool) -> anyhow::Result<Exit> {
+    let project = task["project_id"].as_str().context("the answer names no project")?;
+    watch_or_show(session, project, task, follow).await
+}
+
 /// What follows an accepted build: show it, or follow it to its end.
 async fn watch_or_show(
     session: &Session,

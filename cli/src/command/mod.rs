@@ -1,8 +1,11 @@
 //! The client commands: one request each, and what of the answer people want to see.
 
 pub(crate) mod build;
+pub(crate) mod domain;
 pub(crate) mod key;
+pub(crate) mod pipeline;
 pub(crate) mod project;
+pub(crate) mod template;
 pub(crate) mod work;
 pub(crate) mod worker;
 
@@ -37,8 +40,20 @@ impl Session {
 
     /// Fetches a page of a list and shows it.
     async fn list(&self, path: &str, paging: &Paging, columns: &[Column]) -> anyhow::Result<Exit> {
+        self.list_with(path, paging, &[], columns).await
+    }
+
+    /// The same of a list with filters.
+    async fn list_with(
+        &self,
+        path: &str,
+        paging: &Paging,
+        filters: &[(&'static str, String)],
+        columns: &[Column],
+    ) -> anyhow::Result<Exit> {
         let mut query = vec![("limit", paging.limit.to_string())];
         query.extend(paging.cursor.clone().map(|cursor| ("cursor", cursor)));
+        query.extend(filters.iter().cloned());
         let answer = self.client.get(path, &query).await?;
         let exit = self.show(&answer, |answer| table(answer, columns))?;
         if let Some(cursor) = answer["next_cursor"].as_str().filter(|_| !self.json) {

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{Column, Session, fields};
 use crate::args::Project;
-use crate::exit::Exit;
+use crate::exit::{Exit, UsageError};
 use crate::out;
 
 const COLUMNS: [Column; 5] = [
@@ -31,7 +31,22 @@ pub(crate) async fn run(session: &Session, command: Project) -> anyhow::Result<E
     match command {
         Project::Create(create) => {
             let mut body = json!({"name": create.name});
+            let domain = create.domain.map(|name| match name {
+                Some(name) => json!({ "domain": name }),
+                None => json!({}),
+            });
+            let secret = match &create.webhook_url {
+                Some(_) => Some(std::env::var("RDEV_WEBHOOK_SECRET").map_err(|_| {
+                    UsageError("--webhook-url needs RDEV_WEBHOOK_SECRET".to_owned())
+                })?),
+                None => None,
+            };
             let optional = [
+                ("domain", domain),
+                ("prompt", create.prompt.as_ref().map(|text| json!(text))),
+                ("agent", create.agent.map(|agent| json!(agent))),
+                ("webhook_url", create.webhook_url.map(|url| json!(url))),
+                ("webhook_secret", secret.map(|secret| json!(secret))),
                 ("description", create.description.map(|text| json!(text))),
                 ("template", create.template.map(|name| json!(name))),
                 ("git_url", create.git_url.map(|url| json!(url))),
@@ -44,12 +59,25 @@ pub(crate) async fn run(session: &Session, command: Project) -> anyhow::Result<E
                     body[name] = value;
                 }
             }
-            let answer = session.client.post("projects", Some(&body), None).await?;
-            session.show(&answer, |answer| fields(answer, &FIELDS))
+            if create.prompt.is_none() {
+                let answer = session.client.post("projects", Some(&body), None).await?;
+                return session.show(&answer, |answer| fields(answer, &FIELDS));
+            }
+            let path = "project/create-and-build";
+            let answer = session.client.post(path, Some(&body), None).await?;
+            if !session.json {
+                out::line(fields(&answer["project"], &FIELDS))?;
+            }
+            super::build::queued(session, &answer["task"], create.follow).await
         }
         Project::List(paging) => session.list("projects", &paging, &COLUMNS).await,
         Project::Show { name } => {
             let answer = session.client.get(&format!("projects/{name}"), &[]).await?;
+            session.show(&answer, |answer| fields(answer, &FIELDS))
+        }
+        Project::Provision { name } => {
+            let path = format!("projects/{name}/provision");
+            let answer = session.client.post(&path, None, None).await?;
             session.show(&answer, |answer| fields(answer, &FIELDS))
         }
         Project::Delete { name, delete_repository } => {

@@ -1,7 +1,7 @@
 //! `rdev up` as a process of its own, and a client of its API that reads as prose.
 
 // Each test binary uses its own part of this.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -32,6 +32,11 @@ impl Server {
     /// Starts `rdev up` on a data folder and waits until it is ready. What it
     /// logs goes to `up.log` in the folder. `env` are variables of its own.
     pub(crate) async fn start(data: &Path, env: &[(&str, &str)]) -> Self {
+        Self::start_on(data, "127.0.0.1:0", env).await
+    }
+
+    /// The same on a given address.
+    pub(crate) async fn start_on(data: &Path, listen: &str, env: &[(&str, &str)]) -> Self {
         let ready_file = data.join("rdev.json");
         let log = std::fs::OpenOptions::new()
             .create(true)
@@ -39,7 +44,7 @@ impl Server {
             .open(data.join("up.log"))
             .expect("a log");
         let mut command = Command::new(env!("CARGO_BIN_EXE_rdev"));
-        command.args(["up", "--listen", "127.0.0.1:0", "--data-dir"]).arg(data).current_dir(data);
+        command.args(["up", "--listen", listen, "--data-dir"]).arg(data).current_dir(data);
         command
             .env_clear()
             .env("HOME", data)
@@ -120,6 +125,14 @@ impl Server {
 
     pub(crate) async fn get(&self, path: &str) -> Answer {
         self.try_request("GET", path, None, None).await.expect("an answer")
+    }
+
+    pub(crate) async fn delete(&self, path: &str) -> Answer {
+        self.try_request("DELETE", path, None, None).await.expect("an answer")
+    }
+
+    pub(crate) async fn patch(&self, path: &str, body: Value) -> Answer {
+        self.try_request("PATCH", path, Some(body), None).await.expect("an answer")
     }
 
     /// Creates a project from the template `static`; the folder of its repository.

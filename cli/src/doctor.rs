@@ -1,0 +1,185 @@
+//! `rdev doctor`: looks at everything that is configured, and says how to mend what is not right.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use rdev_domain::ports::PortResult;
+use rdev_domain::spec::AgentName;
+use rdev_platform::Finding;
+use rdev_platform::config::connect;
+use rdev_runner::agent;
+use rdev_runner::config::AgentSettings;
+use rdev_runner::config::environment::Environment;
+use rdev_runner::config::load::file;
+use serde_json::{Value, json};
+
+use crate::args::Common;
+use crate::config::{Config, Flags, NAMES};
+use crate::exit::Exit;
+use crate::folder::Local;
+use crate::out;
+
+/// Less free space than this is a problem: checkouts and mirrors need some.
+const LITTLE: u64 = 2 << 30;
+
+/// How long a running server may take to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Looks, tells, and fails if something is wrong.
+pub(crate) async fn run(common: &Common, environment: &Environment) -> anyhow::Result<Exit> {
+    let flags = Flags::from(common);
+    let config = Config::load(&flags, environment)?;
+    let platform = connect(&config.platform(), None)?;
+    let folder = config.data_dir(environment)?;
+
+    let mut findings = vec![settings(&flags, environment)?];
+    findings.extend(disk(&folder));
+    findings.push(git(environment));
+    findings.extend(agents(&config));
+    if let Some(forge) = &platform.forge {
+        findings.extend(of("the forge", forge.check().await));
+    } else {
+        findings.push(Finding::fine("the forge: repositories are folders below the data folder"));
+    }
+    match &platform.ci {
+        Some(ci) => findings.extend(of("the CI server", ci.check().await)),
+        None => findings.push(Finding::fine("the CI server: none is configured")),
+    }
+    match &platform.dns {
+        Some(dns) => findings.extend(of("the DNS provider", dns.check().await)),
+        None => findings.push(Finding::fine("the DNS provider: none is configured")),
+    }
+    findings.push(server(&folder).await);
+    tell(common.json, &findings)
+}
+
+fn tell(as_json: bool, findings: &[Finding]) -> anyhow::Result<Exit> {
+    let good = findings.iter().all(|finding| finding.problem.is_none());
+    if as_json {
+        let list = findings.iter().map(|one| json!({"what": one.what, "problem": one.problem}));
+        out::json(&json!({"ok": good, "findings": list.collect::<Vec<Value>>()}))?;
+    } else {
+        for finding in findings {
+            let what = out::clean(&finding.what);
+            out::line(match &finding.problem {
+                None => format!("ok       {what}"),
+                Some(problem) => format!("PROBLEM  {what}: {}", out::clean(problem)),
+            })?;
+        }
+    }
+    Ok(if good { Exit::Done } else { Exit::Failed })
+}
+
+/// What an adapter found; one that could not even look is one problem.
+fn of(system: &str, checked: PortResult<Vec<Finding>>) -> Vec<Finding> {
+    checked.unwrap_or_else(|error| {
+        let mend = "is its address right, is it up, may this machine reach it?";
+        vec![Finding::failed(system, &error, mend)]
+    })
+}
+
+fn settings(flags: &Flags, environment: &Environment) -> anyhow::Result<Finding> {
+    let path = file(flags.file.as_deref(), flags.data_dir.as_deref(), environment)?;
+    let what = match path {
+        Some(path) => format!("the configuration file {}", path.display()),
+        None => "the configuration: no file, the defaults and the environment".to_owned(),
+    };
+    let strangers = environment.strangers(&NAMES);
+    if strangers.is_empty() {
+        return Ok(Finding::fine(what));
+    }
+    let names = strangers.join(", ");
+    let problem = format!("{names} in the environment are no settings of rdev; unset them");
+    Ok(Finding::problem(what, problem))
+}
+
+fn disk(folder: &Path) -> Vec<Finding> {
+    let what = format!("the data folder {}", folder.display());
+    if let Err(error) = fs::create_dir_all(folder).and_then(|()| tempfile_in(folder)) {
+        let problem = format!("it cannot be written: {error}; change its owner or set data_dir");
+        return vec![Finding::problem(what, problem)];
+    }
+    let free = match rustix::fs::statvfs(folder) {
+        Ok(stat) => stat.f_bavail.saturating_mul(stat.f_frsize),
+        Err(error) => {
+            let problem = format!("its free space cannot be told: {error}");
+            return vec![Finding::problem(what, problem)];
+        }
+    };
+    let mib = free >> 20;
+    let space = format!("the free space of the data folder: {mib} MiB");
+    let space = if free >= LITTLE {
+        Finding::fine(space)
+    } else {
+        let problem = "less than 2 GiB is left: free some, or lower runner.max_cache_bytes";
+        Finding::problem(space, problem)
+    };
+    vec![Finding::fine(what), space]
+}
+
+fn tempfile_in(folder: &Path) -> std::io::Result<()> {
+    let path = folder.join(format!(".doctor-{}", std::process::id()));
+    fs::write(&path, b"")?;
+    fs::remove_file(path)
+}
+
+/// rdev itself needs no git program; code agents call one.
+fn git(environment: &Environment) -> Finding {
+    let path = environment.text("PATH").unwrap_or_default();
+    let found = std::env::split_paths(path).any(|folder| folder.join("git").is_file());
+    if found {
+        Finding::fine("the program git, for agents")
+    } else {
+        let problem = "it is not in PATH; rdev needs none, but most agents call it: install git";
+        Finding::problem("the program git, for agents", problem)
+    }
+}
+
+fn agents(config: &Config) -> Vec<Finding> {
+    let none = AgentSettings::default();
+    let installed = agent::available(&config.agents);
+    let mut findings: Vec<Finding> = Vec::new();
+    for name in AgentName::ALL {
+        let settings = config.agents.get(&name);
+        let what = format!("the agent {name}");
+        if !installed.contains(&name) {
+            // Only what somebody wants is missing.
+            if settings.is_some() || config.default_agent == Some(name) {
+                let problem =
+                    format!("its program is not there; install it or set agents.{name}.program");
+                findings.push(Finding::problem(what, problem));
+            }
+        } else if name == AgentName::Command
+            || agent::has_credentials(name, settings.unwrap_or(&none))
+        {
+            findings.push(Finding::fine(what));
+        } else if settings.is_some() || config.default_agent == Some(name) {
+            findings.push(Finding::problem(what, "it has no key of its model in the environment"));
+        }
+    }
+    if findings.is_empty() {
+        let problem = "none is ready: install claude-code, opencode or codex and set its key, or \
+                       set agents.command.program";
+        findings.push(Finding::problem("the agents", problem));
+    }
+    findings
+}
+
+async fn server(folder: &Path) -> Finding {
+    let what = "the server on this data folder";
+    let local = match Local::read(folder) {
+        Ok(Some(local)) if local.pid.is_some() => local,
+        Ok(_) => return Finding::fine(format!("{what}: none runs")),
+        Err(error) => return Finding::problem(what, format!("{error:#}")),
+    };
+    let client = match crate::client::Client::new(&local.url, &local.admin_key) {
+        Ok(client) => client,
+        Err(error) => return Finding::problem(what, format!("{error:#}")),
+    };
+    match tokio::time::timeout(PATIENCE, client.get("ready", &[])).await {
+        Ok(Ok(_)) => Finding::fine(format!("{what}: {} is ready", client.url())),
+        Ok(Err(error)) => Finding::problem(what, format!("it is not ready: {error:#}")),
+        Err(_) => Finding::problem(what, "it does not answer; end it and start `rdev up` again"),
+    }
+}

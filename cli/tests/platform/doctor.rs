@@ -1,0 +1,63 @@
+//! `rdev doctor`.
+
+use std::process::Command;
+
+use rdev_testkit::faults::Fault;
+use serde_json::Value;
+
+use crate::world::{System, World};
+
+fn doctor(world: &World) -> (i32, Value) {
+    let output = Command::new(env!("CARGO_BIN_EXE_rdev"))
+        .args(["doctor", "--json", "--data-dir"])
+        .arg(world.data.path())
+        .current_dir(world.data.path())
+        .env_clear()
+        .env("HOME", world.data.path())
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .output()
+        .expect("rdev starts");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let said = String::from_utf8_lossy(&output.stderr);
+    let told = serde_json::from_str(&text).unwrap_or_else(|_| panic!("{text}\n{said}"));
+    for token in world.tokens() {
+        assert!(!text.contains(&token) && !said.contains(&token), "a token is shown");
+    }
+    (output.status.code().expect("a status"), told)
+}
+
+fn problems(told: &Value) -> Vec<String> {
+    let findings = told["findings"].as_array().expect("findings").iter();
+    findings
+        .filter(|one| !one["problem"].is_null())
+        .map(|one| format!("{}: {}", one["what"], one["problem"]))
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_good_installation_has_no_problem_and_each_broken_part_is_named_with_what_to_do() {
+    let world = match World::new(2) {
+        Ok(world) => world,
+        Err(not_run) => return not_run.report(),
+    };
+    let _server = world.up().await;
+    let (status, told) = doctor(&world);
+    assert_eq!((status, problems(&told)), (0, vec![]), "{told:#}");
+    for part in ["the forge", "the CI server", "the DNS provider", "the agent command", "server"] {
+        assert!(told.to_string().contains(part), "{part}: {told:#}");
+    }
+
+    for (system, name) in
+        [(System::Forge, "forge"), (System::Ci, "CI server"), (System::Dns, "DNS provider")]
+    {
+        for fault in [Fault::Refused, Fault::Status(401), Fault::Html, Fault::Hang] {
+            world.system(system).answer_with(fault.clone());
+            let (status, told) = doctor(&world);
+            world.heal();
+            let found = problems(&told);
+            assert_eq!(status, 1, "{name} with {fault:?}: {told:#}");
+            assert!(!found.is_empty(), "{name} with {fault:?}");
+            assert!(found.iter().all(|one| one.contains(name)), "{fault:?}: {found:?}");
+        }
+    }
+}

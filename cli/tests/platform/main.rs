@@ -1,0 +1,16 @@
+//! `rdev up` among the systems around a build: a Gitea and a Woodpecker for tests, a real
+//! PowerDNS, and before each a server that can break what goes through it.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod bad_input;
+mod cookbook;
+mod deliveries;
+mod doctor;
+mod domains;
+mod faults;
+mod hooks;
+mod killed;
+mod life;
+mod world;
