@@ -23,6 +23,7 @@ use rdev_domain::ports::{Conflict, Dns, DnsRecord, PortError, PortResult};
 use reqwest::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use ulid::Ulid;
 
 use crate::dns::{ROUNDS, WHAT, check, check_mark, check_name};
 use crate::http::{Auth, Http, TIMEOUT};
@@ -58,6 +59,9 @@ fn localhost() -> String {
 fn timeout_s() -> u64 {
     TIMEOUT.as_secs()
 }
+
+/// How often a change is sent that the server cannot make at this moment.
+const TRIES: u32 = 7;
 
 /// The adapter.
 #[derive(Debug)]
@@ -104,10 +108,22 @@ impl PowerDns {
     }
 
     /// Applies changes to record sets, all or none.
+    ///
+    /// Its SQLite backend answers 500 to one of two changes at the same moment and takes that
+    /// one back. To write a set twice, or to delete it twice, is nothing else than once, so a
+    /// change is tried again then.
     async fn change(&self, sets: &[Value]) -> Result<(), Refusal> {
         let body = json!({ "rrsets": sets });
-        let answer = self.http.send(Method::PATCH, &self.path(), &[], Some(&body)).await?;
-        if answer.status == StatusCode::NO_CONTENT { Ok(()) } else { Err(refusal(&answer)) }
+        let mut tried = 0;
+        loop {
+            let answer = self.http.send(Method::PATCH, &self.path(), &[], Some(&body)).await?;
+            tried += 1;
+            match answer.status {
+                StatusCode::NO_CONTENT => return Ok(()),
+                StatusCode::INTERNAL_SERVER_ERROR if tried < TRIES => pause(tried).await,
+                _ => return Err(refusal(&answer)),
+            }
+        }
     }
 }
 
@@ -174,6 +190,12 @@ impl Dns for PowerDns {
         let changes: Vec<Value> = ours.iter().map(|set| gone(name, &set.kind)).collect();
         self.change(&changes).await.map_err(Refusal::into_error)
     }
+}
+
+/// Longer at each try, and never as long as that of another who was refused with us.
+async fn pause(tried: u32) {
+    let jitter = u64::try_from(Ulid::generate().random() % 50).unwrap_or_default();
+    tokio::time::sleep(Duration::from_millis(25 * (1 << tried.min(4)) + jitter)).await;
 }
 
 fn id(name: &DomainName, kind: &str) -> String {

@@ -117,11 +117,15 @@ impl PowerDns {
                 .into_iter().collect::<Vec<Value>>(),
         }] });
         let path = format!("/api/v1/servers/localhost/zones/{}.", self.zone);
-        let answer = call(self.ports.api, &self.key, "PATCH", &path, &change.to_string());
-        match answer {
-            Ok((204, _)) => {}
-            other => panic!("PowerDNS takes a record: {other:?}"),
+        // Of two changes at the same moment its SQLite backend takes one.
+        for _ in 0..100 {
+            match call(self.ports.api, &self.key, "PATCH", &path, &change.to_string()) {
+                Ok((204, _)) => return,
+                Ok((500, _)) => sleep(Duration::from_millis(20)),
+                other => panic!("PowerDNS takes a record: {other:?}"),
+            }
         }
+        panic!("PowerDNS takes a record: {}", self.log());
     }
 
     /// What it has printed so far.

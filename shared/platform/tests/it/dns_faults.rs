@@ -132,6 +132,13 @@ async fn go_wrong(provider: Provider, number: usize, work: Work, at: usize, faul
     server.break_nth(at, fault.clone());
     let dns = provider.at(&server.url());
     let outcome = work.run(dns.as_ref(), &site).await;
+    let busy = !provider.cloudflare && at == 1 && fault == Fault::Status(500);
+    if busy {
+        // One of two changes at the same moment: it is made at the second try.
+        outcome.unwrap_or_else(|error| panic!("{case}: {error:?}"));
+        assert_eq!(shown(direct.as_ref(), &site).await, told_as(work.after(&site)), "{case}");
+        return;
+    }
     assert_eq!(kind(&outcome), expected(&fault), "{case}: {outcome:?}");
     let said = told(&outcome.expect_err("an error"));
     assert!(!said.contains(&provider.token), "{case}: {said}");
@@ -156,6 +163,11 @@ async fn go_wrong(provider: Provider, number: usize, work: Work, at: usize, faul
     assert_eq!(shown(direct.as_ref(), &site).await, after, "{case}: one record, or none");
 }
 
+/// How many faults there are: those of the table, and the two that lose an answer.
+fn faults() -> usize {
+    Fault::table("http://elsewhere.invalid").len() + 2
+}
+
 /// Every work, every call of it, every fault.
 async fn run_table(provider: Provider) -> usize {
     let mut faults = Fault::table("http://elsewhere.invalid");
@@ -166,14 +178,15 @@ async fn run_table(provider: Provider) -> usize {
             runs.extend(faults.iter().map(|fault| (work, at, fault.clone())));
         }
     }
-    let count = runs.len();
+    let (count, cloudflare) = (runs.len(), provider.cloudflare);
     stream::iter(runs.into_iter().enumerate())
         .map(|(number, (work, at, fault))| {
             let provider = provider.clone();
             let run = go_wrong(provider, number, work, at, fault);
             async { tokio::spawn(run).await.expect("as it should be") }
         })
-        .buffer_unordered(AT_ONCE)
+        // PowerDNS' SQLite takes one of two changes at the same moment; here each call counts.
+        .buffer_unordered(if cloudflare { AT_ONCE } else { 1 })
         .collect::<Vec<()>>()
         .await;
     count
@@ -183,7 +196,7 @@ async fn run_table(provider: Provider) -> usize {
 async fn every_call_to_cloudflare_can_go_wrong() {
     let server = rdev_testkit::cloudflare::Cloudflare::start(&["example.com"]);
     let provider = Provider { origin: server.origin(), token: TOKEN.to_owned(), cloudflare: true };
-    assert_eq!(run_table(provider).await, (4 + 3 + 3 + 3 + 2 + 3 + 2) * 16);
+    assert_eq!(run_table(provider).await, (4 + 3 + 3 + 3 + 2 + 3 + 2) * faults());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -195,7 +208,7 @@ async fn every_call_to_powerdns_can_go_wrong() {
     };
     let provider =
         Provider { origin: server.url(), token: server.key().to_owned(), cloudflare: false };
-    assert_eq!(run_table(provider).await, (2 + 2 + 2 + 2 + 1 + 2 + 1) * 16);
+    assert_eq!(run_table(provider).await, (2 + 2 + 2 + 2 + 1 + 2 + 1) * faults());
 }
 
 /// The store still has the id of the A record, since the answer that named the CNAME was lost.
@@ -230,4 +243,20 @@ async fn a_delete_whose_answer_was_lost_is_repeated() {
     server.add("site.example.com", "A", "192.0.2.1", Some(MARK));
     before.break_on("DELETE", "/dns_records/", Fault::Body(404, "application/json", gone.into()));
     dns.delete(&site, Some(&id), MARK).await.expect("somebody else was faster");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_powerdns_that_cannot_write_at_all_is_unavailable_and_nothing_is_changed() {
+    let started = tokio::task::spawn_blocking(|| rdev_testkit::powerdns::PowerDns::start(&zone()));
+    let server = match started.await.expect("no panic") {
+        Ok(server) => server,
+        Err(not_run) => return not_run.report(),
+    };
+    let before = Server::before(&server.url());
+    let (dns, site) = (powerdns_at(&before.url(), server.key()), name("site.example.com"));
+    dns.put(&a(&site, "192.0.2.1"), MARK).await.expect("a free name");
+    before.break_on("PATCH", "/zones/", Fault::Status(500));
+    assert_eq!(kind(&dns.put(&a(&site, "192.0.2.2"), MARK).await), "unavailable");
+    assert_eq!(kind(&dns.delete(&site, None, MARK).await), "unavailable");
+    assert_eq!(shown(&dns, &site).await, [format!("A 192.0.2.1 300 {MARK}")]);
 }

@@ -30,7 +30,8 @@ macro_rules! server {
 async fn powerdns_keeps_the_conformance_suite() {
     let server = server!();
     let open = || async { powerdns_under_test(&server) };
-    let passed = exercise_dns(open).await.expect("the suite");
+    let passed =
+        exercise_dns(open).await.unwrap_or_else(|failed| panic!("{failed}\n{}", server.log()));
     assert_eq!((passed.ran(), passed.left_out()), (dns_cases().len(), &[][..]));
 }
 

@@ -1,6 +1,7 @@
 //! Zones and records, and the rules that Cloudflare has for them.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use rdev_domain::time::Timestamp;
@@ -68,7 +69,10 @@ impl Refused {
 }
 
 pub(super) fn id() -> String {
-    format!("{:032x}", Ulid::generate().0)
+    // Later ones are greater: times are too coarse to tell which of two records is the older.
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let count = u128::from(COUNT.fetch_add(1, Ordering::Relaxed));
+    format!("{:032x}", count << 80 | Ulid::generate().random())
 }
 
 fn now() -> String {
