@@ -1,14 +1,15 @@
-//! The function of `/projects/{id}/ci…`.
+//! The function of `/projects/{id}/ci…` and `/hooks…`.
 
 mod wiring;
 
 use std::process::ExitCode;
 
-use rdev_functions::{ci, lambda, serve};
+use rdev_functions::lambda::{families, http_api};
+use rdev_functions::serve;
 
 fn main() -> ExitCode {
     wiring::run(|context| {
-        let router = serve(ci::router(), context);
-        async move |event| Ok(lambda::http_api::answer(&router, event).await)
+        let router = serve(families::ci(), context);
+        async move |event| Ok(http_api::answer(&router, event).await)
     })
 }

@@ -1,14 +1,15 @@
-//! The function of `/project…` and `/projects…`.
+//! The function of `/project…`, `/projects…` and `/templates`.
 
 mod wiring;
 
 use std::process::ExitCode;
 
-use rdev_functions::{lambda, projects, serve};
+use rdev_functions::lambda::{families, http_api};
+use rdev_functions::serve;
 
 fn main() -> ExitCode {
     wiring::run(|context| {
-        let router = serve(projects::router(), context);
-        async move |event| Ok(lambda::http_api::answer(&router, event).await)
+        let router = serve(families::projects(), context);
+        async move |event| Ok(http_api::answer(&router, event).await)
     })
 }

@@ -8,6 +8,8 @@ mod error;
 mod forge;
 mod queue;
 pub mod schema;
+#[cfg(feature = "secrets")]
+pub mod secrets;
 mod settings;
 pub mod stack;
 mod store;

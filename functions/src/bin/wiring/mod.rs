@@ -1,10 +1,14 @@
 //! What all functions share: environment, log, clients, and the loop over events.
 
+mod platform;
+
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow};
 use lambda_runtime::{Error, LambdaEvent, service_fn};
+use rdev_aws::Aws;
+use rdev_aws::secrets::Secrets;
 use rdev_functions::{Context, lambda};
 use serde_json::Value;
 use tracing_subscriber::EnvFilter;
@@ -37,19 +41,24 @@ where
         .filter_map(|(name, text)| Some((name.into_string().ok()?, text.into_string().ok()?)))
         .collect();
     let (settings, retention) = lambda::environment::settings(&variables)?;
+    let platform = platform::read(&variables)?;
     let resources = rdev_aws::Settings::from_env()?;
     // One event at a time, on a part of a core: more threads would only cost their start.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.context("cannot start the runtime")?.block_on(async {
-        let aws = rdev_aws::connect(&resources, retention).await;
-        let answer = prepare(Context {
+        let sdk = rdev_aws::config::load().await;
+        let aws = Aws::new(&sdk, &resources, retention);
+        let context = Context {
             store: aws.store,
             queue: aws.queue,
             forge: Arc::new(rdev_aws::NoForge),
+            ci: None,
+            dns: None,
             settings,
             metrics: None,
             on_cancel: None,
-        });
+        };
+        let answer = prepare(platform::add(context, &platform, &Secrets::new(&sdk))?);
         let serve = |event: LambdaEvent<Value>| answer(event.payload);
         let ended = lambda_runtime::run(service_fn(serve)).await;
         ended.map_err(|error| anyhow!(error).context("the Lambda runtime does not answer"))

@@ -1,0 +1,47 @@
+//! The systems around a build, as the function's environment names them: below `RDEV_FORGE__`,
+//! `RDEV_CI__` and `RDEV_DNS__` what `rdev.toml` has in `[forge]`, `[ci]` and `[dns]`, with
+//! `…_ARN` for each secret, and `RDEV_PUBLIC_URL`.
+
+use std::sync::Arc;
+
+use rdev_aws::secrets::Secrets;
+use rdev_domain::ports::{Ci, Forge};
+use rdev_functions::lambda::environment::{section, text};
+use rdev_functions::{Context, DnsDefaults, HookSecrets};
+use rdev_platform::config::{AnyDns, PlatformConfig, connect};
+
+/// What is configured. A system whose first variable is absent or empty is none.
+pub(super) fn read(variables: &[(String, String)]) -> anyhow::Result<PlatformConfig> {
+    let named = |name| text(variables, name).is_some();
+    Ok(PlatformConfig {
+        public_url: text(variables, "RDEV_PUBLIC_URL").map(str::to_owned),
+        forge: named("RDEV_FORGE__URL").then(|| section(variables, "RDEV_FORGE__")).transpose()?,
+        ci: named("RDEV_CI__URL").then(|| section(variables, "RDEV_CI__")).transpose()?,
+        dns: named("RDEV_DNS__PROVIDER").then(|| section(variables, "RDEV_DNS__")).transpose()?,
+    })
+}
+
+/// `context` with them. Nothing is sent, and no secret is read, before somebody needs it.
+pub(super) fn add(
+    context: Context,
+    config: &PlatformConfig,
+    secrets: &Secrets,
+) -> anyhow::Result<Context> {
+    let platform = connect(config, Some(&|arn| secrets.token(arn)))?;
+    let mut settings = context.settings;
+    settings.dns = config.dns.as_ref().map(|dns| DnsDefaults {
+        zone: dns.zone.clone(),
+        target: platform.target.clone(),
+        proxied: dns.proxied,
+        ttl: dns.ttl,
+        allow_private: dns.allow_private_addresses,
+    });
+    settings.hooks = HookSecrets { gitea: platform.forge_signs_with, ci: platform.ci_signs_with };
+    Ok(Context {
+        forge: platform.forge.map_or(context.forge, |forge| forge as Arc<dyn Forge>),
+        ci: platform.ci.map(|ci| ci as Arc<dyn Ci>),
+        dns: platform.dns.as_ref().map(AnyDns::port),
+        settings,
+        ..context
+    })
+}
