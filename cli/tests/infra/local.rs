@@ -8,6 +8,7 @@ use std::process::Command;
 use rdev_testkit::emulator::{Account, Emulator};
 use rdev_testkit::python::{MINISTACK, installed, path_with};
 use serde_json::Value;
+use tempfile::TempDir;
 
 use crate::tools::{root, run, string, template, text};
 
@@ -30,10 +31,35 @@ json.dump({
 }, sys.stdout)
 "#;
 
+/// Each function's variables, and the inline policies of its role.
+const LOOK_AT_FUNCTIONS: &str = r#"
+import boto3, json, sys
+iam, told = boto3.client("iam"), {}
+for function in boto3.client("lambda").list_functions()["Functions"]:
+    role = function["Role"].rsplit("/", 1)[1]
+    told[function["FunctionName"].removeprefix("site-")] = {
+        "variables": function["Environment"]["Variables"],
+        "policies": sorted(iam.list_role_policies(RoleName=role)["PolicyNames"]),
+    }
+json.dump(told, sys.stdout)
+"#;
+
 fn python(account: &Account, programs: &Path, program: &str) -> Command {
     let mut command = Command::new(program);
     command.envs(account.variables()).env("PATH", path_with(programs));
     command
+}
+
+/// A folder of functions that nobody calls; the real ones are called in the tests of the whole.
+fn functions() -> TempDir {
+    let functions = tempfile::tempdir().expect("a folder");
+    for entry in fs::read_dir(root().join("functions/src/bin")).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        let folder = functions.path().join(path.file_stem().expect("a name"));
+        fs::create_dir_all(&folder).expect("a folder");
+        fs::write(folder.join("bootstrap"), "#!/bin/sh\nexit 1\n").expect("written");
+    }
+    functions
 }
 
 #[test]
@@ -46,14 +72,7 @@ fn the_whole_template_is_deployed_to_a_local_aws_and_again() {
             }
         };
     let account = emulator.account();
-    let functions = tempfile::tempdir().expect("a folder");
-    for entry in fs::read_dir(root().join("functions/src/bin")).expect("a folder") {
-        let path = entry.expect("an entry").path();
-        let folder = functions.path().join(path.file_stem().expect("a name"));
-        fs::create_dir_all(&folder).expect("a folder");
-        // Nobody calls it; the real ones are called in the tests of the whole.
-        fs::write(folder.join("bootstrap"), "#!/bin/sh\nexit 1\n").expect("written");
-    }
+    let functions = functions();
     let deploy = |more: &[&str]| {
         let script = root().join("infra/local/deploy.sh");
         let mut command = python(&account, &programs, script.to_str().expect("UTF-8"));
@@ -86,6 +105,77 @@ fn the_whole_template_is_deployed_to_a_local_aws_and_again() {
 
     assert_eq!(deploy(&[]), first, "nothing changes");
     assert_eq!(deploy(&["LogLevel=debug"]), first, "what changes is no resource's name");
+}
+
+#[test]
+fn a_system_is_told_to_its_functions_and_half_of_one_is_refused_at_the_deployment() {
+    let (emulator, programs) = match (Emulator::shared(), installed(MINISTACK)) {
+        (Ok(emulator), Ok(programs)) => (emulator, programs),
+        (Err(not_run), _) | (_, Err(not_run)) => return not_run.report(),
+    };
+    let account = emulator.account();
+    let functions = functions();
+    let deploy = |parameters: &[&str]| {
+        let script = root().join("infra/local/deploy.sh");
+        let mut command = python(&account, &programs, script.to_str().expect("UTF-8"));
+        command.args([account.endpoint.as_str(), "site"]).arg(functions.path()).args(parameters);
+        run(&mut command)
+    };
+    for (given, asked_for) in [
+        ("GiteaUrl=https://git.example.com", "GiteaSecretArn"),
+        ("WoodpeckerUrl=https://ci.example.com", "WoodpeckerSecretArn"),
+        ("CloudflareZone=example.com", "CloudflareSecretArn"),
+    ] {
+        let output = deploy(&[given]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains(asked_for), "{given}: {said}");
+    }
+    let output = deploy(&[
+        "GiteaUrl=https://git.example.com",
+        "GiteaOwner=acme",
+        "GiteaSecretArn=arn:gitea",
+        "GiteaWebhookSecretArn=arn:gitea-hook",
+        "WoodpeckerUrl=https://ci.example.com",
+        "WoodpeckerSecretArn=arn:ci",
+        "CloudflareZone=example.com",
+        "CloudflareSecretArn=arn:dns",
+        "DomainTarget=ingress.example.com",
+    ]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let mut look = python(&account, &programs, programs.join("python").to_str().expect("UTF-8"));
+    let told = text(look.args(["-c", LOOK_AT_FUNCTIONS]));
+    let told: Value = serde_json::from_str(&told).expect("JSON");
+    let projects = &told["projects"];
+    for (name, value) in [
+        ("RDEV_FORGE__URL", "https://git.example.com"),
+        ("RDEV_FORGE__OWNER", "acme"),
+        ("RDEV_FORGE__PRIVATE", "false"),
+        ("RDEV_FORGE__TOKEN_ARN", "arn:gitea"),
+        ("RDEV_FORGE__WEBHOOK_SECRET_ARN", "arn:gitea-hook"),
+        ("RDEV_CI__URL", "https://ci.example.com"),
+        ("RDEV_CI__TOKEN_ARN", "arn:ci"),
+        ("RDEV_DNS__PROVIDER", "cloudflare"),
+        ("RDEV_DNS__ZONE", "example.com"),
+        ("RDEV_DNS__TOKEN_ARN", "arn:dns"),
+        ("RDEV_DNS__TYPE", "CNAME"),
+        ("RDEV_DNS__TARGET", "ingress.example.com"),
+    ] {
+        assert_eq!(projects["variables"][name], value, "{projects:#}");
+    }
+    let public = string(&projects["variables"], "RDEV_PUBLIC_URL");
+    assert!(public.starts_with("http"), "{public}");
+    let policies = |function: &str| {
+        let all = told[function]["policies"].as_array().expect("policies").iter();
+        let all = all.map(|name| name.as_str().expect("a name"));
+        all.filter(|name| name.starts_with("read-")).collect::<Vec<_>>()
+    };
+    let (gitea, hook) = ("read-gitea-token", "read-gitea-webhook-secret");
+    let (ci, dns) = ("read-woodpecker-token", "read-cloudflare-token");
+    assert_eq!(policies("projects"), [dns, gitea, hook, ci]);
+    assert_eq!(policies("builds"), [ci]);
+    assert_eq!(policies("ci"), [hook, ci]);
+    assert_eq!(policies("domains"), [dns]);
+    assert!(policies("work").is_empty() && policies("maintenance").is_empty());
 }
 
 #[test]

@@ -308,8 +308,10 @@ async fn rdev_believes_what_a_pipelines_last_step_tells_and_nobody_else() {
     let data = tempfile::tempdir().expect("a folder");
     let embedded =
         rdev_embedded::open(data.path(), rdev_embedded::Options::default()).expect("a data folder");
-    let hooks =
-        HookSecrets { ci: Some(Token::known(Secret::new("a secret, 'quoted'"))), ..HookSecrets::default() };
+    let hooks = HookSecrets {
+        ci: Some(Token::known(Secret::new("a secret, 'quoted'"))),
+        ..HookSecrets::default()
+    };
     let context = Context {
         store: embedded.store.clone(),
         queue: embedded.queue.clone(),

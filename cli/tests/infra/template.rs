@@ -72,6 +72,20 @@ fn every_operation_of_the_api_has_a_route_to_its_function_and_there_are_no_other
     }
 }
 
+#[test]
+fn cargo_lambda_serves_the_same_paths_as_the_gateway() {
+    let text = fs::read_to_string(root().join("infra/localstack/cargo-lambda.toml"));
+    let text = text.expect("a file");
+    let pair = |line: &str| {
+        let (path, function) = line.strip_prefix('"')?.split_once("\" = \"")?;
+        Some((path.to_owned(), function.strip_suffix('"')?.to_owned()))
+    };
+    let served: BTreeSet<_> = text.lines().filter_map(pair).collect();
+    let routes = families::routes().into_iter();
+    let wanted = routes.map(|route| (route.path, route.function.to_owned())).collect();
+    assert_eq!(served, wanted);
+}
+
 /// The program behind an integration; the gateway may call it.
 fn function<'a>(template: &'a Value, integration: &str) -> &'a str {
     let all = &template["Resources"];

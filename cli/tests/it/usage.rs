@@ -22,6 +22,14 @@ fn bad_usage_ends_with_64_and_prints_no_data() {
         &["key", "create", "ci", "--scope", "everything"],
         &["worker", "drain", "a/b"],
         &["quickstart", "--agent", "hal"],
+        &["domain", "add"],
+        &["domain", "add", "site", "www", "--type", "MX", "--target", "a.example.com"],
+        &["domain", "add", "site", "www", "--type", "A"],
+        &["domain", "remove", "site", "a/../b"],
+        &["pipeline", "show", "site", "seven"],
+        &["pipeline", "show", "site", "7", "--commit", "abc"],
+        &["project", "create", "site", "--follow"],
+        &["project", "create", "site", "--prompt", "x", "--git-url", "https://a.b/c"],
         &["--url", "ftp://x", "project", "list"],
     ] {
         let place = &place;
