@@ -1,16 +1,21 @@
 //! Each function alone, under a Lambda Runtime API, as cargo-lambda built it.
 
 use std::fs;
+use std::time::{Duration, Instant};
 
 use rdev_functions::lambda::families::FUNCTIONS;
 use rdev_testkit::emulator::Emulator;
 use rdev_testkit::faults;
 use rdev_testkit::gitea::{Gitea, TOKEN};
+use rdev_testkit::proxy::Proxy;
 use rdev_testkit::runtime_api::Function;
 use serde_json::{Value, json};
 
-use crate::stack::{QUIET, Stack, built_functions, root};
+use crate::stack::{PATIENCE, QUIET, Stack, built_functions, root};
 use crate::support::http_client;
+
+/// What signs the forge's webhooks.
+const HOOK_SECRET: &str = "a-secret-between-systems";
 
 fn event(name: &str, key: &str) -> Value {
     let path = root().join("events").join(format!("{name}.json"));
@@ -29,16 +34,9 @@ async fn each_function_answers_its_own_event() {
         Ok(stack) => stack,
         Err(not_run) => return not_run.report(),
     };
-    let programs = built_functions().expect("they are built");
     stack.project("site", 1).await;
-    let variables = stack.variables(&stack.account.endpoint);
-    let variables: Vec<(&str, &str)> =
-        variables.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    let start = async |name: &str| {
-        let program = programs.join(name).join("bootstrap");
-        let started = Function::start(&program, &variables).await;
-        started.unwrap_or_else(|ended| panic!("{name} ended: {ended:?}"))
-    };
+    let endpoint = stack.account.endpoint.clone();
+    let start = async |name: &str| start(&stack, &endpoint, name, &[]).await;
     for (name, _) in FUNCTIONS {
         let function = start(name).await;
         let answer = function.invoke(&event(name, &stack.key)).await.expect("an answer");
@@ -84,8 +82,32 @@ async fn secret(stack: &Stack, name: &str, text: &str) -> String {
     made["ARN"].as_str().unwrap_or_else(|| panic!("no secret: {text}")).to_owned()
 }
 
+/// The event of a request with this body.
+fn asked(stack: &Stack, method: &str, path: &str, body: &str) -> Value {
+    let mut event = event("projects", &stack.key);
+    event["routeKey"] = json!(format!("{method} {path}"));
+    event["rawPath"] = json!(path);
+    event["requestContext"]["http"]["method"] = json!(method);
+    event["requestContext"]["http"]["path"] = json!(path);
+    let headers = event["headers"].as_object_mut().expect("headers");
+    headers.remove("idempotency-key");
+    headers.insert("content-length".to_owned(), json!(body.len().to_string()));
+    event["body"] = json!(body);
+    event
+}
+
+/// A program as Lambda starts it: with what the stack is, at an endpoint, and `more`.
+async fn start(stack: &Stack, endpoint: &str, name: &str, more: &[(&str, &str)]) -> Function {
+    let program = built_functions().expect("they are built").join(name).join("bootstrap");
+    let known = stack.variables(endpoint);
+    let known = known.iter().map(|(name, value)| (*name, value.as_str()));
+    let variables: Vec<_> = known.chain(more.iter().copied()).collect();
+    let started = Function::start(&program, &variables).await;
+    started.unwrap_or_else(|ended| panic!("{name} ended: {ended:?}"))
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn a_function_makes_a_repository_with_the_token_that_its_secret_holds() {
+async fn functions_use_the_forge_with_secrets_that_they_read_when_they_need_them() {
     let _others = QUIET.read().await;
     let emulator = match Emulator::start() {
         Ok(emulator) => emulator,
@@ -95,51 +117,147 @@ async fn a_function_makes_a_repository_with_the_token_that_its_secret_holds() {
         Ok(stack) => stack,
         Err(not_run) => return not_run.report(),
     };
+    let proxy = Proxy::start(&emulator.endpoint(), 1);
+    let read = || proxy.seen().iter().filter(|one| one.call.operation == "GetSecretValue").count();
     let gitea = Gitea::start(&["acme"]);
     let forge = faults::Server::before(&gitea.url());
-    let arn = secret(&stack, "rdev/gitea", &format!("{TOKEN}\n")).await;
-    let program = built_functions().expect("they are built").join("projects").join("bootstrap");
-    let known = stack.variables(&stack.account.endpoint);
-    let start = async |arn: &str| {
-        let url = forge.url();
-        let mut variables: Vec<(&str, &str)> =
-            known.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        variables.extend([
-            ("RDEV_FORGE__URL", url.as_str()),
-            ("RDEV_FORGE__OWNER", "acme"),
-            ("RDEV_FORGE__TOKEN_ARN", arn),
-        ]);
-        let started = Function::start(&program, &variables).await;
-        started.unwrap_or_else(|ended| panic!("projects ended: {ended:?}"))
-    };
-    let create = |name: &str| {
-        let mut event = event("projects", &stack.key);
-        event["headers"]["idempotency-key"] = json!(name);
-        event["body"] = json!(json!({ "name": name, "template": "static" }).to_string());
-        let length = event["body"].as_str().map_or(0, str::len);
-        event["headers"]["content-length"] = json!(length.to_string());
-        event
-    };
-    let function = start(&arn).await;
-    assert!(forge.requests().is_empty(), "nothing is asked for at the start");
-    let answer = function.invoke(&create("bakery")).await.expect("an answer");
-    assert_eq!(answer["statusCode"], 201, "{answer:#}\n{}", function.log());
-    let made = gitea.repositories();
-    assert_eq!((made.len(), made[0].full_name.as_str()), (1, "acme/bakery"));
+    let (url, public) = (forge.url(), faults::Server::start());
+    public.answer_with(faults::Fault::Status(200));
+    let token = secret(&stack, "rdev/gitea", &format!("{TOKEN}\n")).await;
+    let signs = secret(&stack, "rdev/gitea-hook", HOOK_SECRET).await;
+    let public_url = public.url();
+    let variables = [
+        ("RDEV_FORGE__URL", url.as_str()),
+        ("RDEV_FORGE__OWNER", "acme"),
+        ("RDEV_FORGE__TOKEN_ARN", &token),
+        ("RDEV_FORGE__WEBHOOK_SECRET_ARN", &signs),
+        ("RDEV_PUBLIC_URL", &public_url),
+    ];
+    let create = |name: &str| asked(&stack, "POST", "/project", &json!({"name": name}).to_string());
+
+    let projects = start(&stack, &proxy.endpoint(), "projects", &variables).await;
+    assert!(forge.requests().is_empty() && read() == 0, "nothing is asked for at the start");
+    for name in ["bakery", "brewery"] {
+        let answer = projects.invoke(&create(name)).await.expect("an answer");
+        assert_eq!(answer["statusCode"], 201, "{answer:#}\n{}", projects.log());
+        let hooks = gitea.hooks(&format!("acme/{name}"));
+        assert_eq!(hooks.len(), 1, "{hooks:?}");
+        assert_eq!(hooks[0].url, format!("{public_url}/hooks/gitea"));
+        assert_eq!(hooks[0].secret, HOOK_SECRET);
+    }
+    assert_eq!(read(), 2, "each secret once");
     let sent = format!("token {TOKEN}");
     assert!(forge.requests().iter().all(|one| one.authorization() == Some(&sent)));
-    assert!(!function.log().contains(TOKEN), "{}", function.log());
+
+    // A push, as the forge tells it.
+    push(&gitea, "acme/bakery").await;
+    let pushed = public.requests().into_iter().next_back().expect("a webhook");
+    let body = String::from_utf8(pushed.body.clone()).expect("text");
+    let mut told = asked(&stack, "POST", "/hooks/gitea", &body);
+    let headers = pushed
+        .headers
+        .iter()
+        .map(|(name, value)| (name.to_string(), json!(value.to_str().expect("text"))));
+    told["headers"] = Value::Object(headers.collect());
+    let ci = start(&stack, &proxy.endpoint(), "ci", &variables).await;
+    let mut forged = told.clone();
+    forged["body"] = json!(format!("{body} "));
+    let answer = ci.invoke(&forged).await.expect("an answer");
+    assert_eq!(answer["statusCode"], 401, "{answer:#}");
+    for _ in 0..2 {
+        let answer = ci.invoke(&told).await.expect("an answer");
+        assert_eq!(answer["statusCode"], 204, "{answer:#}\n{}", ci.log());
+    }
+    assert_eq!(read(), 3, "what signs, once, and no token");
+    let bakery = stack.expect(200, "GET", "/projects/bakery", None).await;
+    let folder = &gitea.repositories()[0].folder;
+    let tip = crate::support::git(folder, &["rev-parse", "main"]);
+    assert_eq!(bakery["pushed"]["commit"], tip.trim(), "{bakery:#}");
 
     // A forge that is away, and a secret that is not there, are told and leave a record.
     forge.answer_with(faults::Fault::Refused);
-    let answer = function.invoke(&create("late")).await.expect("an answer");
+    let answer = projects.invoke(&create("late")).await.expect("an answer");
     assert_eq!(answer["statusCode"], 503, "{answer:#}");
+    assert_eq!(answer["headers"]["content-type"], "application/problem+json");
     forge.heal();
-    let missing = start("arn:aws:secretsmanager:us-east-1:000000000000:secret:none-AbCdEf").await;
+    let mut variables = variables;
+    variables[2].1 = "arn:aws:secretsmanager:us-east-1:000000000000:secret:none-AbCdEf";
+    let missing = start(&stack, &proxy.endpoint(), "projects", &variables).await;
     let answer = missing.invoke(&create("never")).await.expect("an answer");
     assert_eq!(answer["statusCode"], 502, "{answer:#}");
     let body = answer["body"].as_str().expect("a body");
     assert!(body.contains("secretsmanager:GetSecretValue"), "{body}");
-    let late = stack.expect(200, "GET", "/projects/late", None).await;
-    assert_eq!(late["state"], "provisioning_failed", "{late:#}");
+    for name in ["late", "never"] {
+        let project = stack.expect(200, "GET", &format!("/projects/{name}"), None).await;
+        assert_eq!(project["state"], "provisioning_failed", "{project:#}");
+    }
+    for log in [projects.log(), ci.log(), missing.log()] {
+        assert!(!log.contains(TOKEN) && !log.contains(HOOK_SECRET), "{log}");
+    }
+}
+
+/// A commit on the forge itself; its webhooks have been sent.
+async fn push(gitea: &Gitea, repository: &str) {
+    let change = json!({
+        "branch": "main", "message": "By hand",
+        "files": [{ "operation": "create", "path": "by-hand.txt", "content": "eAo=" }],
+    });
+    let answer = http_client()
+        .post(format!("{}/api/v1/repos/{repository}/contents", gitea.url()))
+        .header("authorization", format!("token {TOKEN}"))
+        .json(&change)
+        .send()
+        .await
+        .expect("an answer");
+    assert_eq!(answer.status().as_u16(), 201);
+    gitea.settled().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_function_of_the_schedule_tells_webhooks_how_builds_ended() {
+    const SECRET: &str = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
+    let _others = QUIET.read().await;
+    let emulator = match Emulator::start() {
+        Ok(emulator) => emulator,
+        Err(not_run) => return not_run.report(),
+    };
+    let stack = match Stack::deploy(&emulator).await {
+        Ok(stack) => stack,
+        Err(not_run) => return not_run.report(),
+    };
+    let receiver = faults::Server::start();
+    receiver.answer_with(faults::Fault::Status(200));
+    let endpoint = emulator.endpoint();
+    // The stack's own do not allow it: this one may be the second to try.
+    let private = ("RDEV_API__WEBHOOKS_TO_PRIVATE_ADDRESSES", "true");
+    let projects = start(&stack, &endpoint, "projects", &[private]).await;
+    let wanted = json!({
+        "name": "told", "repository": false,
+        "webhook_url": format!("{}/told", receiver.url()), "webhook_secret": SECRET,
+    });
+    let wanted = asked(&stack, "POST", "/project", &wanted.to_string());
+    let answer = projects.invoke(&wanted).await.expect("an answer");
+    assert_eq!(answer["statusCode"], 201, "{answer:#}");
+    let spec = json!({ "prompt": "x", "git_url": stack.git.url("none") });
+    let task = stack.build("told", spec).await;
+    let path = format!("/projects/told/builds/{task}");
+    stack.expect(200, "POST", &format!("{path}/cancel"), None).await;
+
+    let public = ("RDEV_PUBLIC_URL", "https://rdev.example.com/");
+    let maintenance = start(&stack, &endpoint, "maintenance", &[private, public]).await;
+    let end = Instant::now() + PATIENCE;
+    while receiver.requests().is_empty() {
+        assert!(Instant::now() < end, "nobody is told\n{}", maintenance.log());
+        let minute = event("maintenance", &stack.key);
+        maintenance.invoke(&minute).await.expect("an answer");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    let [told] = &receiver.requests()[..] else { panic!("once") };
+    let key = standardwebhooks::Webhook::new(SECRET).expect("a key");
+    key.verify(&told.body, &told.headers).expect("signed as Standard Webhooks has it");
+    let body: Value = serde_json::from_slice(&told.body).expect("JSON");
+    assert_eq!(body["type"], "build.cancelled", "{body:#}");
+    assert_eq!(body["data"]["url"], format!("https://rdev.example.com{path}"), "{body:#}");
+    let list = stack.expect(200, "GET", "/projects/told/deliveries", None).await;
+    assert_eq!(list["items"][0]["state"], "delivered", "{list:#}");
 }

@@ -17,6 +17,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{Html, IntoResponse, Response};
+use rdev_testkit::needs::NotRun;
 use rdev_testkit::woodpecker::{HostRunner, Push, Run};
 use rdev_testkit::{gitea, npm};
 
@@ -48,7 +49,7 @@ async fn the_cookbooks_commands_lead_to_a_live_page() {
         Ok(world) => world,
         Err(not_run) => return not_run.report(),
     };
-    let cache = match npm::cache() {
+    let cache = match packages() {
         Ok(cache) => cache,
         Err(not_run) => return not_run.report(),
     };
@@ -94,6 +95,18 @@ async fn the_cookbooks_commands_lead_to_a_live_page() {
     } else {
         assert!(differ.is_empty(), "{PAGE} is out of date:\n{}", differ.join("\n\n"));
     }
+}
+
+/// npm's cache, with what the template's build needs.
+fn packages() -> Result<PathBuf, NotRun> {
+    let folder = tempfile::tempdir().expect("a folder");
+    for name in ["package.json", "package-lock.json"] {
+        let file = root().join("templates/astro-landing").join(name);
+        let text = fs::read_to_string(file).expect("the template's file");
+        fs::write(folder.path().join(name), text).expect("a copy");
+    }
+    npm::ci(folder.path())?;
+    npm::cache()
 }
 
 /// The agent, and names that lead to this machine.

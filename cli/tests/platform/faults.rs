@@ -39,7 +39,7 @@ fn calls(name: &str, pipeline: u64, step: u64) -> Vec<Call> {
 #[tokio::test(flavor = "multi_thread")]
 #[expect(clippy::print_stdout, reason = "figures, for the closing lines")]
 async fn whatever_goes_wrong_upstream_is_told_and_never_taken_for_done() {
-    let world = match World::new(1) {
+    let world = match World::new(2) {
         Ok(world) => world,
         Err(not_run) => return not_run.report(),
     };
@@ -87,7 +87,7 @@ async fn whatever_goes_wrong_upstream_is_told_and_never_taken_for_done() {
 #[tokio::test(flavor = "multi_thread")]
 #[expect(clippy::print_stdout, reason = "figures, for the closing lines")]
 async fn a_creation_that_goes_wrong_is_on_record_and_provision_completes_it() {
-    let world = match World::new(1) {
+    let world = match World::new(2) {
         Ok(world) => world,
         Err(not_run) => return not_run.report(),
     };
@@ -122,7 +122,9 @@ async fn again(server: &Server, method: &str, path: &str, body: Option<Value>) {
             return;
         }
         let limited = answer.body["detail"].as_str().is_some_and(|text| text.contains("no more"));
-        assert!(answer.status == 503 && limited, "{method} {path}: {answer:?}");
+        // A busy machine may need longer than a call has here.
+        let late = answer.status == 504;
+        assert!(answer.status == 503 && limited || late, "{method} {path}: {answer:?}");
         assert!(Instant::now() < end, "{method} {path}: {answer:?}");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
