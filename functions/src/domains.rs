@@ -267,7 +267,12 @@ pub(crate) async fn put(
         Err(error @ (PortError::Conflict(Conflict::RecordNotOurs) | PortError::Invalid(_)))
             if fresh =>
         {
-            // It never will be made: the name is free again.
+            // It never will be made: the name is free again. An earlier try may have made ours,
+            // its answer lost, before somebody put theirs beside it.
+            match dns.delete(&domain.spec.domain, None, &domain.mark()).await {
+                Ok(()) | Err(PortError::Conflict(Conflict::RecordNotOurs)) => {}
+                Err(error) => return Err(error),
+            }
             store.forget_domain(&domain, by, now).await?;
             return Err(error);
         }
