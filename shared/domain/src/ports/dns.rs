@@ -19,8 +19,10 @@ pub trait Dns: Send + Sync + 'static {
     /// The A, AAAA and CNAME records of a name, ours and others.
     async fn records(&self, name: &DomainName) -> PortResult<Vec<DnsRecord>>;
 
-    /// Deletes a record that is ours by its mark **and** its recorded id (none was recorded: by
-    /// its mark); one that is not there is nothing.
+    /// Deletes what is ours of a name: every record with the mark, which belongs to one domain
+    /// and was recorded with it before there was a record. The recorded `id` alone makes nothing
+    /// ours. It may be of a record that is gone, since the answer that named the one in its place
+    /// was lost; that one is deleted. Where nothing is, nothing is to do.
     ///
     /// Errors: `Conflict(RecordNotOurs)` when the name has only records of somebody else.
     async fn delete(&self, name: &DomainName, id: Option<&str>, mark: &str) -> PortResult<()>;

@@ -3,6 +3,7 @@
 //! Each adapter has its own modules; add their lines in alphabetical order.
 
 mod cloudflare;
+mod cloudflare_server;
 mod dns;
 mod dns_faults;
 mod gitea;
