@@ -17,7 +17,7 @@ use rdev_domain::spec::AgentName;
 use rdev_domain::time::Timestamp;
 use rdev_embedded::Embedded;
 use rdev_functions::templates::check_registry;
-use rdev_functions::{DnsDefaults, HookSecrets, Settings};
+use rdev_functions::{HookSecrets, Settings};
 use rdev_platform::config::{AnyDns, Platform, Wrong};
 use rdev_platform::webhooks::Sender;
 use rdev_runner::{Folders, Protection, RunnerHandle};
@@ -74,6 +74,12 @@ impl Server {
         listen: SocketAddr,
         default_agent: AgentName,
     ) -> anyhow::Result<Self> {
+        // First: a setting that is wrong is told before anything is opened.
+        let systems = config.platform();
+        let platform = rdev_platform::config::connect(&systems, None)?;
+        if let Some(registry) = &config.registry {
+            check_registry(registry).map_err(|why| Wrong::new("registry", why))?;
+        }
         let embedded = open(config, folder).await?;
         let folder = embedded.folder.clone();
         let listener = TcpListener::bind(listen)
@@ -88,10 +94,6 @@ impl Server {
             sessions: folder.join("sessions"),
             repositories: Some(folder.join("repos")),
         };
-        let platform = rdev_platform::config::connect(&config.platform(), None)?;
-        if let Some(registry) = &config.registry {
-            check_registry(registry).map_err(|why| Wrong::new("registry", why))?;
-        }
         let forge: Arc<dyn Forge> = match &platform.forge {
             Some(gitea) => gitea.clone(),
             None => embedded.forge.clone(),
@@ -161,7 +163,7 @@ impl Server {
         };
         // It lies in the data folder, where an agent, which runs as the same user, can read it.
         runner.conceal(admin_key.clone());
-        for secret in config.platform().secrets() {
+        for secret in systems.secrets() {
             runner.conceal(secret);
         }
         let runner = tokio::spawn(runner.run());
@@ -227,13 +229,7 @@ fn settings(
     default_agent: AgentName,
     url_policy: UrlPolicy,
 ) -> Settings {
-    let dns = config.dns.as_ref().map(|dns| DnsDefaults {
-        zone: dns.zone.clone(),
-        target: platform.target.clone(),
-        proxied: dns.proxied,
-        ttl: dns.ttl,
-        allow_private: dns.allow_private_addresses,
-    });
+    let dns = platform.names.clone();
     let hooks = HookSecrets {
         gitea: platform.forge_signs_with.clone(),
         ci: platform.ci_signs_with.clone(),

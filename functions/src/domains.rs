@@ -11,7 +11,9 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::header::LOCATION;
 use rdev_domain::audit::Actor;
-use rdev_domain::dns::{Domain, DomainName, DomainSpec, DomainState, RecordKind, Target, Ttl};
+use rdev_domain::dns::{
+    DnsDefaults, Domain, DomainName, DomainSpec, DomainState, RecordKind, Target, Ttl,
+};
 use rdev_domain::ids::ProjectId;
 use rdev_domain::key::Scope;
 use rdev_domain::page::Listed;
@@ -24,12 +26,12 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::Api;
 use crate::auth::Caller;
 use crate::cursor::{List, Listing, PageQuery};
 use crate::extract::{InPath, InQuery, JsonBody};
 use crate::idempotency::Try;
 use crate::problem::{Answer, Code, Problem, refused};
-use crate::{Api, DnsDefaults};
 
 /// How many domains a project may have.
 const MOST: usize = 100;

@@ -41,6 +41,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::Router;
 use metrics_exporter_prometheus::PrometheusHandle;
+use rdev_domain::dns::DnsDefaults;
 use rdev_domain::ids::TaskId;
 use rdev_domain::outbox;
 use rdev_domain::ports::{Ci, Dns, Forge, Queue, Store};
@@ -50,7 +51,7 @@ use ulid::Ulid;
 use utoipa_axum::router::OpenApiRouter;
 
 pub use cursor::List;
-pub use settings::{DnsDefaults, HookSecrets, Settings};
+pub use settings::{HookSecrets, Settings};
 pub use stream::Events;
 
 /// Called with a running task whose cancellation was asked for, so that a

@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use rdev_domain::dns::{Target, Ttl};
+use rdev_domain::dns::DnsDefaults;
 use rdev_domain::git_url::UrlPolicy;
-use rdev_domain::hostname::Hostname;
 use rdev_domain::spec::AgentName;
 use rdev_domain::token::Token;
 use serde::Deserialize;
@@ -48,21 +47,6 @@ pub struct Settings {
     /// What signs incoming webhooks. Filled by the caller.
     #[serde(skip)]
     pub hooks: HookSecrets,
-}
-
-/// How names are read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DnsDefaults {
-    /// The zone that every name lies in.
-    pub zone: Hostname,
-    /// Where a name leads that says nothing else.
-    pub target: Option<Target>,
-    /// Whether the provider's proxy stands before it, unless it says so.
-    pub proxied: bool,
-    /// Its time to live, unless it says one.
-    pub ttl: Ttl,
-    /// A records may lead to loopback and private addresses.
-    pub allow_private: bool,
 }
 
 /// What signs incoming webhooks; one that is absent accepts none.

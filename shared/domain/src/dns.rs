@@ -230,6 +230,21 @@ impl From<Ttl> for u64 {
     }
 }
 
+/// How names are read that do not say everything.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DnsDefaults {
+    /// The zone that every name lies in.
+    pub zone: Hostname,
+    /// Where a name leads that says nothing else.
+    pub target: Option<Target>,
+    /// Whether the provider's proxy stands before it, unless it says so.
+    pub proxied: bool,
+    /// Its time to live, unless it says one.
+    pub ttl: Ttl,
+    /// A records may lead to loopback and private addresses.
+    pub allow_private: bool,
+}
+
 /// A record that is wanted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DomainSpec {

@@ -15,15 +15,14 @@ use rdev_domain::Invalid;
 use rdev_domain::dns::{DomainName, DomainSpec};
 use rdev_domain::hostname::Hostname;
 use rdev_domain::ports::{Conflict, Dns, DnsRecord, PortError, PortResult};
+use rdev_domain::token::Token;
 use reqwest::Method;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
 use crate::dns::{ROUNDS, WHAT, check, check_mark, check_name};
-use crate::http::{Auth, Http, TIMEOUT};
-use crate::token::Token;
+use crate::http::{Auth, Http};
 use wire::{Batch, Listed, Record, Refusal, Zone};
 
 /// How many records are asked for at once; Cloudflare's own default.
@@ -36,25 +35,14 @@ const MOST_PAGES: u32 = 50;
 pub const API: &str = "https://api.cloudflare.com/client/v4";
 
 /// How Cloudflare is reached.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone)]
 pub struct Settings {
     /// The API's base URL.
-    #[serde(default = "api")]
     pub url: String,
     /// The zone, as `example.com`. The token needs `Zone / DNS / Edit` for it and nothing more.
     pub zone: Hostname,
     /// How long an answer is waited for.
-    #[serde(default = "timeout_s")]
     pub timeout_s: u64,
-}
-
-fn api() -> String {
-    API.to_owned()
-}
-
-fn timeout_s() -> u64 {
-    TIMEOUT.as_secs()
 }
 
 /// The adapter.

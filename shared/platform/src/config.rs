@@ -1,14 +1,14 @@
 //! `[forge]`, `[ci]` and `[dns]` of `rdev.toml`, and the adapters that they ask for.
 
-use std::fmt;
 use std::sync::Arc;
 
 use rdev_domain::Invalid;
-use rdev_domain::dns::{RecordKind, Target, Ttl};
+use rdev_domain::dns::{DnsDefaults, RecordKind, Target, Ttl};
 use rdev_domain::git_url::GitUrl;
 use rdev_domain::hostname::Hostname;
 use rdev_domain::ports::{Dns, PortResult};
 use rdev_domain::secret::Secret;
+use rdev_domain::token::Token;
 use serde::Deserialize;
 
 use crate::Finding;
@@ -16,7 +16,6 @@ use crate::cloudflare::{self, Cloudflare};
 use crate::gitea::{self, Gitea};
 use crate::http;
 use crate::powerdns::{self, PowerDns};
-use crate::token::Token;
 use crate::woodpecker::{self, Woodpecker};
 
 /// What is configured; a system that is absent is not used.
@@ -141,8 +140,8 @@ pub struct Platform {
     pub ci: Option<Arc<Woodpecker>>,
     /// The DNS provider.
     pub dns: Option<AnyDns>,
-    /// Where a name leads whose request says nothing.
-    pub target: Option<Target>,
+    /// How names are read, where there is a DNS provider.
+    pub names: Option<DnsDefaults>,
     /// What signs the webhooks of the forge.
     pub forge_signs_with: Option<Token>,
     /// What signs the messages of pipelines.
@@ -229,7 +228,7 @@ pub fn connect(
     }
     if let Some(dns) = &config.dns {
         let token = token("dns.token", &dns.token, &dns.token_arn)?;
-        platform.target = match (dns.kind, &dns.target) {
+        let target = match (dns.kind, &dns.target) {
             (None, None) => None,
             (Some(kind), Some(target)) => Some(
                 Target::parse(kind, target, dns.allow_private_addresses)
@@ -237,6 +236,13 @@ pub fn connect(
             ),
             _ => return Err(missing("dns.target", "must be given together with `type`")),
         };
+        platform.names = Some(DnsDefaults {
+            zone: dns.zone.clone(),
+            target,
+            proxied: dns.proxied,
+            ttl: dns.ttl,
+            allow_private: dns.allow_private_addresses,
+        });
         platform.dns = Some(provider(dns, token)?);
     }
     Ok(platform)
@@ -304,15 +310,6 @@ impl ForgeConfig {
     /// `scheme://host:port`, which git credentials belong to.
     pub fn origin(&self) -> Option<String> {
         format!("{}/a/b", self.url.trim_end_matches('/')).parse::<GitUrl>().ok()?.origin()
-    }
-}
-
-impl fmt::Display for DnsProvider {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Cloudflare => "cloudflare",
-            Self::Powerdns => "powerdns",
-        })
     }
 }
 

@@ -11,13 +11,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rdev_domain::Invalid;
 use rdev_domain::ports::{PortError, PortResult};
+use rdev_domain::token::Token;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::{Client, Method, StatusCode};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use url::Url;
-
-use crate::token::Token;
 
 /// The most bytes of an answer that are read: 16 MiB.
 pub const MAX_BODY: usize = 16 << 20;
@@ -102,11 +101,6 @@ impl Http {
             .build();
         let Ok(client) = client else { return invalid("cannot be used: no TLS on this machine") };
         Ok(Self { client, what, base: url, auth, token, timeout, paused_until: Mutex::new(None) })
-    }
-
-    /// What messages call the system.
-    pub fn what(&self) -> &'static str {
-        self.what
     }
 
     /// The base URL, with a final slash.

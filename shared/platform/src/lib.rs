@@ -14,4 +14,3 @@ pub mod webhooks;
 pub mod woodpecker;
 
 pub use check::Finding;
-pub use rdev_domain::token;

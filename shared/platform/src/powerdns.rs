@@ -20,14 +20,13 @@ use rdev_domain::Invalid;
 use rdev_domain::dns::{DomainName, DomainSpec, RecordKind, Ttl};
 use rdev_domain::hostname::Hostname;
 use rdev_domain::ports::{Conflict, Dns, DnsRecord, PortError, PortResult};
+use rdev_domain::token::Token;
 use reqwest::{Method, StatusCode};
-use serde::Deserialize;
 use serde_json::{Value, json};
 use ulid::Ulid;
 
 use crate::dns::{ROUNDS, WHAT, check, check_mark, check_name};
-use crate::http::{Auth, Http, TIMEOUT};
-use crate::token::Token;
+use crate::http::{Auth, Http};
 use wire::{RecordSet, Refusal, ZoneView, refusal};
 
 /// Seconds that answers may be kept when the provider is to decide.
@@ -37,27 +36,16 @@ const AUTOMATIC_TTL: u32 = 300;
 const ACCOUNT: &str = "rdev";
 
 /// How PowerDNS is reached.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone)]
 pub struct Settings {
     /// The URL of its web server, as `http://127.0.0.1:8081`.
     pub url: String,
     /// The zone, as `example.com`. It must be there.
     pub zone: Hostname,
     /// The server's id in the API.
-    #[serde(default = "localhost")]
     pub server: String,
     /// How long an answer is waited for.
-    #[serde(default = "timeout_s")]
     pub timeout_s: u64,
-}
-
-fn localhost() -> String {
-    "localhost".to_owned()
-}
-
-fn timeout_s() -> u64 {
-    TIMEOUT.as_secs()
 }
 
 /// How often a change is sent that the server cannot make at this moment.

@@ -16,12 +16,11 @@ use rdev_domain::Invalid;
 use rdev_domain::page::{Listed, Page};
 use rdev_domain::pipeline::{CiId, LogLine, Pipeline, PipelineFilter, PipelineSummary};
 use rdev_domain::ports::{Ci, CiRepository, Conflict, PortError, PortResult};
+use rdev_domain::token::Token;
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{Method, StatusCode};
-use serde::Deserialize;
 
-use crate::http::{Answer, Auth, Http, TIMEOUT};
-use crate::token::Token;
+use crate::http::{Answer, Auth, Http};
 
 /// The most lines of a log that are given on.
 pub const MAX_LOG_LINES: usize = 10_000;
@@ -30,18 +29,12 @@ pub const MAX_LOG_LINES: usize = 10_000;
 const WHAT: &str = "the CI server";
 
 /// Where it is.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// Its root, as `https://ci.example.com`.
     pub url: String,
     /// How long an answer is waited for, in seconds.
-    #[serde(default = "timeout_s")]
     pub timeout_s: u64,
-}
-
-fn timeout_s() -> u64 {
-    TIMEOUT.as_secs()
 }
 
 /// A Woodpecker server, spoken to with a user's personal token.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rdev_aws::secrets::Secrets;
 use rdev_domain::ports::{Ci, Forge};
 use rdev_functions::lambda::environment::{section, text};
-use rdev_functions::{Context, DnsDefaults, HookSecrets};
+use rdev_functions::{Context, HookSecrets};
 use rdev_platform::config::{AnyDns, PlatformConfig, connect};
 
 /// What is configured. A system whose first variable is absent or empty is none.
@@ -29,13 +29,7 @@ pub(super) fn add(
 ) -> anyhow::Result<Context> {
     let platform = connect(config, Some(&|arn| secrets.token(arn)))?;
     let mut settings = context.settings;
-    settings.dns = config.dns.as_ref().map(|dns| DnsDefaults {
-        zone: dns.zone.clone(),
-        target: platform.target.clone(),
-        proxied: dns.proxied,
-        ttl: dns.ttl,
-        allow_private: dns.allow_private_addresses,
-    });
+    settings.dns = platform.names;
     settings.hooks = HookSecrets { gitea: platform.forge_signs_with, ci: platform.ci_signs_with };
     Ok(Context {
         forge: platform.forge.map_or(context.forge, |forge| forge as Arc<dyn Forge>),

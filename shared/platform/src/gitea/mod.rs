@@ -27,6 +27,7 @@ use rdev_domain::ids::ProjectId;
 use rdev_domain::ports::{
     CommitStatus, Forge, NewRepository, PortError, PortResult, PullRequest, Repository,
 };
+use rdev_domain::token::Token;
 use reqwest::{Method, StatusCode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -37,7 +38,6 @@ use url::Url;
 
 use crate::Finding;
 use crate::http::{Answer, Auth, Http};
-use crate::token::Token;
 
 /// What messages call it.
 const WHAT: &str = "the forge";
@@ -49,26 +49,18 @@ const PAGE: usize = 50;
 const MAX_PAGES: usize = 1000;
 
 /// Which forge, and how repositories are made there.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone)]
 pub struct Settings {
     /// Its root, as `https://git.example.com` or `https://example.com/gitea`.
     pub url: String,
     /// Whose the repositories are: an organisation, or the token's own user.
     pub owner: String,
     /// Whether new repositories are private.
-    #[serde(default)]
     pub private: bool,
     /// How long an answer is waited for, in seconds.
-    #[serde(default = "timeout_s")]
     pub timeout_s: u64,
     /// The webhook that each new repository gets.
-    #[serde(skip)]
     pub hook: Option<Hook>,
-}
-
-fn timeout_s() -> u64 {
-    crate::http::TIMEOUT.as_secs()
 }
 
 /// A webhook of a repository, for pushes and commit statuses.

@@ -8,9 +8,9 @@ use rdev_domain::dns::{DomainName, DomainSpec, RecordKind, Target, Ttl};
 use rdev_domain::hostname::Hostname;
 use rdev_domain::ports::{Conflict, Dns, PortError, PortResult};
 use rdev_domain::secret::Secret;
+use rdev_domain::token::Token;
 use rdev_platform::cloudflare::{self, Cloudflare};
 use rdev_platform::powerdns::{self, PowerDns};
-use rdev_platform::token::Token;
 use rdev_testkit::dns::{DnsUnderTest, Stranger};
 
 pub(crate) const MARK: &str = "rdev:site:01KB3J5X7Z9Q2M4N6P8R0S1T3V";

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use rdev_domain::ports::{Conflict, Forge, NewRepository, PortError, Repository, SeedFile, Start};
 use rdev_domain::secret::Secret;
+use rdev_domain::token::Token;
 use rdev_platform::gitea::{Gitea, Hook, Settings};
-use rdev_platform::token::Token;
 use rdev_testkit::faults::{Fault, Server};
 use rdev_testkit::git_http::{git, try_git};
 use rdev_testkit::gitea::{self, TOKEN, USER};

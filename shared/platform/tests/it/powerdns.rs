@@ -212,7 +212,7 @@ async fn the_check_says_what_is_wrong_and_how_to_mend_it() {
         timeout_s: 1,
     };
     let token = rdev_domain::secret::Secret::new(server.key());
-    let token = rdev_platform::token::Token::known(token);
+    let token = rdev_domain::token::Token::known(token);
     let elsewhere = rdev_platform::powerdns::PowerDns::new(settings, token).expect("a URL");
     let found = problems(elsewhere.check().await.expect("findings"));
     assert!(found[0].contains("pdnsutil create-zone example.net"), "{found:?}");

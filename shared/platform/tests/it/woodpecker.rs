@@ -14,7 +14,7 @@ use rdev_domain::page::Page;
 use rdev_domain::pipeline::{CiId, PipelineFilter};
 use rdev_domain::ports::{Ci, CiRepository};
 use rdev_domain::secret::Secret;
-use rdev_platform::token::Token;
+use rdev_domain::token::Token;
 use rdev_platform::woodpecker::{Settings, Woodpecker};
 use rdev_testkit::woodpecker::{Seed, TOKEN, WoodpeckerServer};
 

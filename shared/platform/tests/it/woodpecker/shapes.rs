@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 
 use rdev_domain::secret::Secret;
+use rdev_domain::token::Token;
 use rdev_platform::http::{Auth, Http};
-use rdev_platform::token::Token;
 use rdev_testkit::woodpecker::TOKEN;
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
