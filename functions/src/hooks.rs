@@ -10,7 +10,6 @@ use axum::extract::State;
 use hmac::{Hmac, KeyInit, Mac};
 use http::{HeaderMap, StatusCode};
 use rdev_domain::audit::Actor;
-use rdev_domain::git::CommitId;
 use rdev_domain::ids::ProjectId;
 use rdev_domain::pipeline::CommitPipeline;
 use rdev_domain::ports::{Conflict, PortError};
@@ -21,6 +20,7 @@ use rdev_domain::token::Token;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -151,19 +151,13 @@ async fn verify(secret: Option<&Token>, body: &[u8], signed: &str) -> Answer<()>
     let mut mac = Hmac::<Sha256>::new_from_slice(secret.expose().as_bytes())
         .expect("HMAC takes keys of every length");
     mac.update(body);
-    let right = bytes(signed).is_some_and(|signed| mac.verify_slice(&signed).is_ok());
+    let right = hex(&mac.finalize().into_bytes());
+    let right = bool::from(right.as_bytes().ct_eq(signed.to_ascii_lowercase().as_bytes()));
     if right {
         Ok(())
     } else {
         Err(Problem::new(Code::InvalidSignature, "the signature is not that of the body"))
     }
-}
-
-fn bytes(hex: &str) -> Option<Vec<u8>> {
-    if hex.len() != 64 || !hex.is_ascii() {
-        return None;
-    }
-    (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).ok()).collect()
 }
 
 /// The record of a message that did not come before; `None` for one that did.
@@ -253,8 +247,9 @@ async fn status(api: &Api, status: Status, now: Timestamp) -> Answer<()> {
     };
     let Ok(commit) = status.sha.parse() else { return Ok(()) };
     let number = status.target_url.as_deref().and_then(number_in);
-    let url = status.target_url;
-    record(api, &project, commit, number, status.state, url, now, now).await
+    let Status { state: status, target_url: url, .. } = status;
+    let told = CommitPipeline { project_id: project.id, commit, number, status, url, at: now };
+    record(api, told, now).await
 }
 
 async fn ended(api: &Api, end: PipelineEnd, now: Timestamp) -> Answer<()> {
@@ -263,24 +258,16 @@ async fn ended(api: &Api, end: PipelineEnd, now: Timestamp) -> Answer<()> {
     let commit = end.commit.parse().map_err(|_| Problem::field("commit", "is no commit's id"))?;
     let at = end.finished_at.and_then(|seconds| seconds.checked_mul(1000));
     let at = at.map_or(now, |millis| Timestamp::from_millis(millis).min(now));
-    record(api, &project, commit, Some(end.number), end.status, end.url, at, now).await
+    let PipelineEnd { number, status, url, .. } = end;
+    let (project_id, number) = (project.id, Some(number));
+    record(api, CommitPipeline { project_id, commit, number, status, url, at }, now).await
 }
 
-#[expect(clippy::too_many_arguments, reason = "what is recorded, field by field")]
-async fn record(
-    api: &Api,
-    project: &Project,
-    commit: CommitId,
-    number: Option<u64>,
-    status: String,
-    url: Option<String>,
-    at: Timestamp,
-    now: Timestamp,
-) -> Answer<()> {
-    let status = status.chars().filter(|c| !c.is_control()).take(50).collect();
-    let url = url.filter(|url| url.len() <= 2000 && url.starts_with("http"));
-    let project_id = project.id.clone();
-    let pipeline = CommitPipeline { project_id, commit, number, status, url, at };
+/// Keeps what was told, without what no CI says.
+async fn record(api: &Api, told: CommitPipeline, now: Timestamp) -> Answer<()> {
+    let status = told.status.chars().filter(|c| !c.is_control()).take(50).collect();
+    let url = told.url.filter(|url| url.len() <= 2000 && url.starts_with("http"));
+    let pipeline = CommitPipeline { status, url, ..told };
     Ok(api.store().record_pipeline(&pipeline, now).await?)
 }
 
