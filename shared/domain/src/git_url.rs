@@ -73,18 +73,7 @@ impl GitUrl {
                 (Some(folder), Some(root)) if below(&folder, root) => Ok(()),
                 _ => invalid("may use file: only for a repository below the data folder"),
             },
-            Some(Host::Ipv4(ip)) => policy.check_address(IpAddr::V4(ip)),
-            Some(Host::Ipv6(ip)) => policy.check_address(IpAddr::V6(ip)),
-            Some(Host::Domain(name)) => {
-                let name = name.trim_end_matches('.');
-                let local = name == "localhost" || name.ends_with(".localhost");
-                if local && !policy.allow_private {
-                    return invalid(
-                        "must not name a loopback address (git.allow_private_addresses)",
-                    );
-                }
-                Ok(())
-            }
+            Some(host) => policy.check_host(&host),
         }
     }
 
@@ -94,6 +83,26 @@ impl GitUrl {
 }
 
 impl UrlPolicy {
+    /// Whether a host may be named. A name is checked again when it has been resolved.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn check_host(&self, host: &Host<&str>) -> Result<(), Invalid> {
+        match host {
+            Host::Ipv4(ip) => self.check_address(IpAddr::V4(*ip)),
+            Host::Ipv6(ip) => self.check_address(IpAddr::V6(*ip)),
+            Host::Domain(name) => {
+                let name = name.trim_end_matches('.');
+                let local = name == "localhost" || name.ends_with(".localhost");
+                if local && !self.allow_private {
+                    let why = "must not name a loopback address (git.allow_private_addresses)";
+                    return Err(Invalid::new("clone URL", why));
+                }
+                Ok(())
+            }
+        }
+    }
+
     /// Whether this address may be connected to.
     ///
     /// # Errors

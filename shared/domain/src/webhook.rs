@@ -45,20 +45,8 @@ impl WebhookUrl {
     /// Why not.
     pub fn check(&self, policy: &UrlPolicy) -> Result<(), Invalid> {
         let url = Url::parse(&self.0).map_err(|_| invalid("is not a URL"))?;
-        let checked = match url.host() {
-            Some(url::Host::Ipv4(ip)) => policy.check_address(ip.into()),
-            Some(url::Host::Ipv6(ip)) => policy.check_address(ip.into()),
-            Some(url::Host::Domain(name)) => {
-                let name = name.trim_end_matches('.');
-                let local = name == "localhost" || name.ends_with(".localhost");
-                if local && !policy.allow_private {
-                    return Err(invalid("must not name a private address"));
-                }
-                Ok(())
-            }
-            None => return Err(invalid("must name a host")),
-        };
-        checked.map_err(|_| invalid("must not name a private address"))
+        let host = url.host().ok_or_else(|| invalid("must name a host"))?;
+        policy.check_host(&host).map_err(|_| invalid("must not name a private address"))
     }
 }
 
