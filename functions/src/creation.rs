@@ -31,7 +31,7 @@ use crate::idempotency::Try;
 use crate::problem::{Answer, Code, Problem};
 use crate::projects::{check_description, check_git_url, check_limit, field, webhook};
 use crate::work::{self, Wanted};
-use crate::{Api, domains, provision};
+use crate::{Api, domains, provision, templates};
 
 /// `POST /project…` and `POST /projects`.
 pub(crate) fn router() -> OpenApiRouter<Api> {
@@ -230,8 +230,9 @@ async fn planned(
     }
     let template = (own && wanted.git_url.is_none())
         .then(|| wanted.template.unwrap_or_else(|| api.settings().default_template.clone()));
-    if template.as_deref().is_some_and(|name| !provision::templates(api).contains(&name)) {
-        let known = provision::templates(api).join(", ");
+    let known = templates::names(api);
+    if template.as_deref().is_some_and(|name| !known.contains(name)) {
+        let known = known.into_iter().collect::<Vec<_>>().join(", ");
         errors.push(field("template", format!("must be one of: {known}")));
     }
     let secret = wanted.webhook_secret.as_deref();

@@ -15,7 +15,7 @@ use rdev_domain::provision::StepName;
 use rdev_domain::time::Timestamp;
 
 use crate::problem::{Answer, Code, Problem, chain};
-use crate::templates::{self, Template, Values};
+use crate::templates::{Template, Values};
 use crate::{Api, domains};
 
 /// Does what is left to do for a project; it is `ready` then.
@@ -53,12 +53,6 @@ pub(crate) async fn run(
             Err(error) => return Err(failed(api, by, &project, step, error, now).await),
         };
     }
-}
-
-/// The names of all templates: those in the program, and the repositories that are configured.
-pub(crate) fn templates(api: &Api) -> Vec<&str> {
-    let configured = api.settings().template_repositories.keys().map(String::as_str);
-    templates::ALL.iter().map(|template| template.name).chain(configured).collect()
 }
 
 /// Does one step; what of the project changes by it.

@@ -3,6 +3,8 @@
 
 mod fill;
 
+use std::collections::BTreeSet;
+
 use axum::Json;
 use axum::extract::State;
 use rdev_domain::ports::SeedFile;
@@ -84,6 +86,13 @@ impl Template {
         };
         self.files.iter().filter_map(file).collect()
     }
+}
+
+/// The names of all templates, in order: those in the program, and the repositories on the forge
+/// that are configured.
+pub(crate) fn names(api: &Api) -> BTreeSet<&str> {
+    let configured = api.settings().template_repositories.keys().map(String::as_str);
+    ALL.iter().map(|template| template.name).chain(configured).collect()
 }
 
 /// `/templates`.
