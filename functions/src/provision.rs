@@ -36,7 +36,7 @@ pub(crate) async fn run(
             }
             ProjectState::Provisioning | ProjectState::ProvisioningFailed => {}
         }
-        let Some(step) = project.provisioning.next() else {
+        let Some(step) = project.next_step() else {
             let state = Some(ProjectState::Ready);
             let patch = ProjectPatch { state, ..ProjectPatch::default() };
             return Ok(changed(api, by, &project.id, &patch, now).await?);

@@ -8,7 +8,7 @@ use crate::git::{Branch, CommitId};
 use crate::git_url::GitUrl;
 use crate::ids::ProjectId;
 use crate::pipeline::CiId;
-use crate::provision::{ProvisionStep, Provisioning};
+use crate::provision::{ProvisionStep, Provisioning, StepName};
 use crate::time::Timestamp;
 use crate::webhook::WebhookUrl;
 
@@ -118,6 +118,14 @@ pub struct ProjectPatch {
 }
 
 impl Project {
+    /// What is to be made for it next outside of rdev.
+    pub fn next_step(&self) -> Option<StepName> {
+        // Projects of versions that noted no steps: they had none but this one.
+        let unnoted = self.provisioning.steps.is_empty();
+        let repository = unnoted && self.template.is_some() && self.git_url.is_none();
+        repository.then_some(StepName::Repository).or_else(|| self.provisioning.next())
+    }
+
     /// The project after a change.
     #[must_use]
     pub fn patched(self, patch: ProjectPatch, now: Timestamp) -> Self {
@@ -134,5 +142,23 @@ impl Project {
             updated_at: now,
             ..self
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_project_of_a_version_without_steps_still_gets_its_repository_and_then_nothing() {
+        let mut project: Project = serde_json::from_value(serde_json::json!({
+            "id": "site", "description": "", "template": "static", "git_url": null,
+            "default_branch": "main", "build_limit": 1, "state": "provisioning_failed",
+            "created_at": "2026-01-01T12:00:00.000Z", "updated_at": "2026-01-01T12:00:00.000Z",
+        }))
+        .expect("as it was written");
+        assert_eq!(project.next_step(), Some(StepName::Repository));
+        project.git_url = "https://git.example.com/a/site.git".parse().ok();
+        assert_eq!(project.next_step(), None);
     }
 }
