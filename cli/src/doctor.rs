@@ -1,6 +1,5 @@
 //! `rdev doctor`: looks at everything that is configured, and says how to mend what is not right.
 
-use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use rdev_runner::agent;
 use rdev_runner::config::AgentSettings;
 use rdev_runner::config::environment::Environment;
 use rdev_runner::config::load::file;
+use rustix::fs::Access;
 use serde_json::{Value, json};
 
 use crate::args::Common;
@@ -94,21 +94,22 @@ fn settings(flags: &Flags, environment: &Environment) -> anyhow::Result<Finding>
     Ok(Finding::problem(what, problem))
 }
 
+/// Looks only: a folder that is not there yet is judged by the one it would be made in.
 fn disk(folder: &Path) -> Vec<Finding> {
     let what = format!("the data folder {}", folder.display());
-    if let Err(error) = fs::create_dir_all(folder).and_then(|()| tempfile_in(folder)) {
+    let there = folder.ancestors().find(|folder| folder.is_dir()).unwrap_or(folder);
+    if let Err(error) = rustix::fs::access(there, Access::WRITE_OK | Access::EXEC_OK) {
         let problem = format!("it cannot be written: {error}; change its owner or set data_dir");
         return vec![Finding::problem(what, problem)];
     }
-    let free = match rustix::fs::statvfs(folder) {
+    let free = match rustix::fs::statvfs(there) {
         Ok(stat) => stat.f_bavail.saturating_mul(stat.f_frsize),
         Err(error) => {
             let problem = format!("its free space cannot be told: {error}");
             return vec![Finding::problem(what, problem)];
         }
     };
-    let mib = free >> 20;
-    let space = format!("the free space of the data folder: {mib} MiB");
+    let space = format!("the free space of the data folder: {} MiB", free >> 20);
     let space = if free >= LITTLE {
         Finding::fine(space)
     } else {
@@ -116,12 +117,6 @@ fn disk(folder: &Path) -> Vec<Finding> {
         Finding::problem(space, problem)
     };
     vec![Finding::fine(what), space]
-}
-
-fn tempfile_in(folder: &Path) -> std::io::Result<()> {
-    let path = folder.join(format!(".doctor-{}", std::process::id()));
-    fs::write(&path, b"")?;
-    fs::remove_file(path)
 }
 
 /// rdev itself needs no git program; code agents call one.

@@ -34,6 +34,23 @@ fn problems(told: &Value) -> Vec<String> {
         .collect()
 }
 
+#[test]
+fn it_looks_and_makes_nothing() {
+    let place = tempfile::tempdir().expect("a folder");
+    let data = place.path().join("not/there/yet");
+    let output = Command::new(env!("CARGO_BIN_EXE_rdev"))
+        .args(["doctor", "--json", "--data-dir"])
+        .arg(&data)
+        .current_dir(place.path())
+        .env_clear()
+        .env("HOME", place.path())
+        .output()
+        .expect("rdev starts");
+    let told: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert!(told["findings"].as_array().is_some_and(|all| all.len() > 3), "{told:#}");
+    assert_eq!(std::fs::read_dir(place.path()).expect("a folder").count(), 0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_good_installation_has_no_problem_and_each_broken_part_is_named_with_what_to_do() {
     let world = match World::new(2) {
