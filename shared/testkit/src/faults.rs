@@ -29,6 +29,8 @@ use tokio::sync::{oneshot, watch};
 
 use port::Port;
 
+use crate::onward;
+
 /// What goes wrong with a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
@@ -88,7 +90,7 @@ struct Shared {
     upstream: Option<String>,
     plan: Mutex<Plan>,
     seen: Mutex<Vec<Request>>,
-    client: answer::Client,
+    client: onward::Client,
     /// How many answers were held back: their requests have been done.
     held: watch::Sender<usize>,
     /// Whether the port is to take connections.
@@ -169,7 +171,7 @@ impl Server {
             upstream,
             plan: Mutex::new(Plan::Heal),
             seen: Mutex::default(),
-            client: answer::client(),
+            client: onward::client(),
             held: watch::Sender::new(0),
             wanted: watch::Sender::new(true),
             open: watch::Sender::new(false),

@@ -14,6 +14,7 @@ pub mod kubectl;
 pub mod model;
 pub mod needs;
 pub mod npm;
+mod onward;
 pub mod powerdns;
 pub mod proxy;
 pub mod python;

@@ -24,6 +24,8 @@ use rand::rngs::StdRng;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
+use crate::onward;
+
 pub use call::{Call, Service};
 pub use plan::{Fault, On, Rule};
 
@@ -58,7 +60,7 @@ struct Shared {
     upstream: Mutex<String>,
     plan: Mutex<Plan>,
     log: Mutex<Log>,
-    client: forward::Client,
+    client: onward::Client,
 }
 
 /// The calls since `first`, which is a number that no earlier call has.
@@ -87,7 +89,7 @@ impl Proxy {
             upstream: Mutex::new(upstream.to_owned()),
             plan: Mutex::new(Plan { rules: Vec::new(), chance: StdRng::seed_from_u64(seed) }),
             log: Mutex::default(),
-            client: forward::client(),
+            client: onward::client(),
         });
         let (stop, stopped) = oneshot::channel();
         let (tell, told) = std::sync::mpsc::channel();

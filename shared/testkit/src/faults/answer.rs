@@ -4,39 +4,14 @@ use std::future::pending;
 use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
-use axum::http::header::{
-    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, RETRY_AFTER, TRANSFER_ENCODING,
-};
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use axum::http::{Request, Response, StatusCode};
 use futures_util::stream;
 use http_body_util::{BodyExt, Full};
-use hyper::Uri;
 use hyper::body::Incoming;
-use hyper_util::client::legacy;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
 
 use super::{Fault, Plan, Shared, locked};
-
-pub(super) type Client = legacy::Client<HttpConnector, Full<Bytes>>;
-
-/// The connection is to be closed without an answer.
-#[derive(Debug)]
-pub(super) struct Closed;
-
-impl std::fmt::Display for Closed {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("closed on purpose")
-    }
-}
-
-impl std::error::Error for Closed {}
-
-pub(super) fn client() -> Client {
-    let mut connector = HttpConnector::new();
-    connector.set_nodelay(true);
-    legacy::Client::builder(TokioExecutor::new()).build(connector)
-}
+use crate::onward::{Closed, forward};
 
 pub(super) async fn answer(
     shared: Arc<Shared>,
@@ -60,7 +35,10 @@ pub(super) async fn answer(
         Some(fault) => return wrong(fault, &target),
     }
     let onward = Request::from_parts(parts, Full::from(body));
-    let answer = forward(&shared, onward, &target).await?;
+    let Some(upstream) = &shared.upstream else {
+        return plain(StatusCode::NOT_FOUND, "404 page not found\n");
+    };
+    let answer = forward(&shared.client, upstream, onward).await?;
     // Where the next one is to be refused, the port is closed before anybody can send it.
     let settled = |open: &bool| *open == *shared.wanted.borrow();
     // Its sender is in `shared`, so that it cannot be gone.
@@ -71,7 +49,7 @@ pub(super) async fn answer(
             shared.held.send_modify(|held| *held += 1);
             pending().await
         }
-        _ => Ok(answer),
+        _ => Ok(answer.map(Body::new)),
     }
 }
 
@@ -98,28 +76,6 @@ fn fault(shared: &Shared, method: &str, target: &str) -> Option<Fault> {
             None
         }
     }
-}
-
-async fn forward(
-    shared: &Shared,
-    mut onward: Request<Full<Bytes>>,
-    target: &str,
-) -> Result<Response<Body>, Closed> {
-    let Some(upstream) = &shared.upstream else {
-        return plain(StatusCode::NOT_FOUND, "404 page not found\n");
-    };
-    *onward.uri_mut() = format!("{upstream}{target}").parse::<Uri>().map_err(|_| Closed)?;
-    // Set anew for each connection.
-    for name in [CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING] {
-        onward.headers_mut().remove(name);
-    }
-    let answer = shared.client.request(onward).await.map_err(|_| Closed)?;
-    let (mut parts, body) = answer.into_parts();
-    let body = body.collect().await.map_err(|_| Closed)?.to_bytes();
-    for name in [CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING] {
-        parts.headers.remove(name);
-    }
-    Ok(Response::from_parts(parts, Body::from(body)))
 }
 
 fn wrong(fault: Fault, target: &str) -> Result<Response<Body>, Closed> {

@@ -6,36 +6,13 @@ use std::sync::Arc;
 use axum::body::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
-use hyper::{Request, Response, Uri};
-use hyper_util::client::legacy;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
+use hyper::header::CONTENT_TYPE;
+use hyper::{Request, Response};
 
 use super::call::{self, Call};
 use super::plan::Fault;
 use super::{Seen, Shared, locked};
-
-pub(super) type Client = legacy::Client<HttpConnector, Full<Bytes>>;
-
-/// The connection is to be closed without an answer.
-#[derive(Debug)]
-pub(super) struct Closed;
-
-impl std::fmt::Display for Closed {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("closed by the proxy")
-    }
-}
-
-impl std::error::Error for Closed {}
-
-/// Where all go: connections are kept, as those of the clients are.
-pub(super) fn client() -> Client {
-    let mut connector = HttpConnector::new();
-    connector.set_nodelay(true);
-    legacy::Client::builder(TokioExecutor::new()).build(connector)
-}
+use crate::onward::{Closed, forward};
 
 pub(super) async fn answer(
     shared: Arc<Shared>,
@@ -76,25 +53,14 @@ pub(super) async fn answer(
         Some(Fault::Gone) => return Err(Closed),
         _ => {}
     }
-    let mut onward = Request::from_parts(parts, Full::from(body));
+    let onward = Request::from_parts(parts, Full::from(body));
     let upstream = locked(&shared.upstream).clone();
-    let path = onward.uri().path_and_query().map_or("/", |path| path.as_str());
-    *onward.uri_mut() = format!("{upstream}{path}").parse::<Uri>().map_err(|_| Closed)?;
-    // Set anew for each connection.
-    for name in [CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING] {
-        onward.headers_mut().remove(name);
-    }
-    let answer = shared.client.request(onward).await.map_err(|_| Closed)?;
-    let (mut parts, body) = answer.into_parts();
-    let body = body.collect().await.map_err(|_| Closed)?.to_bytes();
+    let answer = forward(&shared.client, &upstream, onward).await?;
     match fault {
         Some(Fault::LoseAnswer) => return Err(Closed),
         Some(Fault::HoldAnswer) => return pending().await,
         _ => {}
     }
-    note(parts.status.as_u16());
-    for name in [CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING] {
-        parts.headers.remove(name);
-    }
-    Ok(Response::from_parts(parts, Full::from(body)))
+    note(answer.status().as_u16());
+    Ok(answer)
 }

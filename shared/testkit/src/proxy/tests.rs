@@ -18,7 +18,7 @@ const PUT: On = On::Operation(Service::DynamoDb, "PutItem");
 struct Bench {
     proxy: Proxy,
     done: Arc<AtomicUsize>,
-    client: forward::Client,
+    client: onward::Client,
 }
 
 impl Bench {
@@ -32,7 +32,7 @@ impl Bench {
             body
         });
         tokio::spawn(async move { axum::serve(listener, app).await });
-        Self { proxy: Proxy::start(&upstream, seed), done, client: forward::client() }
+        Self { proxy: Proxy::start(&upstream, seed), done, client: onward::client() }
     }
 
     /// The answer's status and body, if there is one in time.
