@@ -61,7 +61,12 @@ async fn create_and_build_twice_with_one_key_is_one_project_one_task_one_commit(
     let server = world.up().await;
     let mut pushes = world.gitea.pushes();
     let mut body = wanted("shop");
-    body["prompt"] = json!("echo '<h1>Open</h1>' > index.html");
+    // With a pipeline: without a registry the template brings none.
+    body["prompt"] = json!(
+        "echo '<h1>Open</h1>' > index.html
+         printf 'steps:\\n  test:\\n    image: node:22\\n    commands: [test -s index.html]\\n' \
+            > .woodpecker.yaml"
+    );
     let once = || async {
         let path = "/project/create-and-build";
         let made = server.try_request("POST", path, Some(body.clone()), Some("once")).await;
@@ -96,29 +101,31 @@ async fn create_and_build_twice_with_one_key_is_one_project_one_task_one_commit(
         }
     };
     let known = world.woodpecker.repositories().remove(0);
-    let started = world.woodpecker.push(
-        known.forge_id,
-        Push {
-            branch: push.branch,
-            commit: push.commit,
-            message: push.message,
-            author: "rdev".to_owned(),
-            git_dir: push.repository,
-        },
-    );
-    if let Some(mut run) = started {
-        let status = run.ended(PATIENCE).await;
-        let record = server.get(&format!("/projects/shop/builds/{task}")).await.body;
-        assert_eq!(record["pipeline"]["status"], status, "{record:#}");
-        assert_eq!(record["pipeline"]["number"], run.number, "{record:#}");
-        let list = server.get("/projects/shop/ci/pipelines").await.body;
-        assert_eq!(list["items"][0]["commit"], commit, "{list:#}");
-        let shown = server.get(&format!("/projects/shop/ci/pipelines/{}", run.number)).await;
-        assert_eq!(shown.body["status"], status, "{shown:?}");
-        let again = format!("/projects/shop/ci/pipelines/{}/cancel", run.number);
-        let answer = server.post(&again, json!({})).await;
-        assert_problem(&answer, 409, "pipeline_not_running");
-    }
+    let mut run = world
+        .woodpecker
+        .push(
+            known.forge_id,
+            Push {
+                branch: push.branch,
+                commit: push.commit,
+                message: push.message,
+                author: "rdev".to_owned(),
+                git_dir: push.repository,
+            },
+        )
+        .expect("a pipeline");
+    assert_eq!(run.ended(PATIENCE).await, "success");
+    let status = "success";
+    let record = server.get(&format!("/projects/shop/builds/{task}")).await.body;
+    assert_eq!(record["pipeline"]["status"], status, "{record:#}");
+    assert_eq!(record["pipeline"]["number"], run.number, "{record:#}");
+    let list = server.get("/projects/shop/ci/pipelines").await.body;
+    assert_eq!(list["items"][0]["commit"], commit, "{list:#}");
+    let shown = server.get(&format!("/projects/shop/ci/pipelines/{}", run.number)).await;
+    assert_eq!(shown.body["status"], status, "{shown:?}");
+    let again = format!("/projects/shop/ci/pipelines/{}/cancel", run.number);
+    let answer = server.post(&again, json!({})).await;
+    assert_problem(&answer, 409, "pipeline_not_running");
 }
 
 #[tokio::test(flavor = "multi_thread")]
