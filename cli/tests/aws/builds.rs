@@ -1,19 +1,14 @@
 //! A prompt becomes a commit: gateway, function, table, queue, runner, git server.
 
-use rdev_testkit::emulator::Emulator;
 use serde_json::{Value, json};
 
-use crate::stack::{QUIET, Stack};
+use crate::stack::{QUIET, deployed};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_through_the_gateway_becomes_a_commit_on_the_git_server() {
     let _others = QUIET.read().await;
-    let emulator = match Emulator::start() {
-        Ok(emulator) => emulator,
-        Err(not_run) => return not_run.report(),
-    };
-    let stack = match Stack::deploy(&emulator).await {
-        Ok(stack) => stack,
+    let (_emulator, stack) = match deployed().await {
+        Ok(both) => both,
         Err(not_run) => return not_run.report(),
     };
     let runner = stack.runner("one", &stack.account.endpoint, 2);
@@ -46,12 +41,8 @@ async fn a_request_through_the_gateway_becomes_a_commit_on_the_git_server() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_functions_cannot_serve_is_refused_as_everywhere() {
     let _others = QUIET.read().await;
-    let emulator = match Emulator::start() {
-        Ok(emulator) => emulator,
-        Err(not_run) => return not_run.report(),
-    };
-    let mut stack = match Stack::deploy(&emulator).await {
-        Ok(stack) => stack,
+    let (_emulator, mut stack) = match deployed().await {
+        Ok(both) => both,
         Err(not_run) => return not_run.report(),
     };
     let body = Some(json!({"name": "site"}));

@@ -4,14 +4,13 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use rdev_functions::lambda::families::FUNCTIONS;
-use rdev_testkit::emulator::Emulator;
 use rdev_testkit::faults;
 use rdev_testkit::gitea::{Gitea, TOKEN};
 use rdev_testkit::proxy::Proxy;
 use rdev_testkit::runtime_api::Function;
 use serde_json::{Value, json};
 
-use crate::stack::{PATIENCE, QUIET, Stack, built_functions, root};
+use crate::stack::{PATIENCE, QUIET, Stack, built_functions, deployed, root};
 use crate::support::http_client;
 
 /// What signs the forge's webhooks.
@@ -26,12 +25,8 @@ fn event(name: &str, key: &str) -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn each_function_answers_its_own_event() {
     let _others = QUIET.read().await;
-    let emulator = match Emulator::start() {
-        Ok(emulator) => emulator,
-        Err(not_run) => return not_run.report(),
-    };
-    let stack = match Stack::deploy(&emulator).await {
-        Ok(stack) => stack,
+    let (_emulator, stack) = match deployed().await {
+        Ok(both) => both,
         Err(not_run) => return not_run.report(),
     };
     stack.project("site", 1).await;
@@ -109,12 +104,8 @@ async fn start(stack: &Stack, endpoint: &str, name: &str, more: &[(&str, &str)])
 #[tokio::test(flavor = "multi_thread")]
 async fn functions_use_the_forge_with_secrets_that_they_read_when_they_need_them() {
     let _others = QUIET.read().await;
-    let emulator = match Emulator::start() {
-        Ok(emulator) => emulator,
-        Err(not_run) => return not_run.report(),
-    };
-    let stack = match Stack::deploy(&emulator).await {
-        Ok(stack) => stack,
+    let (emulator, stack) = match deployed().await {
+        Ok(both) => both,
         Err(not_run) => return not_run.report(),
     };
     let proxy = Proxy::start(&emulator.endpoint(), 1);
@@ -217,12 +208,8 @@ async fn push(gitea: &Gitea, repository: &str) {
 async fn the_function_of_the_schedule_tells_webhooks_how_builds_ended() {
     const SECRET: &str = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
     let _others = QUIET.read().await;
-    let emulator = match Emulator::start() {
-        Ok(emulator) => emulator,
-        Err(not_run) => return not_run.report(),
-    };
-    let stack = match Stack::deploy(&emulator).await {
-        Ok(stack) => stack,
+    let (emulator, stack) = match deployed().await {
+        Ok(both) => both,
         Err(not_run) => return not_run.report(),
     };
     let receiver = faults::Server::start();

@@ -7,18 +7,14 @@ use rdev_testkit::emulator::Emulator;
 use rdev_testkit::proxy::{Fault, On, Proxy, Rule, Service};
 use serde_json::json;
 
-use crate::stack::{QUIET, Stack, appears};
+use crate::stack::{QUIET, Stack, appears, deployed};
 use crate::support::processes_below;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_runner_killed_in_mid_agent_is_finished_by_another() {
     let _others = QUIET.read().await;
-    let emulator = match Emulator::start() {
-        Ok(emulator) => emulator,
-        Err(not_run) => return not_run.report(),
-    };
-    let stack = match Stack::deploy(&emulator).await {
-        Ok(stack) => stack,
+    let (_emulator, stack) = match deployed().await {
+        Ok(both) => both,
         Err(not_run) => return not_run.report(),
     };
     stack.project("site", 1).await;
@@ -47,12 +43,8 @@ async fn a_runner_killed_in_mid_agent_is_finished_by_another() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_runner_killed_between_prepare_and_push_is_finished_by_another_with_one_commit() {
     let _others = QUIET.read().await;
-    let emulator = match Emulator::start() {
-        Ok(emulator) => emulator,
-        Err(not_run) => return not_run.report(),
-    };
-    let stack = match Stack::deploy(&emulator).await {
-        Ok(stack) => stack,
+    let (_emulator, stack) = match deployed().await {
+        Ok(both) => both,
         Err(not_run) => return not_run.report(),
     };
     stack.project("site", 1).await;

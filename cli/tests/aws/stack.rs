@@ -88,6 +88,13 @@ pub(crate) fn said(command: &mut Command, name: &str) -> String {
     String::from_utf8(stdout).expect("text")
 }
 
+/// An emulator, and a stack on it.
+pub(crate) async fn deployed() -> Result<(Emulator, Stack), NotRun> {
+    let emulator = Emulator::start()?;
+    let stack = Stack::deploy(&emulator).await?;
+    Ok((emulator, stack))
+}
+
 impl Stack {
     /// Deploys one to the account that an emulator takes requests without a signature for, as
     /// those of the gateway are: one stack for each emulator.
