@@ -1,5 +1,7 @@
 //! `rdev up`: one process per folder, its file, its end.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 
 use rustix::process::Signal;
@@ -142,4 +144,27 @@ fn a_variable_that_is_no_setting_is_told_about() {
     let ran = place.up(&[]).stop();
     assert_eq!(ran.status, 0);
     assert!(ran.stderr.contains("RDEV_LISTN is no setting"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_request_that_is_longer_than_http_allows_is_refused_without_a_body_and_hurts_nobody() {
+    let place = Place::new();
+    let up = place.up(&[]);
+    let address = up.url.strip_prefix("http://").expect("an address").to_owned();
+    let long = |length| "a".repeat(length);
+    for (head, status) in [
+        (format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", long(70_000)), "414"),
+        (format!("GET /health HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", long(900_000)), "431"),
+    ] {
+        let mut stream = TcpStream::connect(&address).expect("a connection");
+        // It may be answered, and the connection closed, before all of it is sent.
+        let _ = stream.write_all(head.as_bytes());
+        let mut answer = vec![0; 1000];
+        let count = stream.read(&mut answer).expect("an answer");
+        let answer = String::from_utf8_lossy(&answer[..count]);
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+        assert!(answer.ends_with("\r\n\r\n"), "{answer}");
+    }
+    assert!(place.json(&["project", "list", "--json"])["items"].is_array());
+    assert_eq!(up.stop().status, 0);
 }
