@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Column, Session, fields};
+use super::{Column, Session, cell, fields};
 use crate::args::Project;
 use crate::exit::{Exit, UsageError};
 use crate::out;
@@ -61,24 +61,24 @@ pub(crate) async fn run(session: &Session, command: Project) -> anyhow::Result<E
             }
             if create.prompt.is_none() {
                 let answer = session.client.post("projects", Some(&body), None).await?;
-                return session.show(&answer, |answer| fields(answer, &FIELDS));
+                return session.show(&answer, shown);
             }
             let path = "project/create-and-build";
             let answer = session.client.post(path, Some(&body), None).await?;
             if !session.json {
-                out::line(fields(&answer["project"], &FIELDS))?;
+                out::line(shown(&answer["project"]))?;
             }
             super::build::queued(session, &answer["task"], create.follow).await
         }
         Project::List(paging) => session.list("projects", &paging, &COLUMNS).await,
         Project::Show { name } => {
             let answer = session.client.get(&format!("projects/{name}"), &[]).await?;
-            session.show(&answer, |answer| fields(answer, &FIELDS))
+            session.show(&answer, shown)
         }
         Project::Provision { name } => {
             let path = format!("projects/{name}/provision");
             let answer = session.client.post(&path, None, None).await?;
-            session.show(&answer, |answer| fields(answer, &FIELDS))
+            session.show(&answer, shown)
         }
         Project::Delete { name, delete_repository } => {
             let query = [("delete_repository", delete_repository.to_string())];
@@ -91,7 +91,20 @@ pub(crate) async fn run(session: &Session, command: Project) -> anyhow::Result<E
                 }
                 return Ok(Exit::Done);
             }
-            session.show(&answer, |answer| fields(answer, &FIELDS))
+            session.show(&answer, shown)
         }
     }
+}
+
+/// A project; of what it gets outside of rdev, only what is not done.
+fn shown(project: &Value) -> String {
+    let mut text = fields(project, &FIELDS);
+    let steps = project["provisioning"]["steps"].as_array().into_iter().flatten();
+    for step in steps.filter(|step| step["state"] != "done") {
+        let (name, state) = (cell(step, "/name"), cell(step, "/state"));
+        let error = cell(step, "/error");
+        let colon = if error.is_empty() { "" } else { ": " };
+        text.push_str(&format!("\nstep         {name} {state}{colon}{error}"));
+    }
+    text
 }

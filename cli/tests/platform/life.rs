@@ -1,5 +1,7 @@
 //! A project among the systems around it, from its creation to its end.
 
+use std::process::Command;
+
 use rdev_testkit::woodpecker::{HostRunner, Push};
 use serde_json::json;
 
@@ -149,6 +151,15 @@ async fn a_step_that_failed_is_told_and_the_next_provision_does_the_rest() {
         assert_eq!(failed.len(), 1, "{steps:?}");
         assert_eq!(failed[0]["name"], step);
         assert!(failed[0]["error"].as_str().is_some_and(|text| text.contains("500")), "{steps:?}");
+        let shown = Command::new(env!("CARGO_BIN_EXE_rdev"))
+            .args(["project", "show", &name, "--data-dir"])
+            .arg(world.data.path())
+            .current_dir(world.data.path())
+            .output()
+            .expect("rdev starts");
+        let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+        let line = format!("step         {step} failed: ");
+        assert!(shown.lines().any(|one| one.starts_with(&line)), "{shown}");
         let build = json!({ "prompt": "true" });
         let refused = server.post(&format!("/projects/{name}/builds"), build).await;
         assert_problem(&refused, 409, "project_not_ready");
