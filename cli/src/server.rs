@@ -111,17 +111,17 @@ impl Server {
             };
             tokio::task::spawn_blocking(start).await.context("the runner could not start")??
         };
-        let marks = embedded
+        let outbox = embedded
             .store
             .recover_all(now())
             .await
             .context("cannot recover what an earlier process was at")?;
         let returned = embedded.queue.return_received().await;
         returned.context("cannot take back the wake-ups of an earlier process")?;
-        if !marks.is_empty() {
-            info!(wake_ups = marks.len(), "recovered what an earlier process was at");
+        if !outbox.is_empty() {
+            info!(wake_ups = outbox.len(), "recovered what an earlier process was at");
         }
-        if let Err(error) = outbox::send(&*embedded.store, &*embedded.queue, &marks, now()).await {
+        if let Err(error) = outbox::send(&*embedded.store, &*embedded.queue, &outbox, now()).await {
             warn!(error = chain(&error), "a wake-up was not sent; the next sweep sends it");
         }
 
@@ -162,9 +162,9 @@ impl Server {
             })
         };
         // It lies in the data folder, where an agent, which runs as the same user, can read it.
-        runner.conceal(admin_key.clone());
+        runner.redact(admin_key.clone());
         for secret in systems.secrets() {
-            runner.conceal(secret);
+            runner.redact(secret);
         }
         let runner = tokio::spawn(runner.run());
         let server =

@@ -5,7 +5,7 @@
 use axum::Json;
 use axum::extract::State;
 use rdev_domain::ids::ProjectId;
-use rdev_domain::webhook::Delivery;
+use rdev_domain::webhook::WebhookDelivery;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -24,13 +24,13 @@ pub fn router() -> OpenApiRouter<Api> {
     get, path = "/projects/{id}/deliveries", tag = "projects", operation_id = "list_deliveries",
     security(("key" = ["projects:read"])),
     params(("id" = ProjectId, Path, description = "The project"), PageQuery),
-    responses((status = 200, description = "A page", body = List<Delivery>))
+    responses((status = 200, description = "A page", body = List<WebhookDelivery>))
 )]
 async fn list(
     State(api): State<Api>,
     InPath(id): InPath<ProjectId>,
     InQuery(query): InQuery<PageQuery>,
-) -> Answer<Json<List<Delivery>>> {
+) -> Answer<Json<List<WebhookDelivery>>> {
     let filters = [Some(id.as_str())];
     let listing = Listing::new("deliveries", &filters, query.limit, query.cursor.as_deref())?;
     let page = listing.page()?;

@@ -264,14 +264,14 @@ pub(crate) async fn put(
         let changed = Domain { spec, state: DomainState::Pending, ..there };
         store.update_domain(&changed, by, now).await?
     };
-    let id = match dns.put(&domain.spec, &domain.mark()).await {
+    let id = match dns.put(&domain.spec, &domain.ownership_tag()).await {
         Ok(id) => id,
         Err(error @ (PortError::Conflict(Conflict::RecordNotOurs) | PortError::Invalid(_)))
             if fresh =>
         {
             // It never will be made: the name is free again. An earlier try may have made ours,
             // its answer lost, before somebody put theirs beside it.
-            match dns.delete(&domain.spec.domain, None, &domain.mark()).await {
+            match dns.delete(&domain.spec.domain, None, &domain.ownership_tag()).await {
                 Ok(()) | Err(PortError::Conflict(Conflict::RecordNotOurs)) => {}
                 Err(error) => return Err(error),
             }
@@ -301,7 +301,7 @@ pub(crate) async fn withdraw(
         store.update_domain(&leaving, by, now).await?
     };
     let id = domain.provider_record_id.as_deref();
-    dns.delete(&domain.spec.domain, id, &domain.mark()).await?;
+    dns.delete(&domain.spec.domain, id, &domain.ownership_tag()).await?;
     store.forget_domain(&domain, by, now).await
 }
 

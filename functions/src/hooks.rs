@@ -227,8 +227,8 @@ async fn pushed(api: &Api, push: Push, now: Timestamp) -> Answer<()> {
     let pushed = Some(Pushed { branch, commit, at: now });
     let patch = ProjectPatch { pushed, ..ProjectPatch::default() };
     match api.store().update_project(&project.id, &patch, &Actor::hook("gitea"), now).await {
-        Ok((_, marks)) => {
-            api.send(&marks, now).await;
+        Ok((_, outbox)) => {
+            api.send(&outbox, now).await;
             Ok(())
         }
         // It goes away at this moment.

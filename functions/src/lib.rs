@@ -46,7 +46,7 @@ use rdev_domain::ids::TaskId;
 use rdev_domain::outbox;
 use rdev_domain::ports::{Ci, Dns, Forge, Queue, Store};
 use rdev_domain::time::Timestamp;
-use rdev_domain::wake_up::Mark;
+use rdev_domain::wake_up::OutboxEntry;
 use ulid::Ulid;
 use utoipa_axum::router::OpenApiRouter;
 
@@ -179,10 +179,10 @@ impl Api {
         ulids.generate_from_datetime(at).unwrap_or_else(|_| Ulid::from_datetime(at))
     }
 
-    /// Sends the wake-ups of `marks`. One that cannot be sent now is sent by
+    /// Sends the wake-ups of `outbox`. One that cannot be sent now is sent by
     /// the sweep, so the request succeeds all the same.
-    pub(crate) async fn send(&self, marks: &[Mark], now: Timestamp) {
-        if let Err(error) = outbox::send(self.store(), self.queue(), marks, now).await {
+    pub(crate) async fn send(&self, outbox: &[OutboxEntry], now: Timestamp) {
+        if let Err(error) = outbox::send(self.store(), self.queue(), outbox, now).await {
             tracing::warn!(%error, "wake-ups were not sent; the next sweep sends them");
         }
     }

@@ -30,7 +30,7 @@ pub async fn sweep(store: &dyn Store, queue: &dyn Queue) -> PortResult<()> {
         if swept.recovered > 0 || swept.offline > 0 {
             info!(recovered = swept.recovered, offline = swept.offline, "swept");
         }
-        outbox::send(store, queue, &swept.marks, now()).await?;
+        outbox::send(store, queue, &swept.outbox, now()).await?;
         for project_id in swept.wake {
             queue.send(&WakeUp { project_id }, Duration::ZERO).await?;
         }

@@ -129,8 +129,8 @@ async fn change(
         ..ProjectPatch::default()
     };
     let by = caller.actor();
-    let (mut project, marks) = api.store().update_project(&id, &patch, &by, now).await?;
-    api.send(&marks, now).await;
+    let (mut project, outbox) = api.store().update_project(&id, &patch, &by, now).await?;
+    api.send(&outbox, now).await;
     if removed || webhook.is_some() {
         project = api.store().set_webhook(&id, webhook.as_ref(), &by, now).await?;
     }

@@ -1,7 +1,7 @@
 //! What a new project gets outside of rdev: its repository, its CI, its name.
 //!
 //! The steps stand in the project. Each is noted when it is done, and each can be done again: the
-//! repository and the record carry the project's mark, the CI is asked what it has. So a request
+//! repository and the record carry the project's ownership tag, the CI is asked what it has. So a request
 //! that is repeated, or `POST /projects/{id}/provision` after a crash, ends with one of each.
 
 use rdev_domain::audit::Actor;
@@ -129,8 +129,8 @@ async fn changed(
     patch: &ProjectPatch,
     now: Timestamp,
 ) -> PortResult<Project> {
-    let (project, marks) = api.store().update_project(id, patch, by, now).await?;
-    api.send(&marks, now).await;
+    let (project, outbox) = api.store().update_project(id, patch, by, now).await?;
+    api.send(&outbox, now).await;
     Ok(project)
 }
 

@@ -359,11 +359,11 @@ pub(crate) async fn accept(
 /// Adds a task to its project's queue and sends the wake-up.
 pub(crate) async fn add(api: &Api, caller: &Caller, task: &Task, now: Timestamp) -> Answer<Task> {
     let enqueued = api.store().enqueue(task, &caller.actor(), now).await?;
-    // A repeat finds its task there already, without a mark.
-    if !enqueued.marks.is_empty() {
+    // A repeat finds its task there already, without an outbox entry.
+    if !enqueued.outbox.is_empty() {
         metrics::counter!(crate::ops::ENQUEUED).increment(1);
     }
-    api.send(&enqueued.marks, now).await;
+    api.send(&enqueued.outbox, now).await;
     Ok(enqueued.task)
 }
 
@@ -379,7 +379,7 @@ pub(crate) async fn cancel_task(
         api.store().advance(id, Event::Cancel, Record::default(), &caller.actor(), now).await;
     let (status, view) = match advanced {
         Ok(advanced) => {
-            api.send(&advanced.marks, now).await;
+            api.send(&advanced.outbox, now).await;
             let status = if advanced.task.state.is_terminal() {
                 // No runner sees the end of a task that nobody had.
                 metrics::counter!(crate::ops::COMPLETED, "outcome" => "cancelled").increment(1);

@@ -220,7 +220,7 @@ fn work(environment: &Environment) -> Result<()> {
         let runner = tokio::task::spawn_blocking(start).await.context("the runner panicked")??;
         let ours = OUR_SECRETS.into_iter().filter_map(|name| environment.text(name));
         for secret in ours.map(Secret::new).chain(secrets) {
-            runner.conceal(secret);
+            runner.redact(secret);
         }
         let handle = runner.handle();
         let router = health::router(handle.clone(), metrics);

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use rdev_domain::git_url::GitUrl;
 use rdev_domain::ids::{Owner, TaskId, WorkerId};
 use rdev_domain::outbox;
-use rdev_domain::ports::{Capabilities, Claim, Delivery, Forge, PortError, Queue, Store};
+use rdev_domain::ports::{Capabilities, Claim, Forge, PortError, Queue, ReceivedMessage, Store};
 use rdev_domain::secret::Secret;
 use rdev_domain::time::Timestamp;
 use rdev_domain::wake_up::WakeUp;
@@ -179,7 +179,7 @@ pub fn start(
 
 impl Runner {
     /// Keeps one more secret out of every log and record, beside those of the configuration.
-    pub fn conceal(&self, secret: Secret) {
+    pub fn redact(&self, secret: Secret) {
         self.shared.redactor.add([secret]);
     }
 
@@ -324,7 +324,7 @@ async fn take_work(shared: &Arc<Shared>, slots: &Arc<Semaphore>, jobs: &TaskTrac
         };
         let outcome = match received {
             Ok(None) => Ok(Taken::Done),
-            Ok(Some(delivery)) => take(shared, delivery, permit, jobs).await,
+            Ok(Some(message)) => take(shared, message, permit, jobs).await,
             Err(error) => Err(error),
         };
         // What it was kept for is over: a job that was started holds its own.
@@ -386,21 +386,21 @@ enum Taken {
 /// Steps 2 and 3 of the protocol: what a wake-up leads to.
 async fn take(
     shared: &Arc<Shared>,
-    delivery: Delivery,
+    message: ReceivedMessage,
     permit: OwnedSemaphorePermit,
     jobs: &TaskTracker,
 ) -> Result<Taken, PortError> {
     let queue = &shared.ports.queue;
-    let Ok(wake_up) = delivery.body else {
+    let Ok(wake_up) = message.body else {
         // Received often enough, it goes to the dead-letter queue.
-        queue.set_visibility(&delivery.receipt, Duration::ZERO).await?;
+        queue.set_visibility(&message.receipt, Duration::ZERO).await?;
         return Ok(Taken::Done);
     };
     let hold = match shared.protection.take().await {
         Ok(hold) => hold,
         Err(denied) => {
             warn!(error = chain(&denied), "no work is taken until the runner is protected");
-            queue.set_visibility(&delivery.receipt, Duration::ZERO).await?;
+            queue.set_visibility(&message.receipt, Duration::ZERO).await?;
             return Ok(Taken::Unprotected);
         }
     };
@@ -410,33 +410,33 @@ async fn take(
         Ok(Claim::Claimed(claimed)) => {
             metrics::counter!("rdev_tasks_claimed_total").increment(1);
             if let Err(error) =
-                outbox::send(&*shared.ports.store, &**queue, &claimed.marks, now()).await
+                outbox::send(&*shared.ports.store, &**queue, &claimed.outbox, now()).await
             {
                 warn!(error = chain(&error), "a wake-up was not sent; the next sweep sends it");
             }
             let shared = Arc::clone(shared);
             jobs.spawn(async move {
-                Box::pin(job::run(shared, *claimed, delivery.receipt)).await;
+                Box::pin(job::run(shared, *claimed, message.receipt)).await;
                 drop(permit);
                 drop(hold);
             });
             Ok(())
         }
-        Ok(Claim::Nothing) => queue.delete(&delivery.receipt).await,
+        Ok(Claim::Nothing) => queue.delete(&message.receipt).await,
         // The holder may just have died: then nobody else would send a wake-up.
-        Ok(Claim::SlotsTaken) if delivery.receive_count > 1 => {
-            postpone(&**queue, &wake_up, &delivery.receipt, POSTPONE).await
+        Ok(Claim::SlotsTaken) if message.receive_count > 1 => {
+            postpone(&**queue, &wake_up, &message.receipt, POSTPONE).await
         }
-        Ok(Claim::SlotsTaken) => queue.delete(&delivery.receipt).await,
+        Ok(Claim::SlotsTaken) => queue.delete(&message.receipt).await,
         // The sweep wakes the project again while something is due. Putting each
         // wake-up off as well would add one to the queue with every sweep.
-        Ok(Claim::Unsuited) => queue.delete(&delivery.receipt).await,
+        Ok(Claim::Unsuited) => queue.delete(&message.receipt).await,
         Ok(Claim::Contended) => {
-            postpone(&**queue, &wake_up, &delivery.receipt, Duration::from_secs(1)).await
+            postpone(&**queue, &wake_up, &message.receipt, Duration::from_secs(1)).await
         }
-        Err(PortError::NotFound { .. }) => queue.delete(&delivery.receipt).await,
+        Err(PortError::NotFound { .. }) => queue.delete(&message.receipt).await,
         Err(error) => {
-            queue.set_visibility(&delivery.receipt, Duration::from_secs(5)).await?;
+            queue.set_visibility(&message.receipt, Duration::from_secs(5)).await?;
             Err(error)
         }
     };

@@ -75,7 +75,7 @@ pub(crate) async fn advance(
                         return Ok(Advanced {
                             task: found.task,
                             lease: found.lease,
-                            marks: vec![],
+                            outbox: vec![],
                         });
                     }
                     _ => {
@@ -180,7 +180,7 @@ fn ending(attempt: &Attempt, interrupt: Interrupt) -> Option<Event> {
 
 async fn send(attempt: &Attempt, advanced: &Advanced) {
     let ports = &attempt.shared.ports;
-    if let Err(error) = outbox::send(&*ports.store, &*ports.queue, &advanced.marks, now()).await {
+    if let Err(error) = outbox::send(&*ports.store, &*ports.queue, &advanced.outbox, now()).await {
         warn!(task = %attempt.task.id, error = chain(&error), "a wake-up was not sent; the next sweep sends it");
     }
 }

@@ -78,7 +78,7 @@ async fn a_build_is_queued_with_what_was_asked_and_the_defaults() {
     let list = fixture.get("/projects/site/builds").await.json();
     assert_eq!(list, json!({ "items": [task], "next_cursor": null }));
 
-    // The wake-up was sent, and its mark is gone.
+    // The wake-up was sent, and its entry is gone.
     let stats = fixture.get("/work/stats").await.json();
     assert_eq!((&stats["due"], &stats["wake_ups"]["visible"]), (&json!(1), &json!(1)), "{stats}");
     let (claimed, _) = fixture.claim(&project).await;
@@ -94,7 +94,7 @@ async fn a_request_succeeds_although_its_wake_up_cannot_be_sent() {
     fixture.sql("queue.db", "ALTER TABLE gone RENAME TO messages");
     let later = now().plus(std::time::Duration::from_secs(60));
     let swept = fixture.store().sweep(later).await.expect("a sweep");
-    assert!(swept.marks.iter().any(|mark| mark.project_id == project), "{swept:?}");
+    assert!(swept.outbox.iter().any(|entry| entry.project_id == project), "{swept:?}");
     assert_eq!(fixture.claim(&project).await.0.task.id, task);
 }
 

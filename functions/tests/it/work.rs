@@ -77,10 +77,10 @@ async fn fail_one(fixture: &Fixture, project: &str) -> TaskId {
 
 async fn empty_queue(fixture: &Fixture) -> usize {
     let mut count = 0;
-    while let Some(delivery) =
+    while let Some(message) =
         fixture.embedded.queue.receive(Duration::ZERO).await.expect("the queue")
     {
-        fixture.embedded.queue.delete(&delivery.receipt).await.expect("the queue");
+        fixture.embedded.queue.delete(&message.receipt).await.expect("the queue");
         count += 1;
     }
     count

@@ -173,11 +173,16 @@ async fn a_lost_lease_stops_the_agent_and_says_nothing() {
     let id: TaskId = world.build(&site, &script).await;
     appears(&begun).await;
     // As if the runner had been taken for dead.
-    let marks = world.store().recover_all(crate::world::now()).await.expect("recovered");
+    let outbox = world.store().recover_all(crate::world::now()).await.expect("recovered");
     std::fs::write(format!("{}2", begun.display()), "").expect("the second attempt does not wait");
-    rdev_domain::outbox::send(&*world.store(), &*world.embedded.queue, &marks, crate::world::now())
-        .await
-        .expect("sent");
+    rdev_domain::outbox::send(
+        &*world.store(),
+        &*world.embedded.queue,
+        &outbox,
+        crate::world::now(),
+    )
+    .await
+    .expect("sent");
     let result = world.succeeded(id).await;
     assert_eq!(result.outcome, Outcome::Delivered);
     let task = world.task(id).await.task;

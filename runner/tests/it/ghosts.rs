@@ -103,8 +103,8 @@ impl<'a> Ghost<'a> {
 
     /// Dies: as after a restart, its lease is recovered and its project woken.
     async fn dies(self) {
-        let marks = self.world.store().recover_all(now()).await.expect("recovered");
-        outbox::send(&*self.world.store(), &*self.world.embedded.queue, &marks, now())
+        let outbox = self.world.store().recover_all(now()).await.expect("recovered");
+        outbox::send(&*self.world.store(), &*self.world.embedded.queue, &outbox, now())
             .await
             .expect("sent");
     }
@@ -234,7 +234,7 @@ async fn a_late_push_that_lands_while_the_next_agent_works_is_found_and_not_doub
             .sweep(now().plus(std::time::Duration::from_secs(31)))
             .await
             .expect("swept")
-            .marks,
+            .outbox,
         now(),
     )
     .await

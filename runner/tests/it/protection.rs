@@ -8,7 +8,7 @@ use axum::extract::{Json, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::put;
-use rdev_domain::ports::{Delivery, Queue};
+use rdev_domain::ports::{Queue, ReceivedMessage};
 use rdev_domain::result::Outcome;
 use rdev_domain::task::TaskState;
 use rdev_runner::Protection;
@@ -159,10 +159,10 @@ async fn a_runner_without_protection_claims_nothing_and_receives_again_only_with
         assert_eq!((record.task.state, record.task.attempt), (TaskState::Queued, 0), "{mood:?}");
         // The wake-up went back for others, and this runner leaves it to them.
         let queue = &world.embedded.queue;
-        let delivery = returned(&world).await;
-        assert!(delivery.receive_count >= 2, "{mood:?}");
+        let message = returned(&world).await;
+        assert!(message.receive_count >= 2, "{mood:?}");
         agent.becomes(Mood::Gives);
-        queue.set_visibility(&delivery.receipt, Duration::ZERO).await.expect("put back");
+        queue.set_visibility(&message.receipt, Duration::ZERO).await.expect("put back");
         assert_eq!(world.succeeded(id).await.outcome, Outcome::Delivered);
         agent.until_told("given back", |told| told.last() == Some(&false)).await;
         running.stop().await;
@@ -184,12 +184,12 @@ async fn a_runner_whose_agent_of_ecs_is_gone_drains_as_any_other() {
 }
 
 /// The wake-up that the runner has given back.
-async fn returned(world: &World) -> Delivery {
+async fn returned(world: &World) -> ReceivedMessage {
     let end = Instant::now() + Duration::from_secs(60);
     loop {
-        let delivery = world.embedded.queue.receive(Duration::from_secs(20)).await;
-        match delivery.expect("a queue") {
-            Some(delivery) if delivery.receive_count > 1 => return delivery,
+        let message = world.embedded.queue.receive(Duration::from_secs(20)).await;
+        match message.expect("a queue") {
+            Some(message) if message.receive_count > 1 => return message,
             // This test was faster than the runner.
             Some(early) => {
                 let queue = &world.embedded.queue;

@@ -159,12 +159,12 @@ impl World {
 
     /// Enqueues a task and sends its wake-up.
     pub(crate) async fn enqueue(&self, task: Task) -> TaskId {
-        let Enqueued { task, marks } = self
+        let Enqueued { task, outbox } = self
             .store()
             .enqueue(&task, &Actor::maintenance(), now())
             .await
             .expect("the task is accepted");
-        outbox::send(&*self.store(), &*self.embedded.queue, &marks, now())
+        outbox::send(&*self.store(), &*self.embedded.queue, &outbox, now())
             .await
             .expect("the wake-up is sent");
         task.id
@@ -186,7 +186,7 @@ impl World {
             .advance(id, Event::Cancel, Default::default(), &Actor::maintenance(), now())
             .await;
         let advanced = advanced.expect("it can be cancelled");
-        outbox::send(&*self.store(), &*self.embedded.queue, &advanced.marks, now())
+        outbox::send(&*self.store(), &*self.embedded.queue, &advanced.outbox, now())
             .await
             .expect("sent");
         running.handle.cancel(id);

@@ -20,7 +20,7 @@ use aws_sdk_sqs::types::QueueAttributeName::{
 use aws_sdk_sqs::types::{Message, MessageSystemAttributeName};
 use rdev_domain::Invalid;
 use rdev_domain::outbox::MAX_DELAY;
-use rdev_domain::ports::{DeadMessage, Delivery, PortResult, Queue, QueueStats, Receipt};
+use rdev_domain::ports::{DeadMessage, PortResult, Queue, QueueStats, Receipt, ReceivedMessage};
 use rdev_domain::time::Timestamp;
 use rdev_domain::wake_up::WakeUp;
 
@@ -129,12 +129,12 @@ impl Queue for SqsQueue {
         Ok(())
     }
 
-    async fn receive(&self, wait: Duration) -> PortResult<Option<Delivery>> {
+    async fn receive(&self, wait: Duration) -> PortResult<Option<ReceivedMessage>> {
         let wait = wait.min(MAX_WAIT);
         let mut messages = self.poll(&self.url, 1, wait, &[ApproximateReceiveCount]).await?;
         let Some(message) = messages.pop() else { return Ok(None) };
         let receive_count = number(&message, &ApproximateReceiveCount).max(1);
-        Ok(Some(Delivery {
+        Ok(Some(ReceivedMessage {
             body: WakeUp::decode(message.body.as_deref().unwrap_or_default()),
             receive_count: u32::try_from(receive_count).unwrap_or(u32::MAX),
             receipt: Receipt(message.receipt_handle.unwrap_or_default()),

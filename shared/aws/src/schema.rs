@@ -16,7 +16,7 @@
 //! | | `E#<fence>#<last seq>` | events | | |
 //! | | `F#<version>#<n>` | a part of its diff | | |
 //! | `D#<name>` | `DOMAIN` | the domain: nobody has it twice | | |
-//! | `O#<shard>` | `<mark>`: a ULID of the time to send it | an outbox mark | | |
+//! | `O#<shard>` | `<outbox entry>`: a ULID of the time to send it | an outbox entry | | |
 //! | `A#<project>`, or `A#-` | `<audit event>` | an audit event | `A#<shard>` by id | |
 //! | `I#<hash>` | `REQUEST` | an idempotent request | | |
 //! | `K#<id>` | `KEY` | an API key | `K` by time | |
@@ -37,7 +37,7 @@ use rdev_domain::ids::{KeyId, ProjectId, TaskId, WorkerId};
 use rdev_domain::ports::PortResult;
 use rdev_domain::request::RequestKey;
 use rdev_domain::time::Timestamp;
-use rdev_domain::wake_up::Mark;
+use rdev_domain::wake_up::OutboxEntry;
 use ulid::Ulid;
 
 use crate::error::{defect, failed};
@@ -57,7 +57,7 @@ pub const EXPIRES_AT: &str = "expires_at";
 /// Over how many partitions each list is spread.
 pub(crate) const LIST_SHARDS: u128 = 4;
 
-/// Over how many partitions each part of [`DUE`] and the marks are spread.
+/// Over how many partitions each part of [`DUE`] and the outbox entries are spread.
 pub(crate) const DUE_SHARDS: u128 = 2;
 
 pub(crate) const META: &str = "META";
@@ -177,8 +177,8 @@ impl Key {
         Self::new(task_partition(task), format!("F#{version:010}#{part:04}"))
     }
 
-    pub(crate) fn mark(mark: &Mark) -> Self {
-        let id = mark.id;
+    pub(crate) fn outbox_entry(entry: &OutboxEntry) -> Self {
+        let id = entry.id;
         Self::new(format!("O#{}", due_shard(id)), id.to_string())
     }
 

@@ -277,7 +277,7 @@ impl DomainSpec {
 /// A name that a project has. No two projects have the same.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Domain {
-    /// Its own id; part of the mark that its record has at the provider.
+    /// Its own id; part of the ownership tag that its record has at the provider.
     pub id: Ulid,
     /// The project.
     pub project_id: ProjectId,
@@ -309,7 +309,7 @@ impl Domain {
     }
 
     /// What is written beside the record at the provider, to tell it from those of others.
-    pub fn mark(&self) -> String {
+    pub fn ownership_tag(&self) -> String {
         format!("rdev:{}:{}", self.project_id, self.id)
     }
 }

@@ -1,6 +1,6 @@
 //! Provisioning: what is made for a project outside of rdev, step by step.
 //!
-//! Every step can be done again: whatever it makes carries the project's mark, so that what is
+//! Every step can be done again: whatever it makes carries the project's ownership tag, so that what is
 //! there already is found. So a crash between two steps, or in one, costs nothing but a repeat.
 
 use serde::{Deserialize, Serialize};

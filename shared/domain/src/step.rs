@@ -119,7 +119,7 @@ pub struct Step {
     pub task: Task,
     /// Its lease after the event.
     pub lease: Option<Lease>,
-    /// Outbox marks to write, each with the time to send its wake-up.
+    /// Outbox entries to write, each with the time to send its wake-up.
     pub wake_ups: Vec<Timestamp>,
     /// What the audit calls it, as `task.claimed`.
     pub action: &'static str,

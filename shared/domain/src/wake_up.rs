@@ -50,9 +50,9 @@ impl WakeUp {
     }
 }
 
-/// An outbox mark: a wake-up that is still to be sent. Deleting it deletes only it.
+/// An outbox entry: a wake-up that is still to be sent. Deleting it deletes only it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mark {
+pub struct OutboxEntry {
     /// Its own id.
     pub id: Ulid,
     /// The project to wake.

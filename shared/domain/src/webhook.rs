@@ -103,7 +103,8 @@ impl Webhook {
 
 /// One message to a webhook, and what became of it. Written in the transaction that ends its task.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Delivery {
+#[schema(as = Delivery)]
+pub struct WebhookDelivery {
     /// Its id, and the message's: the same at every try.
     #[schema(value_type = String)]
     pub id: Ulid,
@@ -141,7 +142,7 @@ pub enum DeliveryState {
     Failed,
 }
 
-impl Delivery {
+impl WebhookDelivery {
     /// The message that a task has ended, if somebody is to be told.
     pub fn of(task: &Task, id: Ulid, now: Timestamp) -> Option<Self> {
         let event = match task.state {
@@ -175,7 +176,7 @@ impl Delivery {
         Self { tries: self.tries + 1, next_at, updated_at: now, ..self.clone() }
     }
 
-    /// A try, begun by [`Delivery::begun`], was answered (or not, and then `error` says why).
+    /// A try, begun by [`WebhookDelivery::begun`], was answered (or not, and then `error` says why).
     #[must_use]
     pub fn ended(&self, status: Option<u16>, error: Option<String>, now: Timestamp) -> Self {
         let delivered = status.is_some_and(|status| (200..300).contains(&status));
@@ -206,16 +207,16 @@ mod tests {
     use super::*;
     use crate::spec::{BuildSpec, Work};
 
-    fn delivery() -> Delivery {
+    fn delivery() -> WebhookDelivery {
         let now = Timestamp::from_millis(0);
         let project = "site".parse().expect("a project");
         let mut task =
             Task::new(TaskId(Ulid::nil()), project, Work::Build(BuildSpec::of("x")), now);
-        assert_eq!(Delivery::of(&task, Ulid::nil(), now), None, "it has not ended");
+        assert_eq!(WebhookDelivery::of(&task, Ulid::nil(), now), None, "it has not ended");
         task.state = TaskState::Failed;
-        assert_eq!(Delivery::of(&task, Ulid::nil(), now), None, "nobody is to be told");
+        assert_eq!(WebhookDelivery::of(&task, Ulid::nil(), now), None, "nobody is to be told");
         task.notify = true;
-        Delivery::of(&task, Ulid::nil(), now).expect("a message")
+        WebhookDelivery::of(&task, Ulid::nil(), now).expect("a message")
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use rdev_domain::Invalid;
 use rdev_domain::outbox::MAX_DELAY;
-use rdev_domain::ports::{DeadMessage, Delivery, PortResult, Queue, QueueStats, Receipt};
+use rdev_domain::ports::{DeadMessage, PortResult, Queue, QueueStats, Receipt, ReceivedMessage};
 use rdev_domain::time::Timestamp;
 use rdev_domain::wake_up::WakeUp;
 use rusqlite::{Connection, OptionalExtension, params};
@@ -121,7 +121,7 @@ impl Queue for SqliteQueue {
         Ok(())
     }
 
-    async fn receive(&self, wait: Duration) -> PortResult<Option<Delivery>> {
+    async fn receive(&self, wait: Duration) -> PortResult<Option<ReceivedMessage>> {
         let deadline = Instant::now() + wait.min(MAX_WAIT);
         loop {
             // Enlisted before looking, so that nothing sent in between is missed.
@@ -132,7 +132,7 @@ impl Queue for SqliteQueue {
             pass_on.armed = false;
             let next = match taken {
                 Taken::Message { id, body, receive_count } => {
-                    return Ok(Some(Delivery {
+                    return Ok(Some(ReceivedMessage {
                         receipt: receipt(id, i64::from(receive_count)),
                         body: WakeUp::decode(&body),
                         receive_count,

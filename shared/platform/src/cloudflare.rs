@@ -1,9 +1,9 @@
 //! Cloudflare behind [`Dns`]: records of one zone, over the API in version 4.
 //!
 //! There is no conditional write and no idempotency key, so every change reads, compares and
-//! writes, and begins anew when the answer says that somebody was faster. The mark stands in the
+//! writes, and begins anew when the answer says that somebody was faster. The ownership tag stands in the
 //! record's comment. What lost answers and changes at the same moment leave behind, two records
-//! with one mark, is merged into the oldest by the next change.
+//! with one ownership tag, is merged into the oldest by the next change.
 
 mod check;
 mod wire;
@@ -21,7 +21,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
-use crate::dns::{ROUNDS, WHAT, check, check_mark, check_name};
+use crate::dns::{ROUNDS, WHAT, check, check_name, check_ownership_tag};
 use crate::http::{Auth, Http};
 use wire::{Batch, Listed, Record, Refusal, Zone};
 
@@ -176,15 +176,15 @@ impl Cloudflare {
 
 #[async_trait]
 impl Dns for Cloudflare {
-    async fn put(&self, spec: &DomainSpec, mark: &str) -> PortResult<String> {
-        check(spec, &self.zone, mark)?;
-        let wanted = Wanted { spec, mark };
+    async fn put(&self, spec: &DomainSpec, tag: &str) -> PortResult<String> {
+        check(spec, &self.zone, tag)?;
+        let wanted = Wanted { spec, tag };
         // What stood there when a change was refused because of what is there.
         let mut refused: Option<Vec<Record>> = None;
         let mut made: Option<String> = None;
         for _ in 0..ROUNDS {
             let there = self.list(&spec.domain).await?;
-            if there.iter().any(|record| !record.has(mark)) {
+            if there.iter().any(|record| !record.has(tag)) {
                 // Somebody's came up at the same moment: ours does not stay beside it.
                 if let Some(id) = &made {
                     self.remove(id).await?;
@@ -217,12 +217,12 @@ impl Dns for Cloudflare {
         Ok(there.into_iter().map(DnsRecord::from).collect())
     }
 
-    async fn delete(&self, name: &DomainName, id: Option<&str>, mark: &str) -> PortResult<()> {
+    async fn delete(&self, name: &DomainName, id: Option<&str>, tag: &str) -> PortResult<()> {
         check_name(name, &self.zone)?;
-        check_mark(mark)?;
+        check_ownership_tag(tag)?;
         let there = self.list(name).await?;
         let (ours, others): (Vec<Record>, Vec<Record>) =
-            there.into_iter().partition(|record| record.has(mark));
+            there.into_iter().partition(|record| record.has(tag));
         if ours.is_empty() && !others.is_empty() {
             return Err(Conflict::RecordNotOurs.into());
         }
@@ -247,7 +247,7 @@ enum Step {
 /// A record that is wanted.
 struct Wanted<'a> {
     spec: &'a DomainSpec,
-    mark: &'a str,
+    tag: &'a str,
 }
 
 impl Wanted<'_> {
@@ -267,7 +267,7 @@ impl Wanted<'_> {
             "content": self.spec.target.content(),
             "ttl": self.ttl(),
             "proxied": self.spec.proxied,
-            "comment": self.mark,
+            "comment": self.tag,
         })
     }
 

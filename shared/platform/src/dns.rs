@@ -10,9 +10,9 @@ pub(crate) const WHAT: &str = "the DNS provider";
 /// How often a change begins anew because somebody else was faster.
 pub(crate) const ROUNDS: usize = 8;
 
-/// The longest mark, in characters: what Cloudflare keeps beside a record on its free plan.
-/// The mark of a domain has 72 at most.
-const LONGEST_MARK: usize = 100;
+/// The longest ownership tag, in characters: what Cloudflare keeps beside a record on its free plan.
+/// The ownership tag of a domain has 72 at most.
+const LONGEST_OWNERSHIP_TAG: usize = 100;
 
 pub(crate) fn check_name(name: &DomainName, zone: &Hostname) -> Result<(), Invalid> {
     if name.is_in(zone) {
@@ -21,16 +21,19 @@ pub(crate) fn check_name(name: &DomainName, zone: &Hostname) -> Result<(), Inval
     Err(Invalid::new("domain", format!("must be in the zone {zone}")))
 }
 
-pub(crate) fn check_mark(mark: &str) -> Result<(), Invalid> {
-    let fits = (1..=LONGEST_MARK).contains(&mark.chars().count());
-    if fits && !mark.contains(char::is_control) && mark.trim() == mark {
+pub(crate) fn check_ownership_tag(tag: &str) -> Result<(), Invalid> {
+    let fits = (1..=LONGEST_OWNERSHIP_TAG).contains(&tag.chars().count());
+    if fits && !tag.contains(char::is_control) && tag.trim() == tag {
         return Ok(());
     }
-    Err(Invalid::new("mark", format!("must have 1 to {LONGEST_MARK} characters in one line")))
+    Err(Invalid::new(
+        "ownership_tag",
+        format!("must have 1 to {LONGEST_OWNERSHIP_TAG} characters in one line"),
+    ))
 }
 
-pub(crate) fn check(spec: &DomainSpec, zone: &Hostname, mark: &str) -> Result<(), Invalid> {
+pub(crate) fn check(spec: &DomainSpec, zone: &Hostname, tag: &str) -> Result<(), Invalid> {
     check_name(&spec.domain, zone)?;
-    check_mark(mark)?;
+    check_ownership_tag(tag)?;
     spec.check()
 }

@@ -1,8 +1,8 @@
 //! PowerDNS behind [`Dns`]: record sets of one zone, over the HTTP API of the authoritative
 //! server (4.5 or later).
 //!
-//! The mark stands in a comment of the record set, since single records have none: whatever
-//! stands in a set with our mark is ours. So the zone's backend must keep comments, as those of
+//! The ownership tag stands in a comment of the record set, since single records have none: whatever
+//! stands in a set with our ownership tag is ours. So the zone's backend must keep comments, as those of
 //! SQLite, MySQL and PostgreSQL do. An id is `<name>/<type>`.
 //!
 //! There is no proxy to stand before a record, and no automatic time to live: that is 300 s. Nor
@@ -25,7 +25,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use ulid::Ulid;
 
-use crate::dns::{ROUNDS, WHAT, check, check_mark, check_name};
+use crate::dns::{ROUNDS, WHAT, check, check_name, check_ownership_tag};
 use crate::http::{Auth, Http};
 use wire::{RecordSet, Refusal, ZoneView, refusal};
 
@@ -117,8 +117,8 @@ impl PowerDns {
 
 #[async_trait]
 impl Dns for PowerDns {
-    async fn put(&self, spec: &DomainSpec, mark: &str) -> PortResult<String> {
-        check(spec, &self.zone, mark)?;
+    async fn put(&self, spec: &DomainSpec, tag: &str) -> PortResult<String> {
+        check(spec, &self.zone, tag)?;
         let kind = spec.target.kind();
         if kind == RecordKind::Cname && spec.domain.as_str() == self.zone.as_str() {
             return Err(Invalid::new("type", "must be A for the zone itself").into());
@@ -128,7 +128,7 @@ impl Dns for PowerDns {
         let mut refused: Option<Vec<RecordSet>> = None;
         for _ in 0..ROUNDS {
             let there = self.sets(&spec.domain).await?;
-            if there.iter().any(|set| !set.has(mark)) {
+            if there.iter().any(|set| !set.has(tag)) {
                 return Err(Conflict::RecordNotOurs.into());
             }
             if refused.as_ref() == Some(&there) {
@@ -142,7 +142,7 @@ impl Dns for PowerDns {
             }
             let mut changes: Vec<Value> =
                 others.iter().map(|set| gone(&spec.domain, &set.kind)).collect();
-            changes.push(written(spec, mark, same.first().copied()));
+            changes.push(written(spec, tag, same.first().copied()));
             match self.change(&changes).await {
                 Ok(()) => return Ok(id),
                 Err(Refusal::Taken) => refused = Some(there),
@@ -158,16 +158,11 @@ impl Dns for PowerDns {
         Ok(there.iter().flat_map(|set| records(name, set)).collect())
     }
 
-    async fn delete(
-        &self,
-        name: &DomainName,
-        recorded: Option<&str>,
-        mark: &str,
-    ) -> PortResult<()> {
+    async fn delete(&self, name: &DomainName, recorded: Option<&str>, tag: &str) -> PortResult<()> {
         check_name(name, &self.zone)?;
-        check_mark(mark)?;
+        check_ownership_tag(tag)?;
         let there = self.sets(name).await?;
-        let ours: Vec<&RecordSet> = there.iter().filter(|set| set.has(mark)).collect();
+        let ours: Vec<&RecordSet> = there.iter().filter(|set| set.has(tag)).collect();
         if ours.is_empty() {
             return if there.is_empty() { Ok(()) } else { Err(Conflict::RecordNotOurs.into()) };
         }
@@ -206,14 +201,14 @@ fn gone(name: &DomainName, kind: &str) -> Value {
 }
 
 /// The change that writes a set, in the place of `before`. What others have noted there stays.
-fn written(spec: &DomainSpec, mark: &str, before: Option<&RecordSet>) -> Value {
+fn written(spec: &DomainSpec, tag: &str, before: Option<&RecordSet>) -> Value {
     let content = match spec.target.kind() {
         RecordKind::A => spec.target.content(),
         RecordKind::Cname => format!("{}.", spec.target.content()),
     };
-    let mut comments = vec![json!({ "content": mark, "account": ACCOUNT })];
+    let mut comments = vec![json!({ "content": tag, "account": ACCOUNT })];
     let noted = before.iter().flat_map(|set| &set.comments);
-    comments.extend(noted.filter(|comment| comment.content != mark).map(|comment| {
+    comments.extend(noted.filter(|comment| comment.content != tag).map(|comment| {
         json!({
             "content": comment.content,
             "account": comment.account,
@@ -237,7 +232,7 @@ fn records(name: &DomainName, set: &RecordSet) -> Vec<DnsRecord> {
         content: record.content(),
         ttl: set.ttl,
         proxied: false,
-        mark: set.mark().map(str::to_owned),
+        ownership_tag: set.ownership_tag().map(str::to_owned),
     };
     set.records.iter().map(record).collect()
 }

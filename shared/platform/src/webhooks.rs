@@ -16,7 +16,7 @@ use rdev_domain::ports::{PortError, PortResult, Store};
 use rdev_domain::result::TaskResult;
 use rdev_domain::task::Task;
 use rdev_domain::time::Timestamp;
-use rdev_domain::webhook::{Delivery, TIMEOUT, Webhook};
+use rdev_domain::webhook::{TIMEOUT, Webhook, WebhookDelivery};
 use reqwest::Client;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::CONTENT_TYPE;
@@ -82,7 +82,7 @@ impl Sender {
     async fn attempt(
         &self,
         store: &dyn Store,
-        delivery: Delivery,
+        delivery: WebhookDelivery,
         now: impl Fn() -> Timestamp,
     ) -> PortResult<()> {
         let begun = delivery.begun(now());
@@ -116,7 +116,7 @@ impl Sender {
     async fn post(
         &self,
         webhook: &Webhook,
-        delivery: &Delivery,
+        delivery: &WebhookDelivery,
         task: &Task,
         now: Timestamp,
     ) -> Result<u16, String> {
@@ -146,7 +146,7 @@ impl Sender {
 }
 
 /// What a receiver is told: enough to decide whether to ask for more.
-fn payload(delivery: &Delivery, task: &Task, public_url: Option<&str>) -> Value {
+fn payload(delivery: &WebhookDelivery, task: &Task, public_url: Option<&str>) -> Value {
     let result = task.result.as_ref().and_then(TaskResult::as_build);
     let path = format!("/projects/{}/builds/{}", task.project_id, task.id);
     json!({

@@ -39,7 +39,7 @@ pub(super) async fn claim_next(
     can: &Capabilities,
 ) -> PortResult<Claim> {
     change.store.clock.check()?;
-    let mut marks = Vec::new();
+    let mut outbox = Vec::new();
     let mut races = 0;
     loop {
         let Some(choice) = look(change, project, can).await? else { return Ok(Claim::Nothing) };
@@ -48,7 +48,7 @@ pub(super) async fn claim_next(
         let mut lost = None;
         if taken > 0 && (taken >= slots.limit || !choice.any_due) {
             let recovered = recover::expired(change, &choice.held, choice.held.len()).await?;
-            marks.extend(recovered.marks);
+            outbox.extend(recovered.outbox);
             if recovered.count > 0 {
                 // What it freed is looked at anew.
                 continue;
@@ -68,7 +68,7 @@ pub(super) async fn claim_next(
                     let record = row.into_record();
                     let Some(lease) = record.lease else { return Ok(Claim::Contended) };
                     let project = choice.project;
-                    let claimed = Claimed { task: record.task, lease, project, marks };
+                    let claimed = Claimed { task: record.task, lease, project, outbox };
                     return Ok(Claim::Claimed(Box::new(claimed)));
                 }
                 Ok(Taken::Poisoned) => continue,
@@ -104,7 +104,7 @@ async fn take(
     let Some(item) = store.get(Key::task(&project.id, entry.task)).await? else {
         // Somebody has deleted the task by hand. It does not come back, and must not stand
         // before the others for ever.
-        store.delete_all(vec![Key::entry(&project.id, &entry.place)]).await?;
+        store.delete_all(vec![Key::outbox_entry(&project.id, &entry.place)]).await?;
         return Ok(Taken::Lost);
     };
     let row = Row::of(&item, None)?;

@@ -7,7 +7,7 @@ use rdev_domain::page::{Listed, Page};
 use rdev_domain::ports::PortResult;
 use rdev_domain::task::Task;
 use rdev_domain::time::Timestamp;
-use rdev_domain::webhook::{Delivery, KEPT};
+use rdev_domain::webhook::{KEPT, WebhookDelivery};
 use ulid::Ulid;
 
 use super::calls::Query;
@@ -24,7 +24,7 @@ pub(super) fn announce(change: &Change<'_>, task: &Task, writes: &mut Writes) ->
         return Ok(());
     }
     let id = change.store.next_id(change.now);
-    let Some(delivery) = Delivery::of(task, id, change.now) else { return Ok(()) };
+    let Some(delivery) = WebhookDelivery::of(task, id, change.now) else { return Ok(()) };
     let of_it = [("body", text(encoded(&delivery)?))];
     let mut record = item(Key::delivery(&delivery.project_id, id), of_it);
     if let Some(at) = delivery.next_at {
@@ -39,7 +39,7 @@ impl DynamoStore {
         &self,
         now: Timestamp,
         limit: u32,
-    ) -> PortResult<Vec<Delivery>> {
+    ) -> PortResult<Vec<WebhookDelivery>> {
         let until = format!("{}~", sortable(now));
         let shards = (0..DUE_SHARDS).map(|shard| {
             self.query(Query {
@@ -55,7 +55,8 @@ impl DynamoStore {
         found.sort_by(|a, b| get_text(a, DUE.2).cmp(&get_text(b, DUE.2)));
         found.truncate(limit as usize);
         let items = self.get_all(found.iter().map(key_of).collect()).await?;
-        let mut deliveries: Vec<Delivery> = items.iter().map(body).collect::<PortResult<_>>()?;
+        let mut deliveries: Vec<WebhookDelivery> =
+            items.iter().map(body).collect::<PortResult<_>>()?;
         // The index may be behind the records.
         deliveries.retain(|delivery| delivery.next_at.is_some_and(|at| at <= now));
         deliveries.sort_by_key(|delivery| (delivery.next_at, delivery.id));
@@ -64,12 +65,12 @@ impl DynamoStore {
 
     pub(super) async fn replace_delivery(
         &self,
-        before: &Delivery,
-        after: &Delivery,
+        before: &WebhookDelivery,
+        after: &WebhookDelivery,
     ) -> PortResult<bool> {
         let key = Key::delivery(&before.project_id, before.id);
         let Some(there) = self.get(key.clone()).await? else { return Ok(false) };
-        if body::<Delivery>(&there)? != *before {
+        if body::<WebhookDelivery>(&there)? != *before {
             return Ok(false);
         }
         // As it stands there: another version may have written the same in other words.
@@ -106,7 +107,7 @@ impl DynamoStore {
         &self,
         project: &ProjectId,
         page: &Page,
-    ) -> PortResult<Listed<Delivery>> {
+    ) -> PortResult<Listed<WebhookDelivery>> {
         let (items, next) = newest_between(self, project, "V#", page, "", vec![]).await?;
         let latest = self.latest();
         let kept = items.iter().filter(|item| !expired(item, latest));
@@ -119,10 +120,10 @@ fn part(shard: u128) -> String {
     format!("N#{shard}")
 }
 
-fn place(delivery: &Delivery, at: Timestamp) -> String {
+fn place(delivery: &WebhookDelivery, at: Timestamp) -> String {
     format!("{}#{}", sortable(at), delivery.id)
 }
 
-fn encoded(delivery: &Delivery) -> PortResult<String> {
+fn encoded(delivery: &WebhookDelivery) -> PortResult<String> {
     serde_json::to_string(delivery).map_err(error::defect)
 }

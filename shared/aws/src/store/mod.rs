@@ -56,8 +56,8 @@ use rdev_domain::retention::Retention;
 use rdev_domain::step::Event;
 use rdev_domain::task::Task;
 use rdev_domain::time::Timestamp;
-use rdev_domain::wake_up::Mark;
-use rdev_domain::webhook::{Delivery, Webhook};
+use rdev_domain::wake_up::OutboxEntry;
+use rdev_domain::webhook::{Webhook, WebhookDelivery};
 use rdev_domain::worker::Worker;
 use ulid::Ulid;
 
@@ -162,7 +162,7 @@ impl Store for DynamoStore {
         patch: &ProjectPatch,
         by: &Actor,
         now: Timestamp,
-    ) -> PortResult<(Project, Vec<Mark>)> {
+    ) -> PortResult<(Project, Vec<OutboxEntry>)> {
         projects::update(&self.change(by, now), id, patch).await
     }
 
@@ -223,15 +223,23 @@ impl Store for DynamoStore {
         self.list_domains(project).await
     }
 
-    async fn due_deliveries(&self, now: Timestamp, limit: u32) -> PortResult<Vec<Delivery>> {
+    async fn due_deliveries(&self, now: Timestamp, limit: u32) -> PortResult<Vec<WebhookDelivery>> {
         self.list_due_deliveries(self.clock.correct(now), limit).await
     }
 
-    async fn update_delivery(&self, before: &Delivery, after: &Delivery) -> PortResult<bool> {
+    async fn update_delivery(
+        &self,
+        before: &WebhookDelivery,
+        after: &WebhookDelivery,
+    ) -> PortResult<bool> {
         self.replace_delivery(before, after).await
     }
 
-    async fn deliveries(&self, project: &ProjectId, page: &Page) -> PortResult<Listed<Delivery>> {
+    async fn deliveries(
+        &self,
+        project: &ProjectId,
+        page: &Page,
+    ) -> PortResult<Listed<WebhookDelivery>> {
         self.list_deliveries(project, page).await
     }
 
@@ -315,8 +323,8 @@ impl Store for DynamoStore {
         stats::work_stats(&self.change(&by, now)).await
     }
 
-    async fn delete_marks(&self, marks: &[Mark]) -> PortResult<()> {
-        self.delete_all(marks.iter().map(Key::mark).collect()).await
+    async fn delete_outbox(&self, outbox: &[OutboxEntry]) -> PortResult<()> {
+        self.delete_all(outbox.iter().map(Key::outbox_entry).collect()).await
     }
 
     async fn sweep(&self, now: Timestamp) -> PortResult<Swept> {
@@ -324,7 +332,7 @@ impl Store for DynamoStore {
         sweep::page(&self.change(&by, now)).await
     }
 
-    async fn recover_all(&self, _now: Timestamp) -> PortResult<Vec<Mark>> {
+    async fn recover_all(&self, _now: Timestamp) -> PortResult<Vec<OutboxEntry>> {
         Err(PortError::NotSupported { what: "recovering leases that may be alive" })
     }
 

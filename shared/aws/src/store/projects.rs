@@ -10,24 +10,24 @@ use rdev_domain::project::{Project, ProjectPatch, ProjectState};
 use rdev_domain::step::{Event, step};
 use rdev_domain::task::TaskState;
 use rdev_domain::time::Timestamp;
-use rdev_domain::wake_up::Mark;
+use rdev_domain::wake_up::OutboxEntry;
 
 use super::calls::{Query, pause};
 use super::events::Encoded;
 use super::item::{Item, Values, body, due, get_number, get_text, item, listed, number, text};
 use super::lists::newest;
 use super::rows::{Entry, Found};
-use super::transition::{self, write_marks};
+use super::transition::{self, write_outbox};
 use super::writes::Writes;
 use super::{Change, DynamoStore, audit, domains};
 use crate::error;
 use crate::schema::{Key, LIST_SHARDS, SLOTS, list_shard, partition, sortable};
 
-/// The most marks that one raised limit writes.
+/// The most outbox entries that one raised limit writes.
 const MAX_MARKS: u32 = 100;
 
-/// The marks that go into the transaction of a raised limit; the rest goes ahead of it.
-const MARKS_AT_ONCE: usize = 90;
+/// The outbox entries that go into the transaction of a raised limit; the rest goes ahead of it.
+const OUTBOX_AT_ONCE: usize = 90;
 
 /// How often a lost race is run again before the caller is told.
 pub(super) const RACES: u32 = 5;
@@ -99,7 +99,7 @@ pub(super) async fn update(
     change: &Change<'_>,
     id: &ProjectId,
     patch: &ProjectPatch,
-) -> PortResult<(Project, Vec<Mark>)> {
+) -> PortResult<(Project, Vec<OutboxEntry>)> {
     for race in 1..=RACES {
         let Known { project: before, rev } = change.store.known(id).await?;
         if before.state == ProjectState::Deleting {
@@ -110,13 +110,13 @@ pub(super) async fn update(
         let limit_changed = patch.build_limit.is_some_and(|limit| limit != before.build_limit);
         let project = before.patched(patch, change.now);
         let times = vec![change.now; added.min(MAX_MARKS) as usize];
-        let (ahead, times) = times.split_at(times.len().saturating_sub(MARKS_AT_ONCE));
-        let mut marks = Vec::new();
+        let (ahead, times) = times.split_at(times.len().saturating_sub(OUTBOX_AT_ONCE));
+        let mut outbox = Vec::new();
         if !ahead.is_empty() {
             // More than a transaction takes. A wake-up too many does no harm; one that is
             // missing would.
             let mut writes = Writes::new(&change.store.table);
-            marks = write_marks(change, &mut writes, id, ahead);
+            outbox = write_outbox(change, &mut writes, id, ahead);
             let written = change.store.transact(writes).await?;
             debug_assert!(written.is_ok(), "there is no condition");
         }
@@ -127,9 +127,9 @@ pub(super) async fn update(
             writes.update(Key::slots(id), "SET #limit = :limit ADD #rev :one", "", limit);
         }
         record_change(change, &mut writes, "project.updated", id)?;
-        marks.extend(write_marks(change, &mut writes, id, times));
+        outbox.extend(write_outbox(change, &mut writes, id, times));
         if change.store.transact(writes).await?.is_ok() {
-            return Ok((project, marks));
+            return Ok((project, outbox));
         }
         // What was written ahead is not told to anybody, and so is sent by the sweep.
         pause(race).await;

@@ -3,7 +3,7 @@
 use rdev_domain::ids::TaskId;
 use rdev_domain::ports::PortResult;
 use rdev_domain::step::{Event, step};
-use rdev_domain::wake_up::Mark;
+use rdev_domain::wake_up::OutboxEntry;
 
 use super::Change;
 use super::events::Encoded;
@@ -19,7 +19,7 @@ pub(super) struct Recovered {
     pub(super) dead: usize,
     /// How many of these were recovered here and not by somebody else.
     pub(super) count: u64,
-    pub(super) marks: Vec<Mark>,
+    pub(super) outbox: Vec<OutboxEntry>,
 }
 
 /// Recovers those of the tasks whose leases have expired, at most `most`.
@@ -39,7 +39,7 @@ pub(super) async fn expired(
         let task = get_text(&item, "dsk").and_then(|task| task.parse().ok());
         let (Some(project), Some(task)) = (project, task) else { continue };
         let Some(row) = change.store.read_of(&project, task).await? else { continue };
-        let marks = match &row.found {
+        let outbox = match &row.found {
             Found::Task(record) => {
                 let Some(lease) = &record.lease else { continue };
                 let (seen, heartbeat) = (record.task.fence, lease.heartbeat);
@@ -50,14 +50,14 @@ pub(super) async fn expired(
                 };
                 let log = Encoded::default();
                 let written = transition::write(change, &row, step, &log, true).await?;
-                written.map(|written| written.marks)
+                written.map(|written| written.outbox)
             }
             Found::Unreadable(unreadable) => transition::poison(change, &row, unreadable).await?,
         };
-        if let Some(marks) = marks {
+        if let Some(outbox) = outbox {
             change.store.held.forget(task);
             recovered.count += 1;
-            recovered.marks.extend(marks);
+            recovered.outbox.extend(outbox);
         }
     }
     Ok(recovered)

@@ -1,4 +1,4 @@
-//! Step 11: one page of the minute's sweep, over the sparse index and the marks.
+//! Step 11: one page of the minute's sweep, over the sparse index and the outbox entries.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -8,7 +8,7 @@ use rdev_domain::ports::{PortResult, Swept};
 use rdev_domain::project::{Project, ProjectState};
 use rdev_domain::task::TaskState;
 use rdev_domain::time::Timestamp;
-use rdev_domain::wake_up::Mark;
+use rdev_domain::wake_up::OutboxEntry;
 use rdev_domain::worker::SILENT_AFTER;
 use ulid::Ulid;
 
@@ -24,8 +24,8 @@ use crate::schema::{DUE, DUE_SHARDS, Key, SLOTS, project_of, sortable};
 /// How many records of one kind a page takes, so that others get their turn.
 const PAGE: usize = 200;
 
-/// A mark this old is not about to be sent by the one who wrote it.
-const MARK_OVERDUE: Duration = Duration::from_secs(30);
+/// An outbox entry this old is not about to be sent by the one who wrote it.
+const OUTBOX_OVERDUE: Duration = Duration::from_secs(30);
 
 /// A wake-up for what has been due for so long may have been lost.
 const DUE_FOR_LONG: Duration = Duration::from_secs(2 * 60);
@@ -36,8 +36,8 @@ const PROVISIONING_FOR_LONG: Duration = Duration::from_secs(2 * 60);
 pub(super) async fn page(change: &Change<'_>) -> PortResult<Swept> {
     let mut swept = Swept::default();
     for shard in 0..DUE_SHARDS {
-        let (marks, more) = overdue_marks(change, shard).await?;
-        swept.marks.extend(marks);
+        let (outbox, more) = overdue_outbox(change, shard).await?;
+        swept.outbox.extend(outbox);
         swept.more |= more;
     }
     match change.store.clock.check() {
@@ -45,7 +45,7 @@ pub(super) async fn page(change: &Change<'_>) -> PortResult<Swept> {
             let recovered = dead_leases(change).await?;
             swept.recovered = recovered.count;
             swept.more |= recovered.dead == PAGE;
-            swept.marks.extend(recovered.marks);
+            swept.outbox.extend(recovered.outbox);
         }
         // The rest needs no exact time.
         Err(error) => tracing::error!(error = %error, "no lease is recovered"),
@@ -62,9 +62,9 @@ pub(super) async fn page(change: &Change<'_>) -> PortResult<Swept> {
     Ok(swept)
 }
 
-async fn overdue_marks(change: &Change<'_>, shard: u128) -> PortResult<(Vec<Mark>, bool)> {
+async fn overdue_outbox(change: &Change<'_>, shard: u128) -> PortResult<(Vec<OutboxEntry>, bool)> {
     // Ids begin with the time to send: what is below the next millisecond is past it.
-    let until = change.now.minus(MARK_OVERDUE).plus(Duration::from_millis(1));
+    let until = change.now.minus(OUTBOX_OVERDUE).plus(Duration::from_millis(1));
     let query = Query {
         keys: "#pk = :pk AND #sk < :until",
         with: vec![
@@ -75,18 +75,18 @@ async fn overdue_marks(change: &Change<'_>, shard: u128) -> PortResult<(Vec<Mark
         ..Query::default()
     };
     let found = change.store.query(query).await?;
-    let mut marks = Vec::with_capacity(found.items.len());
+    let mut outbox = Vec::with_capacity(found.items.len());
     for item in &found.items {
         let read = || {
-            Some(Mark {
+            Some(OutboxEntry {
                 id: Ulid::from_string(get_text(item, "sk")?).ok()?,
                 project_id: get_text(item, "project")?.parse().ok()?,
                 send_at: change.store.clock.local(get_millis(item, "send_at")?),
             })
         };
-        marks.push(read().ok_or_else(|| broken(item))?);
+        outbox.push(read().ok_or_else(|| broken(item))?);
     }
-    Ok((marks, found.last.is_some()))
+    Ok((outbox, found.last.is_some()))
 }
 
 /// Looks at every lease there is, as many as there are builds that run, and recovers a page
@@ -107,7 +107,7 @@ async fn dead_leases(change: &Change<'_>) -> PortResult<recover::Recovered> {
         let recovered = recover::expired(change, ids, PAGE - all.dead).await?;
         all.dead += recovered.dead;
         all.count += recovered.count;
-        all.marks.extend(recovered.marks);
+        all.outbox.extend(recovered.outbox);
         if all.dead == PAGE {
             break;
         }
@@ -140,7 +140,7 @@ async fn promote(change: &Change<'_>) -> PortResult<(BTreeSet<ProjectId>, bool)>
                 (":from", text(from.as_str())),
             ],
         );
-        writes.delete(Key::entry(&project, &from), "", vec![]);
+        writes.delete(Key::outbox_entry(&project, &from), "", vec![]);
         writes.put(entry.item());
         // It was claimed or cancelled meanwhile; then there is nothing to do.
         if change.store.transact(writes).await?.is_ok() {

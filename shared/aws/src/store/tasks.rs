@@ -13,7 +13,7 @@ use super::calls::pause;
 use super::events::Encoded;
 use super::item::{Item, Values, get_flag, get_number, get_text, item, millis, number, text};
 use super::rows::{self, Found, Row, new_entry, new_task, place_of, usage as usage_value};
-use super::transition::{self, subject, write_marks};
+use super::transition::{self, subject, write_outbox};
 use super::writes::Writes;
 use super::{Change, DynamoStore, audit, projects};
 use crate::error;
@@ -47,10 +47,10 @@ pub(super) async fn enqueue(change: &Change<'_>, task: &Task) -> PortResult<Enqu
         let (what, project) = (subject(task.id), Some(&task.project_id));
         writes.put(audit::event(change, id, "task.enqueued", what, project)?);
         let times = [task.available_at.max(change.now)];
-        let marks = write_marks(change, &mut writes, &task.project_id, &times);
+        let outbox = write_outbox(change, &mut writes, &task.project_id, &times);
         let Err(lost) = store.transact(writes).await? else {
             store.held.note_project(task.id, &task.project_id);
-            return Ok(Enqueued { task: task.clone(), marks });
+            return Ok(Enqueued { task: task.clone(), outbox });
         };
         if lost.at(pointer) {
             let there = lost.item(pointer).and_then(|item| get_text(item, "project"));
@@ -60,7 +60,7 @@ pub(super) async fn enqueue(change: &Change<'_>, task: &Task) -> PortResult<Enqu
             let there = store.read(task.id).await?.map(Row::into_record);
             return match there {
                 Some(TaskRecord { task: there, .. }) if there.lineage == task.lineage => {
-                    Ok(Enqueued { task: there, marks: Vec::new() })
+                    Ok(Enqueued { task: there, outbox: Vec::new() })
                 }
                 _ => Err(Conflict::IdTaken.into()),
             };
@@ -239,7 +239,7 @@ pub(super) async fn advance(
             } else {
                 store.held.forget(id);
             }
-            return Ok(Advanced { task: record.task, lease: record.lease, marks: written.marks });
+            return Ok(Advanced { task: record.task, lease: record.lease, outbox: written.outbox });
         }
         store.held.forget(id);
         if !guessed {

@@ -2,7 +2,7 @@
 //!
 //! Everything beside the task follows from the record before and after: the queue entry it
 //! leaves and the one it enters, the lease that appears (a slot taken), changes or goes (a
-//! slot freed), the marks, the audit event, and when it ends the time it expires and the
+//! slot freed), the outbox entries, the audit event, and when it ends the time it expires and the
 //! message to the project's webhook. All of it is one transaction, under the condition that the task is still what the step was made from.
 
 use aws_sdk_dynamodb::types::AttributeValue;
@@ -12,7 +12,7 @@ use rdev_domain::ports::{PortResult, TaskRecord};
 use rdev_domain::step::Step;
 use rdev_domain::task::{Task, TaskState};
 use rdev_domain::time::Timestamp;
-use rdev_domain::wake_up::Mark;
+use rdev_domain::wake_up::OutboxEntry;
 use ulid::Ulid;
 
 use super::events::Encoded;
@@ -27,7 +27,7 @@ use crate::schema::Key;
 #[derive(Debug)]
 pub(super) struct Written {
     pub(super) row: Row,
-    pub(super) marks: Vec<Mark>,
+    pub(super) outbox: Vec<OutboxEntry>,
 }
 
 /// Writes `step`, which was made from `before`, and `log` with it. `None` where the task, its
@@ -65,7 +65,7 @@ pub(super) async fn write(
 
     let place_in_writes = update_task(change, before.rev, &row, record, (body, nonce), &mut writes);
     if let Some(place) = &before.place {
-        writes.delete(Key::entry(&task.project_id, place), "", vec![]);
+        writes.delete(Key::outbox_entry(&task.project_id, place), "", vec![]);
     }
     if let Some(place) = &row.place {
         writes.put(new_entry(task, place));
@@ -80,7 +80,7 @@ pub(super) async fn write(
     if !was.is_terminal() {
         deliveries::announce(change, task, &mut writes)?;
     }
-    let marks = write_marks(change, &mut writes, &task.project_id, &wake_ups);
+    let outbox = write_outbox(change, &mut writes, &task.project_id, &wake_ups);
 
     if let Err(lost) = change.store.transact(writes).await? {
         // An answer that was lost: it is this very transaction that is in its way.
@@ -89,7 +89,7 @@ pub(super) async fn write(
             return Ok(None);
         }
     }
-    Ok(Some(Written { row, marks }))
+    Ok(Some(Written { row, outbox }))
 }
 
 /// Ends a task that cannot be read as `poison`: a raw write that asks nothing of its body,
@@ -98,7 +98,7 @@ pub(super) async fn poison(
     change: &Change<'_>,
     before: &Row,
     unreadable: &Unreadable,
-) -> PortResult<Option<Vec<Mark>>> {
+) -> PortResult<Option<Vec<OutboxEntry>>> {
     let mut task = unreadable.rebuild();
     task.state = TaskState::Failed;
     task.updated_at = change.now;
@@ -120,7 +120,7 @@ pub(super) async fn poison(
     let wake_ups = if unreadable.lease.is_some() { vec![change.now] } else { vec![] };
     let step = Step { task, lease: None, wake_ups, action: "task.failed" };
     let written = write(change, &before, step, &Encoded::default(), false).await?;
-    Ok(written.map(|written| written.marks))
+    Ok(written.map(|written| written.outbox))
 }
 
 /// What the audit log calls a task.
@@ -249,33 +249,36 @@ fn write_lease(
     Ok(())
 }
 
-/// Writes a mark for each time at which the project is to be woken.
-pub(super) fn write_marks(
+/// Writes an outbox entry for each time at which the project is to be woken.
+pub(super) fn write_outbox(
     change: &Change<'_>,
     writes: &mut Writes,
     project: &ProjectId,
     times: &[Timestamp],
-) -> Vec<Mark> {
-    let marks = new_marks(project, times);
-    for mark in &marks {
-        writes.put(mark_item(mark));
+) -> Vec<OutboxEntry> {
+    let outbox = new_outbox_entries(project, times);
+    for entry in &outbox {
+        writes.put(outbox_item(entry));
     }
-    let local = |mark: Mark| Mark { send_at: change.store.clock.local(mark.send_at), ..mark };
-    marks.into_iter().map(local).collect()
-}
-
-/// Marks whose ids are in the order of their times.
-fn new_marks(project: &ProjectId, times: &[Timestamp]) -> Vec<Mark> {
-    let mark = |&send_at: &Timestamp| {
-        let id = Ulid::from_parts(ulid_time(send_at), Ulid::generate().random());
-        Mark { id, project_id: project.clone(), send_at }
+    let local = |entry: OutboxEntry| OutboxEntry {
+        send_at: change.store.clock.local(entry.send_at),
+        ..entry
     };
-    times.iter().map(mark).collect()
+    outbox.into_iter().map(local).collect()
 }
 
-fn mark_item(mark: &Mark) -> Item {
-    let project = text(mark.project_id.as_str());
-    item(Key::mark(mark), [("project", project), ("send_at", millis(mark.send_at))])
+/// Outbox entries whose ids are in the order of their times.
+fn new_outbox_entries(project: &ProjectId, times: &[Timestamp]) -> Vec<OutboxEntry> {
+    let entry = |&send_at: &Timestamp| {
+        let id = Ulid::from_parts(ulid_time(send_at), Ulid::generate().random());
+        OutboxEntry { id, project_id: project.clone(), send_at }
+    };
+    times.iter().map(entry).collect()
+}
+
+fn outbox_item(entry: &OutboxEntry) -> Item {
+    let project = text(entry.project_id.as_str());
+    item(Key::outbox_entry(entry), [("project", project), ("send_at", millis(entry.send_at))])
 }
 
 /// A time as ULIDs have it.

@@ -49,9 +49,9 @@ impl Bench {
         let mut got = Vec::new();
         loop {
             assert!(begun.elapsed() < Duration::from_secs(60), "the queue becomes empty");
-            if let Some(delivery) = self.queue.receive(SECOND).await.expect("an answer") {
-                got.push(delivery.body.expect("a wake-up"));
-                self.queue.delete(&delivery.receipt).await.expect("deleted");
+            if let Some(message) = self.queue.receive(SECOND).await.expect("an answer") {
+                got.push(message.body.expect("a wake-up"));
+                self.queue.delete(&message.receipt).await.expect("deleted");
             } else if self.queue.stats().await.expect("an answer") == QueueStats::default() {
                 return got;
             }
@@ -118,18 +118,18 @@ async fn a_delivery_whose_answer_is_lost_comes_back() {
     bench.send("site").await.expect("sent");
     bench.proxy.plan([Rule::next(1, RECEIVE, Fault::LoseAnswer)]);
     let begun = Instant::now();
-    let delivery = loop {
+    let message = loop {
         match bench.queue.receive(5 * SECOND).await {
-            Ok(Some(delivery)) => break delivery,
+            Ok(Some(message)) => break message,
             Ok(None) | Err(PortError::Unavailable { .. }) => {}
             Err(error) => panic!("{error:?}"),
         }
         assert!(begun.elapsed() < Duration::from_secs(60), "it comes back");
     };
-    assert_eq!(delivery.receive_count, 2, "the one that nobody saw counts");
+    assert_eq!(message.receive_count, 2, "the one that nobody saw counts");
     // The same for a delete: the second try finds nothing, and that is success.
     bench.proxy.plan([Rule::next(1, DELETE, Fault::LoseAnswer)]);
-    bench.queue.delete(&delivery.receipt).await.expect("deleted");
+    bench.queue.delete(&message.receipt).await.expect("deleted");
     assert_eq!(bench.drain().await, []);
 }
 
@@ -187,10 +187,10 @@ async fn deletes_at_once_share_calls_and_all_are_done() {
     }
     let mut receipts = Vec::new();
     while receipts.len() < 30 {
-        let delivery = bench.queue.receive(SECOND).await.expect("an answer").expect("a message");
+        let message = bench.queue.receive(SECOND).await.expect("an answer").expect("a message");
         let hour = Duration::from_secs(3600);
-        bench.queue.set_visibility(&delivery.receipt, hour).await.expect("kept");
-        receipts.push(delivery.receipt);
+        bench.queue.set_visibility(&message.receipt, hour).await.expect("kept");
+        receipts.push(message.receipt);
     }
     bench.proxy.forget_seen();
     let all = receipts.iter().map(|receipt| bench.queue.delete(receipt));
@@ -222,10 +222,10 @@ async fn a_delete_that_is_given_up_takes_no_other_with_it() {
     let mut receipts = Vec::new();
     for name in ["a", "b", "c", "d"] {
         bench.send(name).await.expect("sent");
-        let delivery = bench.queue.receive(SECOND).await.expect("an answer").expect("a message");
+        let message = bench.queue.receive(SECOND).await.expect("an answer").expect("a message");
         let hour = Duration::from_secs(3600);
-        bench.queue.set_visibility(&delivery.receipt, hour).await.expect("kept");
-        receipts.push(delivery.receipt);
+        bench.queue.set_visibility(&message.receipt, hour).await.expect("kept");
+        receipts.push(message.receipt);
     }
     let batch = On::Operation(Service::Sqs, "DeleteMessageBatch");
     bench.proxy.plan([Rule::next(1, batch, Fault::Hang)]);

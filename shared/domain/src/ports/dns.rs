@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use super::PortResult;
 use crate::dns::{DomainName, DomainSpec, RecordKind};
 
-/// Keeps records in one zone. Each of ours has a mark beside it; a record without it is
+/// Keeps records in one zone. Each of ours has an ownership tag beside it; a record without it is
 /// somebody else's and never touched.
 #[async_trait]
 pub trait Dns: Send + Sync + 'static {
@@ -14,18 +14,18 @@ pub trait Dns: Send + Sync + 'static {
     ///
     /// Errors: `Conflict(RecordNotOurs)` when the name has records of somebody else;
     /// `Invalid` when the provider refuses the record for good.
-    async fn put(&self, spec: &DomainSpec, mark: &str) -> PortResult<String>;
+    async fn put(&self, spec: &DomainSpec, tag: &str) -> PortResult<String>;
 
     /// The A, AAAA and CNAME records of a name, ours and others.
     async fn records(&self, name: &DomainName) -> PortResult<Vec<DnsRecord>>;
 
-    /// Deletes what is ours of a name: every record with the mark, which belongs to one domain
+    /// Deletes what is ours of a name: every record with the ownership tag, which belongs to one domain
     /// and was recorded with it before there was a record. The recorded `id` alone makes nothing
     /// ours. It may be of a record that is gone, since the answer that named the one in its place
     /// was lost; that one is deleted. Where nothing is, nothing is to do.
     ///
     /// Errors: `Conflict(RecordNotOurs)` when the name has only records of somebody else.
-    async fn delete(&self, name: &DomainName, id: Option<&str>, mark: &str) -> PortResult<()>;
+    async fn delete(&self, name: &DomainName, id: Option<&str>, tag: &str) -> PortResult<()>;
 }
 
 /// A record at the provider.
@@ -41,6 +41,6 @@ pub struct DnsRecord {
     pub ttl: u32,
     /// Whether the provider's proxy stands before it.
     pub proxied: bool,
-    /// The mark beside it.
-    pub mark: Option<String>,
+    /// The ownership tag beside it.
+    pub ownership_tag: Option<String>,
 }

@@ -16,7 +16,9 @@ pub use error::{Conflict, PortError, PortResult};
 pub use forge::{
     CommitState, CommitStatus, Forge, NewRepository, PullRequest, Repository, SeedFile, Start,
 };
-pub use queue::{DeadMessage, Delivery, MAX_RECEIVES, Queue, QueueStats, Receipt, VISIBILITY};
+pub use queue::{
+    DeadMessage, MAX_RECEIVES, Queue, QueueStats, Receipt, ReceivedMessage, VISIBILITY,
+};
 pub use store::{
     Advanced, AuditFilter, Capabilities, Claim, Claimed, DeadLetter, Enqueued, EventPage, Record,
     Renewal, Store, Swept, TaskFilter, TaskRecord, WorkStats,

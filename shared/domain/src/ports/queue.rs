@@ -26,7 +26,7 @@ pub trait Queue: Send + Sync + 'static {
     async fn send(&self, wake_up: &WakeUp, delay: Duration) -> PortResult<()>;
 
     /// Waits up to `wait` for a message (at most 20 s).
-    async fn receive(&self, wait: Duration) -> PortResult<Option<Delivery>>;
+    async fn receive(&self, wait: Duration) -> PortResult<Option<ReceivedMessage>>;
 
     /// Deletes a received message. A stale receipt never fails; whether it
     /// deletes a message that was delivered again since is not to be relied on.
@@ -50,9 +50,9 @@ pub trait Queue: Send + Sync + 'static {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Receipt(pub String);
 
-/// One delivery of a message.
+/// A message as it was received this time.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Delivery {
+pub struct ReceivedMessage {
     /// What to name when deleting it.
     pub receipt: Receipt,
     /// What it says.

@@ -22,14 +22,14 @@ use crate::spec::AgentName;
 use crate::step::Event;
 use crate::task::{Task, TaskState};
 use crate::time::Timestamp;
-use crate::wake_up::Mark;
-use crate::webhook::{Delivery, Webhook};
+use crate::wake_up::OutboxEntry;
+use crate::webhook::{Webhook, WebhookDelivery};
 use crate::worker::Worker;
 
 /// Where everything is kept. Steps 1 to 13 of `docs/protocol.md`.
 ///
 /// Whoever changes something names the [`Actor`]; the change and its audit
-/// event are one transaction. Operations that return [`Mark`]s have written
+/// event are one transaction. Operations that return [`OutboxEntry`]s have written
 /// them; the caller sends the wake-ups ([`crate::outbox::send`]).
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
@@ -50,7 +50,7 @@ pub trait Store: Send + Sync + 'static {
     /// Projects by creation, newest first (by `nonce`, the creating request's ULID).
     async fn projects(&self, page: &Page) -> PortResult<Listed<Project>>;
 
-    /// Changes a project. A raised limit writes a mark for each slot it adds (at most 100).
+    /// Changes a project. A raised limit writes an outbox entry for each slot it adds (at most 100).
     ///
     /// Errors: `NotFound`; `Conflict(ProjectNotReady)` when it is being deleted.
     async fn update_project(
@@ -59,7 +59,7 @@ pub trait Store: Send + Sync + 'static {
         patch: &ProjectPatch,
         by: &Actor,
         now: Timestamp,
-    ) -> PortResult<(Project, Vec<Mark>)>;
+    ) -> PortResult<(Project, Vec<OutboxEntry>)>;
 
     /// Turns a project to `deleting` (so that no enqueue passes) and cancels
     /// what is queued. Repeated: the same. The caller then deletes the
@@ -126,14 +126,22 @@ pub trait Store: Send + Sync + 'static {
     async fn domains(&self, project: &ProjectId) -> PortResult<Vec<Domain>>;
 
     /// Up to `limit` deliveries (at most 100) whose next try is due, the longest due first.
-    async fn due_deliveries(&self, now: Timestamp, limit: u32) -> PortResult<Vec<Delivery>>;
+    async fn due_deliveries(&self, now: Timestamp, limit: u32) -> PortResult<Vec<WebhookDelivery>>;
 
     /// Writes `after` if the delivery still is as `before`; whether it was.
-    async fn update_delivery(&self, before: &Delivery, after: &Delivery) -> PortResult<bool>;
+    async fn update_delivery(
+        &self,
+        before: &WebhookDelivery,
+        after: &WebhookDelivery,
+    ) -> PortResult<bool>;
 
     /// A project's deliveries, newest first. Those that ended expire after
     /// [`crate::webhook::KEPT`].
-    async fn deliveries(&self, project: &ProjectId, page: &Page) -> PortResult<Listed<Delivery>>;
+    async fn deliveries(
+        &self,
+        project: &ProjectId,
+        page: &Page,
+    ) -> PortResult<Listed<WebhookDelivery>>;
 
     /// Keeps what is known of a commit's pipeline, unless something later (`at`) is kept already.
     async fn record_pipeline(&self, pipeline: &CommitPipeline, now: Timestamp) -> PortResult<()>;
@@ -146,7 +154,7 @@ pub trait Store: Send + Sync + 'static {
     ) -> PortResult<Option<CommitPipeline>>;
 
     /// Adds a task to its project's queue. A task of the same id, lineage and
-    /// project that is there already is returned as it is, without a mark.
+    /// project that is there already is returned as it is, without an outbox entry.
     /// With `retry_of`, the old task's `retried_as` is set in the same transaction.
     ///
     /// Errors: `NotFound` (no such project), `Conflict(ProjectNotReady)`,
@@ -157,7 +165,7 @@ pub trait Store: Send + Sync + 'static {
     /// expired leases of the project if its slots are taken or nothing is due. A
     /// task whose record cannot be read is failed as `poison` on the way, and
     /// blocks nothing. A project that is not there has [`Claim::Nothing`].
-    /// Marks of a recovery that leads to no claim wait for the sweep.
+    /// Outbox entries of a recovery that leads to no claim wait for the sweep.
     async fn claim_next(
         &self,
         project: &ProjectId,
@@ -209,8 +217,8 @@ pub trait Store: Send + Sync + 'static {
     /// How much there is to do.
     async fn work_stats(&self, now: Timestamp) -> PortResult<WorkStats>;
 
-    /// Deletes marks whose wake-ups were sent; unknown ones are nothing.
-    async fn delete_marks(&self, marks: &[Mark]) -> PortResult<()>;
+    /// Deletes outbox entries whose wake-ups were sent; unknown ones are nothing.
+    async fn delete_outbox(&self, outbox: &[OutboxEntry]) -> PortResult<()>;
 
     /// One page of the minute's sweep (PROTOCOL step 11): recovers expired
     /// leases, finds what has to be woken, turns silent workers `offline` and
@@ -221,7 +229,7 @@ pub trait Store: Send + Sync + 'static {
     /// Recovers every lease there is, expired or not. Only for a store whose
     /// holders are known to be dead: one machine, at start, under the data
     /// folder's lock.
-    async fn recover_all(&self, now: Timestamp) -> PortResult<Vec<Mark>>;
+    async fn recover_all(&self, now: Timestamp) -> PortResult<Vec<OutboxEntry>>;
 
     /// Begins an idempotent request; `nonce` is taken if it is the first.
     async fn begin_request(
@@ -313,8 +321,8 @@ pub struct TaskRecord {
 pub struct Enqueued {
     /// The task as it is stored.
     pub task: Task,
-    /// The mark to send.
-    pub marks: Vec<Mark>,
+    /// The entry to send.
+    pub outbox: Vec<OutboxEntry>,
 }
 
 /// What a claim found.
@@ -341,8 +349,8 @@ pub struct Claimed {
     pub lease: Lease,
     /// Its project.
     pub project: Project,
-    /// Marks that recoveries on the way have written.
-    pub marks: Vec<Mark>,
+    /// Outbox entries that recoveries on the way have written.
+    pub outbox: Vec<OutboxEntry>,
 }
 
 /// What a renewal answers.
@@ -370,8 +378,8 @@ pub struct Advanced {
     pub task: Task,
     /// Its lease after it.
     pub lease: Option<Lease>,
-    /// The marks to send.
-    pub marks: Vec<Mark>,
+    /// The outbox entries to send.
+    pub outbox: Vec<OutboxEntry>,
 }
 
 /// Which tasks a list has.
@@ -440,8 +448,8 @@ pub struct DeadLetter {
 /// What one page of a sweep did.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Swept {
-    /// Marks past their time and marks just written, to be sent.
-    pub marks: Vec<Mark>,
+    /// Outbox entries past their time and outbox entries just written, to be sent.
+    pub outbox: Vec<OutboxEntry>,
     /// Projects with something due and a free slot that may have no wake-up under way.
     pub wake: Vec<ProjectId>,
     /// How many leases were recovered.

@@ -5,7 +5,7 @@ use rdev_domain::ports::{Capabilities, Claim, Claimed, TaskRecord};
 use rdev_domain::project::{Project, ProjectState};
 use rdev_domain::step::{Event, Slots, step};
 use rdev_domain::time::Timestamp;
-use rdev_domain::wake_up::Mark;
+use rdev_domain::wake_up::OutboxEntry;
 use rusqlite::{OptionalExtension, params};
 use ulid::Ulid;
 
@@ -27,9 +27,9 @@ pub(super) fn claim_next(
     promote(tx, project_id)?;
     let mut taken = slots_taken(tx, project_id)?;
     let mut any_due = something_due(tx, project_id)?;
-    let mut marks = Vec::new();
+    let mut outbox = Vec::new();
     if taken > 0 && (taken >= project.build_limit || !any_due) {
-        marks = recover::expired_of(tx, project_id)?;
+        outbox = recover::expired_of(tx, project_id)?;
         taken = slots_taken(tx, project_id)?;
         any_due = something_due(tx, project_id)?;
     }
@@ -43,10 +43,10 @@ pub(super) fn claim_next(
     while let Some(id) = first_suitable(tx, project_id, can)? {
         match rows::find(tx.conn, id, Timestamp::from_millis(i64::MIN))? {
             Some(Found::Task(record)) => {
-                return take(tx, project, owner, can, slots, &record, marks);
+                return take(tx, project, owner, can, slots, &record, outbox);
             }
             Some(Found::Unreadable(unreadable)) => {
-                marks.extend(transition::poison(tx, &unreadable)?);
+                outbox.extend(transition::poison(tx, &unreadable)?);
             }
             None => return Err(rusqlite::Error::QueryReturnedNoRows.into()),
         }
@@ -63,14 +63,14 @@ fn take(
     can: &Capabilities,
     slots: Slots,
     record: &TaskRecord,
-    marks: Vec<Mark>,
+    outbox: Vec<OutboxEntry>,
 ) -> Result<Claim, Failed> {
     let event = Event::Claim { owner: owner.clone(), worker_id: can.worker_id.clone(), slots };
     let step = step(&record.task, record.lease.as_ref(), event, tx.now)?;
     transition::write(tx, record, &step)?;
     // Inside the writer nobody else can have taken it: a claim without a lease is a defect.
     let Some(lease) = step.lease else { return Ok(Claim::Contended) };
-    Ok(Claim::Claimed(Box::new(Claimed { task: step.task, lease, project, marks })))
+    Ok(Claim::Claimed(Box::new(Claimed { task: step.task, lease, project, outbox })))
 }
 
 /// Moves what has become due to the due part of the queue.

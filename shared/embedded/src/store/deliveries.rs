@@ -4,7 +4,7 @@ use rdev_domain::ids::ProjectId;
 use rdev_domain::page::{Listed, Page};
 use rdev_domain::task::Task;
 use rdev_domain::time::Timestamp;
-use rdev_domain::webhook::{Delivery, KEPT};
+use rdev_domain::webhook::{KEPT, WebhookDelivery};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::Tx;
@@ -16,7 +16,7 @@ pub(super) fn announce(tx: &Tx<'_>, task: &Task) -> Result<(), Failed> {
     if !task.notify {
         return Ok(());
     }
-    let Some(delivery) = Delivery::of(task, tx.shared.next_id(tx.now), tx.now) else {
+    let Some(delivery) = WebhookDelivery::of(task, tx.shared.next_id(tx.now), tx.now) else {
         return Ok(());
     };
     tx.conn
@@ -34,7 +34,11 @@ pub(super) fn announce(tx: &Tx<'_>, task: &Task) -> Result<(), Failed> {
     Ok(())
 }
 
-pub(super) fn due(conn: &Connection, now: Timestamp, limit: u32) -> Result<Vec<Delivery>, Failed> {
+pub(super) fn due(
+    conn: &Connection,
+    now: Timestamp,
+    limit: u32,
+) -> Result<Vec<WebhookDelivery>, Failed> {
     let mut due = conn.prepare_cached(
         "SELECT body FROM deliveries WHERE next_at <= ?1 ORDER BY next_at, id LIMIT ?2",
     )?;
@@ -44,11 +48,11 @@ pub(super) fn due(conn: &Connection, now: Timestamp, limit: u32) -> Result<Vec<D
 
 pub(super) fn update(
     conn: &Connection,
-    before: &Delivery,
-    after: &Delivery,
+    before: &WebhookDelivery,
+    after: &WebhookDelivery,
 ) -> Result<bool, Failed> {
     let mut one = conn.prepare_cached("SELECT body FROM deliveries WHERE id = ?1")?;
-    let there: Option<Delivery> =
+    let there: Option<WebhookDelivery> =
         one.query_row([blob(before.id)], |row| rows::body(row, 0)).optional()?;
     if there.as_ref() != Some(before) {
         return Ok(false);
@@ -70,7 +74,7 @@ pub(super) fn list(
     project: &ProjectId,
     page: &Page,
     latest: Timestamp,
-) -> Result<Listed<Delivery>, Failed> {
+) -> Result<Listed<WebhookDelivery>, Failed> {
     let mut all = conn.prepare_cached(
         "SELECT body FROM deliveries
          WHERE project = ?1 AND id < ?2 AND (expires_at IS NULL OR expires_at > ?3)
@@ -81,11 +85,11 @@ pub(super) fn list(
         .query_map(params![project.as_str(), bound(page), latest.as_millis(), limit], |row| {
             rows::body(row, 0)
         })?
-        .collect::<rusqlite::Result<Vec<Delivery>>>()?;
+        .collect::<rusqlite::Result<Vec<WebhookDelivery>>>()?;
     Ok(Listed::from_one_more(all, page, |delivery| delivery.id))
 }
 
 /// Only what has ended expires: what is still to be told never does.
-fn expires_at(delivery: &Delivery) -> Option<Timestamp> {
+fn expires_at(delivery: &WebhookDelivery) -> Option<Timestamp> {
     delivery.next_at.is_none().then(|| delivery.updated_at.plus(KEPT))
 }

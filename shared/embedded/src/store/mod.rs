@@ -50,8 +50,8 @@ use rdev_domain::retention::Retention;
 use rdev_domain::step::Event;
 use rdev_domain::task::Task;
 use rdev_domain::time::Timestamp;
-use rdev_domain::wake_up::Mark;
-use rdev_domain::webhook::{Delivery, Webhook};
+use rdev_domain::wake_up::OutboxEntry;
+use rdev_domain::webhook::{Webhook, WebhookDelivery};
 use rdev_domain::worker::Worker;
 use rusqlite::Connection;
 use ulid::Ulid;
@@ -171,7 +171,7 @@ impl Store for SqliteStore {
         patch: &ProjectPatch,
         by: &Actor,
         now: Timestamp,
-    ) -> PortResult<(Project, Vec<Mark>)> {
+    ) -> PortResult<(Project, Vec<OutboxEntry>)> {
         let (id, patch) = (id.clone(), patch.clone());
         self.change(by, now, move |tx| projects::update(tx, &id, patch)).await
     }
@@ -249,16 +249,24 @@ impl Store for SqliteStore {
         self.read(move |conn, _| domains::list(conn, &project)).await
     }
 
-    async fn due_deliveries(&self, now: Timestamp, limit: u32) -> PortResult<Vec<Delivery>> {
+    async fn due_deliveries(&self, now: Timestamp, limit: u32) -> PortResult<Vec<WebhookDelivery>> {
         self.read(move |conn, _| deliveries::due(conn, now, limit)).await
     }
 
-    async fn update_delivery(&self, before: &Delivery, after: &Delivery) -> PortResult<bool> {
+    async fn update_delivery(
+        &self,
+        before: &WebhookDelivery,
+        after: &WebhookDelivery,
+    ) -> PortResult<bool> {
         let (before, after) = (before.clone(), after.clone());
         self.database.write(move |conn| deliveries::update(conn, &before, &after)).await
     }
 
-    async fn deliveries(&self, project: &ProjectId, page: &Page) -> PortResult<Listed<Delivery>> {
+    async fn deliveries(
+        &self,
+        project: &ProjectId,
+        page: &Page,
+    ) -> PortResult<Listed<WebhookDelivery>> {
         let (project, page) = (project.clone(), *page);
         self.read(move |conn, latest| deliveries::list(conn, &project, &page, latest)).await
     }
@@ -344,21 +352,21 @@ impl Store for SqliteStore {
         self.read(move |conn, _| stats::work_stats(conn, now)).await
     }
 
-    async fn delete_marks(&self, marks: &[Mark]) -> PortResult<()> {
-        if marks.is_empty() {
+    async fn delete_outbox(&self, outbox: &[OutboxEntry]) -> PortResult<()> {
+        if outbox.is_empty() {
             return Ok(());
         }
-        // A mark that outlives a crash is sent twice, which is nothing: not
+        // An outbox entry that outlives a crash is sent twice, which is nothing: not
         // worth a sync of its own, and nobody needs to wait for it.
-        let marks = marks.to_vec();
-        self.database.write_soon(move |conn| transition::delete_marks(conn, &marks))
+        let outbox = outbox.to_vec();
+        self.database.write_soon(move |conn| transition::delete_outbox(conn, &outbox))
     }
 
     async fn sweep(&self, now: Timestamp) -> PortResult<Swept> {
         self.change(&Actor::maintenance(), now, sweep::page).await
     }
 
-    async fn recover_all(&self, now: Timestamp) -> PortResult<Vec<Mark>> {
+    async fn recover_all(&self, now: Timestamp) -> PortResult<Vec<OutboxEntry>> {
         self.change(&Actor::maintenance(), now, recover::everything).await
     }
 

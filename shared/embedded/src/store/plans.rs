@@ -181,9 +181,9 @@ fn projects_and_tasks(scene: &Scene) {
     recover::everything(&scene.at(502)).expect("the holders are dead");
     assert!(projects::begin_delete(&scene.at(503), &site).expect("nothing runs").is_some());
     projects::forget(&scene.at(504), &site).expect("it is being deleted");
-    let marks = sweep::page(&scene.at(1000)).expect("a sweep").marks;
-    assert!(!marks.is_empty());
-    transition::delete_marks(tx.conn, &marks).expect("marks go");
+    let outbox = sweep::page(&scene.at(1000)).expect("a sweep").outbox;
+    assert!(!outbox.is_empty());
+    transition::delete_outbox(tx.conn, &outbox).expect("outbox entries go");
 }
 
 fn domains_of(tx: &Tx<'_>, site: &ProjectId) {

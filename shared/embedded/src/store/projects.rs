@@ -7,14 +7,14 @@ use rdev_domain::project::{Project, ProjectPatch, ProjectState};
 use rdev_domain::step::{Event, step};
 use rdev_domain::task::TaskState;
 use rdev_domain::time::Timestamp;
-use rdev_domain::wake_up::Mark;
+use rdev_domain::wake_up::OutboxEntry;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::rows::{self, Found, blob, bound};
 use super::{Tx, audit, claim, domains, transition, webhooks};
 use crate::failed::Failed;
 
-/// The most marks that one raised limit writes.
+/// The most outbox entries that one raised limit writes.
 const MAX_MARKS: u32 = 100;
 
 /// How many queued tasks of a deleted project one transaction cancels.
@@ -74,7 +74,7 @@ pub(super) fn update(
     tx: &Tx<'_>,
     id: &ProjectId,
     patch: ProjectPatch,
-) -> Result<(Project, Vec<Mark>), Failed> {
+) -> Result<(Project, Vec<OutboxEntry>), Failed> {
     let before = get(tx.conn, id)?;
     if before.state == ProjectState::Deleting {
         return Err(Conflict::ProjectNotReady.into());
@@ -84,8 +84,8 @@ pub(super) fn update(
     write(tx, &project)?;
     record(tx, "project.updated", id)?;
     let times = vec![tx.now; added.min(MAX_MARKS) as usize];
-    let marks = transition::write_marks(tx, id, &times)?;
-    Ok((project, marks))
+    let outbox = transition::write_outbox(tx, id, &times)?;
+    Ok((project, outbox))
 }
 
 /// Gives up projects that were `provisioning` since `time`; whether there may be more.

@@ -4,7 +4,7 @@ use rdev_domain::ids::{ProjectId, TaskId};
 use rdev_domain::lease::CLOCK_SLACK;
 use rdev_domain::step::{Event, Refusal, step};
 use rdev_domain::time::Timestamp;
-use rdev_domain::wake_up::Mark;
+use rdev_domain::wake_up::OutboxEntry;
 use rusqlite::{Params, params};
 
 use super::rows::{self, Found};
@@ -12,7 +12,7 @@ use super::{Tx, transition};
 use crate::failed::Failed;
 
 /// Recovers the expired leases of a project.
-pub(super) fn expired_of(tx: &Tx<'_>, project: &ProjectId) -> Result<Vec<Mark>, Failed> {
+pub(super) fn expired_of(tx: &Tx<'_>, project: &ProjectId) -> Result<Vec<OutboxEntry>, Failed> {
     let ids = held(
         tx,
         "SELECT task FROM leases WHERE project = ?1 AND until < ?2",
@@ -21,8 +21,8 @@ pub(super) fn expired_of(tx: &Tx<'_>, project: &ProjectId) -> Result<Vec<Mark>, 
     recover(tx, &ids, false)
 }
 
-/// Recovers up to `limit` expired leases; how many, and their marks.
-pub(super) fn expired(tx: &Tx<'_>, limit: u32) -> Result<(usize, Vec<Mark>), Failed> {
+/// Recovers up to `limit` expired leases; how many, and their outbox entries.
+pub(super) fn expired(tx: &Tx<'_>, limit: u32) -> Result<(usize, Vec<OutboxEntry>), Failed> {
     let ids = held(
         tx,
         "SELECT task FROM leases WHERE until < ?1 LIMIT ?2",
@@ -32,7 +32,7 @@ pub(super) fn expired(tx: &Tx<'_>, limit: u32) -> Result<(usize, Vec<Mark>), Fai
 }
 
 /// Recovers every lease: their holders are known to be dead.
-pub(super) fn everything(tx: &Tx<'_>) -> Result<Vec<Mark>, Failed> {
+pub(super) fn everything(tx: &Tx<'_>) -> Result<Vec<OutboxEntry>, Failed> {
     let ids = held(tx, "SELECT task FROM leases", [])?;
     recover(tx, &ids, true)
 }
@@ -43,8 +43,8 @@ fn held(tx: &Tx<'_>, sql: &str, params: impl Params) -> Result<Vec<TaskId>, Fail
     Ok(ids.collect::<rusqlite::Result<_>>()?)
 }
 
-fn recover(tx: &Tx<'_>, ids: &[TaskId], proved_dead: bool) -> Result<Vec<Mark>, Failed> {
-    let mut marks = Vec::new();
+fn recover(tx: &Tx<'_>, ids: &[TaskId], proved_dead: bool) -> Result<Vec<OutboxEntry>, Failed> {
+    let mut outbox = Vec::new();
     for &id in ids {
         let found = rows::find(tx.conn, id, Timestamp::from_millis(i64::MIN))?;
         match found {
@@ -56,13 +56,13 @@ fn recover(tx: &Tx<'_>, ids: &[TaskId], proved_dead: bool) -> Result<Vec<Mark>, 
                     proved_dead,
                 };
                 let step = step(&record.task, Some(lease), event, tx.now)?;
-                marks.extend(transition::write(tx, &record, &step)?);
+                outbox.extend(transition::write(tx, &record, &step)?);
             }
             Some(Found::Unreadable(unreadable)) => {
-                marks.extend(transition::poison(tx, &unreadable)?);
+                outbox.extend(transition::poison(tx, &unreadable)?);
             }
             None => return Err(rusqlite::Error::QueryReturnedNoRows.into()),
         }
     }
-    Ok(marks)
+    Ok(outbox)
 }

@@ -7,7 +7,7 @@ use rdev_domain::ids::ProjectId;
 use rdev_domain::ports::Swept;
 use rdev_domain::project::ProjectState;
 use rdev_domain::time::Timestamp;
-use rdev_domain::wake_up::Mark;
+use rdev_domain::wake_up::OutboxEntry;
 use rdev_domain::worker::SILENT_AFTER;
 use rusqlite::{OptionalExtension, params};
 
@@ -18,8 +18,8 @@ use crate::failed::Failed;
 /// How many records of one kind a page takes, so that others get their turn.
 const PAGE: u32 = 500;
 
-/// A mark this old is not about to be sent by the one who wrote it.
-const MARK_OVERDUE: Duration = Duration::from_secs(30);
+/// An outbox entry this old is not about to be sent by the one who wrote it.
+const OUTBOX_OVERDUE: Duration = Duration::from_secs(30);
 
 /// A wake-up for what has been due for so long may have been lost.
 const DUE_FOR_LONG: Duration = Duration::from_secs(2 * 60);
@@ -28,13 +28,13 @@ const DUE_FOR_LONG: Duration = Duration::from_secs(2 * 60);
 const PROVISIONING_FOR_LONG: Duration = Duration::from_secs(2 * 60);
 
 pub(super) fn page(tx: &Tx<'_>) -> Result<Swept, Failed> {
-    let mut swept = Swept { marks: overdue_marks(tx)?, ..Swept::default() };
-    swept.more |= swept.marks.len() == PAGE as usize;
+    let mut swept = Swept { outbox: overdue_outbox(tx)?, ..Swept::default() };
+    swept.more |= swept.outbox.len() == PAGE as usize;
 
-    let (recovered, marks) = recover::expired(tx, PAGE)?;
+    let (recovered, outbox) = recover::expired(tx, PAGE)?;
     swept.recovered = recovered as u64;
     swept.more |= recovered == PAGE as usize;
-    swept.marks.extend(marks);
+    swept.outbox.extend(outbox);
 
     let (mut wake, more) = promote(tx)?;
     swept.more |= more;
@@ -56,13 +56,13 @@ pub(super) fn page(tx: &Tx<'_>) -> Result<Swept, Failed> {
     Ok(swept)
 }
 
-fn overdue_marks(tx: &Tx<'_>) -> Result<Vec<Mark>, Failed> {
+fn overdue_outbox(tx: &Tx<'_>) -> Result<Vec<OutboxEntry>, Failed> {
     let mut overdue = tx.conn.prepare_cached(
         "SELECT send_at, id, project FROM marks WHERE send_at <= ?1 ORDER BY send_at, id LIMIT ?2",
     )?;
-    let until = tx.now.minus(MARK_OVERDUE).as_millis();
+    let until = tx.now.minus(OUTBOX_OVERDUE).as_millis();
     let overdue = overdue.query_map(params![until, PAGE], |row| {
-        Ok(Mark {
+        Ok(OutboxEntry {
             send_at: Timestamp::from_millis(row.get(0)?),
             id: rows::ulid(row, 1)?,
             project_id: rows::parsed(row, 2)?,

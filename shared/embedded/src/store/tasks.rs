@@ -39,7 +39,7 @@ pub(super) fn enqueue(tx: &Tx<'_>, new: New) -> Result<Enqueued, Failed> {
         if there.lineage != task.lineage || there.project_id != task.project_id {
             return Err(Conflict::IdTaken.into());
         }
-        return Ok(Enqueued { task: there, marks: Vec::new() });
+        return Ok(Enqueued { task: there, outbox: Vec::new() });
     }
     if projects::state(tx.conn, &task.project_id)? != ProjectState::Ready {
         return Err(Conflict::ProjectNotReady.into());
@@ -67,8 +67,8 @@ pub(super) fn enqueue(tx: &Tx<'_>, new: New) -> Result<Enqueued, Failed> {
     }
     let subject = transition::subject(task.id);
     audit::record(tx, "task.enqueued", &subject, Some(&task.project_id))?;
-    let marks = transition::write_marks(tx, &task.project_id, &[task.available_at.max(tx.now)])?;
-    Ok(Enqueued { task, marks })
+    let outbox = transition::write_outbox(tx, &task.project_id, &[task.available_at.max(tx.now)])?;
+    Ok(Enqueued { task, outbox })
 }
 
 /// Notes on a task that it was retried. One that has expired meanwhile needs no note.
@@ -126,12 +126,12 @@ pub(super) fn advance(
         return Err(Refusal::WrongState(record.task.state).into());
     }
     let step = step(&record.task, record.lease.as_ref(), event, tx.now)?;
-    let marks = transition::write(tx, &record, &step)?;
+    let outbox = transition::write(tx, &record, &step)?;
     events::write(tx.conn, id, events)?;
     if let Some(diff) = diff {
         events::write_diff(tx.conn, id, &diff)?;
     }
-    Ok(Ok(Advanced { task: step.task, lease: step.lease, marks }))
+    Ok(Ok(Advanced { task: step.task, lease: step.lease, outbox }))
 }
 
 /// There is no such task.

@@ -2,7 +2,7 @@
 //!
 //! Everything beside the task follows from the record before and after: the
 //! queue entry it leaves and the one it enters, the lease that appears (a slot
-//! taken), changes or goes (a slot freed), the marks, the audit event, and when
+//! taken), changes or goes (a slot freed), the outbox entries, the audit event, and when
 //! it ends the time it expires.
 
 use rdev_domain::ids::{ProjectId, TaskId};
@@ -12,7 +12,7 @@ use rdev_domain::result::Usage;
 use rdev_domain::step::Step;
 use rdev_domain::task::{QueuePlace, Task, TaskState};
 use rdev_domain::time::Timestamp;
-use rdev_domain::wake_up::Mark;
+use rdev_domain::wake_up::OutboxEntry;
 use rusqlite::{Connection, params};
 
 use super::rows::{Unreadable, blob, signed};
@@ -44,8 +44,12 @@ impl<'a> Entry<'a> {
     }
 }
 
-/// Writes `step`, which was made from `before`; the marks it has written.
-pub(super) fn write(tx: &Tx<'_>, before: &TaskRecord, step: &Step) -> Result<Vec<Mark>, Failed> {
+/// Writes `step`, which was made from `before`; the outbox entries it has written.
+pub(super) fn write(
+    tx: &Tx<'_>,
+    before: &TaskRecord,
+    step: &Step,
+) -> Result<Vec<OutboxEntry>, Failed> {
     let task = &step.task;
     update(tx, task, &serde_json::to_string(task)?)?;
     if before.task.queue_place(before.lease.is_some(), tx.now).is_some() {
@@ -58,12 +62,12 @@ pub(super) fn write(tx: &Tx<'_>, before: &TaskRecord, step: &Step) -> Result<Vec
         deliveries::announce(tx, task)?;
     }
     audit::record(tx, step.action, &subject(task.id), Some(&task.project_id))?;
-    write_marks(tx, &task.project_id, &step.wake_ups)
+    write_outbox(tx, &task.project_id, &step.wake_ups)
 }
 
 /// Ends a task that cannot be read as `poison`: a raw write that asks nothing
 /// of its body, which is kept aside.
-pub(super) fn poison(tx: &Tx<'_>, unreadable: &Unreadable) -> Result<Vec<Mark>, Failed> {
+pub(super) fn poison(tx: &Tx<'_>, unreadable: &Unreadable) -> Result<Vec<OutboxEntry>, Failed> {
     let mut task = unreadable.rebuild();
     let rank = if task.state == TaskState::Pushing { 0 } else { 1 };
     let entry = Entry {
@@ -87,7 +91,7 @@ pub(super) fn poison(tx: &Tx<'_>, unreadable: &Unreadable) -> Result<Vec<Mark>, 
     deliveries::announce(tx, &task)?;
     audit::record(tx, "task.failed", &subject(task.id), Some(&task.project_id))?;
     let freed = if unreadable.lease.is_some() { &[tx.now][..] } else { &[] };
-    write_marks(tx, &task.project_id, freed)
+    write_outbox(tx, &task.project_id, freed)
 }
 
 /// What the audit log calls a task.
@@ -229,28 +233,28 @@ fn usage(lease: &Lease) -> Result<Option<String>, Failed> {
     Ok(Some(serde_json::to_string(&lease.usage)?))
 }
 
-/// Writes a mark for each time at which the project is to be woken.
-pub(super) fn write_marks(
+/// Writes an outbox entry for each time at which the project is to be woken.
+pub(super) fn write_outbox(
     tx: &Tx<'_>,
     project: &ProjectId,
     times: &[Timestamp],
-) -> Result<Vec<Mark>, Failed> {
+) -> Result<Vec<OutboxEntry>, Failed> {
     let mut insert =
         tx.conn.prepare_cached("INSERT INTO marks (send_at, id, project) VALUES (?1, ?2, ?3)")?;
-    let mut marks = Vec::with_capacity(times.len());
+    let mut outbox = Vec::with_capacity(times.len());
     for &send_at in times {
         let id = tx.shared.next_id(tx.now);
         insert.execute(params![send_at.as_millis(), blob(id), project.as_str()])?;
-        marks.push(Mark { id, project_id: project.clone(), send_at });
+        outbox.push(OutboxEntry { id, project_id: project.clone(), send_at });
     }
-    Ok(marks)
+    Ok(outbox)
 }
 
-/// Deletes marks; each deletes only itself.
-pub(super) fn delete_marks(conn: &Connection, marks: &[Mark]) -> Result<(), Failed> {
+/// Deletes outbox entries; each deletes only itself.
+pub(super) fn delete_outbox(conn: &Connection, outbox: &[OutboxEntry]) -> Result<(), Failed> {
     let mut delete = conn.prepare_cached("DELETE FROM marks WHERE send_at = ?1 AND id = ?2")?;
-    for mark in marks {
-        delete.execute(params![mark.send_at.as_millis(), blob(mark.id)])?;
+    for entry in outbox {
+        delete.execute(params![entry.send_at.as_millis(), blob(entry.id)])?;
     }
     Ok(())
 }

@@ -31,8 +31,8 @@ async fn each_waiting_receiver_is_woken_by_a_message_of_its_own() {
     }
     let mut got = Vec::new();
     for receiver in receivers {
-        let delivery = receiver.await.expect("no panic").expect("an answer").expect("a message");
-        got.push(delivery.body.expect("a wake-up").project_id.to_string());
+        let message = receiver.await.expect("no panic").expect("an answer").expect("a message");
+        got.push(message.body.expect("a wake-up").project_id.to_string());
     }
     got.sort();
     assert_eq!(got, (0..8).map(|number| format!("site-{number}")).collect::<Vec<_>>());
@@ -57,9 +57,9 @@ async fn a_receiver_that_gives_up_takes_no_wake_up_with_it() {
         let quit = quitter.await;
         assert!(quit.is_err(), "nothing was there to receive");
         queue.send(&wake_up("site"), Duration::ZERO).await.expect("sent");
-        let delivery = tokio::time::timeout(SOON, stayer).await.expect("it was woken");
-        let delivery = delivery.expect("no panic").expect("an answer").expect("a message");
-        queue.delete(&delivery.receipt).await.expect("deleted");
+        let message = tokio::time::timeout(SOON, stayer).await.expect("it was woken");
+        let message = message.expect("no panic").expect("an answer").expect("a message");
+        queue.delete(&message.receipt).await.expect("deleted");
         assert_eq!(queue.stats().await.expect("stats"), Default::default(), "round {round}");
     }
 }
@@ -74,8 +74,8 @@ async fn a_waiting_receiver_learns_of_a_message_that_comes_later() {
     });
     let begun = Instant::now();
     queue.send(&wake_up("site"), Duration::from_millis(300)).await.expect("sent");
-    let delivery = receiver.await.expect("no panic").expect("an answer");
-    delivery.expect("a message");
+    let message = receiver.await.expect("no panic").expect("an answer");
+    message.expect("a message");
     let waited = begun.elapsed();
     assert!(waited >= Duration::from_millis(300) && waited < SOON, "{waited:?}");
 }
@@ -101,8 +101,8 @@ async fn messages_that_are_no_wake_ups_are_delivered_as_what_they_are_and_end_de
         .expect("a message");
     }
     let mut bodies = Vec::new();
-    while let Some(delivery) = queue.receive(Duration::ZERO).await.expect("an answer") {
-        bodies.push(delivery.body.expect_err("it is no wake-up"));
+    while let Some(message) = queue.receive(Duration::ZERO).await.expect("an answer") {
+        bodies.push(message.body.expect_err("it is no wake-up"));
         assert!(bodies.len() <= 4, "each is received twice");
     }
     let count = |kind: &Undecodable| bodies.iter().filter(|body| *body == kind).count();
@@ -124,8 +124,8 @@ async fn messages_survive_a_restart() {
     let scene = Scene::new();
     scene.data.queue.send(&wake_up("site"), Duration::ZERO).await.expect("sent");
     let scene = scene.reopened();
-    let delivery = scene.data.queue.receive(Duration::ZERO).await.expect("an answer");
-    assert_eq!(delivery.expect("a message").body, Ok(wake_up("site")));
+    let message = scene.data.queue.receive(Duration::ZERO).await.expect("an answer");
+    assert_eq!(message.expect("a message").body, Ok(wake_up("site")));
 }
 
 #[tokio::test]
@@ -137,8 +137,8 @@ async fn what_a_dead_receiver_had_is_visible_at_once_after_a_restart_and_what_is
     let scene = scene.reopened();
     assert_eq!(scene.data.queue.receive(Duration::ZERO).await.expect("an answer"), None);
     scene.data.queue.return_received().await.expect("returned");
-    let delivery = scene.data.queue.receive(Duration::ZERO).await.expect("an answer");
-    let delivery = delivery.expect("a message");
-    assert_eq!((delivery.body, delivery.receive_count), (Ok(wake_up("held")), 2));
+    let message = scene.data.queue.receive(Duration::ZERO).await.expect("an answer");
+    let message = message.expect("a message");
+    assert_eq!((message.body, message.receive_count), (Ok(wake_up("held")), 2));
     assert_eq!(scene.data.queue.receive(Duration::ZERO).await.expect("an answer"), None);
 }

@@ -115,8 +115,8 @@ impl Record {
             && self.name.eq_ignore_ascii_case(name.as_str())
     }
 
-    pub(super) fn has(&self, mark: &str) -> bool {
-        self.comment.as_deref() == Some(mark)
+    pub(super) fn has(&self, tag: &str) -> bool {
+        self.comment.as_deref() == Some(tag)
     }
 
     /// What it says, as a target says it.
@@ -134,7 +134,7 @@ impl From<Record> for DnsRecord {
             kind: record.kind.parse().ok(),
             ttl: record.ttl,
             proxied: record.proxied,
-            mark: record.comment.filter(|comment| !comment.is_empty()),
+            ownership_tag: record.comment.filter(|comment| !comment.is_empty()),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Gitea and Forgejo: repositories, pull requests and commit statuses, through their API v1.
 //!
 //! A repository that this adapter makes has ` [rdev:<nonce>]` at the end of its description. That
-//! mark is what tells it from others of its name: after a lost answer it is found by it and
+//! ownership tag is what tells it from others of its name: after a lost answer it is found by it and
 //! completed, and nothing without it is ever deleted. Somebody who edits it away keeps the
 //! repository.
 //!

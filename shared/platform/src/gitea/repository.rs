@@ -65,7 +65,7 @@ pub(super) async fn create(gitea: &Gitea, new: &NewRepository) -> PortResult<Rep
         // Something has that name, even where it is not shown to us.
         None => look_up(gitea, &new.project).await?.ok_or(Conflict::RepositoryNotOurs)?,
     };
-    if !found.description.ends_with(&mark(new.nonce)) {
+    if !found.description.ends_with(&ownership_tag(new.nonce)) {
         if fresh {
             return Err(PortError::upstream(WHAT, "it did not keep the repository's description"));
         }
@@ -88,7 +88,7 @@ pub(super) async fn create(gitea: &Gitea, new: &NewRepository) -> PortResult<Rep
 
 pub(super) async fn delete(gitea: &Gitea, project: &ProjectId, nonce: Ulid) -> PortResult<()> {
     let Some(found) = look_up(gitea, project).await? else { return Ok(()) };
-    if !found.description.ends_with(&mark(nonce)) {
+    if !found.description.ends_with(&ownership_tag(nonce)) {
         return Err(Conflict::RepositoryNotOurs.into());
     }
     let path = ["repos", &gitea.settings.owner, &found.name];
@@ -101,7 +101,7 @@ pub(super) async fn delete(gitea: &Gitea, project: &ProjectId, nonce: Ulid) -> P
 }
 
 /// What tells a project's repository from others of its name.
-fn mark(nonce: Ulid) -> String {
+fn ownership_tag(nonce: Ulid) -> String {
     format!("[rdev:{nonce}]")
 }
 
@@ -112,7 +112,7 @@ fn trailer(nonce: Ulid) -> String {
 
 fn description(new: &NewRepository) -> String {
     let text: String = new.description.chars().take(MAX_DESCRIPTION).collect();
-    format!("{} {}", text.trim(), mark(new.nonce)).trim().to_owned()
+    format!("{} {}", text.trim(), ownership_tag(new.nonce)).trim().to_owned()
 }
 
 /// Makes it; `None` when the name is taken.

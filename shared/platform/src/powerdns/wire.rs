@@ -74,12 +74,12 @@ impl RecordSet {
             && !self.records.is_empty()
     }
 
-    pub(super) fn has(&self, mark: &str) -> bool {
-        self.comments.iter().any(|comment| comment.content == mark)
+    pub(super) fn has(&self, tag: &str) -> bool {
+        self.comments.iter().any(|comment| comment.content == tag)
     }
 
     /// The comment by rdev; any other when there is none.
-    pub(super) fn mark(&self) -> Option<&str> {
+    pub(super) fn ownership_tag(&self) -> Option<&str> {
         let ours = self.comments.iter().find(|comment| comment.account == ACCOUNT);
         ours.or(self.comments.first()).map(|comment| comment.content.as_str())
     }
@@ -111,7 +111,7 @@ pub(super) fn refusal(answer: &Answer) -> Refusal {
         return Refusal::Taken;
     }
     if said.contains("editing comments") {
-        let why = "the zone's backend keeps no comments, and rdev marks its records with them: \
+        let why = "the zone's backend keeps no comments, and rdev tags its records with them: \
                    use the one of SQLite, MySQL or PostgreSQL";
         return PortError::upstream(WHAT, why).into();
     }

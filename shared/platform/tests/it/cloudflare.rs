@@ -10,7 +10,8 @@ use rdev_testkit::faults::{Fault, Server};
 use serde_json::json;
 
 use crate::dns::{
-    MARK, a, cloudflare_at, cloudflare_under_test, cloudflare_with, cname, kind, name, shown, told,
+    OWNERSHIP_TAG, a, cloudflare_at, cloudflare_under_test, cloudflare_with, cname, kind, name,
+    shown, told,
 };
 
 fn start() -> Cloudflare {
@@ -49,10 +50,10 @@ async fn a_change_of_the_kind_is_one_batch_and_the_name_never_leads_nowhere() {
     let server = start();
     let before = Server::before(&server.origin());
     let (dns, site) = (cloudflare_at(&before.url()), name("site.example.com"));
-    dns.put(&a(&site, "192.0.2.1"), MARK).await.expect("a free name");
+    dns.put(&a(&site, "192.0.2.1"), OWNERSHIP_TAG).await.expect("a free name");
     for spec in [cname(&site, "web.example.net"), a(&site, "192.0.2.2")] {
         before.forget();
-        dns.put(&spec, MARK).await.expect("a change of the kind");
+        dns.put(&spec, OWNERSHIP_TAG).await.expect("a change of the kind");
         let asked: Vec<String> =
             before.requests().into_iter().map(|request| request.method).collect();
         assert_eq!(asked, ["GET", "POST"]);
@@ -66,8 +67,8 @@ async fn a_change_of_the_kind_is_one_batch_and_the_name_never_leads_nowhere() {
 async fn a_change_of_the_target_keeps_the_records_id() {
     let server = start();
     let (dns, site) = (cloudflare_at(&server.origin()), name("site.example.com"));
-    let id = dns.put(&a(&site, "192.0.2.1"), MARK).await.expect("a free name");
-    assert_eq!(dns.put(&a(&site, "192.0.2.2"), MARK).await.expect("a change"), id);
+    let id = dns.put(&a(&site, "192.0.2.1"), OWNERSHIP_TAG).await.expect("a free name");
+    assert_eq!(dns.put(&a(&site, "192.0.2.2"), OWNERSHIP_TAG).await.expect("a change"), id);
     let history = server.history("site.example.com");
     assert_eq!(history, [vec![], vec!["192.0.2.1"], vec!["192.0.2.2"]]);
 }
@@ -78,7 +79,7 @@ async fn the_zone_is_looked_up_once_and_a_list_is_asked_for_by_the_exact_name() 
     let before = Server::before(&server.origin());
     let (dns, site) = (cloudflare_at(&before.url()), name("*.site.example.com"));
     for address in ["192.0.2.1", "192.0.2.2"] {
-        dns.put(&a(&site, address), MARK).await.expect("a change");
+        dns.put(&a(&site, address), OWNERSHIP_TAG).await.expect("a change");
         dns.records(&site).await.expect("the records");
     }
     let requests = before.requests();
@@ -99,11 +100,11 @@ async fn records_are_found_on_whatever_page_they_stand() {
         server.add("site.example.com", "TXT", &format!("text {number}"), None);
     }
     let (dns, site) = (cloudflare_at(&server.origin()), name("site.example.com"));
-    dns.put(&a(&site, "192.0.2.1"), MARK).await.expect("a name without addresses");
-    dns.put(&a(&site, "192.0.2.2"), MARK).await.expect("a change");
-    assert_eq!(shown(&dns, &site).await, [format!("A 192.0.2.2 300 {MARK}")]);
+    dns.put(&a(&site, "192.0.2.1"), OWNERSHIP_TAG).await.expect("a name without addresses");
+    dns.put(&a(&site, "192.0.2.2"), OWNERSHIP_TAG).await.expect("a change");
+    assert_eq!(shown(&dns, &site).await, [format!("A 192.0.2.2 300 {OWNERSHIP_TAG}")]);
     server.add("site.example.com", "AAAA", "2001:db8::9", None);
-    assert_eq!(kind(&dns.put(&a(&site, "192.0.2.3"), MARK).await), "not ours");
+    assert_eq!(kind(&dns.put(&a(&site, "192.0.2.3"), OWNERSHIP_TAG).await), "not ours");
     assert_eq!(server.records("site.example.com").len(), 7);
 }
 
@@ -112,13 +113,13 @@ async fn two_of_ours_are_merged_into_the_oldest() {
     for wanted in ["192.0.2.1", "192.0.2.2", "192.0.2.3", "web.example.net"] {
         let server = start();
         let (dns, site) = (cloudflare_at(&server.origin()), name("site.example.com"));
-        let oldest = server.add("site.example.com", "A", "192.0.2.1", Some(MARK));
-        server.add("site.example.com", "A", "192.0.2.2", Some(MARK));
+        let oldest = server.add("site.example.com", "A", "192.0.2.1", Some(OWNERSHIP_TAG));
+        server.add("site.example.com", "A", "192.0.2.2", Some(OWNERSHIP_TAG));
         let spec = match wanted {
             "web.example.net" => cname(&site, wanted),
             address => a(&site, address),
         };
-        let id = dns.put(&spec, MARK).await.expect("ours");
+        let id = dns.put(&spec, OWNERSHIP_TAG).await.expect("ours");
         let kept = spec.target.kind().as_str() == "A";
         assert_eq!(id == oldest, kept, "{wanted}");
         let left = server.records("site.example.com");
@@ -133,11 +134,11 @@ async fn two_of_ours_are_merged_into_the_oldest() {
 async fn all_of_ours_are_deleted_and_nothing_else() {
     let server = start();
     let (dns, site) = (cloudflare_at(&server.origin()), name("site.example.com"));
-    let id = server.add("site.example.com", "A", "192.0.2.1", Some(MARK));
-    server.add("site.example.com", "A", "192.0.2.2", Some(MARK));
+    let id = server.add("site.example.com", "A", "192.0.2.1", Some(OWNERSHIP_TAG));
+    server.add("site.example.com", "A", "192.0.2.2", Some(OWNERSHIP_TAG));
     server.add("site.example.com", "A", "192.0.2.9", Some("by hand"));
-    server.add("site.example.com", "TXT", "text", Some(MARK));
-    dns.delete(&site, Some(&id), MARK).await.expect("ours");
+    server.add("site.example.com", "TXT", "text", Some(OWNERSHIP_TAG));
+    dns.delete(&site, Some(&id), OWNERSHIP_TAG).await.expect("ours");
     let left = server.records("site.example.com");
     let left: Vec<_> = left.iter().map(|record| record.content.as_str()).collect();
     assert_eq!(left, ["192.0.2.9", "text"]);
@@ -151,10 +152,13 @@ async fn a_record_that_came_up_in_between_is_read_again() {
     dns.records(&site).await.expect("the zone is known from here on");
     // The same one, which another process makes after this one has looked.
     let direct = cloudflare_at(&server.origin());
-    let made = direct.put(&a(&site, "192.0.2.1"), MARK).await.expect("a free name");
+    let made = direct.put(&a(&site, "192.0.2.1"), OWNERSHIP_TAG).await.expect("a free name");
     before.break_nth(0, nothing());
     before.forget();
-    assert_eq!(dns.put(&a(&site, "192.0.2.1"), MARK).await.expect("the same record"), made);
+    assert_eq!(
+        dns.put(&a(&site, "192.0.2.1"), OWNERSHIP_TAG).await.expect("the same record"),
+        made
+    );
     let asked: Vec<String> = before.requests().into_iter().map(|request| request.method).collect();
     assert_eq!(asked, ["GET", "POST", "GET"]);
     assert_eq!(server.records("site.example.com").len(), 1);
@@ -171,9 +175,9 @@ async fn another_kind_that_came_up_in_between_is_changed() {
         (a(&site, "192.0.2.1"), cname(&site, "web.example.net")),
         (cname(&site, "web.example.net"), a(&site, "192.0.2.1")),
     ] {
-        direct.put(&there, MARK).await.expect("ours");
+        direct.put(&there, OWNERSHIP_TAG).await.expect("ours");
         before.break_nth(0, nothing());
-        dns.put(&wanted, MARK).await.expect("ours, read again");
+        dns.put(&wanted, OWNERSHIP_TAG).await.expect("ours, read again");
         let left = server.records("site.example.com");
         assert_eq!((left.len(), &left[0].content), (1, &wanted.target.content()));
     }
@@ -194,7 +198,7 @@ async fn somebody_elses_record_that_came_up_in_between_stays_alone() {
         dns.records(&site).await.expect("the zone is known from here on");
         let id = server.add("site.example.com", "A", content, None);
         before.break_nth(0, nothing());
-        assert_eq!(kind(&dns.put(&wanted, MARK).await), "not ours", "{content}");
+        assert_eq!(kind(&dns.put(&wanted, OWNERSHIP_TAG).await), "not ours", "{content}");
         let left = server.records("site.example.com");
         assert_eq!((left.len(), &left[0].id), (1, &id));
     }
@@ -208,7 +212,11 @@ async fn what_is_in_the_way_and_not_shown_is_somebody_elses() {
     for code in [81053, 81054, 81057, 81058] {
         before.break_on("POST", "/dns_records", refused(code));
         before.forget();
-        assert_eq!(kind(&dns.put(&a(&site, "192.0.2.1"), MARK).await), "not ours", "{code}");
+        assert_eq!(
+            kind(&dns.put(&a(&site, "192.0.2.1"), OWNERSHIP_TAG).await),
+            "not ours",
+            "{code}"
+        );
         let posts = before.requests().iter().filter(|request| request.method == "POST").count();
         assert_eq!(posts, 1, "it is not tried over and over");
     }
@@ -222,7 +230,7 @@ async fn a_record_that_went_away_in_between_is_made_anew() {
     let before = Server::before(&server.origin());
     let late = cloudflare_at(&before.url());
     for wanted in [a(&site, "192.0.2.2"), cname(&site, "web.example.net")] {
-        dns.put(&a(&site, "192.0.2.1"), MARK).await.expect("a change");
+        dns.put(&a(&site, "192.0.2.1"), OWNERSHIP_TAG).await.expect("a change");
         late.records(&site).await.expect("the zone is known from here on");
         let listed = format!(
             "{}/zones/{}/dns_records?name.exact=site.example.com&per_page=100&page=1",
@@ -230,9 +238,9 @@ async fn a_record_that_went_away_in_between_is_made_anew() {
             before.requests().last().expect("a list").path().split('/').nth(4).expect("its id")
         );
         let stale = get(&listed).await;
-        dns.delete(&site, None, MARK).await.expect("ours");
+        dns.delete(&site, None, OWNERSHIP_TAG).await.expect("ours");
         before.break_nth(0, Fault::Body(200, "application/json", stale));
-        late.put(&wanted, MARK).await.expect("a free name");
+        late.put(&wanted, OWNERSHIP_TAG).await.expect("a free name");
         let left = server.records("site.example.com");
         assert_eq!((left.len(), &left[0].content), (1, &wanted.target.content()));
     }
@@ -261,7 +269,7 @@ async fn what_cloudflare_refuses_for_good_is_invalid_and_names_the_field() {
             json_body(400, &json!({ "success": false, "errors": errors, "result": null }));
         for fault in [direct, chained] {
             before.break_on("POST", "/dns_records", fault);
-            match dns.put(&a(&site, "192.0.2.1"), MARK).await {
+            match dns.put(&a(&site, "192.0.2.1"), OWNERSHIP_TAG).await {
                 Err(PortError::Invalid(invalid)) => {
                     let why = format!("is refused by the DNS provider: because ({code})");
                     assert_eq!((invalid.what, invalid.why), (what, why));
@@ -272,13 +280,21 @@ async fn what_cloudflare_refuses_for_good_is_invalid_and_names_the_field() {
     }
     for code in [6003, 9103, 9106, 9109, 10000, 81045, 7003, 1] {
         before.break_on("POST", "/dns_records", refused(code));
-        assert_eq!(kind(&dns.put(&a(&site, "192.0.2.1"), MARK).await), "upstream", "{code}");
+        assert_eq!(
+            kind(&dns.put(&a(&site, "192.0.2.1"), OWNERSHIP_TAG).await),
+            "upstream",
+            "{code}"
+        );
     }
     // Neither is it success for its status alone, nor by its envelope alone.
     let (good, bad) = (json!({ "success": true, "result": {} }), json!({ "success": false }));
     for fault in [json_body(200, &bad), json_body(400, &good), json_body(200, &good)] {
         before.break_on("POST", "/dns_records", fault.clone());
-        assert_eq!(kind(&dns.put(&a(&site, "192.0.2.1"), MARK).await), "upstream", "{fault:?}");
+        assert_eq!(
+            kind(&dns.put(&a(&site, "192.0.2.1"), OWNERSHIP_TAG).await),
+            "upstream",
+            "{fault:?}"
+        );
     }
     assert_eq!(server.records("site.example.com"), []);
 }
@@ -287,7 +303,7 @@ async fn what_cloudflare_refuses_for_good_is_invalid_and_names_the_field() {
 async fn a_limit_is_respected_until_it_is_over() {
     let (server, site) = (start(), name("site.example.com"));
     let dns = cloudflare_at(&server.origin());
-    dns.put(&a(&site, "192.0.2.1"), MARK).await.expect("a free name");
+    dns.put(&a(&site, "192.0.2.1"), OWNERSHIP_TAG).await.expect("a free name");
     server.limit(1, 300);
     // The list is answered, the change is not; and from then on nothing is asked for.
     let limited = |outcome| match outcome {
@@ -295,15 +311,15 @@ async fn a_limit_is_respected_until_it_is_over() {
         other => panic!("{other:?}"),
     };
     let changed = a(&site, "192.0.2.2");
-    assert_eq!(limited(dns.put(&changed, MARK).await.map(|_| ())), 300);
+    assert_eq!(limited(dns.put(&changed, OWNERSHIP_TAG).await.map(|_| ())), 300);
     let asked = server.requests();
-    assert!(limited(dns.delete(&site, None, MARK).await) > 290);
+    assert!(limited(dns.delete(&site, None, OWNERSHIP_TAG).await) > 290);
     assert_eq!(server.requests(), asked);
     assert_eq!(server.records("site.example.com")[0].content, "192.0.2.1");
     server.lift_limit();
     // Another process, which was not told to wait.
     let dns = cloudflare_at(&server.origin());
-    dns.put(&changed, MARK).await.expect("a change");
+    dns.put(&changed, OWNERSHIP_TAG).await.expect("a change");
     assert_eq!(server.records("site.example.com").len(), 1);
 }
 
@@ -311,7 +327,7 @@ async fn a_limit_is_respected_until_it_is_over() {
 async fn a_zone_that_the_token_does_not_see_is_an_error_of_the_configuration() {
     let server = Cloudflare::start(&["example.org", "sub.example.com"]);
     let (dns, site) = (cloudflare_at(&server.origin()), name("site.example.com"));
-    let outcome = dns.put(&a(&site, "192.0.2.1"), MARK).await;
+    let outcome = dns.put(&a(&site, "192.0.2.1"), OWNERSHIP_TAG).await;
     let error = outcome.expect_err("no such zone");
     assert!(told(&error).contains("the token sees no zone example.com"), "{}", told(&error));
     assert!(matches!(error, PortError::Upstream { .. }));
@@ -322,12 +338,15 @@ async fn a_proxied_record_has_no_time_to_live_of_its_own() {
     let server = start();
     let (dns, site) = (cloudflare_at(&server.origin()), name("site.example.com"));
     let proxied = DomainSpec { proxied: true, ..a(&site, "192.0.2.1") };
-    dns.put(&proxied, MARK).await.expect("a free name");
+    dns.put(&proxied, OWNERSHIP_TAG).await.expect("a free name");
     let asked = server.requests();
-    dns.put(&proxied, MARK).await.expect("the same again");
+    dns.put(&proxied, OWNERSHIP_TAG).await.expect("the same again");
     assert_eq!(server.requests(), asked + 1, "one look, and no change");
     let record = &server.records("site.example.com")[0];
-    assert_eq!((record.proxied, record.ttl, record.comment.as_deref()), (true, 1, Some(MARK)));
+    assert_eq!(
+        (record.proxied, record.ttl, record.comment.as_deref()),
+        (true, 1, Some(OWNERSHIP_TAG))
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -118,7 +118,7 @@ fn codes((status, answer): &(u16, Value)) -> (u16, u64, Option<u64>) {
 }
 
 fn a(name: &str, address: &str) -> Value {
-    json!({ "type": "A", "name": name, "content": address, "ttl": 1, "comment": "a mark" })
+    json!({ "type": "A", "name": name, "content": address, "ttl": 1, "comment": "an ownership tag" })
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -13,7 +13,7 @@ use rdev_platform::cloudflare::{self, Cloudflare};
 use rdev_platform::powerdns::{self, PowerDns};
 use rdev_testkit::dns::{DnsUnderTest, Stranger};
 
-pub(crate) const MARK: &str = "rdev:site:01KB3J5X7Z9Q2M4N6P8R0S1T3V";
+pub(crate) const OWNERSHIP_TAG: &str = "rdev:site:01KB3J5X7Z9Q2M4N6P8R0S1T3V";
 
 pub(crate) fn zone() -> Hostname {
     "example.com".parse().expect("a zone")
@@ -140,13 +140,13 @@ fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work).map(|done| done.expect("no panic")).boxed()
 }
 
-/// The records of a name in words: kind, content, time to live, mark.
+/// The records of a name in words: kind, content, time to live, ownership tag.
 pub(crate) async fn shown(dns: &dyn Dns, name: &DomainName) -> Vec<String> {
     let records = dns.records(name).await.expect("the records");
     let show = |record: &rdev_domain::ports::DnsRecord| {
         let kind = record.kind.map_or("other", RecordKind::as_str);
-        let mark = record.mark.as_deref().unwrap_or("no mark");
-        format!("{kind} {} {} {mark}", record.content, record.ttl)
+        let tag = record.ownership_tag.as_deref().unwrap_or("no ownership tag");
+        format!("{kind} {} {} {tag}", record.content, record.ttl)
     };
     records.iter().map(show).collect()
 }

@@ -9,7 +9,9 @@ use rdev_domain::ports::{Dns, PortResult};
 use rdev_testkit::cloudflare::TOKEN;
 use rdev_testkit::faults::{Fault, Server};
 
-use crate::dns::{MARK, a, cloudflare_at, cname, kind, name, powerdns_at, shown, told, zone};
+use crate::dns::{
+    OWNERSHIP_TAG, a, cloudflare_at, cname, kind, name, powerdns_at, shown, told, zone,
+};
 
 /// How many runs there are at once. Each has servers of its own before the provider.
 const AT_ONCE: usize = 6;
@@ -80,8 +82,8 @@ impl Work {
     async fn run(self, dns: &dyn Dns, name: &DomainName) -> PortResult<()> {
         match (self, self.after(name)) {
             (Self::Records, _) => dns.records(name).await.map(|_| ()),
-            (_, Some(spec)) => dns.put(&spec, MARK).await.map(|_| ()),
-            (_, None) => dns.delete(name, Some("an-id-of-before"), MARK).await,
+            (_, Some(spec)) => dns.put(&spec, OWNERSHIP_TAG).await.map(|_| ()),
+            (_, None) => dns.delete(name, Some("an-id-of-before"), OWNERSHIP_TAG).await,
         }
     }
 }
@@ -99,7 +101,7 @@ impl Provider {
 fn told_as(spec: Option<DomainSpec>) -> Vec<String> {
     let show = |spec: DomainSpec| {
         let (kind, content) = (spec.target.kind().as_str(), spec.target.content());
-        format!("{kind} {content} {} {MARK}", spec.ttl.seconds())
+        format!("{kind} {content} {} {OWNERSHIP_TAG}", spec.ttl.seconds())
     };
     spec.into_iter().map(show).collect()
 }
@@ -121,7 +123,7 @@ async fn go_wrong(provider: Provider, number: usize, work: Work, at: usize, faul
     let site = name(&format!("site-{number}.{}", zone()));
     let direct = provider.at(&provider.origin);
     if let Some(spec) = work.before(&site) {
-        direct.put(&spec, MARK).await.expect("a free name");
+        direct.put(&spec, OWNERSHIP_TAG).await.expect("a free name");
     }
     let elsewhere = Server::start();
     let fault = match fault {
@@ -217,13 +219,13 @@ async fn a_domain_is_deleted_after_the_answer_to_its_last_change_was_lost() {
     let server = rdev_testkit::cloudflare::Cloudflare::start(&["example.com"]);
     let before = Server::before(&server.origin());
     let (dns, site) = (cloudflare_at(&before.url()), name("site.example.com"));
-    let recorded = dns.put(&a(&site, "192.0.2.1"), MARK).await.expect("a free name");
+    let recorded = dns.put(&a(&site, "192.0.2.1"), OWNERSHIP_TAG).await.expect("a free name");
     before.break_on("POST", "/batch", Fault::LoseAnswer);
-    let outcome = dns.put(&cname(&site, "web.example.net"), MARK).await;
+    let outcome = dns.put(&cname(&site, "web.example.net"), OWNERSHIP_TAG).await;
     assert_eq!(kind(&outcome), "unavailable");
     assert_eq!(server.look_up("site.example.com"), ["web.example.net"]);
     before.heal();
-    dns.delete(&site, Some(&recorded), MARK).await.expect("ours");
+    dns.delete(&site, Some(&recorded), OWNERSHIP_TAG).await.expect("ours");
     assert_eq!(server.records("site.example.com"), []);
 }
 
@@ -233,16 +235,16 @@ async fn a_delete_whose_answer_was_lost_is_repeated() {
     let server = rdev_testkit::cloudflare::Cloudflare::start(&["example.com"]);
     let before = Server::before(&server.origin());
     let (dns, site) = (cloudflare_at(&before.url()), name("site.example.com"));
-    let id = dns.put(&a(&site, "192.0.2.1"), MARK).await.expect("a free name");
+    let id = dns.put(&a(&site, "192.0.2.1"), OWNERSHIP_TAG).await.expect("a free name");
     before.break_on("DELETE", "/dns_records/", Fault::LoseAnswer);
-    assert_eq!(kind(&dns.delete(&site, Some(&id), MARK).await), "unavailable");
+    assert_eq!(kind(&dns.delete(&site, Some(&id), OWNERSHIP_TAG).await), "unavailable");
     assert_eq!(server.records("site.example.com"), []);
-    dns.delete(&site, Some(&id), MARK).await.expect("there is nothing to do any more");
+    dns.delete(&site, Some(&id), OWNERSHIP_TAG).await.expect("there is nothing to do any more");
     let gone = r#"{"success":false,"errors":[{"code":81044,"message":"Record does not exist."}],
                    "messages":[],"result":null}"#;
-    server.add("site.example.com", "A", "192.0.2.1", Some(MARK));
+    server.add("site.example.com", "A", "192.0.2.1", Some(OWNERSHIP_TAG));
     before.break_on("DELETE", "/dns_records/", Fault::Body(404, "application/json", gone.into()));
-    dns.delete(&site, Some(&id), MARK).await.expect("somebody else was faster");
+    dns.delete(&site, Some(&id), OWNERSHIP_TAG).await.expect("somebody else was faster");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -254,9 +256,9 @@ async fn a_powerdns_that_cannot_write_at_all_is_unavailable_and_nothing_is_chang
     };
     let before = Server::before(&server.url());
     let (dns, site) = (powerdns_at(&before.url(), server.key()), name("site.example.com"));
-    dns.put(&a(&site, "192.0.2.1"), MARK).await.expect("a free name");
+    dns.put(&a(&site, "192.0.2.1"), OWNERSHIP_TAG).await.expect("a free name");
     before.break_on("PATCH", "/zones/", Fault::Status(500));
-    assert_eq!(kind(&dns.put(&a(&site, "192.0.2.2"), MARK).await), "unavailable");
-    assert_eq!(kind(&dns.delete(&site, None, MARK).await), "unavailable");
-    assert_eq!(shown(&dns, &site).await, [format!("A 192.0.2.1 300 {MARK}")]);
+    assert_eq!(kind(&dns.put(&a(&site, "192.0.2.2"), OWNERSHIP_TAG).await), "unavailable");
+    assert_eq!(kind(&dns.delete(&site, None, OWNERSHIP_TAG).await), "unavailable");
+    assert_eq!(shown(&dns, &site).await, [format!("A 192.0.2.1 300 {OWNERSHIP_TAG}")]);
 }

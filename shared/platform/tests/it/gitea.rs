@@ -156,7 +156,7 @@ async fn a_foreign_repository_is_a_conflict_and_stays_as_it_is() {
         assert!(not_ours(&forge.create_repository(&new).await));
         assert!(not_ours(&forge.delete_repository(&new.project, new.nonce).await));
     }
-    // Nor does a mark of another's choice in the description's middle make it ours.
+    // Nor does an ownership tag of another's choice in the description's middle make it ours.
     let new = wanted("site", seed());
     gitea.describe("acme/site", &format!("[rdev:{}] but mine", new.nonce));
     assert!(not_ours(&forge.create_repository(&new).await));

@@ -9,7 +9,9 @@ use rdev_testkit::needs::NotRun;
 use rdev_testkit::powerdns::PowerDns;
 use serde_json::json;
 
-use crate::dns::{MARK, a, cname, kind, name, powerdns_at, powerdns_under_test, shown, told, zone};
+use crate::dns::{
+    OWNERSHIP_TAG, a, cname, kind, name, powerdns_at, powerdns_under_test, shown, told, zone,
+};
 
 async fn start() -> Result<Arc<PowerDns>, NotRun> {
     let started = tokio::task::spawn_blocking(|| PowerDns::start(&zone())).await;
@@ -40,13 +42,13 @@ async fn a_query_over_udp_finds_what_was_put() {
     let server = server!();
     let dns = powerdns_at(&server.url(), server.key());
     let (site, alias) = (name("site.example.com"), name("alias.example.com"));
-    dns.put(&a(&site, "192.0.2.1"), MARK).await.expect("a free name");
-    dns.put(&cname(&alias, "site.example.com"), MARK).await.expect("a free name");
+    dns.put(&a(&site, "192.0.2.1"), OWNERSHIP_TAG).await.expect("a free name");
+    dns.put(&cname(&alias, "site.example.com"), OWNERSHIP_TAG).await.expect("a free name");
     let resolved = server.resolve("alias.example.com", "A");
     assert_eq!(resolved.contents("CNAME"), ["site.example.com"]);
     assert_eq!(resolved.contents("A"), ["192.0.2.1"]);
     assert!(resolved.answers.iter().all(|found| found.ttl == 300));
-    dns.delete(&site, None, MARK).await.expect("ours");
+    dns.delete(&site, None, OWNERSHIP_TAG).await.expect("ours");
     assert_eq!(server.resolve("alias.example.com", "A").contents("A"), [""; 0]);
     assert_eq!(server.resolve("site.example.com", "A").code, 3);
 }
@@ -56,15 +58,15 @@ async fn a_change_of_the_kind_is_one_request() {
     let server = server!();
     let before = Server::before(&server.url());
     let (dns, site) = (powerdns_at(&before.url(), server.key()), name("site.example.com"));
-    dns.put(&a(&site, "192.0.2.1"), MARK).await.expect("a free name");
+    dns.put(&a(&site, "192.0.2.1"), OWNERSHIP_TAG).await.expect("a free name");
     for spec in [cname(&site, "web.example.net"), a(&site, "192.0.2.2")] {
         before.forget();
-        dns.put(&spec, MARK).await.expect("a change of the kind");
+        dns.put(&spec, OWNERSHIP_TAG).await.expect("a change of the kind");
         let asked: Vec<String> =
             before.requests().into_iter().map(|request| request.method).collect();
         assert_eq!(asked, ["GET", "PATCH"]);
         before.forget();
-        dns.put(&spec, MARK).await.expect("the same again");
+        dns.put(&spec, OWNERSHIP_TAG).await.expect("the same again");
         assert_eq!(before.requests().len(), 1, "one look, and no change");
     }
 }
@@ -74,10 +76,10 @@ async fn a_cname_is_refused_beside_records_of_kinds_that_rdev_never_makes() {
     let server = server!();
     let (dns, site) = (powerdns_at(&server.url(), server.key()), name("site.example.com"));
     server.write("site.example.com", "TXT", &["\"text\""], Some("by hand"));
-    assert_eq!(kind(&dns.put(&cname(&site, "web.example.net"), MARK).await), "not ours");
+    assert_eq!(kind(&dns.put(&cname(&site, "web.example.net"), OWNERSHIP_TAG).await), "not ours");
     assert_eq!(shown(&dns, &site).await, [""; 0]);
     // An address has room beside a text.
-    dns.put(&a(&site, "192.0.2.1"), MARK).await.expect("a name without addresses");
+    dns.put(&a(&site, "192.0.2.1"), OWNERSHIP_TAG).await.expect("a name without addresses");
     assert_eq!(server.resolve("site.example.com", "A").contents("A"), ["192.0.2.1"]);
 }
 
@@ -85,7 +87,7 @@ async fn a_cname_is_refused_beside_records_of_kinds_that_rdev_never_makes() {
 async fn the_zone_itself_cannot_be_a_cname() {
     let server = server!();
     let (dns, apex) = (powerdns_at(&server.url(), server.key()), name("example.com"));
-    match dns.put(&cname(&apex, "web.example.net"), MARK).await {
+    match dns.put(&cname(&apex, "web.example.net"), OWNERSHIP_TAG).await {
         Err(PortError::Invalid(invalid)) => assert_eq!(invalid.what, "type"),
         other => panic!("{other:?}"),
     }
@@ -96,25 +98,25 @@ async fn what_others_have_noted_beside_our_records_stays() {
     let server = server!();
     let before = Server::before(&server.url());
     let (dns, site) = (powerdns_at(&before.url(), server.key()), name("site.example.com"));
-    dns.put(&a(&site, "192.0.2.1"), MARK).await.expect("a free name");
+    dns.put(&a(&site, "192.0.2.1"), OWNERSHIP_TAG).await.expect("a free name");
     // Its set as it would be when somebody had noted something beside it.
     let set = json!({
         "name": "site.example.com.", "type": "A", "ttl": 300,
         "records": [{ "content": "192.0.2.1", "disabled": false }],
         "comments": [
             { "content": "ask Ann first", "account": "ann", "modified_at": 1_700_000_000 },
-            { "content": MARK, "account": "rdev", "modified_at": 1_700_000_001 },
+            { "content": OWNERSHIP_TAG, "account": "rdev", "modified_at": 1_700_000_001 },
         ],
     });
     let zone = json!({ "name": "example.com.", "rrsets": [set] });
     before.break_nth(0, Fault::Body(200, "application/json", zone.to_string()));
     before.forget();
-    dns.put(&a(&site, "192.0.2.2"), MARK).await.expect("ours");
+    dns.put(&a(&site, "192.0.2.2"), OWNERSHIP_TAG).await.expect("ours");
     let patch = before.requests().pop().expect("a change");
     for text in ["ask Ann first", "ann", "1700000000"] {
         assert!(patch.shows(text), "{text}");
     }
-    assert_eq!(shown(&dns, &site).await, [format!("A 192.0.2.2 300 {MARK}")]);
+    assert_eq!(shown(&dns, &site).await, [format!("A 192.0.2.2 300 {OWNERSHIP_TAG}")]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -129,9 +131,9 @@ async fn another_kind_that_came_up_in_between_is_changed() {
         (a(&site, "192.0.2.1"), cname(&site, "web.example.net")),
         (cname(&site, "web.example.net"), a(&site, "192.0.2.1")),
     ] {
-        direct.put(&there, MARK).await.expect("ours");
+        direct.put(&there, OWNERSHIP_TAG).await.expect("ours");
         before.break_nth(0, Fault::Body(200, "application/json", nothing.clone()));
-        dns.put(&wanted, MARK).await.expect("ours, read again");
+        dns.put(&wanted, OWNERSHIP_TAG).await.expect("ours, read again");
         assert_eq!(direct.records(&site).await.expect("the records").len(), 1);
         assert_eq!(
             server.resolve("site.example.com", "A").answers[0].content,
@@ -139,11 +141,11 @@ async fn another_kind_that_came_up_in_between_is_changed() {
         );
     }
     // Somebody else's is seen when it is read again, and stays.
-    direct.delete(&site, None, MARK).await.expect("ours");
+    direct.delete(&site, None, OWNERSHIP_TAG).await.expect("ours");
     server.write("site.example.com", "CNAME", &["x.example.net."], None);
     before.break_nth(0, Fault::Body(200, "application/json", nothing));
-    assert_eq!(kind(&dns.put(&a(&site, "192.0.2.1"), MARK).await), "not ours");
-    assert_eq!(shown(&dns, &site).await, ["CNAME x.example.net 3600 no mark"]);
+    assert_eq!(kind(&dns.put(&a(&site, "192.0.2.1"), OWNERSHIP_TAG).await), "not ours");
+    assert_eq!(shown(&dns, &site).await, ["CNAME x.example.net 3600 no ownership tag"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -152,8 +154,8 @@ async fn the_rest_of_the_zone_stays_as_it_is() {
     let (dns, apex) = (powerdns_at(&server.url(), server.key()), name("example.com"));
     let before = server.resolve("example.com", "SOA");
     assert_eq!(before.answers.len(), 1);
-    dns.put(&a(&apex, "192.0.2.1"), MARK).await.expect("no address so far");
-    dns.delete(&apex, None, MARK).await.expect("ours");
+    dns.put(&a(&apex, "192.0.2.1"), OWNERSHIP_TAG).await.expect("no address so far");
+    dns.delete(&apex, None, OWNERSHIP_TAG).await.expect("ours");
     let after = server.resolve("example.com", "SOA");
     assert_eq!(after, before);
 }
@@ -166,7 +168,7 @@ async fn what_powerdns_refuses_for_good_is_invalid_and_a_backend_without_comment
     let refused =
         |why: &str| Fault::Body(422, "application/json", json!({ "error": why }).to_string());
     before.break_on("PATCH", "/zones/", refused("Name is out of zone"));
-    match dns.put(&a(&site, "192.0.2.1"), MARK).await {
+    match dns.put(&a(&site, "192.0.2.1"), OWNERSHIP_TAG).await {
         Err(PortError::Invalid(invalid)) => {
             assert_eq!(invalid.why, "is refused by the DNS provider: Name is out of zone");
         }
@@ -177,7 +179,7 @@ async fn what_powerdns_refuses_for_good_is_invalid_and_a_backend_without_comment
         "/zones/",
         refused("Hosting backend does not support editing comments."),
     );
-    let error = dns.put(&a(&site, "192.0.2.1"), MARK).await.expect_err("no comments");
+    let error = dns.put(&a(&site, "192.0.2.1"), OWNERSHIP_TAG).await.expect_err("no comments");
     assert!(told(&error).contains("keeps no comments"), "{}", told(&error));
     assert_eq!(shown(&dns, &site).await, [""; 0]);
 }
@@ -217,7 +219,8 @@ async fn the_check_says_what_is_wrong_and_how_to_mend_it() {
     let found = problems(elsewhere.check().await.expect("findings"));
     assert!(found[0].contains("pdnsutil create-zone example.net"), "{found:?}");
     let site = name("site.example.net");
-    let error = elsewhere.put(&a(&site, "192.0.2.1"), MARK).await.expect_err("no such zone");
+    let error =
+        elsewhere.put(&a(&site, "192.0.2.1"), OWNERSHIP_TAG).await.expect_err("no such zone");
     assert!(told(&error).contains("it has no zone example.net"), "{}", told(&error));
 
     let gone = Server::start();

@@ -29,67 +29,67 @@ async fn a_record_is_added_and_its_name_leads_there(w: World) {
     let name = w.name("site");
     assert_eq!(w.records(&name).await, []);
     assert_eq!(w.look_up(&name).await, [""; 0]);
-    let mark = w.mark();
-    let id = w.put(&a(&name, "192.0.2.1"), &mark).await.expect("a free name");
+    let tag = w.ownership_tag();
+    let id = w.put(&a(&name, "192.0.2.1"), &tag).await.expect("a free name");
     let expected = DnsRecord {
         id,
         kind: Some(RecordKind::A),
         content: "192.0.2.1".to_owned(),
         ttl: w.automatic_ttl(),
         proxied: false,
-        mark: Some(mark),
+        ownership_tag: Some(tag),
     };
     assert_eq!(w.only(&name).await, expected);
     assert_eq!(w.look_up(&name).await, ["192.0.2.1"]);
 
     let other = w.name("other");
-    w.put(&cname(&other, "web.example.net"), &w.mark()).await.expect("a free name");
+    w.put(&cname(&other, "web.example.net"), &w.ownership_tag()).await.expect("a free name");
     assert_eq!(w.look_up(&other).await, ["web.example.net"]);
     assert_eq!(w.only(&name).await, expected);
 }
 
 async fn a_record_that_is_added_again_stays_as_it_is(w: World) {
-    let (site, mark) = (w.name("site"), w.mark());
+    let (site, tag) = (w.name("site"), w.ownership_tag());
     for spec in [a(&site, "192.0.2.1"), cname(&w.name("alias"), "web.example.net")] {
-        let id = w.put(&spec, &mark).await.expect("a free name");
+        let id = w.put(&spec, &tag).await.expect("a free name");
         let record = w.only(&spec.domain).await;
         for _ in 0..3 {
-            assert_eq!(w.put(&spec, &mark).await.expect("the same again"), id);
+            assert_eq!(w.put(&spec, &tag).await.expect("the same again"), id);
         }
         assert_eq!(w.only(&spec.domain).await, record);
     }
 }
 
 async fn a_changed_target_takes_the_place_of_the_one_before(w: World) {
-    let (name, mark) = (w.name("site"), w.mark());
+    let (name, tag) = (w.name("site"), w.ownership_tag());
     for address in ["192.0.2.1", "192.0.2.2", "192.0.2.1"] {
-        let id = w.put(&a(&name, address), &mark).await.expect("a change");
+        let id = w.put(&a(&name, address), &tag).await.expect("a change");
         let record = w.only(&name).await;
         assert_eq!((record.id, record.content.as_str()), (id, address));
         assert_eq!(w.look_up(&name).await, [address]);
     }
-    let (name, mark) = (w.name("alias"), w.mark());
+    let (name, tag) = (w.name("alias"), w.ownership_tag());
     for target in ["web.example.net", "other.example.net"] {
-        w.put(&cname(&name, target), &mark).await.expect("a change");
+        w.put(&cname(&name, target), &tag).await.expect("a change");
         assert_eq!(w.only(&name).await.content, target);
         assert_eq!(w.look_up(&name).await, [target]);
     }
 }
 
 async fn a_time_to_live_is_kept_and_changed(w: World) {
-    let (name, mark) = (w.name("site"), w.mark());
+    let (name, tag) = (w.name("site"), w.ownership_tag());
     for ttl in [60, 86_400, 3_600] {
         let spec = DomainSpec { ttl: seconds(ttl), ..a(&name, "192.0.2.1") };
-        w.put(&spec, &mark).await.expect("a change");
+        w.put(&spec, &tag).await.expect("a change");
         assert_eq!(u64::from(w.only(&name).await.ttl), ttl);
     }
-    w.put(&a(&name, "192.0.2.1"), &mark).await.expect("a change");
+    w.put(&a(&name, "192.0.2.1"), &tag).await.expect("a change");
     assert_eq!(w.only(&name).await.ttl, w.automatic_ttl());
 }
 
 async fn an_a_becomes_a_cname_and_back_and_its_name_always_leads_somewhere(w: World) {
-    let (name, mark) = (w.name("site"), w.mark());
-    w.put(&a(&name, "192.0.2.1"), &mark).await.expect("a free name");
+    let (name, tag) = (w.name("site"), w.ownership_tag());
+    w.put(&a(&name, "192.0.2.1"), &tag).await.expect("a free name");
     let changing = Arc::new(AtomicBool::new(true));
     let watching = {
         let (w, name, changing) = (w.clone(), name.clone(), Arc::clone(&changing));
@@ -108,11 +108,11 @@ async fn an_a_becomes_a_cname_and_back_and_its_name_always_leads_somewhere(w: Wo
             0 => cname(&name, "web.example.net"),
             _ => a(&name, "192.0.2.2"),
         };
-        let id = w.put(&spec, &mark).await.expect("a change of the kind");
+        let id = w.put(&spec, &tag).await.expect("a change of the kind");
         let record = w.only(&name).await;
         assert_eq!((record.kind, record.id), (Some(spec.target.kind()), id));
         assert_eq!(record.content, spec.target.content());
-        assert_eq!(record.mark.as_ref(), Some(&mark));
+        assert_eq!(record.ownership_tag.as_ref(), Some(&tag));
     }
     changing.store(false, Ordering::Relaxed);
     assert!(watching.await.expect("it leads somewhere at each look") > 0);
@@ -120,49 +120,49 @@ async fn an_a_becomes_a_cname_and_back_and_its_name_always_leads_somewhere(w: Wo
 }
 
 async fn a_record_that_somebody_removed_is_made_anew(w: World) {
-    let (name, mark) = (w.name("site"), w.mark());
+    let (name, tag) = (w.name("site"), w.ownership_tag());
     let spec = a(&name, "192.0.2.1");
-    w.put(&spec, &mark).await.expect("a free name");
+    w.put(&spec, &tag).await.expect("a free name");
     w.take_away(&name, "A").await;
     assert_eq!(w.look_up(&name).await, [""; 0]);
-    w.put(&spec, &mark).await.expect("a free name again");
+    w.put(&spec, &tag).await.expect("a free name again");
     assert_eq!(w.look_up(&name).await, ["192.0.2.1"]);
 }
 
 async fn a_record_that_somebody_changed_is_made_what_it_was(w: World) {
-    let (name, mark) = (w.name("site"), w.mark());
+    let (name, tag) = (w.name("site"), w.ownership_tag());
     let spec = a(&name, "192.0.2.1");
-    w.put(&spec, &mark).await.expect("a free name");
+    w.put(&spec, &tag).await.expect("a free name");
     // As people do in a dashboard: what is noted beside it stays.
-    w.write_with(&name, "A", "192.0.2.99", Some(&mark)).await;
+    w.write_with(&name, "A", "192.0.2.99", Some(&tag)).await;
     assert_eq!(w.look_up(&name).await, ["192.0.2.99"]);
-    w.put(&spec, &mark).await.expect("ours, by its mark");
+    w.put(&spec, &tag).await.expect("ours, by its ownership tag");
     assert_eq!(w.look_up(&name).await, ["192.0.2.1"]);
 }
 
 async fn the_proxy_stands_before_a_record_where_there_is_one(w: World) {
-    let (name, mark) = (w.name("site"), w.mark());
+    let (name, tag) = (w.name("site"), w.ownership_tag());
     let plain = DomainSpec { ttl: seconds(600), ..a(&name, "192.0.2.1") };
     let proxied = DomainSpec { proxied: true, ..plain.clone() };
-    let id = w.put(&proxied, &mark).await.expect("a free name");
+    let id = w.put(&proxied, &tag).await.expect("a free name");
     let record = w.only(&name).await;
     let ttl = if w.has_proxy() { w.automatic_ttl() } else { 600 };
     assert_eq!((record.proxied, record.ttl), (w.has_proxy(), ttl));
     // Not another record, and not another change, each time.
-    assert_eq!(w.put(&proxied, &mark).await.expect("the same again"), id);
+    assert_eq!(w.put(&proxied, &tag).await.expect("the same again"), id);
     assert_eq!(w.only(&name).await, record);
-    w.put(&plain, &mark).await.expect("a change");
+    w.put(&plain, &tag).await.expect("a change");
     let record = w.only(&name).await;
     assert_eq!((record.proxied, record.ttl), (false, 600));
 }
 
 async fn the_same_record_put_twice_at_once_is_one_record(w: World) {
     for round in 0..5 {
-        let (name, mark) = (w.name(&format!("site-{round}")), w.mark());
+        let (name, tag) = (w.name(&format!("site-{round}")), w.ownership_tag());
         let spec = a(&name, "192.0.2.1");
         let put = |_| {
-            let (w, spec, mark) = (w.clone(), spec.clone(), mark.clone());
-            tokio::spawn(async move { w.put(&spec, &mark).await })
+            let (w, spec, tag) = (w.clone(), spec.clone(), tag.clone());
+            tokio::spawn(async move { w.put(&spec, &tag).await })
         };
         for outcome in join_all((0..4).map(put)).await {
             outcome.expect("no panic").expect("a free name");
@@ -189,10 +189,10 @@ async fn an_a_and_a_cname_put_at_once_end_with_one_of_them(w: World) {
 /// Two processes put two targets of one name; one of them stays, and the next change finds
 /// everything in order.
 async fn at_once(w: &World, one: &DomainSpec, other: &DomainSpec) {
-    let (name, mark) = (&one.domain, w.mark());
+    let (name, tag) = (&one.domain, w.ownership_tag());
     let put = |spec: &DomainSpec| {
-        let (w, spec, mark) = (w.clone(), spec.clone(), mark.clone());
-        tokio::spawn(async move { w.put(&spec, &mark).await })
+        let (w, spec, tag) = (w.clone(), spec.clone(), tag.clone());
+        tokio::spawn(async move { w.put(&spec, &tag).await })
     };
     let outcomes = join_all([put(one), put(other)]).await;
     let outcomes = outcomes.into_iter().map(|outcome| outcome.expect("no panic"));
@@ -210,7 +210,7 @@ async fn at_once(w: &World, one: &DomainSpec, other: &DomainSpec) {
     let of = |spec: &DomainSpec| (Some(spec.target.kind()), spec.target.content());
     let left = (left.kind, left.content);
     assert!(left == of(one) || left == of(other), "{left:?}");
-    w.put(one, &mark).await.expect("a change after it");
+    w.put(one, &tag).await.expect("a change after it");
     assert_eq!(w.only(name).await.content, one.target.content());
 }
 
@@ -222,7 +222,7 @@ async fn records_show_what_they_say_and_whose_they_are(w: World) {
     records.sort_by_key(|record| record.content.clone());
     let shown: Vec<_> = records
         .iter()
-        .map(|record| (record.kind, record.content.as_str(), record.mark.as_deref()))
+        .map(|record| (record.kind, record.content.as_str(), record.ownership_tag.as_deref()))
         .collect();
     let expected =
         [(Some(RecordKind::A), "192.0.2.9", Some("by hand")), (None, "2001:db8::9", None)];

@@ -45,14 +45,14 @@ impl World {
         format!("{label}.{}", self.own).parse().expect("a name in the zone")
     }
 
-    /// A mark that no other record has, as long as one can be.
-    pub(super) fn mark(&self) -> String {
+    /// An ownership tag that no other record has, as long as one can be.
+    pub(super) fn ownership_tag(&self) -> String {
         let id = Ulid::generate();
         format!("rdev:a{}z:{id}", "-".repeat(38))
     }
 
-    pub(super) async fn put(&self, spec: &DomainSpec, mark: &str) -> PortResult<String> {
-        self.dns().put(spec, mark).await
+    pub(super) async fn put(&self, spec: &DomainSpec, tag: &str) -> PortResult<String> {
+        self.dns().put(spec, tag).await
     }
 
     /// The only record of a name.

@@ -16,7 +16,7 @@ use ulid::Ulid;
 
 use super::answer::{Answer, Call, created, error, no_content, not_found, writable};
 use super::state::{Hook, Repository, now};
-use super::{Delivery, Outgoing, Shared, api, locked, shapes};
+use super::{HookDelivery, Outgoing, Shared, api, locked, shapes};
 
 /// How long a receiver has.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -108,7 +108,7 @@ pub(super) fn fire(shared: &Shared, repository: &Repository, event: &str, payloa
         if !hook.active || !hook.events.iter().any(|wanted| wanted == event) {
             continue;
         }
-        let delivery = Delivery {
+        let delivery = HookDelivery {
             full_name: repository.full_name(),
             url: hook.url,
             event: event.to_owned(),
@@ -122,7 +122,7 @@ pub(super) fn fire(shared: &Shared, repository: &Repository, event: &str, payloa
         shared.outgoing.runtime.spawn(async move {
             let sent = tokio::time::timeout(TIMEOUT, send(&delivery, &hook.secret)).await;
             let status = sent.ok().flatten();
-            locked(&arrival.outgoing.deliveries).push(Delivery { status, ..delivery });
+            locked(&arrival.outgoing.deliveries).push(HookDelivery { status, ..delivery });
             drop(arrival);
         });
     }
@@ -140,7 +140,7 @@ impl Drop for Arrival {
 }
 
 /// The status of the answer.
-async fn send(delivery: &Delivery, secret: &str) -> Option<u16> {
+async fn send(delivery: &HookDelivery, secret: &str) -> Option<u16> {
     let body = format!("{:#}", delivery.payload);
     let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).ok()?;
     mac.update(body.as_bytes());

@@ -93,7 +93,7 @@ pub struct Seen {
 
 /// A webhook that was sent.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Delivery {
+pub struct HookDelivery {
     /// Whose webhook: `owner/name`.
     pub full_name: String,
     /// Where to.
@@ -131,7 +131,7 @@ struct Shared {
 /// The webhooks that were sent, or are on their way.
 #[derive(Debug)]
 struct Outgoing {
-    deliveries: Mutex<Vec<Delivery>>,
+    deliveries: Mutex<Vec<HookDelivery>>,
     under_way: watch::Sender<usize>,
     runtime: tokio::runtime::Handle,
 }
@@ -212,7 +212,7 @@ impl Gitea {
     }
 
     /// The webhooks that were sent so far, in the order of their answers.
-    pub fn deliveries(&self) -> Vec<Delivery> {
+    pub fn deliveries(&self) -> Vec<HookDelivery> {
         locked(&self.shared.outgoing.deliveries).clone()
     }
 

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use rdev_domain::ports::{DeadMessage, Delivery, QueueStats};
+use rdev_domain::ports::{DeadMessage, QueueStats, ReceivedMessage};
 use rdev_domain::wake_up::{Undecodable, WakeUp};
 
 use super::{QueueCase, QueueSettings, QueueUnderTest};
@@ -69,9 +69,9 @@ type Subject = Arc<QueueUnderTest>;
 
 async fn a_sent_wake_up_is_received(s: Subject) {
     s.send("landing-page").await;
-    let delivery = s.receive().await;
-    assert_eq!(delivery.body, Ok(wake_up("landing-page")));
-    assert_eq!(delivery.receive_count, 1);
+    let message = s.receive().await;
+    assert_eq!(message.body, Ok(wake_up("landing-page")));
+    assert_eq!(message.receive_count, 1);
 }
 
 async fn an_empty_queue_answers_after_the_wait(s: Subject) {
@@ -88,10 +88,10 @@ async fn a_long_poll_ends_when_a_message_comes(s: Subject) {
         // `join!` polls its arms in order: the receiver waits before anything is sent.
         let asked = Instant::now();
         let (received, ()) = tokio::join!(s.queue.receive(Duration::from_secs(20)), s.send(&name));
-        let delivery = received.expect("the queue answers").expect("a message came");
-        assert_eq!(delivery.body, Ok(wake_up(&name)));
+        let message = received.expect("the queue answers").expect("a message came");
+        assert_eq!(message.body, Ok(wake_up(&name)));
         assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
-        s.queue.delete(&delivery.receipt).await.expect("it can be deleted");
+        s.queue.delete(&message.receipt).await.expect("it can be deleted");
     }
 }
 
@@ -122,9 +122,9 @@ async fn a_poll_that_is_given_up_loses_no_message(s: Subject) {
             assert_eq!(answer.expect("the queue answers"), None, "nothing was sent");
         }
         s.send(&name).await;
-        let delivery = s.receive().await;
-        assert_eq!(delivery.body, Ok(wake_up(&name)));
-        s.queue.delete(&delivery.receipt).await.expect("it can be deleted");
+        let message = s.receive().await;
+        assert_eq!(message.body, Ok(wake_up(&name)));
+        s.queue.delete(&message.receipt).await.expect("it can be deleted");
     }
 }
 
@@ -179,9 +179,9 @@ async fn a_message_that_is_not_deleted_comes_back(s: Subject) {
 
 async fn a_deleted_message_does_not_come_back(s: Subject) {
     s.send("site").await;
-    let delivery = s.receive().await;
+    let message = s.receive().await;
     for _ in 0..2 {
-        s.queue.delete(&delivery.receipt).await.expect("deleting twice is deleting once");
+        s.queue.delete(&message.receipt).await.expect("deleting twice is deleting once");
     }
     assert_eq!(s.queue.receive(3 * SECOND).await.expect("the queue answers"), None);
     s.stats_become(QueueStats::default()).await;
@@ -222,9 +222,9 @@ async fn a_stale_receipt_never_fails_and_does_nothing_where_that_is_promised(s: 
 async fn a_message_made_visible_is_received_at_once(s: Subject) {
     s.send("site").await;
     for count in 1..=3 {
-        let delivery = s.receive().await;
-        assert!(delivery.receive_count >= count);
-        s.queue.set_visibility(&delivery.receipt, Duration::ZERO).await.expect("it is in flight");
+        let message = s.receive().await;
+        assert!(message.receive_count >= count);
+        s.queue.set_visibility(&message.receipt, Duration::ZERO).await.expect("it is in flight");
     }
     // Also for one who waits already.
     let held = s.receive().await;
@@ -238,19 +238,19 @@ async fn a_message_made_visible_is_received_at_once(s: Subject) {
 
 async fn a_message_made_visible_later_is_received_then(s: Subject) {
     s.send("site").await;
-    let delivery = s.receive().await;
+    let message = s.receive().await;
     let asked = Instant::now();
-    s.queue.set_visibility(&delivery.receipt, 2 * SECOND).await.expect("it is in flight");
+    s.queue.set_visibility(&message.receipt, 2 * SECOND).await.expect("it is in flight");
     s.receive().await;
     assert!(asked.elapsed() > SECOND, "after {:?}", asked.elapsed());
 }
 
 async fn a_message_can_be_kept_invisible_for_longer(s: Subject) {
     s.send("site").await;
-    let delivery = s.receive().await;
-    s.queue.set_visibility(&delivery.receipt, Duration::from_secs(6)).await.expect("in flight");
+    let message = s.receive().await;
+    s.queue.set_visibility(&message.receipt, Duration::from_secs(6)).await.expect("in flight");
     assert_eq!(s.queue.receive(3 * SECOND).await.expect("the queue answers"), None);
-    s.queue.delete(&delivery.receipt).await.expect("it can be deleted");
+    s.queue.delete(&message.receipt).await.expect("it can be deleted");
     assert_eq!(s.queue.receive(5 * SECOND).await.expect("the queue answers"), None);
 }
 
@@ -283,7 +283,7 @@ async fn garbage_is_delivered_as_such_and_ends_dead(s: Subject) {
     for text in ["not a wake-up", r#"{"v":1,"project_id":"../x"}"#, "ü \"quoted\" \\"] {
         (s.send_raw)(text.to_owned()).await;
         let dead = s
-            .until_dead(|delivery| assert_eq!(delivery.body, Err(Undecodable::Garbage), "{text}"))
+            .until_dead(|message| assert_eq!(message.body, Err(Undecodable::Garbage), "{text}"))
             .await;
         assert_eq!(dead.body, text, "it is recorded as it came");
         s.queue.delete_dead(&dead.receipt).await.expect("it can be deleted");
@@ -294,15 +294,15 @@ async fn an_unknown_version_is_delivered_as_such_and_ends_dead(s: Subject) {
     let text = r#"{"v":7,"projects":["a","b"]}"#;
     (s.send_raw)(text.to_owned()).await;
     let unknown = Err(Undecodable::UnknownVersion(7));
-    let dead = s.until_dead(|delivery| assert_eq!(delivery.body, unknown)).await;
+    let dead = s.until_dead(|message| assert_eq!(message.body, unknown)).await;
     assert_eq!(dead.body, text);
 }
 
 async fn garbage_is_deleted_like_any_message(s: Subject) {
     (s.send_raw)("not a wake-up".to_owned()).await;
-    let delivery = s.receive().await;
-    assert_eq!(delivery.body, Err(Undecodable::Garbage));
-    s.queue.delete(&delivery.receipt).await.expect("it can be deleted");
+    let message = s.receive().await;
+    assert_eq!(message.body, Err(Undecodable::Garbage));
+    s.queue.delete(&message.receipt).await.expect("it can be deleted");
     assert_eq!(s.queue.receive(2 * SECOND).await.expect("the queue answers"), None);
     assert_eq!(s.queue.receive_dead(10).await.expect("the queue answers"), []);
 }
@@ -366,8 +366,8 @@ async fn received_by_fifty(s: &Subject, expected: usize) -> HashMap<String, u32>
             while missing.load(Ordering::SeqCst) > 0 {
                 assert!(begun.elapsed() < DEADLINE, "{missing:?} messages are missing");
                 let answer = s.queue.receive(SECOND).await.expect("the queue answers");
-                let Some(delivery) = answer else { continue };
-                let name = delivery.body.expect("a wake-up").project_id.to_string();
+                let Some(message) = answer else { continue };
+                let name = message.body.expect("a wake-up").project_id.to_string();
                 let first = {
                     let mut received = received.lock().expect("no receiver panics here");
                     let times = received.entry(name).or_insert(0_u32);
@@ -377,7 +377,7 @@ async fn received_by_fifty(s: &Subject, expected: usize) -> HashMap<String, u32>
                 if first {
                     missing.fetch_sub(1, Ordering::SeqCst);
                 }
-                s.queue.delete(&delivery.receipt).await.expect("it can be deleted");
+                s.queue.delete(&message.receipt).await.expect("it can be deleted");
             }
         }));
     }
@@ -394,19 +394,19 @@ impl QueueUnderTest {
     }
 
     /// The next message, which must come.
-    async fn receive(&self) -> Delivery {
+    async fn receive(&self) -> ReceivedMessage {
         let begun = Instant::now();
         loop {
             let wait = Duration::from_secs(20);
-            if let Some(delivery) = self.queue.receive(wait).await.expect("the queue answers") {
-                return delivery;
+            if let Some(message) = self.queue.receive(wait).await.expect("the queue answers") {
+                return message;
             }
             assert!(begun.elapsed() < DEADLINE, "a message comes");
         }
     }
 
     /// Receives, and deletes nothing, until a message is dead.
-    async fn until_dead(&self, mut on_delivery: impl FnMut(&Delivery)) -> DeadMessage {
+    async fn until_dead(&self, mut on_message: impl FnMut(&ReceivedMessage)) -> DeadMessage {
         let begun = Instant::now();
         loop {
             let mut dead = self.queue.receive_dead(1).await.expect("the queue answers");
@@ -414,8 +414,8 @@ impl QueueUnderTest {
                 return message;
             }
             assert!(begun.elapsed() < DEADLINE, "a message is dead");
-            if let Some(delivery) = self.queue.receive(SECOND).await.expect("the queue answers") {
-                on_delivery(&delivery);
+            if let Some(message) = self.queue.receive(SECOND).await.expect("the queue answers") {
+                on_message(&message);
             }
         }
     }

@@ -87,7 +87,7 @@ async fn whatever_a_flagged_holder_writes_cancels(w: World) {
         assert_eq!((after.task.state, &after.lease), (TaskState::Cancelled, &None), "{name}");
         assert_eq!(w.read(held.id).await.task, after.task, "{name}");
         assert_eq!(after.task.result, None, "{name}");
-        w.woke(name, &after.marks, held.project()).await;
+        w.woke(name, &after.outbox, held.project()).await;
         assert_eq!(w.claim(held.project()).await.id, waiting.id, "{name} frees the slot");
     }
 }
@@ -98,7 +98,7 @@ async fn a_flagged_task_whose_holder_died_is_cancelled(w: World) {
     w.let_leases_expire();
     let after = w.recover(held.id).await.expect("the holder is dead");
     assert_eq!((after.task.state, &after.lease), (TaskState::Cancelled, &None));
-    w.woke("a freed slot", &after.marks, held.project()).await;
+    w.woke("a freed slot", &after.outbox, held.project()).await;
     w.nothing_to_claim(held.project()).await;
 }
 

@@ -211,7 +211,7 @@ async fn a_claim_recovers_an_expired_lease_and_goes_on(w: World) {
 
     let held = w.claim_as(&project, &Runner::named("w2")).await;
     assert_eq!(held.id, waiting.id, "the freed slot goes to the first that is due");
-    w.woke("a recovery on the way", &held.claimed.marks, &project).await;
+    w.woke("a recovery on the way", &held.claimed.outbox, &project).await;
     let record = w.read(dead.id).await;
     assert_eq!((record.task.state, record.lease), (TaskState::Queued, None));
     assert_eq!((record.task.fence, record.task.attempt), (Fence(2), 1));

@@ -6,7 +6,7 @@ use rdev_domain::page::Page;
 use rdev_domain::ports::Claim;
 use rdev_domain::task::{Task, TaskState};
 use rdev_domain::time::Timestamp;
-use rdev_domain::webhook::{Delivery, DeliveryState, KEPT};
+use rdev_domain::webhook::{DeliveryState, KEPT, WebhookDelivery};
 
 use super::cases;
 use super::world::{HOUR, Held, MINUTE, Runner, SECOND, World, key_actor, race, race_two, refusal};
@@ -237,13 +237,13 @@ async fn a_delivery_that_has_changed_is_not_overwritten(w: World) {
     let begun = told.begun(w.now());
     replace(&w, &told, &begun).await;
     w.pass(SECOND);
-    for stale in [told.clone(), Delivery { tries: 7, ..begun.clone() }] {
+    for stale in [told.clone(), WebhookDelivery { tries: 7, ..begun.clone() }] {
         let dropped = stale.dropped("nobody is there", w.now());
         let replaced = w.store.update_delivery(&stale, &dropped).await;
         assert!(!replaced.expect("an answer"), "it is not as {stale:?}");
         assert_eq!(of(&w, &told.project_id).await, std::slice::from_ref(&begun));
     }
-    let unknown = Delivery { id: w.ulid(), ..begun.clone() };
+    let unknown = WebhookDelivery { id: w.ulid(), ..begun.clone() };
     let replaced = w.store.update_delivery(&unknown, &unknown.begun(w.now())).await;
     assert!(!replaced.expect("an answer"), "there is no such delivery");
     assert_eq!(of(&w, &told.project_id).await, [begun]);
@@ -324,7 +324,7 @@ async fn running(w: &World) -> Held {
 }
 
 /// A delivery of a project of its own, not tried yet.
-async fn new_delivery(w: &World) -> Delivery {
+async fn new_delivery(w: &World) -> WebhookDelivery {
     let project = w.project().await;
     let task = enqueue(w, &project).await;
     w.cancel(task.id).await.expect("a queued task can be cancelled");
@@ -332,11 +332,16 @@ async fn new_delivery(w: &World) -> Delivery {
 }
 
 /// The one delivery of the project, just written.
-async fn told_once(w: &World, project: &ProjectId, task_id: TaskId, event: &str) -> Delivery {
+async fn told_once(
+    w: &World,
+    project: &ProjectId,
+    task_id: TaskId,
+    event: &str,
+) -> WebhookDelivery {
     let mut told = of(w, project).await;
     assert_eq!(told.len(), 1, "{event}: {told:?}");
     let told = told.remove(0);
-    let expected = Delivery {
+    let expected = WebhookDelivery {
         id: told.id,
         project_id: project.clone(),
         task_id,
@@ -354,16 +359,16 @@ async fn told_once(w: &World, project: &ProjectId, task_id: TaskId, event: &str)
 }
 
 /// The newest deliveries of a project.
-async fn of(w: &World, project: &ProjectId) -> Vec<Delivery> {
+async fn of(w: &World, project: &ProjectId) -> Vec<WebhookDelivery> {
     let page = Page { limit: 100, before: None };
     w.store.deliveries(project, &page).await.expect("a page").items
 }
 
-async fn due(w: &World, now: Timestamp, limit: u32) -> Vec<Delivery> {
+async fn due(w: &World, now: Timestamp, limit: u32) -> Vec<WebhookDelivery> {
     w.store.due_deliveries(now, limit).await.expect("an answer")
 }
 
-async fn replace(w: &World, before: &Delivery, after: &Delivery) {
+async fn replace(w: &World, before: &WebhookDelivery, after: &WebhookDelivery) {
     let replaced = w.store.update_delivery(before, after).await.expect("an answer");
     assert!(replaced, "it is as {before:?}");
 }

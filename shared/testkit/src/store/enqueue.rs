@@ -67,14 +67,14 @@ async fn a_task_enqueued_twice_is_there_once_and_wakes_once(w: World) {
 
     w.pass(MINUTE / 2);
     let again = w.store.enqueue(&task, &key_actor(), w.now()).await.expect("the same again");
-    assert_eq!(again.marks, [], "it is there already and needs no wake-up");
+    assert_eq!(again.outbox, [], "it is there already and needs no wake-up");
     assert_eq!(again.task, w.read(task.id).await.task, "the answer is the task as it is now");
     assert_eq!(again.task.state, TaskState::Running);
     assert_eq!(w.audit(&project).await, audited, "nothing changed, so nothing is recorded");
 
     w.finish(&held).await.expect("its holder finishes");
     w.nothing_to_claim(&project).await;
-    assert_eq!(first.marks.len(), 1);
+    assert_eq!(first.outbox.len(), 1);
     assert_eq!(w.all_tasks(&project).await.len(), 1);
 }
 
@@ -86,13 +86,13 @@ async fn twenty_that_enqueue_one_task_leave_one(w: World) {
         async move { w.store.enqueue(&task, &key_actor(), w.now()).await }
     })
     .await;
-    let mut marks = 0;
+    let mut outbox = 0;
     for answer in answers {
         let enqueued = answer.expect("each of the same is told that it is there");
         assert_eq!(enqueued.task, task);
-        marks += enqueued.marks.len();
+        outbox += enqueued.outbox.len();
     }
-    assert_eq!(marks, 1, "one of them wrote it");
+    assert_eq!(outbox, 1, "one of them wrote it");
     assert_eq!(w.all_tasks(&project).await.len(), 1);
     w.claim(&project).await;
 }

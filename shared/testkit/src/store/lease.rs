@@ -168,13 +168,13 @@ async fn reclaimed(w: &World, dead: Held) -> Held {
 }
 
 /// Asserts that `stale` may not write anything about the task of `current`, and that
-/// trying leaves nothing behind: no state, event, diff, audit event or mark.
+/// trying leaves nothing behind: no state, event, diff, audit event or entry.
 async fn refused_without_a_trace(w: &World, current: &Held, stale: &Held) {
     stay_alive(w, current).await;
-    w.send_marks().await;
+    w.send_outbox().await;
     stay_alive(w, current).await;
     refuses_every_write(w, current, stale).await;
-    assert_eq!(w.send_marks().await, vec![], "a refused write wakes nobody");
+    assert_eq!(w.send_outbox().await, vec![], "a refused write wakes nobody");
 }
 
 async fn refuses_every_write(w: &World, current: &Held, stale: &Held) {

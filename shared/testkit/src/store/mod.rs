@@ -28,7 +28,7 @@ mod keys;
 mod lease;
 mod letters;
 mod lists;
-mod marks;
+mod outbox;
 mod pipelines;
 mod projects;
 mod push;
@@ -97,7 +97,7 @@ pub fn store_cases() -> Vec<StoreCase> {
         push::cases(),
         retry::cases(),
         cancel::cases(),
-        marks::cases(),
+        outbox::cases(),
         requests::cases(),
         projects::cases(),
         webhooks::cases(),

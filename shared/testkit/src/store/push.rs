@@ -99,7 +99,7 @@ async fn a_completed_push_frees_the_slot(w: World) {
     assert_eq!((build.outcome, build.commit_sha.clone()), (Outcome::Delivered, Some(commit(2))));
     let again = refusal(w.complete(&held).await);
     assert_eq!(again, Refusal::Ended(TaskState::Succeeded), "its answer was lost: it is told");
-    w.woke("a completed push", &after.marks, held.project()).await;
+    w.woke("a completed push", &after.outbox, held.project()).await;
     assert_eq!(w.claim(held.project()).await.id, waiting.id);
 }
 
@@ -117,7 +117,7 @@ async fn work_with_nothing_to_push_finishes(w: World) {
         let build = record.task.result.expect("it has a result");
         let build = build.as_build().expect("of a build").clone();
         assert_eq!((build.outcome, build.usage.turns), (outcome, 4));
-        w.woke("a finished task", &after.marks, held.project()).await;
+        w.woke("a finished task", &after.outbox, held.project()).await;
     }
 }
 
@@ -159,7 +159,7 @@ async fn a_conflict_sends_the_task_back_to_the_agent(w: World) {
     assert_eq!(after.task.wip_floor, held.holder.fence, "that work is not delivered any more");
     assert_eq!(after.task.prepared, None);
     assert_eq!(after.task.available_at, w.now());
-    w.woke("a conflict", &after.marks, held.project()).await;
+    w.woke("a conflict", &after.outbox, held.project()).await;
     let again = w.claim(held.project()).await;
     let task = again.claimed.task;
     assert_eq!((task.state, task.attempt), (TaskState::Running, 2), "an attempt is spent");
@@ -172,7 +172,7 @@ async fn a_conflict_in_the_last_attempt_fails(w: World) {
     w.prepare(&held).await.expect("a holder may prepare");
     let after = w.fail(&held, FailureClass::Conflict).await.expect("the branch has moved");
     assert_failed(&w, &held, &after.task, FailureClass::Conflict).await;
-    w.woke("a failed task", &after.marks, held.project()).await;
+    w.woke("a failed task", &after.outbox, held.project()).await;
 }
 
 async fn a_verify_that_fails_after_a_rebase_is_a_conflict(w: World) {
@@ -197,7 +197,7 @@ async fn a_refused_push_fails(w: World) {
         let after = w.fail(&held, class).await.expect("a definite refusal");
         assert_failed(&w, &held, &after.task, class).await;
         assert!(after.task.prepared.is_some(), "its work can be found by a retry");
-        w.woke("a failed task", &after.marks, held.project()).await;
+        w.woke("a failed task", &after.outbox, held.project()).await;
     }
 }
 
@@ -214,9 +214,9 @@ async fn a_push_to_a_server_that_is_away_is_postponed(w: World) {
     assert_eq!((after.task.state, &after.lease), (TaskState::Pushing, &None));
     let wait = after.task.available_at.since(w.now());
     assert!(wait >= MINUTE * 2 / 5 && wait <= MINUTE * 3 / 5, "30 s and a fifth: {wait:?}");
-    let due = after.marks.iter().map(|mark| mark.send_at).max();
+    let due = after.outbox.iter().map(|entry| entry.send_at).max();
     assert_eq!(due, Some(after.task.available_at), "somebody wakes up for it");
-    w.woke("a postponed push", &after.marks, held.project()).await;
+    w.woke("a postponed push", &after.outbox, held.project()).await;
     w.pass(after.task.available_at.since(w.now()));
     assert_eq!(w.claim(held.project()).await.id, held.id);
     assert_eq!(w.state(waiting.id).await, TaskState::Queued);
@@ -257,7 +257,7 @@ async fn a_released_push_is_claimed_at_once(w: World) {
     let held = w.pushing().await;
     let after = w.release(&held).await.expect("a holder may release");
     assert_eq!((after.task.state, &after.lease), (TaskState::Pushing, &None));
-    w.woke("a released push", &after.marks, held.project()).await;
+    w.woke("a released push", &after.outbox, held.project()).await;
     let again = w.claim_as(held.project(), &Runner::named("w2")).await;
     assert_eq!((again.claimed.task.state, again.holder.fence), (TaskState::Pushing, Fence(2)));
     let other = w.try_claim(held.project(), &Runner::named("w3")).await;

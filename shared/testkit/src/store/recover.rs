@@ -42,7 +42,7 @@ async fn a_dead_running_task_is_queued_again(w: World) {
     assert_eq!(failure.class, FailureClass::WorkerLost);
     let record = w.read(held.id).await;
     assert_eq!((&record.task, record.lease), (&recovered.task, None));
-    w.woke("a recovery", &recovered.marks, held.project()).await;
+    w.woke("a recovery", &recovered.outbox, held.project()).await;
 
     let again = w.claim_as(held.project(), &Runner::named("w2")).await;
     assert_eq!((again.id, again.holder.fence), (held.id, Fence(3)));
@@ -56,7 +56,7 @@ async fn a_dead_pushing_task_is_pushed_by_another(w: World) {
     let recovered = w.recover(held.id).await.expect("the holder is dead");
     assert_eq!((recovered.task.state, recovered.task.fence), (TaskState::Pushing, Fence(2)));
     assert_eq!(recovered.lease, None);
-    w.woke("a recovery", &recovered.marks, held.project()).await;
+    w.woke("a recovery", &recovered.outbox, held.project()).await;
 
     let again = w.claim_as(held.project(), &Runner::named("w2")).await;
     let task = &again.claimed.task;
@@ -76,7 +76,7 @@ async fn a_task_that_died_in_its_last_attempt_fails(w: World) {
     let failure = recovered.task.failure.expect("a failed task says why");
     assert_eq!(failure.class, FailureClass::WorkerLost);
     assert_eq!(w.read(held.id).await.lease, None);
-    w.woke("a freed slot", &recovered.marks, held.project()).await;
+    w.woke("a freed slot", &recovered.outbox, held.project()).await;
     w.nothing_to_claim(held.project()).await;
 }
 
@@ -310,7 +310,7 @@ async fn a_start_recovers_every_lease_or_says_that_it_cannot(w: World) {
         }
         return;
     }
-    let marks = answer.expect("the store recovers");
+    let outbox = answer.expect("the store recovers");
     for (held, state) in [
         (&running, TaskState::Queued),
         (&pushing, TaskState::Pushing),
@@ -321,7 +321,7 @@ async fn a_start_recovers_every_lease_or_says_that_it_cannot(w: World) {
         assert_eq!((record.task.state, record.lease), (state, None));
         assert_eq!(record.task.fence, Fence(2));
         assert_eq!(refusal(w.renew(held).await), Refusal::Stale);
-        assert!(marks.iter().any(|mark| mark.project_id == *held.project()), "{state:?}");
+        assert!(outbox.iter().any(|entry| entry.project_id == *held.project()), "{state:?}");
     }
     let again = w.store.recover_all(w.now()).await.expect("the store recovers");
     assert_eq!(again, [], "there is nothing left to recover");

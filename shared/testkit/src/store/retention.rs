@@ -124,7 +124,7 @@ async fn what_expired_goes_in_batches(w: World) {
     let mut expired = 0;
     loop {
         let page = w.store.sweep(w.now()).await.expect("the store sweeps");
-        w.store.delete_marks(&page.marks).await.expect("marks can be deleted");
+        w.store.delete_outbox(&page.outbox).await.expect("outbox entries can be deleted");
         assert!(page.expired <= 1000, "one page deletes {} records", page.expired);
         expired += page.expired;
         pages += 1;

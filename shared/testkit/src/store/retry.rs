@@ -72,7 +72,7 @@ async fn a_provider_that_names_a_time_is_waited_for(w: World) {
     let after = w.write(&held, held.fail_with(failure)).await.expect("a holder may fail");
     assert_eq!(Some(after.task.available_at), retry_at);
     assert_eq!(after.task.attempt, 1, "the attempt is spent");
-    let due = after.marks.iter().map(|mark| mark.send_at).max();
+    let due = after.outbox.iter().map(|entry| entry.send_at).max();
     assert_eq!(due, retry_at, "somebody wakes up for it");
 }
 
@@ -87,7 +87,7 @@ async fn a_used_up_quota_parks_and_gives_the_attempt_back(w: World) {
         let after = w.write(&held, held.fail_with(failure)).await.expect("a holder may fail");
         assert_eq!((after.task.state, &after.lease), (TaskState::Queued, &None));
         assert_eq!((after.task.attempt, Some(after.task.available_at)), (0, retry_at));
-        let due = after.marks.iter().map(|mark| mark.send_at).max();
+        let due = after.outbox.iter().map(|entry| entry.send_at).max();
         assert_eq!(due, retry_at, "somebody wakes up for it");
         let other = w.enqueue(&project).await;
         let next = w.claim(&project).await;
@@ -234,9 +234,9 @@ async fn a_retry_enqueued_twice_is_one_task(w: World) {
     let old = w.read(held.id).await.task;
     let retry = step::retry(&old, TaskId(w.ulid()), w.now()).expect("it failed");
     let first = w.store.enqueue(&retry, &key_actor(), w.now()).await.expect("it is taken");
-    assert_eq!(first.marks.len(), 1);
+    assert_eq!(first.outbox.len(), 1);
     let second = w.store.enqueue(&retry, &key_actor(), w.now()).await.expect("the same again");
-    assert_eq!((second.task, second.marks.len()), (first.task, 0));
+    assert_eq!((second.task, second.outbox.len()), (first.task, 0));
     assert_eq!(w.all_tasks(held.project()).await.len(), 2);
 }
 
@@ -245,7 +245,7 @@ async fn retried(w: &World, id: TaskId) -> Task {
     let old = w.read(id).await.task;
     let retry = step::retry(&old, TaskId(w.ulid()), w.now()).expect("it can be retried");
     let enqueued = w.store.enqueue(&retry, &key_actor(), w.now()).await.expect("it is taken");
-    w.woke("a retry", &enqueued.marks, &old.project_id).await;
+    w.woke("a retry", &enqueued.outbox, &old.project_id).await;
     assert_eq!(w.read(id).await.task.retried_as, Some(enqueued.task.id));
     enqueued.task
 }

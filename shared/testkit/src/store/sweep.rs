@@ -47,7 +47,7 @@ async fn a_sweep_recovers_expired_leases_alone(w: World) {
         let record = w.read(held.id).await;
         assert_eq!((record.task.state, record.lease), (state, None));
         assert_eq!(record.task.fence, Fence(2));
-        assert!(swept.marks.iter().any(|mark| mark.project_id == *held.project()), "{state:?}");
+        assert!(swept.outbox.iter().any(|entry| entry.project_id == *held.project()), "{state:?}");
         assert_eq!(refusal(w.renew(held).await), Refusal::Stale);
     }
     let record = w.read(alive.id).await;
@@ -75,10 +75,10 @@ async fn a_task_due_for_two_minutes_is_woken(w: World) {
         w.pass(MINUTE);
         w.sweep().await
     };
-    assert_eq!((swept.marks.len(), swept.wake), (1, vec![]), "its mark woke it just now");
+    assert_eq!((swept.outbox.len(), swept.wake), (1, vec![]), "its outbox entry woke it just now");
     w.pass(MINUTE + SECOND);
     let swept = w.sweep().await;
-    assert_eq!((swept.marks, swept.wake), (vec![], vec![project.clone()]));
+    assert_eq!((swept.outbox, swept.wake), (vec![], vec![project.clone()]));
     assert_eq!(w.sweep().await.wake, vec![project.clone()], "as long as nobody takes it");
     w.claim(&project).await;
     assert_eq!(w.sweep().await.wake, vec![]);
@@ -101,8 +101,8 @@ async fn a_parked_task_is_woken_when_it_is_due(w: World) {
     let held = w.running().await;
     let after = w.fail(&held, FailureClass::Quota).await.expect("a holder may fail");
     // The wake-ups were sent, and then lost.
-    w.store.delete_marks(&after.marks).await.expect("marks can be deleted");
-    w.send_marks().await;
+    w.store.delete_outbox(&after.outbox).await.expect("outbox entries can be deleted");
+    w.send_outbox().await;
     w.pass(after.task.available_at.since(w.now()) - SECOND);
     assert_eq!(w.sweep().await.wake, vec![], "it is not due");
     w.pass(2 * SECOND);
@@ -113,7 +113,7 @@ async fn a_parked_task_is_woken_when_it_is_due(w: World) {
 async fn an_unowned_push_is_woken(w: World) {
     let held = w.pushing().await;
     w.release(&held).await.expect("a holder may release");
-    w.send_marks().await;
+    w.send_outbox().await;
     w.pass(2 * MINUTE);
     assert_eq!(w.sweep().await.wake, vec![held.project().clone()]);
 }

@@ -22,7 +22,7 @@ use rdev_domain::spec::{BuildSpec, CheckSpec, Work};
 use rdev_domain::step::{Event, Refusal};
 use rdev_domain::task::{Task, TaskState};
 use rdev_domain::time::Timestamp;
-use rdev_domain::wake_up::Mark;
+use rdev_domain::wake_up::OutboxEntry;
 use ulid::Ulid;
 
 pub(super) use super::held::{Held, Runner, commit, main, result};
@@ -130,12 +130,12 @@ impl World {
         project.id
     }
 
-    pub(super) async fn set_limit(&self, project: &ProjectId, limit: u32) -> Vec<Mark> {
+    pub(super) async fn set_limit(&self, project: &ProjectId, limit: u32) -> Vec<OutboxEntry> {
         let patch = ProjectPatch { build_limit: Some(limit), ..ProjectPatch::default() };
         let changed = self.store.update_project(project, &patch, &key_actor(), self.now()).await;
-        let (project, marks) = changed.expect("a project that is ready takes another limit");
+        let (project, outbox) = changed.expect("a project that is ready takes another limit");
         assert_eq!(project.build_limit, limit);
-        marks
+        outbox
     }
 
     // Tasks.
@@ -328,15 +328,15 @@ impl World {
         self.advance(seen.task.id, event, Record::default(), &Actor::maintenance()).await
     }
 
-    // Marks and sweeps.
+    // Outbox entries and sweeps.
 
-    /// Sweeps until there is no more, sending (deleting) the marks of each page.
+    /// Sweeps until there is no more, sending (deleting) the outbox entries of each page.
     pub(super) async fn sweep(&self) -> Swept {
         let mut all = Swept::default();
         for _ in 0..1000 {
             let page = self.store.sweep(self.now()).await.expect("the store sweeps");
-            self.store.delete_marks(&page.marks).await.expect("marks can be deleted");
-            all.marks.extend(page.marks);
+            self.store.delete_outbox(&page.outbox).await.expect("outbox entries can be deleted");
+            all.outbox.extend(page.outbox);
             all.wake.extend(page.wake);
             all.recovered += page.recovered;
             all.offline += page.offline;
@@ -354,22 +354,22 @@ impl World {
         assert!(!self.sweep_deletes || swept.expired > 0, "nothing was deleted: {swept:?}");
     }
 
-    /// Lets half a minute pass and sends every mark that is past its time.
-    pub(super) async fn send_marks(&self) -> Vec<Mark> {
+    /// Lets half a minute pass and sends every entry that is past its time.
+    pub(super) async fn send_outbox(&self) -> Vec<OutboxEntry> {
         self.pass(31 * SECOND);
-        self.sweep().await.marks
+        self.sweep().await.outbox
     }
 
-    /// Asserts that a transaction woke the project at once, and that the store keeps the mark
+    /// Asserts that a transaction woke the project at once, and that the store keeps the entry
     /// until it is deleted.
-    pub(super) async fn woke(&self, what: &str, marks: &[Mark], project: &ProjectId) {
-        let due: Vec<_> = marks.iter().filter(|mark| mark.send_at <= self.now()).collect();
-        assert!(!due.is_empty(), "{what} wakes its project, but wrote {marks:?}");
-        assert!(due.iter().all(|mark| mark.project_id == *project), "{what}: {marks:?}");
+    pub(super) async fn woke(&self, what: &str, outbox: &[OutboxEntry], project: &ProjectId) {
+        let due: Vec<_> = outbox.iter().filter(|entry| entry.send_at <= self.now()).collect();
+        assert!(!due.is_empty(), "{what} wakes its project, but wrote {outbox:?}");
+        assert!(due.iter().all(|entry| entry.project_id == *project), "{what}: {outbox:?}");
         let due: Vec<_> = due.into_iter().cloned().collect();
-        let sent = self.send_marks().await;
-        for mark in due {
-            assert!(sent.contains(&mark), "{what}: the sweep sends {mark:?}, but found {sent:?}");
+        let sent = self.send_outbox().await;
+        for entry in due {
+            assert!(sent.contains(&entry), "{what}: the sweep sends {entry:?}, but found {sent:?}");
         }
     }
 

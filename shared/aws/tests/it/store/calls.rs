@@ -30,8 +30,8 @@ async fn a_build_makes_as_few_calls_as_it_can() {
     let task = Task { notify: true, ..new_task(&project) };
     let enqueued = store.enqueue(&task, &by, NOW).await.expect("it is taken");
     assert_eq!(bench.called(), "1 TransactWriteItems", "enqueue");
-    store.delete_marks(&enqueued.marks).await.expect("it goes");
-    assert_eq!(bench.called(), "1 BatchWriteItem", "delete marks");
+    store.delete_outbox(&enqueued.outbox).await.expect("it goes");
+    assert_eq!(bench.called(), "1 BatchWriteItem", "delete outbox entries");
 
     let claimed = bench.claimed(&project).await;
     assert_eq!(bench.called(), "1 GetItem, 1 Query, 1 TransactWriteItems", "claim");

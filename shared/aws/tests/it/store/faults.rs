@@ -32,9 +32,9 @@ async fn what_was_done_though_its_answer_was_lost_is_done_once() {
     again();
     let task = new_task(&project);
     let enqueued = bench.store.enqueue(&task, &by, NOW).await.expect("it is taken");
-    assert_eq!(enqueued.marks.len(), 1, "it is told as the one that took it");
+    assert_eq!(enqueued.outbox.len(), 1, "it is told as the one that took it");
     again();
-    bench.store.delete_marks(&enqueued.marks).await.expect("it goes");
+    bench.store.delete_outbox(&enqueued.outbox).await.expect("it goes");
     again();
     let claimed = bench.claimed(&project).await;
     let (id, held) = (claimed.task.id, holder(&claimed));

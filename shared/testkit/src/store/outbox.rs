@@ -1,11 +1,11 @@
-//! Steps 1 and 11: whatever queues a task or frees a slot leaves a mark that the sweep sends.
+//! Steps 1 and 11: whatever queues a task or frees a slot leaves an outbox entry that the sweep sends.
 
 use std::time::Duration;
 
 use rdev_domain::failure::FailureClass;
 use rdev_domain::ports::{Advanced, PortResult};
 use rdev_domain::task::{Task, TaskState};
-use rdev_domain::wake_up::Mark;
+use rdev_domain::wake_up::OutboxEntry;
 
 use super::cases;
 use super::world::{Held, MINUTE, SECOND, World, key_actor, race_two};
@@ -27,8 +27,8 @@ async fn an_enqueue_leaves_a_mark_also_when_the_queue_was_not_empty(w: World) {
     for _ in 0..3 {
         let task = w.new_task(&project);
         let enqueued = w.store.enqueue(&task, &key_actor(), w.now()).await.expect("it is taken");
-        assert_eq!(enqueued.marks.len(), 1);
-        w.woke("an enqueue", &enqueued.marks, &project).await;
+        assert_eq!(enqueued.outbox.len(), 1);
+        w.woke("an enqueue", &enqueued.outbox, &project).await;
     }
 }
 
@@ -64,9 +64,13 @@ async fn ended_with_a_mark(w: &World, name: &str, held: &Held, answer: PortResul
     }
     let later = after.task.available_at;
     if !after.task.state.is_terminal() && later > w.now() {
-        assert!(after.marks.iter().any(|mark| mark.send_at == later), "{name}: {:?}", after.marks);
+        assert!(
+            after.outbox.iter().any(|entry| entry.send_at == later),
+            "{name}: {:?}",
+            after.outbox
+        );
     }
-    w.woke(name, &after.marks, held.project()).await;
+    w.woke(name, &after.outbox, held.project()).await;
 }
 
 async fn a_slot_freed_while_a_task_is_enqueued_leaves_nobody_asleep(w: World) {
@@ -79,8 +83,8 @@ async fn a_slot_freed_while_a_task_is_enqueued_leaves_nobody_asleep(w: World) {
             other.store.enqueue(&new, &key_actor(), other.now()).await
         })
         .await;
-        let freed = finished.expect("a holder may finish").marks;
-        let queued = enqueued.expect("a ready project takes a task").marks;
+        let freed = finished.expect("a holder may finish").outbox;
+        let queued = enqueued.expect("a ready project takes a task").outbox;
         assert!(!freed.is_empty() && !queued.is_empty(), "round {round}: {freed:?}, {queued:?}");
         // Whichever of the two wake-ups comes last finds both the task and the slot.
         assert_eq!(w.claim(held.project()).await.id, task.id, "round {round}");
@@ -93,10 +97,10 @@ async fn a_raised_limit_leaves_a_mark_for_each_slot(w: World) {
         w.enqueue(&project).await;
     }
     w.claim(&project).await;
-    w.send_marks().await;
-    let marks = w.set_limit(&project, 4).await;
-    assert_eq!(marks.len(), 3, "one for each slot that it adds");
-    w.woke("a raised limit", &marks, &project).await;
+    w.send_outbox().await;
+    let outbox = w.set_limit(&project, 4).await;
+    assert_eq!(outbox.len(), 3, "one for each slot that it adds");
+    w.woke("a raised limit", &outbox, &project).await;
     assert_eq!(w.set_limit(&project, 100).await.len(), 96);
 }
 
@@ -108,30 +112,33 @@ async fn a_lowered_limit_leaves_no_mark(w: World) {
 
 async fn a_mark_is_sent_half_a_minute_after_its_time_until_it_is_deleted(w: World) {
     let project = w.project().await;
-    let mark = enqueued_mark(&w, w.new_task(&project)).await;
-    assert_eq!((&mark.project_id, mark.send_at), (&project, w.now()));
+    let entry = enqueued_entry(&w, w.new_task(&project)).await;
+    assert_eq!((&entry.project_id, entry.send_at), (&project, w.now()));
     w.pass(29 * SECOND);
-    assert_eq!(swept_marks(&w).await, vec![], "its sender may still be at it");
+    assert_eq!(swept_outbox(&w).await, vec![], "its sender may still be at it");
     w.pass(2 * SECOND);
-    assert_eq!(swept_marks(&w).await, vec![mark.clone()]);
+    assert_eq!(swept_outbox(&w).await, vec![entry.clone()]);
     w.pass(MINUTE);
-    assert_eq!(swept_marks(&w).await, vec![mark.clone()], "the sender died: once more");
-    w.store.delete_marks(std::slice::from_ref(&mark)).await.expect("marks can be deleted");
-    assert_eq!(swept_marks(&w).await, vec![]);
-    w.store.delete_marks(&[mark]).await.expect("an unknown mark is nothing");
+    assert_eq!(swept_outbox(&w).await, vec![entry.clone()], "the sender died: once more");
+    w.store
+        .delete_outbox(std::slice::from_ref(&entry))
+        .await
+        .expect("outbox entries can be deleted");
+    assert_eq!(swept_outbox(&w).await, vec![]);
+    w.store.delete_outbox(&[entry]).await.expect("an unknown entry is nothing");
 }
 
 async fn deleting_a_mark_deletes_only_it(w: World) {
     let (mine, other) = (w.project().await, w.project().await);
-    let first = enqueued_mark(&w, w.new_task(&mine)).await;
-    let second = enqueued_mark(&w, w.new_task(&mine)).await;
-    let third = enqueued_mark(&w, w.new_task(&other)).await;
-    w.store.delete_marks(&[first]).await.expect("marks can be deleted");
+    let first = enqueued_entry(&w, w.new_task(&mine)).await;
+    let second = enqueued_entry(&w, w.new_task(&mine)).await;
+    let third = enqueued_entry(&w, w.new_task(&other)).await;
+    w.store.delete_outbox(&[first]).await.expect("outbox entries can be deleted");
     w.pass(31 * SECOND);
-    let mut left = swept_marks(&w).await;
-    left.sort_by_key(|mark| mark.id);
+    let mut left = swept_outbox(&w).await;
+    left.sort_by_key(|entry| entry.id);
     let mut expected = vec![second, third];
-    expected.sort_by_key(|mark| mark.id);
+    expected.sort_by_key(|entry| entry.id);
     assert_eq!(left, expected);
 }
 
@@ -139,13 +146,13 @@ async fn a_mark_of_a_parked_task_waits_for_its_time(w: World) {
     let held = w.running().await;
     let after = w.fail(&held, FailureClass::Infra).await.expect("a holder may fail");
     let due = after.task.available_at;
-    let at_once: Vec<_> = after.marks.into_iter().filter(|mark| mark.send_at < due).collect();
-    w.store.delete_marks(&at_once).await.expect("marks can be deleted");
+    let at_once: Vec<_> = after.outbox.into_iter().filter(|entry| entry.send_at < due).collect();
+    w.store.delete_outbox(&at_once).await.expect("outbox entries can be deleted");
     w.pass(due.since(w.now()) + 29 * SECOND);
-    let early: Vec<_> = swept_marks(&w).await.into_iter().filter(|m| m.send_at == due).collect();
+    let early: Vec<_> = swept_outbox(&w).await.into_iter().filter(|m| m.send_at == due).collect();
     assert_eq!(early, vec![]);
     w.pass(2 * SECOND);
-    assert!(swept_marks(&w).await.iter().any(|mark| mark.send_at == due));
+    assert!(swept_outbox(&w).await.iter().any(|entry| entry.send_at == due));
 }
 
 async fn a_thousand_marks_are_swept_in_pages(w: World) {
@@ -157,21 +164,21 @@ async fn a_thousand_marks_are_swept_in_pages(w: World) {
     }
     assert_eq!(written.len(), 11 * 99);
     w.pass(31 * SECOND);
-    let mut sent = w.sweep().await.marks;
-    sent.sort_by_key(|mark| mark.id);
-    written.sort_by_key(|mark| mark.id);
+    let mut sent = w.sweep().await.outbox;
+    sent.sort_by_key(|entry| entry.id);
+    written.sort_by_key(|entry| entry.id);
     assert_eq!(sent, written, "each once, as each page is sent before the next");
     w.pass(Duration::from_secs(1));
-    assert_eq!(w.sweep().await.marks, vec![]);
+    assert_eq!(w.sweep().await.outbox, vec![]);
 }
 
-async fn enqueued_mark(w: &World, task: Task) -> Mark {
+async fn enqueued_entry(w: &World, task: Task) -> OutboxEntry {
     let enqueued = w.store.enqueue(&task, &key_actor(), w.now()).await.expect("it is taken");
-    assert_eq!(enqueued.marks.len(), 1);
-    enqueued.marks.into_iter().next().expect("there is one")
+    assert_eq!(enqueued.outbox.len(), 1);
+    enqueued.outbox.into_iter().next().expect("there is one")
 }
 
-/// The marks of one page of a sweep, which nobody sends.
-async fn swept_marks(w: &World) -> Vec<Mark> {
-    w.store.sweep(w.now()).await.expect("the store sweeps").marks
+/// The outbox entries of one page of a sweep, which nobody sends.
+async fn swept_outbox(w: &World) -> Vec<OutboxEntry> {
+    w.store.sweep(w.now()).await.expect("the store sweeps").outbox
 }
