@@ -104,7 +104,7 @@ async fn take(
     let Some(item) = store.get(Key::task(&project.id, entry.task)).await? else {
         // Somebody has deleted the task by hand. It does not come back, and must not stand
         // before the others for ever.
-        store.delete_all(vec![Key::outbox_entry(&project.id, &entry.place)]).await?;
+        store.delete_all(vec![Key::entry(&project.id, &entry.place)]).await?;
         return Ok(Taken::Lost);
     };
     let row = Row::of(&item, None)?;

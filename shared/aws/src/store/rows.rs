@@ -236,7 +236,7 @@ impl Entry {
 
     pub(super) fn item(&self) -> Item {
         let mut item = item(
-            Key::outbox_entry(&self.project, &self.place),
+            Key::entry(&self.project, &self.place),
             [
                 ("rank", number(self.rank)),
                 ("priority", number(self.priority)),

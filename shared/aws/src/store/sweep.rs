@@ -140,7 +140,7 @@ async fn promote(change: &Change<'_>) -> PortResult<(BTreeSet<ProjectId>, bool)>
                 (":from", text(from.as_str())),
             ],
         );
-        writes.delete(Key::outbox_entry(&project, &from), "", vec![]);
+        writes.delete(Key::entry(&project, &from), "", vec![]);
         writes.put(entry.item());
         // It was claimed or cancelled meanwhile; then there is nothing to do.
         if change.store.transact(writes).await?.is_ok() {

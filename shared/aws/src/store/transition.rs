@@ -65,7 +65,7 @@ pub(super) async fn write(
 
     let place_in_writes = update_task(change, before.rev, &row, record, (body, nonce), &mut writes);
     if let Some(place) = &before.place {
-        writes.delete(Key::outbox_entry(&task.project_id, place), "", vec![]);
+        writes.delete(Key::entry(&task.project_id, place), "", vec![]);
     }
     if let Some(place) = &row.place {
         writes.put(new_entry(task, place));
