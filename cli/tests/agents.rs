@@ -16,9 +16,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use rdev_testkit::agents::{Cli, installed};
-use rdev_testkit::model::{Act, ModelServer, Script, Tokens};
-use rdev_testkit::needs;
+use rdev_testkit::servers::model::{Act, ModelServer, Script, Tokens};
+use rdev_testkit::tools::agents::{Cli, installed};
+use rdev_testkit::tools::needs;
 use serde_json::{Value, json};
 use support::{PATIENCE, Server, configure, git, processes_below};
 

@@ -3,7 +3,7 @@
 
     tools.py ministack|cargo-lambda        prints the folder with its programs
 
-The tests use the same folders (shared/testkit/src/python.rs), so versions and layout agree.
+The tests use the same folders (shared/testkit/src/tools/python.rs), so versions and layout agree.
 """
 import fcntl
 import os

@@ -7,8 +7,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use rdev_testkit::agents::{Cli, installed};
-use rdev_testkit::needs;
+use rdev_testkit::tools::agents::{Cli, installed};
+use rdev_testkit::tools::needs;
 
 #[path = "agents/bench.rs"]
 mod bench;

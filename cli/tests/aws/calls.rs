@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use rdev_testkit::emulator::Emulator;
-use rdev_testkit::proxy::{Proxy, Seen, Service};
-use rdev_testkit::runtime_api::Function;
+use rdev_testkit::servers::emulator::Emulator;
+use rdev_testkit::servers::proxy::{Proxy, Seen, Service};
+use rdev_testkit::servers::runtime_api::Function;
 use serde_json::json;
 
 use crate::stack::{PATIENCE, QUIET, Stack, built_functions, root};

@@ -3,8 +3,8 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use rdev_testkit::emulator::Emulator;
-use rdev_testkit::python::{MINISTACK, installed, path_with};
+use rdev_testkit::servers::emulator::Emulator;
+use rdev_testkit::tools::python::{MINISTACK, installed, path_with};
 use serde_json::{Value, json};
 
 use crate::stack::{PATIENCE, QUIET, Stack, said};

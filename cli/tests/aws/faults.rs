@@ -3,8 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use rdev_testkit::emulator::Emulator;
-use rdev_testkit::proxy::{Fault, On, Proxy, Rule, Service};
+use rdev_testkit::servers::emulator::Emulator;
+use rdev_testkit::servers::proxy::{Fault, On, Proxy, Rule, Service};
 use serde_json::json;
 
 use crate::stack::{QUIET, Stack};

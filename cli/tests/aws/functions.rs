@@ -4,10 +4,10 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use rdev_functions::lambda::families::FUNCTIONS;
-use rdev_testkit::faults;
-use rdev_testkit::gitea::{Gitea, TOKEN};
-use rdev_testkit::proxy::Proxy;
-use rdev_testkit::runtime_api::Function;
+use rdev_testkit::servers::faults;
+use rdev_testkit::servers::gitea::{Gitea, TOKEN};
+use rdev_testkit::servers::proxy::Proxy;
+use rdev_testkit::servers::runtime_api::Function;
 use serde_json::{Value, json};
 
 use crate::stack::{PATIENCE, QUIET, Stack, built_functions, deployed, root};

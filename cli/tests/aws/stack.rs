@@ -6,10 +6,10 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use rdev_testkit::emulator::{Account, Emulator};
-use rdev_testkit::git_http::{GitServer, TOKEN, USER};
-use rdev_testkit::needs::NotRun;
-use rdev_testkit::python::{CARGO_LAMBDA, MINISTACK, installed, path_with};
+use rdev_testkit::servers::emulator::{Account, Emulator};
+use rdev_testkit::servers::git_http::{GitServer, TOKEN, USER};
+use rdev_testkit::tools::needs::NotRun;
+use rdev_testkit::tools::python::{CARGO_LAMBDA, MINISTACK, installed, path_with};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::RwLock;

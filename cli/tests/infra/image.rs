@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use rdev_testkit::agents::Cli;
+use rdev_testkit::tools::agents::Cli;
 
 use crate::tools::{root, text};
 

@@ -3,9 +3,9 @@
 use std::fs;
 use std::process::Command;
 
-use rdev_testkit::kubectl;
-use rdev_testkit::needs::NotRun;
-use rdev_testkit::python::{KUBERNETES_VALIDATE, installed};
+use rdev_testkit::tools::kubectl;
+use rdev_testkit::tools::needs::NotRun;
+use rdev_testkit::tools::python::{KUBERNETES_VALIDATE, installed};
 use serde_json::Value;
 
 use crate::tools::{run, string, text};

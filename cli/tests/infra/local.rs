@@ -5,8 +5,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use rdev_testkit::emulator::{Account, Emulator};
-use rdev_testkit::python::{MINISTACK, installed, path_with};
+use rdev_testkit::servers::emulator::{Account, Emulator};
+use rdev_testkit::tools::python::{MINISTACK, installed, path_with};
 use serde_json::Value;
 use tempfile::TempDir;
 

@@ -14,9 +14,9 @@ use rdev_domain::time::Timestamp;
 use rdev_domain::token::Token;
 use rdev_functions::templates::{Template, Values};
 use rdev_functions::{Context, HookSecrets, Settings};
-use rdev_testkit::needs::NotRun;
-use rdev_testkit::npm;
-use rdev_testkit::python::{KUBERNETES_VALIDATE, installed};
+use rdev_testkit::tools::needs::NotRun;
+use rdev_testkit::tools::npm;
+use rdev_testkit::tools::python::{KUBERNETES_VALIDATE, installed};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 

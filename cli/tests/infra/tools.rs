@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 
-use rdev_testkit::needs::NotRun;
-use rdev_testkit::python::{SAM, installed};
+use rdev_testkit::tools::needs::NotRun;
+use rdev_testkit::tools::python::{SAM, installed};
 use serde_json::Value;
 
 /// The template with its tags in their long form, as JSON.

@@ -3,8 +3,8 @@
 use aws_sdk_dynamodb::config::{Credentials, Region};
 use rdev_domain::ports::Store as _;
 use rdev_domain::retention::Retention;
-use rdev_testkit::emulator::{Account, Emulator, REGION};
-use rdev_testkit::python::{CARGO_LAMBDA, MINISTACK};
+use rdev_testkit::servers::emulator::{Account, Emulator, REGION};
+use rdev_testkit::tools::python::{CARGO_LAMBDA, MINISTACK};
 use serde_json::Value;
 
 use crate::rdev::Place;

@@ -17,9 +17,10 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{Html, IntoResponse, Response};
-use rdev_testkit::needs::NotRun;
-use rdev_testkit::woodpecker::{HostRunner, Push, Run};
-use rdev_testkit::{gitea, npm};
+use rdev_testkit::servers::gitea;
+use rdev_testkit::servers::woodpecker::{HostRunner, Push, Run};
+use rdev_testkit::tools::needs::NotRun;
+use rdev_testkit::tools::npm;
 
 use crate::support::PATIENCE;
 use crate::world::{HOOK_SECRET, World, ZONE};
@@ -139,7 +140,7 @@ fn prepare_ci(world: &World, url: &str, cache: &Path) {
 
 /// Runs the pipeline of every push, and rolls out what it has built.
 async fn cluster(
-    woodpecker: Arc<rdev_testkit::woodpecker::WoodpeckerServer>,
+    woodpecker: Arc<rdev_testkit::servers::woodpecker::WoodpeckerServer>,
     mut pushes: tokio::sync::broadcast::Receiver<gitea::Push>,
     sites: Sites,
 ) {

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use rdev_testkit::faults::Fault;
+use rdev_testkit::servers::faults::Fault;
 use serde_json::Value;
 
 use crate::world::{System, World};

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use rdev_testkit::faults::{self, Fault};
-use rdev_testkit::woodpecker::Seed;
+use rdev_testkit::servers::faults::{self, Fault};
+use rdev_testkit::servers::woodpecker::Seed;
 use serde_json::{Value, json};
 
 use crate::support::{PATIENCE, Server};

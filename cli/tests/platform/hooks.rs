@@ -1,6 +1,6 @@
 //! Webhooks that come in.
 
-use rdev_testkit::woodpecker::{Change, post};
+use rdev_testkit::servers::woodpecker::{Change, post};
 use serde_json::{Value, json};
 use ulid::Ulid;
 
@@ -55,7 +55,7 @@ async fn pushes_and_statuses_of_the_forge_keep_the_project_and_its_builds_curren
         });
         let url = format!("{}/api/v1/repos/acme/site/statuses/{commit}", world.gitea.url());
         let request = http_client().post(url).json(&body);
-        let token = format!("token {}", rdev_testkit::gitea::TOKEN);
+        let token = format!("token {}", rdev_testkit::servers::gitea::TOKEN);
         let set = request.header("authorization", token).send().await.expect("an answer");
         assert_eq!(set.status(), 201);
         world.gitea.settled().await;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use rdev_testkit::faults::Fault;
+use rdev_testkit::servers::faults::Fault;
 use serde_json::json;
 
 use crate::support::PATIENCE;

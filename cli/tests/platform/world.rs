@@ -3,11 +3,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use rdev_testkit::faults;
-use rdev_testkit::gitea::{self, Gitea};
-use rdev_testkit::needs::NotRun;
-use rdev_testkit::powerdns::PowerDns;
-use rdev_testkit::woodpecker::{self, WoodpeckerServer};
+use rdev_testkit::servers::faults;
+use rdev_testkit::servers::gitea::{self, Gitea};
+use rdev_testkit::servers::powerdns::PowerDns;
+use rdev_testkit::servers::woodpecker::{self, WoodpeckerServer};
+use rdev_testkit::tools::needs::NotRun;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-pub(crate) use rdev_testkit::git_http::git;
+pub(crate) use rdev_testkit::servers::git_http::git;
 use serde_json::{Value, json};
 
 /// How long anything may take before a test gives up.

@@ -1,6 +1,6 @@
 //! Where a git token goes: to its server, and nowhere else.
 
-use rdev_testkit::git_http::{GitServer, TOKEN, USER};
+use rdev_testkit::servers::git_http::{GitServer, TOKEN, USER};
 use serde_json::json;
 
 use crate::support::{Server, configure};

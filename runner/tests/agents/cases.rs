@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use rdev_domain::event::EventKind;
 use rdev_domain::failure::FailureClass;
 use rdev_runner::agent::End;
-use rdev_testkit::agents::Cli;
-use rdev_testkit::model::{Act, Script};
+use rdev_testkit::servers::model::{Act, Script};
+use rdev_testkit::tools::agents::Cli;
 use tokio_util::sync::CancellationToken;
 
 use crate::bench::{Bench, Case, KEY, TOKENS, Wish, assert_done, class, process_lives};

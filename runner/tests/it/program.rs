@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use aws_sdk_sqs::config::{Credentials, Region};
 use rdev_domain::worker::WorkerStatus;
 use rdev_runner::Health;
-use rdev_testkit::emulator::{Account, Emulator, REGION};
+use rdev_testkit::servers::emulator::{Account, Emulator, REGION};
 use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -4,7 +4,7 @@ use rdev_domain::project::Project;
 use rdev_domain::result::Outcome;
 use rdev_domain::task::TaskState;
 use rdev_runner::config::HostCredentials;
-use rdev_testkit::git_http::{Behaviour, GitServer, TOKEN, USER};
+use rdev_testkit::servers::git_http::{Behaviour, GitServer, TOKEN, USER};
 
 use crate::outcomes::{appears, wait_script};
 use crate::world::World;

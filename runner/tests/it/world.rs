@@ -21,7 +21,7 @@ use rdev_domain::time::Timestamp;
 use rdev_embedded::Embedded;
 use rdev_runner::config::AgentSettings;
 use rdev_runner::{Folders, Ports, Protection, RunnerConfig, RunnerHandle};
-pub(crate) use rdev_testkit::git_http::git;
+pub(crate) use rdev_testkit::servers::git_http::git;
 use tokio::task::JoinHandle;
 
 /// How long anything may take before a test gives up.

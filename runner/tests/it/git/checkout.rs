@@ -29,7 +29,7 @@ fn modes_links_and_many_files_arrive_as_they_are() {
     let world = World::new();
     let bare = world.server.folder("site");
     let clone = world.folder.path().join("person");
-    rdev_testkit::git_http::git(
+    rdev_testkit::servers::git_http::git(
         world.folder.path(),
         &["clone", "--quiet", bare.to_str().expect("UTF-8"), "person"],
     );
@@ -48,7 +48,7 @@ fn modes_links_and_many_files_arrive_as_they_are() {
         &["commit", "--quiet", "--message", "many"],
         &["push", "--quiet", "origin", "main"],
     ] {
-        rdev_testkit::git_http::git(&clone, args);
+        rdev_testkit::servers::git_http::git(&clone, args);
     }
     let fetched = world.try_fetch("main").expect("a fetch");
     let dirs = world.dirs("build");
@@ -58,7 +58,7 @@ fn modes_links_and_many_files_arrive_as_they_are() {
     assert_eq!(in_checkout(&dirs, &["status", "--porcelain"]), "");
     assert_eq!(
         in_checkout(&dirs, &["ls-files", "-s"]),
-        rdev_testkit::git_http::git(&clone, &["ls-files", "-s"])
+        rdev_testkit::servers::git_http::git(&clone, &["ls-files", "-s"])
     );
     let mode =
         |name| fs::metadata(dirs.checkout.join(name)).expect("a file").permissions().mode() & 0o111;
@@ -174,7 +174,7 @@ fn submodules_stay_as_they_are_and_may_be_removed() {
     let world = World::new();
     let bare = world.server.folder("site");
     let clone = world.folder.path().join("person");
-    rdev_testkit::git_http::git(
+    rdev_testkit::servers::git_http::git(
         world.folder.path(),
         &["clone", "--quiet", bare.to_str().expect("UTF-8"), "person"],
     );
@@ -185,7 +185,7 @@ fn submodules_stay_as_they_are_and_may_be_removed() {
         &["commit", "--quiet", "--message", "submodule"],
         &["push", "--quiet", "origin", "main"],
     ] {
-        rdev_testkit::git_http::git(&clone, args);
+        rdev_testkit::servers::git_http::git(&clone, args);
     }
     let (fetched, dirs) = world.checked_out("build");
     assert!(dirs.checkout.join("lib/sub").is_dir());

@@ -43,7 +43,7 @@ fn planted_filters_hooks_and_fsmonitor_do_not_run() {
     }
     // The planted traps work: git itself falls for them.
     write(&dirs, "a.txt", "evil?\n");
-    let _ = rdev_testkit::git_http::try_git(&dirs.checkout, &["add", "a.txt"]);
+    let _ = rdev_testkit::servers::git_http::try_git(&dirs.checkout, &["add", "a.txt"]);
     assert!(trace.exists(), "the trap is no trap");
     fs::remove_file(&trace).expect("no trace");
 
@@ -135,7 +135,7 @@ fn a_users_configuration_has_no_say() {
 fn mktree(world: &World, lines: &str) -> String {
     let list = world.folder.path().join("tree");
     fs::write(&list, lines).expect("a list");
-    let mut mktree = rdev_testkit::git_http::git_command(&world.server.folder("site"));
+    let mut mktree = rdev_testkit::servers::git_http::git_command(&world.server.folder("site"));
     mktree.args(["mktree"]).stdin(fs::File::open(&list).expect("the list"));
     let output = mktree.output().expect("git mktree");
     String::from_utf8(output.stdout).expect("UTF-8").trim().to_owned()

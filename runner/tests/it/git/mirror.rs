@@ -74,7 +74,7 @@ fn damage_that_a_checkout_finds_makes_the_next_fetch_begin_anew() {
     let pack = packs(&mirror).remove(0);
     let blob = world.server.git("site", &["rev-parse", "main:big"]);
     let index = pack.with_extension("idx");
-    let listed = rdev_testkit::git_http::git(
+    let listed = rdev_testkit::servers::git_http::git(
         &mirror,
         &["verify-pack", "-v", index.to_str().expect("UTF-8")],
     );

@@ -19,7 +19,7 @@ use rdev_domain::time::Timestamp;
 use rdev_runner::git::{
     self, Author, Caps, Changes, Credentials, Expect, Fetched, GitError, Remote, Workdir,
 };
-use rdev_testkit::git_http::{GitServer, TOKEN, USER};
+use rdev_testkit::servers::git_http::{GitServer, TOKEN, USER};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
@@ -152,7 +152,7 @@ fn committed(dirs: &Workdir, start: Option<&CommitId>, message: &str) -> CommitI
 
 /// Runs the `git` program in the agent's checkout.
 fn in_checkout(dirs: &Workdir, args: &[&str]) -> String {
-    rdev_testkit::git_http::git(&dirs.checkout, args)
+    rdev_testkit::servers::git_http::git(&dirs.checkout, args)
 }
 
 /// An error with all its sources.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rdev_domain::git::OwnRef;
 use rdev_domain::git_url::UrlPolicy;
 use rdev_domain::ids::{Fence, TaskId};
-use rdev_testkit::git_http::Behaviour;
+use rdev_testkit::servers::git_http::Behaviour;
 
 use super::*;
 

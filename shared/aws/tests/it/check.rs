@@ -12,8 +12,8 @@ use rdev_aws::check::{self, CheckError, Resource};
 use rdev_aws::{Aws, Settings, SqsQueue, schema};
 use rdev_domain::ports::{PortError, Queue};
 use rdev_domain::retention::Retention;
-use rdev_testkit::emulator::{Account, Emulator};
-use rdev_testkit::proxy::{Fault, On, Proxy, Rule, Service};
+use rdev_testkit::servers::emulator::{Account, Emulator};
+use rdev_testkit::servers::proxy::{Fault, On, Proxy, Rule, Service};
 
 use crate::scene::{account, queues, sdk};
 

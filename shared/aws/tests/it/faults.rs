@@ -7,7 +7,7 @@ use aws_sdk_sqs::Client;
 use rdev_aws::SqsQueue;
 use rdev_domain::ports::{PortError, Queue, QueueStats};
 use rdev_domain::wake_up::WakeUp;
-use rdev_testkit::proxy::{Fault, On, Proxy, Rule, Service};
+use rdev_testkit::servers::proxy::{Fault, On, Proxy, Rule, Service};
 
 use crate::scene::{account, queues, sdk};
 

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use rdev_aws::SqsQueue;
-use rdev_testkit::emulator::Emulator;
-use rdev_testkit::queue::{QueueSettings, QueueUnderTest, exercise_queue, queue_cases};
+use rdev_testkit::conformance::queue::{
+    QueueSettings, QueueUnderTest, exercise_queue, queue_cases,
+};
+use rdev_testkit::servers::emulator::Emulator;
 
 use crate::scene::{account, queues, sdk};
 

@@ -3,7 +3,7 @@
 use aws_config::SdkConfig;
 use aws_sdk_sqs::config::{Credentials, Region};
 use aws_sdk_sqs::types::QueueAttributeName;
-use rdev_testkit::emulator::{Account, Emulator, REGION};
+use rdev_testkit::servers::emulator::{Account, Emulator, REGION};
 
 /// A new account; `None`, and said so, where the emulator cannot be had.
 pub(crate) fn account() -> Option<Account> {

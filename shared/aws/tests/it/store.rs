@@ -29,9 +29,9 @@ use rdev_domain::step::Event;
 use rdev_domain::task::{Prepared, Task, WipRef};
 use rdev_domain::time::Timestamp;
 use rdev_domain::webhook::Webhook;
-use rdev_testkit::emulator::Emulator;
-use rdev_testkit::proxy::Proxy;
-use rdev_testkit::store::{StoreUnderTest, exercise_store, store_cases};
+use rdev_testkit::conformance::store::{StoreUnderTest, exercise_store, store_cases};
+use rdev_testkit::servers::emulator::Emulator;
+use rdev_testkit::servers::proxy::Proxy;
 
 use crate::scene::{account, sdk};
 

@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use rdev_domain::retention::Retention;
 use rdev_embedded::Options;
-use rdev_testkit::queue::{QueueSettings, QueueUnderTest, exercise_queue, queue_cases};
-use rdev_testkit::store::{StoreUnderTest, exercise_store, store_cases};
+use rdev_testkit::conformance::queue::{
+    QueueSettings, QueueUnderTest, exercise_queue, queue_cases,
+};
+use rdev_testkit::conformance::store::{StoreUnderTest, exercise_store, store_cases};
 use rusqlite::Connection;
 
 use crate::scene::Scene;

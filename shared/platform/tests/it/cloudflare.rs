@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use rdev_domain::dns::DomainSpec;
 use rdev_domain::ports::{Dns, PortError};
-use rdev_testkit::cloudflare::Cloudflare;
-use rdev_testkit::dns::{dns_cases, exercise_dns};
-use rdev_testkit::faults::{Fault, Server};
+use rdev_testkit::conformance::dns::{dns_cases, exercise_dns};
+use rdev_testkit::servers::cloudflare::Cloudflare;
+use rdev_testkit::servers::faults::{Fault, Server};
 use serde_json::json;
 
 use crate::dns::{
@@ -248,7 +248,7 @@ async fn a_record_that_went_away_in_between_is_made_anew() {
 
 async fn get(url: &str) -> String {
     let client = reqwest::Client::new();
-    let answer = client.get(url).bearer_auth(rdev_testkit::cloudflare::TOKEN).send().await;
+    let answer = client.get(url).bearer_auth(rdev_testkit::servers::cloudflare::TOKEN).send().await;
     answer.expect("an answer").text().await.expect("its text")
 }
 

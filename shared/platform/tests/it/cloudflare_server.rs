@@ -1,7 +1,7 @@
 //! The Cloudflare that the tests run against, held to what Cloudflare documents: the fields of
 //! its answers, the codes of its errors, and its transactions.
 
-use rdev_testkit::cloudflare::{Cloudflare, TOKEN};
+use rdev_testkit::servers::cloudflare::{Cloudflare, TOKEN};
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
 

@@ -11,7 +11,7 @@ use rdev_domain::secret::Secret;
 use rdev_domain::token::Token;
 use rdev_platform::cloudflare::{self, Cloudflare};
 use rdev_platform::powerdns::{self, PowerDns};
-use rdev_testkit::dns::{DnsUnderTest, Stranger};
+use rdev_testkit::conformance::dns::{DnsUnderTest, Stranger};
 
 pub(crate) const OWNERSHIP_TAG: &str = "rdev:site:01KB3J5X7Z9Q2M4N6P8R0S1T3V";
 
@@ -41,7 +41,7 @@ fn spec(domain: &DomainName, target: Target) -> DomainSpec {
 
 /// An adapter for a Cloudflare below this origin, that waits a second for each answer.
 pub(crate) fn cloudflare_at(origin: &str) -> Cloudflare {
-    cloudflare_with(origin, rdev_testkit::cloudflare::TOKEN)
+    cloudflare_with(origin, rdev_testkit::servers::cloudflare::TOKEN)
 }
 
 pub(crate) fn cloudflare_with(origin: &str, token: &str) -> Cloudflare {
@@ -60,7 +60,7 @@ pub(crate) fn powerdns_at(origin: &str, key: &str) -> PowerDns {
 
 /// For the conformance suite. Only one case needs a wildcard to answer.
 pub(crate) fn cloudflare_under_test(
-    server: &Arc<rdev_testkit::cloudflare::Cloudflare>,
+    server: &Arc<rdev_testkit::servers::cloudflare::Cloudflare>,
 ) -> DnsUnderTest {
     let (writing, looking) = (Arc::clone(server), Arc::clone(server));
     let write = move |stranger: Stranger| {
@@ -82,7 +82,10 @@ pub(crate) fn cloudflare_under_test(
     }
 }
 
-fn write_at_cloudflare(server: &rdev_testkit::cloudflare::Cloudflare, stranger: &Stranger) {
+fn write_at_cloudflare(
+    server: &rdev_testkit::servers::cloudflare::Cloudflare,
+    stranger: &Stranger,
+) {
     let Stranger { name, kind, content, comment } = stranger;
     let there = server.records(name).into_iter().find(|record| record.kind == *kind);
     match (there, content) {
@@ -100,7 +103,9 @@ fn write_at_cloudflare(server: &rdev_testkit::cloudflare::Cloudflare, stranger: 
 }
 
 /// For the conformance suite.
-pub(crate) fn powerdns_under_test(server: &Arc<rdev_testkit::powerdns::PowerDns>) -> DnsUnderTest {
+pub(crate) fn powerdns_under_test(
+    server: &Arc<rdev_testkit::servers::powerdns::PowerDns>,
+) -> DnsUnderTest {
     let (writing, looking) = (Arc::clone(server), Arc::clone(server));
     let write = move |Stranger { name, kind, content, comment }: Stranger| {
         let server = Arc::clone(&writing);

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use futures_util::{StreamExt, stream};
 use rdev_domain::dns::{DomainName, DomainSpec};
 use rdev_domain::ports::{Dns, PortResult};
-use rdev_testkit::cloudflare::TOKEN;
-use rdev_testkit::faults::{Fault, Server};
+use rdev_testkit::servers::cloudflare::TOKEN;
+use rdev_testkit::servers::faults::{Fault, Server};
 
 use crate::dns::{
     OWNERSHIP_TAG, a, cloudflare_at, cname, kind, name, powerdns_at, shown, told, zone,
@@ -196,14 +196,15 @@ async fn run_table(provider: Provider) -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_call_to_cloudflare_can_go_wrong() {
-    let server = rdev_testkit::cloudflare::Cloudflare::start(&["example.com"]);
+    let server = rdev_testkit::servers::cloudflare::Cloudflare::start(&["example.com"]);
     let provider = Provider { origin: server.origin(), token: TOKEN.to_owned(), cloudflare: true };
     assert_eq!(run_table(provider).await, (4 + 3 + 3 + 3 + 2 + 3 + 2) * faults());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_call_to_powerdns_can_go_wrong() {
-    let started = tokio::task::spawn_blocking(|| rdev_testkit::powerdns::PowerDns::start(&zone()));
+    let started =
+        tokio::task::spawn_blocking(|| rdev_testkit::servers::powerdns::PowerDns::start(&zone()));
     let server = match started.await.expect("no panic") {
         Ok(server) => server,
         Err(not_run) => return not_run.report(),
@@ -216,7 +217,7 @@ async fn every_call_to_powerdns_can_go_wrong() {
 /// The store still has the id of the A record, since the answer that named the CNAME was lost.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_domain_is_deleted_after_the_answer_to_its_last_change_was_lost() {
-    let server = rdev_testkit::cloudflare::Cloudflare::start(&["example.com"]);
+    let server = rdev_testkit::servers::cloudflare::Cloudflare::start(&["example.com"]);
     let before = Server::before(&server.origin());
     let (dns, site) = (cloudflare_at(&before.url()), name("site.example.com"));
     let recorded = dns.put(&a(&site, "192.0.2.1"), OWNERSHIP_TAG).await.expect("a free name");
@@ -232,7 +233,7 @@ async fn a_domain_is_deleted_after_the_answer_to_its_last_change_was_lost() {
 /// Between its two requests, a delete finds the record gone: somebody else was faster.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_delete_whose_answer_was_lost_is_repeated() {
-    let server = rdev_testkit::cloudflare::Cloudflare::start(&["example.com"]);
+    let server = rdev_testkit::servers::cloudflare::Cloudflare::start(&["example.com"]);
     let before = Server::before(&server.origin());
     let (dns, site) = (cloudflare_at(&before.url()), name("site.example.com"));
     let id = dns.put(&a(&site, "192.0.2.1"), OWNERSHIP_TAG).await.expect("a free name");
@@ -249,7 +250,8 @@ async fn a_delete_whose_answer_was_lost_is_repeated() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_powerdns_that_cannot_write_at_all_is_unavailable_and_nothing_is_changed() {
-    let started = tokio::task::spawn_blocking(|| rdev_testkit::powerdns::PowerDns::start(&zone()));
+    let started =
+        tokio::task::spawn_blocking(|| rdev_testkit::servers::powerdns::PowerDns::start(&zone()));
     let server = match started.await.expect("no panic") {
         Ok(server) => server,
         Err(not_run) => return not_run.report(),

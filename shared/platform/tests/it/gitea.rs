@@ -6,9 +6,9 @@ use rdev_domain::ports::{Conflict, Forge, NewRepository, PortError, Repository, 
 use rdev_domain::secret::Secret;
 use rdev_domain::token::Token;
 use rdev_platform::gitea::{Gitea, Hook, Settings};
-use rdev_testkit::faults::{Fault, Server};
-use rdev_testkit::git_http::{git, try_git};
-use rdev_testkit::gitea::{self, TOKEN, USER};
+use rdev_testkit::servers::faults::{Fault, Server};
+use rdev_testkit::servers::git_http::{git, try_git};
+use rdev_testkit::servers::gitea::{self, TOKEN, USER};
 use tempfile::TempDir;
 use ulid::Ulid;
 

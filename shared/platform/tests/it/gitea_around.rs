@@ -9,8 +9,8 @@ use rdev_domain::token::Token;
 use rdev_platform::Finding;
 use rdev_platform::gitea::Settings;
 use rdev_platform::http::{Auth, Http};
-use rdev_testkit::faults::{Fault, Server};
-use rdev_testkit::gitea::{self, TOKEN, USER};
+use rdev_testkit::servers::faults::{Fault, Server};
+use rdev_testkit::servers::gitea::{self, TOKEN, USER};
 use reqwest::Method;
 
 use crate::gitea::{acme, adapter, hasty, settings};

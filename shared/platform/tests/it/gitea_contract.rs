@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use rdev_domain::ports::{Forge, SeedFile, Start};
-use rdev_testkit::gitea::{self, Seen, TOKEN, USER};
-use rdev_testkit::needs::NotRun;
+use rdev_testkit::servers::gitea::{self, Seen, TOKEN, USER};
+use rdev_testkit::tools::needs::NotRun;
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
 

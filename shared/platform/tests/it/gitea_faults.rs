@@ -9,8 +9,8 @@ use rdev_domain::ports::{
     Conflict, Forge, NewRepository, PortError, PortResult, PullRequest, Start,
 };
 use rdev_platform::gitea::Gitea;
-use rdev_testkit::faults::{Fault, Server};
-use rdev_testkit::gitea::{self, TOKEN};
+use rdev_testkit::servers::faults::{Fault, Server};
+use rdev_testkit::servers::gitea::{self, TOKEN};
 
 use crate::gitea::{acme, hasty, seed, wanted};
 use crate::gitea_around::{pull_of, status};

@@ -6,7 +6,7 @@ use rdev_domain::ports::{PortError, PortResult};
 use rdev_domain::secret::Secret;
 use rdev_domain::token::Token;
 use rdev_platform::http::{Answer, Auth, Http, MAX_BODY};
-use rdev_testkit::faults::{Fault, Server};
+use rdev_testkit::servers::faults::{Fault, Server};
 use reqwest::Method;
 use serde_json::{Value, json};
 

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use rdev_domain::ports::{Dns, PortError};
-use rdev_testkit::dns::{dns_cases, exercise_dns};
-use rdev_testkit::faults::{Fault, Server};
-use rdev_testkit::needs::NotRun;
-use rdev_testkit::powerdns::PowerDns;
+use rdev_testkit::conformance::dns::{dns_cases, exercise_dns};
+use rdev_testkit::servers::faults::{Fault, Server};
+use rdev_testkit::servers::powerdns::PowerDns;
+use rdev_testkit::tools::needs::NotRun;
 use serde_json::json;
 
 use crate::dns::{

@@ -16,7 +16,7 @@ use rdev_domain::ports::{Ci, CiRepository};
 use rdev_domain::secret::Secret;
 use rdev_domain::token::Token;
 use rdev_platform::woodpecker::{Settings, Woodpecker};
-use rdev_testkit::woodpecker::{Seed, TOKEN, WoodpeckerServer};
+use rdev_testkit::servers::woodpecker::{Seed, TOKEN, WoodpeckerServer};
 
 /// Longer than any pipeline of these tests takes.
 const LONG: Duration = Duration::from_secs(60);

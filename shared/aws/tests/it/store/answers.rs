@@ -14,7 +14,7 @@ use rdev_domain::lease::{Holder, LEASE};
 use rdev_domain::ports::{Capabilities, Conflict, PortError, Record, Store};
 use rdev_domain::step::Event;
 use rdev_domain::time::Timestamp;
-use rdev_testkit::emulator::Account;
+use rdev_testkit::servers::emulator::Account;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 

@@ -9,7 +9,7 @@ use rdev_domain::ports::{AuditFilter, Conflict, PortError, Record, Store, TaskFi
 use rdev_domain::request::{Begun, RequestKey};
 use rdev_domain::step::Event;
 use rdev_domain::task::{Task, TaskState};
-use rdev_testkit::proxy::{Fault, On, Rule, Service};
+use rdev_testkit::servers::proxy::{Fault, On, Rule, Service};
 
 use super::{
     Bench, NOW, TABLE, complete, event, holder, new_domain, new_pipeline, new_task, prepare, ulid,

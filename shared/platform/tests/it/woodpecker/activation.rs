@@ -2,8 +2,8 @@
 
 use rdev_domain::pipeline::CiId;
 use rdev_domain::ports::{Ci, Conflict, PortError};
-use rdev_testkit::faults::{Fault, Server};
-use rdev_testkit::woodpecker::{Age, Known, WoodpeckerServer};
+use rdev_testkit::servers::faults::{Fault, Server};
+use rdev_testkit::servers::woodpecker::{Age, Known, WoodpeckerServer};
 
 use super::{FORGE_ID, active, adapter, chain, hasty, named, site};
 

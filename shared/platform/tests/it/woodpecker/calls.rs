@@ -4,7 +4,7 @@ use rdev_domain::Invalid;
 use rdev_domain::pipeline::CiId;
 use rdev_domain::ports::{Ci, Conflict, PortError};
 use rdev_platform::woodpecker::MAX_LOG_LINES;
-use rdev_testkit::faults::{Fault, Server};
+use rdev_testkit::servers::faults::{Fault, Server};
 
 use super::{active, adapter, all, chain, first, seed};
 

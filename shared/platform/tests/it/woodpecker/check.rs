@@ -1,8 +1,8 @@
 //! The self-check.
 
 use rdev_platform::Finding;
-use rdev_testkit::faults::{Fault, Server};
-use rdev_testkit::woodpecker::WoodpeckerServer;
+use rdev_testkit::servers::faults::{Fault, Server};
+use rdev_testkit::servers::woodpecker::WoodpeckerServer;
 
 use super::{adapter, hasty, with};
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 use rdev_domain::pipeline::CiId;
 use rdev_domain::ports::{Ci, PortError};
 use rdev_platform::woodpecker::Woodpecker;
-use rdev_testkit::faults::{Fault, Server};
-use rdev_testkit::woodpecker::TOKEN;
+use rdev_testkit::servers::faults::{Fault, Server};
+use rdev_testkit::servers::woodpecker::TOKEN;
 
 use super::{active, adapter, all, first, hasty, seed, site};
 

@@ -7,7 +7,7 @@ use rdev_domain::page::Page;
 use rdev_domain::pipeline::{CiId, PipelineFilter, PipelineSummary};
 use rdev_domain::ports::Ci;
 use rdev_platform::woodpecker::Woodpecker;
-use rdev_testkit::faults::Server;
+use rdev_testkit::servers::faults::Server;
 use ulid::Ulid;
 
 use super::{active, adapter, all, first, seed};

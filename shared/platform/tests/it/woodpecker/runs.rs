@@ -9,9 +9,11 @@ use rdev_domain::secret::Secret;
 use rdev_domain::token::Token;
 use rdev_platform::http::{Auth, Http};
 use rdev_platform::woodpecker::Woodpecker;
-use rdev_testkit::faults::{Fault, Server};
-use rdev_testkit::git_http::GitServer;
-use rdev_testkit::woodpecker::{Change, HostRunner, Push, Run, TOKEN, WoodpeckerServer, post};
+use rdev_testkit::servers::faults::{Fault, Server};
+use rdev_testkit::servers::git_http::GitServer;
+use rdev_testkit::servers::woodpecker::{
+    Change, HostRunner, Push, Run, TOKEN, WoodpeckerServer, post,
+};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::sync::broadcast::Receiver;

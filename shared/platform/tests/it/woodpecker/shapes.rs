@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use rdev_domain::secret::Secret;
 use rdev_domain::token::Token;
 use rdev_platform::http::{Auth, Http};
-use rdev_testkit::woodpecker::TOKEN;
+use rdev_testkit::servers::woodpecker::TOKEN;
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
 

@@ -6,8 +6,8 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::agents::{cache_folder, remove};
-use crate::needs::NotRun;
+use crate::tools::agents::{cache_folder, remove};
+use crate::tools::needs::NotRun;
 
 /// A set of packages in an environment of its own.
 #[derive(Debug, Clone, Copy)]

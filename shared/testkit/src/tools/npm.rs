@@ -4,8 +4,8 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::agents::cache_folder;
-use crate::needs::NotRun;
+use crate::tools::agents::cache_folder;
+use crate::tools::needs::NotRun;
 
 /// What npm says when it cannot have a package, and the lock file is not to blame.
 const AWAY: [&str; 10] = [

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::files::{self, Change};
 use super::state::{Repository, now};
 use super::{Gitea, USER, git, locked};
-use crate::git_http;
+use crate::servers::git_http;
 
 impl Gitea {
     /// Makes a public repository as a person does: with this description, whose `main` has one

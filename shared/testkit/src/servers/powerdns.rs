@@ -16,10 +16,10 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use ulid::Ulid;
 
-use crate::debian::{POWERDNS, Unpacked, unpacked};
-use crate::needs::NotRun;
-use crate::resolve::{self, Resolved};
-use crate::watchdog::{self, Watched};
+use crate::tools::debian::{POWERDNS, Unpacked, unpacked};
+use crate::tools::needs::NotRun;
+use crate::tools::resolve::{self, Resolved};
+use crate::tools::watchdog::{self, Watched};
 
 /// How long it may take to answer for the first time.
 const START: Duration = Duration::from_secs(60);

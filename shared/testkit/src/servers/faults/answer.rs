@@ -11,7 +11,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 
 use super::{Fault, Plan, Shared, locked};
-use crate::onward::{Closed, forward};
+use crate::tools::onward::{Closed, forward};
 
 pub(super) async fn answer(
     shared: Arc<Shared>,

@@ -8,8 +8,8 @@ use sha2::Sha256;
 use tempfile::TempDir;
 
 use super::{Gitea, Push, TOKEN, USER};
-use crate::faults::{Fault, Request, Server};
-use crate::git_http::{git, try_git};
+use crate::servers::faults::{Fault, Request, Server};
+use crate::servers::git_http::{git, try_git};
 
 const SECRET: &str = "hook-secret";
 

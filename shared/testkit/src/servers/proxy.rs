@@ -24,7 +24,7 @@ use rand::rngs::StdRng;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
-use crate::onward;
+use crate::tools::onward;
 
 pub use call::{Call, Service};
 pub use plan::{Fault, On, Rule};

@@ -21,7 +21,7 @@ use futures_util::future::BoxFuture;
 use rdev_domain::hostname::Hostname;
 use rdev_domain::ports::Dns;
 
-use crate::suite::{Ended, Failed, Keep, Passed, run_case, run_suite};
+use crate::conformance::suite::{Ended, Failed, Keep, Passed, run_case, run_suite};
 use world::World;
 
 /// An adapter with what the suite needs beside it.
@@ -106,8 +106,8 @@ impl DnsCase {
 /// The cases of a module: its async functions.
 macro_rules! cases {
     ($($name:ident;)+) => {
-        pub(super) fn cases() -> Vec<crate::dns::DnsCase> {
-            vec![$(crate::dns::DnsCase {
+        pub(super) fn cases() -> Vec<crate::conformance::dns::DnsCase> {
+            vec![$(crate::conformance::dns::DnsCase {
                 name: stringify!($name),
                 run: |world| Box::pin($name(world)),
             }),+]

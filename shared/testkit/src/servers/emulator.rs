@@ -14,9 +14,9 @@ use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 use ulid::Ulid;
 
-use crate::needs::NotRun;
-use crate::python::{MINISTACK, installed, path_with};
-use crate::watchdog::{self, Watched};
+use crate::tools::needs::NotRun;
+use crate::tools::python::{MINISTACK, installed, path_with};
+use crate::tools::watchdog::{self, Watched};
 
 /// The region of everything in it.
 pub const REGION: &str = "us-east-1";

@@ -12,7 +12,7 @@ use hyper::{Request, Response};
 use super::call::{self, Call};
 use super::plan::Fault;
 use super::{Seen, Shared, locked};
-use crate::onward::{Closed, forward};
+use crate::tools::onward::{Closed, forward};
 
 pub(super) async fn answer(
     shared: Arc<Shared>,

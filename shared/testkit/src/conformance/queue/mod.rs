@@ -12,7 +12,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use rdev_domain::ports::Queue;
 
-use crate::suite::{Ended, Failed, Keep, Passed, run_case, run_suite};
+use crate::conformance::suite::{Ended, Failed, Keep, Passed, run_case, run_suite};
 
 /// A queue, empty and opened with the settings that the constructor was given.
 pub struct QueueUnderTest {

@@ -50,7 +50,7 @@ use rdev_domain::ids::TaskId;
 use rdev_domain::ports::Store;
 use rdev_domain::retention::Retention;
 
-use crate::suite::{Ended, Failed, Keep, Passed, run_case, run_suite};
+use crate::conformance::suite::{Ended, Failed, Keep, Passed, run_case, run_suite};
 use world::World;
 
 /// A store, empty and opened with the retention that the constructor was given.
@@ -172,8 +172,8 @@ impl Need {
 /// `if` the store offers what they need.
 macro_rules! cases {
     ($($name:ident $(with $retention:expr)? $(, if $need:ident)?;)+) => {
-        pub(super) fn cases() -> Vec<crate::store::StoreCase> {
-            vec![$(crate::store::StoreCase {
+        pub(super) fn cases() -> Vec<crate::conformance::store::StoreCase> {
+            vec![$(crate::conformance::store::StoreCase {
                 name: stringify!($name),
                 retention: {
                     let retention = rdev_domain::retention::Retention::default();
@@ -182,7 +182,7 @@ macro_rules! cases {
                 },
                 needs: {
                     let needs = None;
-                    $(let needs = { let _: Option<crate::store::Need> = needs; Some(crate::store::Need::$need) };)?
+                    $(let needs = { let _: Option<crate::conformance::store::Need> = needs; Some(crate::conformance::store::Need::$need) };)?
                     needs
                 },
                 run: |world| Box::pin($name(world)),

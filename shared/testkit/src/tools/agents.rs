@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::needs::NotRun;
+use crate::tools::needs::NotRun;
 
 /// An agent with a command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

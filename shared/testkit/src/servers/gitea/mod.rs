@@ -2,7 +2,7 @@
 //! at the same origin, with its webhooks and its quirks.
 //!
 //! ```no_run
-//! # use rdev_testkit::gitea::{Gitea, TOKEN};
+//! # use rdev_testkit::servers::gitea::{Gitea, TOKEN};
 //! # async fn test() {
 //! let gitea = Gitea::start(&["acme"]); // organisations
 //! let mut pushes = gitea.pushes(); // each push to a branch, from now on

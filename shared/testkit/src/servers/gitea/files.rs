@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::Stdio;
 
-use crate::git_http::{git_command, try_git};
+use crate::servers::git_http::{git_command, try_git};
 
 /// A commit.
 #[derive(Debug, Clone, PartialEq, Eq)]

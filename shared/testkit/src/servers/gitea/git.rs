@@ -13,7 +13,7 @@ use tempfile::NamedTempFile;
 
 use super::state::Repository;
 use super::{Push, Shared, api, files, hooks, locked, shapes};
-use crate::git_http::cgi;
+use crate::servers::git_http::cgi;
 
 /// The variable with the name of the file that a push's changed refs are written to.
 pub(super) const PUSHED: &str = "RDEV_TESTKIT_PUSHED";

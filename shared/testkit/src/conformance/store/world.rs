@@ -29,7 +29,7 @@ pub(super) use super::held::{Held, Runner, commit, main, result};
 use super::race::settled;
 pub(super) use super::race::{race, race_two};
 use super::{Corrupt, StoreUnderTest};
-use crate::clock::Clock;
+use crate::tools::clock::Clock;
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
 pub(super) const MINUTE: Duration = Duration::from_secs(60);

@@ -1,7 +1,7 @@
 //! A server that answers wrongly on purpose, alone or before a real one.
 //!
 //! ```no_run
-//! # use rdev_testkit::faults::{Fault, Server};
+//! # use rdev_testkit::servers::faults::{Fault, Server};
 //! let server = Server::start();
 //! server.answer_with(Fault::Status(500)); // all requests, from now on
 //! let server = Server::before("http://127.0.0.1:3000"); // forwards everything there
@@ -29,7 +29,7 @@ use tokio::sync::{oneshot, watch};
 
 use port::Port;
 
-use crate::onward;
+use crate::tools::onward;
 
 /// What goes wrong with a request.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,8 +9,8 @@ use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::agents::{cache_folder, remove};
-use crate::needs::NotRun;
+use crate::tools::agents::{cache_folder, remove};
+use crate::tools::needs::NotRun;
 
 /// Programs that are used together.
 #[derive(Debug, Clone, Copy)]
