@@ -8,17 +8,14 @@
 mod support;
 
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use libtest_mimic::{Arguments, Failed, Trial};
 use rdev_testkit::servers::model::{Act, ModelServer, Script, Tokens};
 use rdev_testkit::tools::agents::{Cli, installed};
-use rdev_testkit::tools::needs;
+use rdev_testkit::tools::trial::{self, Outcome};
 use serde_json::{Value, json};
 use support::{PATIENCE, Server, configure, git, processes_below};
 
@@ -48,55 +45,22 @@ struct Bench {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::from_args();
-    // Listing is not running: nothing is installed for it.
-    let install = !arguments.list;
-    let of_each = Cli::ALL.map(|cli| trials(cli, install));
     // Case by case and not agent by agent: several of the slowest at once would starve each other.
-    let mut trials: Vec<(usize, Trial)> =
-        of_each.into_iter().flat_map(|of| of.into_iter().enumerate()).collect();
-    trials.sort_by_key(|(case, _)| *case);
-    let trials = trials.into_iter().map(|(_, trial)| trial).collect();
-    libtest_mimic::run(&arguments, trials).exit_code()
+    let of_case = |(name, case): (&'static str, Case)| {
+        Cli::ALL.map(|cli| {
+            let name = format!("{}::{name}", cli.name());
+            trial::asynchronous(name, async move || run(cli, installed(cli)?, case).await)
+        })
+    };
+    trial::run(None, [CASES.into_iter().flat_map(of_case).collect()])
 }
 
-fn trials(cli: Cli, install: bool) -> Vec<Trial> {
-    let program = install.then(|| Arc::new(installed(cli)));
-    let not_run = program.as_deref().and_then(|program| program.as_ref().err());
-    if let Some(not_run) = not_run {
-        #[expect(clippy::print_stderr, reason = "this is what a test run's reader has to see")]
-        {
-            eprintln!("{}: {not_run}", cli.name());
-        }
-    }
-    let ignored = not_run.is_some() && !needs::all_required();
-    let trial = |(name, case): (&'static str, Case)| {
-        let program = program.clone();
-        let run = move || match program.as_deref() {
-            Some(Ok(program)) => run(cli, program, case),
-            Some(Err(not_run)) => Err(Failed::from(not_run)),
-            None => Err(Failed::from("a listed case is not run")),
-        };
-        Trial::test(format!("{}::{name}", cli.name()), run).with_ignored_flag(ignored)
-    };
-    CASES.into_iter().map(trial).collect()
-}
-
-fn run(cli: Cli, program: &Path, case: Case) -> Result<(), Failed> {
-    let work = || {
-        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-        runtime.block_on(async {
-            let bench = Bench::new(cli, program).await;
-            case(&bench).await;
-            bench.server.stop().await;
-            assert_eq!(processes_below(&bench.data.path().join("work")), [], "something is left");
-        });
-    };
-    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
-        let text = panic.downcast_ref::<String>().cloned();
-        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-        Failed::from(text.unwrap_or_else(|| "it panicked".to_owned()))
-    })
+async fn run(cli: Cli, program: &Path, case: Case) -> Outcome {
+    let bench = Bench::new(cli, program).await;
+    case(&bench).await;
+    bench.server.stop().await;
+    assert_eq!(processes_below(&bench.data.path().join("work")), [], "something is left");
+    Ok(())
 }
 
 impl Bench {

@@ -1,57 +1,35 @@
-//! The real agents, against a model server that plays a script.
+//! The real agents, against a model server that plays a script, and the runner's own program
+//! against an emulated AWS.
 //!
-//! They are installed from npm, once per version. A case whose agent is not to be had says what it
-//! needs and is counted as ignored; with `RDEV_REQUIRE=all` it fails.
-
-use std::process::ExitCode;
-use std::sync::Arc;
-
-use libtest_mimic::{Arguments, Failed, Trial};
-use rdev_testkit::tools::agents::{Cli, installed};
-use rdev_testkit::tools::needs;
+//! The agents are installed from npm, once per version. A case whose agent cannot be installed says
+//! what it needs and is counted as ignored; with `RDEV_REQUIRE=all` it fails.
 
 #[path = "agents/bench.rs"]
 mod bench;
 #[path = "agents/cases.rs"]
 mod cases;
+#[path = "agents/program.rs"]
+mod program;
+
+use std::process::ExitCode;
+
+use rdev_testkit::tools::agents::{Cli, installed};
+use rdev_testkit::tools::trial;
+
+/// Some cases wait for a silence to be long enough; the others use that time.
+const AT_ONCE: usize = 4;
 
 fn main() -> ExitCode {
-    let mut arguments = Arguments::from_args();
-    // Some cases wait for a silence to be long enough; the others use that time.
-    arguments.test_threads.get_or_insert(4);
-    let of_each = Cli::ALL.map(|cli| trials(cli, is_wanted(cli, &arguments)));
     // Case by case and not agent by agent: several of the slowest at once would starve each other.
-    let mut trials: Vec<(usize, Trial)> =
-        of_each.into_iter().flat_map(|of| of.into_iter().enumerate()).collect();
-    trials.sort_by_key(|(case, _)| *case);
-    let trials = trials.into_iter().map(|(_, trial)| trial).collect();
-    libtest_mimic::run(&arguments, trials).exit_code()
-}
-
-/// Nothing is installed for a listing, or for a run of other tests.
-fn is_wanted(cli: Cli, arguments: &Arguments) -> bool {
-    let filter = arguments.filter.as_deref().unwrap_or_default();
-    let names = cases::ALL.iter().map(|(name, _)| format!("{}::{name}", cli.name()));
-    !arguments.list && names.into_iter().any(|name| name.contains(filter))
-}
-
-fn trials(cli: Cli, install: bool) -> Vec<Trial> {
-    let program = if install { Some(Arc::new(installed(cli))) } else { None };
-    let not_run = program.as_deref().and_then(|program| program.as_ref().err());
-    if let Some(not_run) = not_run {
-        let mut stderr = std::io::stderr();
-        // Nobody listens when this fails.
-        let _ = std::io::Write::write_fmt(&mut stderr, format_args!("{}: {not_run}\n", cli.name()));
-    }
-    let ignored = not_run.is_some() && !needs::all_required();
-    let trial = |(name, case): (&'static str, bench::Case)| {
-        let program = program.clone();
-        let run = move || match program.as_deref() {
-            Some(Ok(program)) => bench::run(cli, program, case),
-            Some(Err(not_run)) => Err(Failed::from(not_run)),
-            None => Err(Failed::from("its agent was not asked for")),
-        };
-        Trial::test(format!("{}::{name}", cli.name()), run).with_ignored_flag(ignored)
+    let of_case = |(name, case): (&'static str, bench::Case)| {
+        Cli::ALL.map(|cli| {
+            let name = format!("{}::{name}", cli.name());
+            trial::blocking(name, move || {
+                bench::run(cli, installed(cli)?, case);
+                Ok(())
+            })
+        })
     };
-    cases::ALL.into_iter().map(trial).collect()
+    let agents = cases::ALL.into_iter().flat_map(of_case).collect();
+    trial::run(Some(AT_ONCE), [agents, program::trials()])
 }

@@ -9,11 +9,16 @@ use rdev_testkit::tools::agents::Cli;
 
 use crate::tools::{root, text};
 
+rdev_testkit::trials! {
+    fn the_images_agents_are_those_that_the_runner_was_written_for;
+    fn the_image_has_a_user_of_its_own_reaps_and_tells_how_it_is;
+    fn the_images_own_cargo_lines_build_the_runner_from_the_files_of_its_context;
+}
+
 fn dockerfile() -> String {
     fs::read_to_string(root().join("infra/runner/Dockerfile")).expect("a file")
 }
 
-#[test]
 fn the_images_agents_are_those_that_the_runner_was_written_for() {
     let dockerfile = dockerfile();
     for cli in Cli::ALL {
@@ -22,7 +27,6 @@ fn the_images_agents_are_those_that_the_runner_was_written_for() {
     }
 }
 
-#[test]
 fn the_image_has_a_user_of_its_own_reaps_and_tells_how_it_is() {
     let dockerfile = dockerfile();
     let last = dockerfile.rsplit("\nFROM ").next().expect("a stage");
@@ -36,7 +40,6 @@ fn the_image_has_a_user_of_its_own_reaps_and_tells_how_it_is() {
     assert!(last.contains("HEALTHCHECK") && last.contains("http://127.0.0.1:8080/live"));
 }
 
-#[test]
 fn the_images_own_cargo_lines_build_the_runner_from_the_files_of_its_context() {
     let dockerfile = dockerfile();
     let lines: Vec<&str> = dockerfile

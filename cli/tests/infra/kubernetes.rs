@@ -6,9 +6,17 @@ use std::process::Command;
 use rdev_testkit::tools::kubectl;
 use rdev_testkit::tools::needs::NotRun;
 use rdev_testkit::tools::python::{KUBERNETES_VALIDATE, installed};
+use rdev_testkit::tools::trial::Outcome;
 use serde_json::Value;
 
 use crate::tools::{run, string, text};
+
+rdev_testkit::trials! {
+    fn the_rendered_manifests_are_valid;
+    fn a_runner_has_no_rights_on_its_node_and_the_time_to_end_a_whole_build;
+    fn agents_cannot_reach_the_addresses_where_a_machine_gives_credentials;
+    fn the_scaler_counts_what_is_visible_and_in_flight_in_the_queue_of_the_runners;
+}
 
 /// The manifests of an overlay.
 struct Rendered {
@@ -46,13 +54,10 @@ impl Rendered {
     }
 }
 
-#[test]
-fn the_rendered_manifests_are_valid() {
+fn the_rendered_manifests_are_valid() -> Outcome {
     for overlay in OVERLAYS {
-        let (rendered, validate) = match (rendered(overlay), installed(KUBERNETES_VALIDATE)) {
-            (Ok(rendered), Ok(programs)) => (rendered, programs.join("kubernetes-validate")),
-            (Err(not_run), _) | (_, Err(not_run)) => return not_run.report(),
-        };
+        let (rendered, validate) =
+            (rendered(overlay)?, installed(KUBERNETES_VALIDATE)?.join("kubernetes-validate"));
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("rendered.yaml");
         fs::write(&file, &rendered.yaml).expect("written");
@@ -67,15 +72,12 @@ fn the_rendered_manifests_are_valid() {
             .filter(|manifest| !string(manifest, "apiVersion").starts_with("keda.sh/"));
         assert_eq!(said.matches(" passed for resource ").count(), own.count(), "{said}");
     }
+    Ok(())
 }
 
-#[test]
-fn a_runner_has_no_rights_on_its_node_and_the_time_to_end_a_whole_build() {
+fn a_runner_has_no_rights_on_its_node_and_the_time_to_end_a_whole_build() -> Outcome {
     for overlay in OVERLAYS {
-        let rendered = match rendered(overlay) {
-            Ok(rendered) => rendered,
-            Err(not_run) => return not_run.report(),
-        };
+        let rendered = rendered(overlay)?;
         let pod = &rendered.one("Deployment")["spec"]["template"]["spec"];
         assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
         assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
@@ -100,14 +102,11 @@ fn a_runner_has_no_rights_on_its_node_and_the_time_to_end_a_whole_build() {
         assert_eq!(rendered.setting("RDEV_HEALTH_LISTEN"), "0.0.0.0:8080");
         assert_eq!(container["ports"][0]["containerPort"], 8080);
     }
+    Ok(())
 }
 
-#[test]
-fn agents_cannot_reach_the_addresses_where_a_machine_gives_credentials() {
-    let rendered = match rendered("prod") {
-        Ok(rendered) => rendered,
-        Err(not_run) => return not_run.report(),
-    };
+fn agents_cannot_reach_the_addresses_where_a_machine_gives_credentials() -> Outcome {
+    let rendered = rendered("prod")?;
     let policy = &rendered.one("NetworkPolicy")["spec"];
     assert_eq!(policy["policyTypes"], serde_json::json!(["Ingress", "Egress"]));
     assert_eq!(policy["ingress"], serde_json::json!([]));
@@ -125,15 +124,12 @@ fn agents_cannot_reach_the_addresses_where_a_machine_gives_credentials() {
     for network in ["169.254.0.0/16", "fc00::/7"] {
         assert!(closed.contains(&network), "{closed:?}");
     }
+    Ok(())
 }
 
-#[test]
-fn the_scaler_counts_what_is_visible_and_in_flight_in_the_queue_of_the_runners() {
+fn the_scaler_counts_what_is_visible_and_in_flight_in_the_queue_of_the_runners() -> Outcome {
     for overlay in OVERLAYS {
-        let rendered = match rendered(overlay) {
-            Ok(rendered) => rendered,
-            Err(not_run) => return not_run.report(),
-        };
+        let rendered = rendered(overlay)?;
         let scaler = &rendered.one("ScaledObject")["spec"];
         assert_eq!(
             scaler["scaleTargetRef"]["name"],
@@ -149,4 +145,5 @@ fn the_scaler_counts_what_is_visible_and_in_flight_in_the_queue_of_the_runners()
         let labels = &rendered.one("Deployment")["spec"]["selector"]["matchLabels"];
         assert_eq!(budget, labels);
     }
+    Ok(())
 }

@@ -7,10 +7,17 @@ use std::process::Command;
 
 use rdev_testkit::servers::emulator::{Account, Emulator};
 use rdev_testkit::tools::python::{MINISTACK, installed, path_with};
+use rdev_testkit::tools::trial::Outcome;
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::tools::{root, run, string, template, text};
+
+rdev_testkit::trials! {
+    fn the_whole_template_is_deployed_to_a_local_aws_and_again;
+    fn a_system_is_told_to_its_functions_and_half_of_one_is_refused_at_the_deployment;
+    fn a_function_that_was_not_built_is_named;
+}
 
 /// What is there after a deployment, asked from the services themselves.
 const LOOK: &str = r#"
@@ -62,15 +69,8 @@ fn functions() -> TempDir {
     functions
 }
 
-#[test]
-fn the_whole_template_is_deployed_to_a_local_aws_and_again() {
-    let (emulator, programs, template) =
-        match (Emulator::shared(), installed(MINISTACK), template()) {
-            (Ok(emulator), Ok(programs), Ok(template)) => (emulator, programs, template),
-            (Err(not_run), ..) | (_, Err(not_run), _) | (.., Err(not_run)) => {
-                return not_run.report();
-            }
-        };
+fn the_whole_template_is_deployed_to_a_local_aws_and_again() -> Outcome {
+    let (emulator, programs, template) = (Emulator::shared()?, installed(MINISTACK)?, template()?);
     let account = emulator.account();
     let functions = functions();
     let deploy = |more: &[&str]| {
@@ -105,14 +105,11 @@ fn the_whole_template_is_deployed_to_a_local_aws_and_again() {
 
     assert_eq!(deploy(&[]), first, "nothing changes");
     assert_eq!(deploy(&["LogLevel=debug"]), first, "what changes is no resource's name");
+    Ok(())
 }
 
-#[test]
-fn a_system_is_told_to_its_functions_and_half_of_one_is_refused_at_the_deployment() {
-    let (emulator, programs) = match (Emulator::shared(), installed(MINISTACK)) {
-        (Ok(emulator), Ok(programs)) => (emulator, programs),
-        (Err(not_run), _) | (_, Err(not_run)) => return not_run.report(),
-    };
+fn a_system_is_told_to_its_functions_and_half_of_one_is_refused_at_the_deployment() -> Outcome {
+    let (emulator, programs) = (Emulator::shared()?, installed(MINISTACK)?);
     let account = emulator.account();
     let functions = functions();
     let deploy = |parameters: &[&str]| {
@@ -176,14 +173,11 @@ fn a_system_is_told_to_its_functions_and_half_of_one_is_refused_at_the_deploymen
     assert_eq!(policies("ci"), [hook, ci]);
     assert_eq!(policies("domains"), [dns]);
     assert!(policies("work").is_empty() && policies("maintenance").is_empty());
+    Ok(())
 }
 
-#[test]
-fn a_function_that_was_not_built_is_named() {
-    let (emulator, programs) = match (Emulator::shared(), installed(MINISTACK)) {
-        (Ok(emulator), Ok(programs)) => (emulator, programs),
-        (Err(not_run), _) | (_, Err(not_run)) => return not_run.report(),
-    };
+fn a_function_that_was_not_built_is_named() -> Outcome {
+    let (emulator, programs) = (Emulator::shared()?, installed(MINISTACK)?);
     let account = emulator.account();
     let empty = tempfile::tempdir().expect("a folder");
     let script = root().join("infra/local/deploy.sh");
@@ -192,4 +186,5 @@ fn a_function_that_was_not_built_is_named() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success());
     assert!(said.contains("run cargo lambda build first"), "{said}");
+    Ok(())
 }

@@ -1,11 +1,33 @@
 //! What `infra/` and `templates/` say: that the tools of AWS, Kubernetes and Node take it, and
 //! that it agrees with the code.
 
+mod bootstrap;
 mod image;
 mod kubernetes;
 mod local;
 mod pages;
+#[path = "../it/rdev.rs"]
+#[allow(dead_code, reason = "another binary uses the rest")]
+mod rdev;
 mod settings;
 mod statements;
 mod template;
 mod tools;
+
+use std::process::ExitCode;
+
+use rdev_testkit::tools::trial;
+
+fn main() -> ExitCode {
+    let all = [
+        bootstrap::trials(),
+        image::trials(),
+        kubernetes::trials(),
+        local::trials(),
+        pages::trials(),
+        settings::trials(),
+        statements::trials(),
+        template::trials(),
+    ];
+    trial::run(None, all)
+}

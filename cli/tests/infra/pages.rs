@@ -17,10 +17,20 @@ use rdev_functions::{Context, HookSecrets, Settings};
 use rdev_testkit::tools::needs::NotRun;
 use rdev_testkit::tools::npm;
 use rdev_testkit::tools::python::{KUBERNETES_VALIDATE, installed};
+use rdev_testkit::tools::trial::Outcome;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::tools::{run, text};
+
+rdev_testkit::trials! {
+    fn the_astro_page_builds_and_shows_what_its_text_says;
+    fn a_page_without_a_zone_names_no_address;
+    fn a_pipeline_has_the_steps_that_the_installation_can_do;
+    fn a_pipeline_builds_pushes_and_deploys_and_holds_no_secret_itself;
+    fn the_manifests_are_valid_and_fit_a_restricted_namespace;
+    async rdev_believes_what_a_pipelines_last_step_tells_and_nobody_else;
+}
 
 const READ: &str = "import json, sys, yaml; \
     json.dump(list(yaml.safe_load_all(open(sys.argv[1]))), sys.stdout)";
@@ -67,13 +77,10 @@ fn steps(pipeline: &Value) -> Vec<&str> {
     pipeline["steps"].as_object().expect("steps").keys().map(String::as_str).collect()
 }
 
-#[test]
-fn the_astro_page_builds_and_shows_what_its_text_says() {
+fn the_astro_page_builds_and_shows_what_its_text_says() -> Outcome {
     let values = Values { registry: None, ..whole() };
     let folder = project("astro-landing", &values);
-    if let Err(not_run) = npm::ci(folder.path()) {
-        return not_run.report();
-    }
+    npm::ci(folder.path())?;
     let built = build(&folder);
     assert!(built.status.success(), "{}", said(&built));
     let page = page(&folder);
@@ -106,6 +113,7 @@ fn the_astro_page_builds_and_shows_what_its_text_says() {
     for part in ["src/content/site.json is not right", "headline: Required", "'haedline'"] {
         assert!(said(&failed).contains(part), "{part}: {}", said(&failed));
     }
+    Ok(())
 }
 
 fn build(folder: &TempDir) -> Output {
@@ -136,7 +144,6 @@ fn assert_loads_nothing_from_elsewhere(page: &str, own: &str) {
     assert!(links > 5 && !page.contains("<script"), "{page}");
 }
 
-#[test]
 fn a_page_without_a_zone_names_no_address() {
     let folder = project("astro-landing", &Values { zone: None, registry: None, ..whole() });
     let config = fs::read_to_string(folder.path().join("astro.config.mjs")).expect("a file");
@@ -146,8 +153,7 @@ fn a_page_without_a_zone_names_no_address() {
     );
 }
 
-#[test]
-fn a_pipeline_has_the_steps_that_the_installation_can_do() {
+fn a_pipeline_has_the_steps_that_the_installation_can_do() -> Outcome {
     let (zone, registry) = (whole().zone, whole().registry);
     let told = ["notify", "notify-failure"];
     for (zone, registry, own) in [
@@ -163,10 +169,7 @@ fn a_pipeline_has_the_steps_that_the_installation_can_do() {
                 assert!(!folder.path().join(".woodpecker.yaml").exists(), "nothing is done there");
                 continue;
             }
-            let pipeline = match pipeline(&folder) {
-                Ok(pipeline) => pipeline,
-                Err(not_run) => return not_run.report(),
-            };
+            let pipeline = pipeline(&folder)?;
             let mut wanted: Vec<&str> = own.iter().chain(&told).copied().collect();
             wanted.retain(|step| name != "static" || *step != "build");
             let mut found = steps(&pipeline);
@@ -176,16 +179,13 @@ fn a_pipeline_has_the_steps_that_the_installation_can_do() {
             assert_eq!(pipeline["when"], json!([{ "event": "push", "branch": "main" }]));
         }
     }
+    Ok(())
 }
 
-#[test]
-fn a_pipeline_builds_pushes_and_deploys_and_holds_no_secret_itself() {
+fn a_pipeline_builds_pushes_and_deploys_and_holds_no_secret_itself() -> Outcome {
     for name in PAGES {
         let folder = project(name, &whole());
-        let pipeline = match pipeline(&folder) {
-            Ok(pipeline) => pipeline,
-            Err(not_run) => return not_run.report(),
-        };
+        let pipeline = pipeline(&folder)?;
         let steps = &pipeline["steps"];
         if name == "astro-landing" {
             assert_eq!(steps["build"]["commands"], json!(["npm ci", "npm run build"]));
@@ -218,14 +218,11 @@ fn a_pipeline_builds_pushes_and_deploys_and_holds_no_secret_itself() {
             assert_eq!(steps[step]["failure"], "ignore");
         }
     }
+    Ok(())
 }
 
-#[test]
-fn the_manifests_are_valid_and_fit_a_restricted_namespace() {
-    let validate = match installed(KUBERNETES_VALIDATE) {
-        Ok(programs) => programs.join("kubernetes-validate"),
-        Err(not_run) => return not_run.report(),
-    };
+fn the_manifests_are_valid_and_fit_a_restricted_namespace() -> Outcome {
+    let validate = installed(KUBERNETES_VALIDATE)?.join("kubernetes-validate");
     for name in PAGES {
         let folder = project(name, &whole());
         // As the pipeline does it, before it applies them.
@@ -280,6 +277,7 @@ fn the_manifests_are_valid_and_fit_a_restricted_namespace() {
         }
         serves(folder.path(), container);
     }
+    Ok(())
 }
 
 /// The image listens where the manifests look, as the user that they name.
@@ -303,8 +301,7 @@ fn serves(folder: &Path, container: &Value) {
     }
 }
 
-#[tokio::test]
-async fn rdev_believes_what_a_pipelines_last_step_tells_and_nobody_else() {
+async fn rdev_believes_what_a_pipelines_last_step_tells_and_nobody_else() -> Outcome {
     let data = tempfile::tempdir().expect("a folder");
     let embedded =
         rdev_embedded::open(data.path(), rdev_embedded::Options::default()).expect("a data folder");
@@ -343,7 +340,7 @@ async fn rdev_believes_what_a_pipelines_last_step_tells_and_nobody_else() {
         tokio::time::timeout(Duration::from_secs(60), node.output())
     };
     let Ok(told) = tell("success", "a secret, 'quoted'").await.expect("it ends") else {
-        return NotRun::needs("node: install Node.js").report();
+        return Err(NotRun::needs("node: install Node.js"));
     };
     assert!(told.status.success(), "{}", said(&told));
     let known = embedded.store.pipeline(&id, &commit_id).await.expect("it answers");
@@ -357,6 +354,7 @@ async fn rdev_believes_what_a_pipelines_last_step_tells_and_nobody_else() {
     let still = embedded.store.pipeline(&id, &commit_id).await.expect("it answers");
     assert_eq!(still.as_ref(), Some(&known));
     server.abort();
+    Ok(())
 }
 
 /// A project whose repository has the id 82 on the forge.

@@ -13,6 +13,14 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::tools::{resources, string, template};
+use rdev_testkit::tools::trial::Outcome;
+
+rdev_testkit::trials! {
+    fn every_variable_of_the_ecs_task_is_one_that_the_runner_reads;
+    fn a_runner_on_ecs_knows_the_forge_and_where_builds_are_seen;
+    fn functions_are_told_the_systems_that_they_call_and_may_read_the_secrets_of_no_others;
+    fn a_secret_with_credentials_of_git_is_read_as_the_template_describes_it;
+}
 
 /// What the runner's program reads beside the sections of its configuration.
 const NAMES: Names = Names {
@@ -51,31 +59,24 @@ fn of_the_task(template: &Value) -> Vec<&str> {
     all.map(|one| string(one, "Name")).collect()
 }
 
-#[test]
-fn every_variable_of_the_ecs_task_is_one_that_the_runner_reads() {
-    let template = match template() {
-        Ok(template) => template,
-        Err(not_run) => return not_run.report(),
-    };
+fn every_variable_of_the_ecs_task_is_one_that_the_runner_reads() -> Outcome {
+    let template = template()?;
     let names = of_the_task(template);
     assert!(names.len() > 10, "{names:?}");
     for name in names {
         let environment = Environment::from([(name, "1")]);
         assert!(environment.strangers(&NAMES).is_empty(), "{name} means nothing");
     }
+    Ok(())
 }
 
-#[test]
-fn a_runner_on_ecs_knows_the_forge_and_where_builds_are_seen() {
+fn a_runner_on_ecs_knows_the_forge_and_where_builds_are_seen() -> Outcome {
     #[derive(Deserialize)]
     struct Known {
         public_url: Option<String>,
         forge: ForgeConfig,
     }
-    let template = match template() {
-        Ok(template) => template,
-        Err(not_run) => return not_run.report(),
-    };
+    let template = template()?;
     let names = of_the_task(template);
     assert!(names.contains(&"RDEV_PUBLIC_URL"), "{names:?}");
     let [url, owner, token] = ["RDEV_FORGE__URL", "RDEV_FORGE__OWNER", "RDEV_FORGE__TOKEN"];
@@ -94,14 +95,12 @@ fn a_runner_on_ecs_knows_the_forge_and_where_builds_are_seen() {
     assert_eq!(forge.token.as_ref().map(Secret::expose), Some("12e4"));
     let config = PlatformConfig { public_url, forge: Some(forge), ..PlatformConfig::default() };
     assert!(connect(&config, None).expect("adapters").forge.is_some());
+    Ok(())
 }
 
-#[test]
-fn functions_are_told_the_systems_that_they_call_and_may_read_the_secrets_of_no_others() {
-    let template = match template() {
-        Ok(template) => template,
-        Err(not_run) => return not_run.report(),
-    };
+fn functions_are_told_the_systems_that_they_call_and_may_read_the_secrets_of_no_others() -> Outcome
+{
+    let template = template()?;
     let mut told = BTreeMap::new();
     for (name, function) in resources(template, &["AWS::Serverless::Function"]) {
         let names = function["Properties"]["Environment"]["Variables"].as_object();
@@ -129,6 +128,7 @@ fn functions_are_told_the_systems_that_they_call_and_may_read_the_secrets_of_no_
         ),
     ];
     assert_eq!(told, wanted.into());
+    Ok(())
 }
 
 /// Which systems a function gets out of its variables (forge, CI, DNS), and whether it knows what
@@ -172,7 +172,6 @@ fn set_of<'a>(names: &[&'a str]) -> BTreeSet<&'a str> {
     names.iter().copied().collect()
 }
 
-#[test]
 fn a_secret_with_credentials_of_git_is_read_as_the_template_describes_it() {
     let text = r#"[{origin = "https://git.example.org", username = "oauth2", token = "a1,b]2"}]"#;
     let environment = Environment::from([("RDEV_GIT__CREDENTIALS", text)]);

@@ -9,6 +9,17 @@ use rdev_functions::lambda::families::{self, Route};
 use serde_json::{Value, json};
 
 use crate::tools::{resources, root, run, sam, string, template, text};
+use rdev_testkit::tools::trial::Outcome;
+
+rdev_testkit::trials! {
+    fn sam_and_cfn_lint_have_nothing_to_say;
+    fn the_other_spelling_of_samconfig_is_a_link_to_it;
+    fn every_operation_of_the_api_has_a_route_to_its_function_and_there_are_no_others;
+    fn cargo_lambda_serves_the_same_paths_as_the_gateway;
+    fn every_program_is_a_function_with_a_role_and_a_log_of_its_own;
+    fn what_a_local_aws_lacks_hangs_on_the_switch;
+    fn the_table_and_the_queues_are_as_the_protocol_wants_them;
+}
 
 /// What a part of the stack hangs on that a local AWS does not have.
 const SWITCH: &str = "RunnerOnEcs";
@@ -16,12 +27,8 @@ const SWITCH: &str = "RunnerOnEcs";
 /// The kinds of resources that only the runners on ECS need, by what their types begin with.
 const ON_ECS: [&str; 3] = ["AWS::ECS::", "AWS::EC2::", "AWS::ApplicationAutoScaling::"];
 
-#[test]
-fn sam_and_cfn_lint_have_nothing_to_say() {
-    let (sam, cfn_lint) = match (sam("sam"), sam("cfn-lint")) {
-        (Ok(sam), Ok(cfn_lint)) => (sam, cfn_lint),
-        (Err(not_run), _) | (_, Err(not_run)) => return not_run.report(),
-    };
+fn sam_and_cfn_lint_have_nothing_to_say() -> Outcome {
+    let (sam, cfn_lint) = (sam("sam")?, sam("cfn-lint")?);
     for environment in ["dev", "prod"] {
         // Which template, samconfig.toml says.
         let mut validate = Command::new(&sam);
@@ -31,20 +38,16 @@ fn sam_and_cfn_lint_have_nothing_to_say() {
         assert!(output.status.success() && said.contains("is a valid SAM Template"), "{said}");
     }
     assert_eq!(text(Command::new(cfn_lint).arg("infra/template.yaml")), "");
+    Ok(())
 }
 
-#[test]
 fn the_other_spelling_of_samconfig_is_a_link_to_it() {
     let link = fs::read_link(root().join("samplconfig.toml")).expect("a symbolic link");
     assert_eq!(link.to_str(), Some("samconfig.toml"));
 }
 
-#[test]
-fn every_operation_of_the_api_has_a_route_to_its_function_and_there_are_no_others() {
-    let template = match template() {
-        Ok(template) => template,
-        Err(not_run) => return not_run.report(),
-    };
+fn every_operation_of_the_api_has_a_route_to_its_function_and_there_are_no_others() -> Outcome {
+    let template = template()?;
     let mut routes = BTreeMap::new();
     for (name, route) in resources(template, &["AWS::ApiGatewayV2::Route"]) {
         let properties = &route["Properties"];
@@ -70,9 +73,9 @@ fn every_operation_of_the_api_has_a_route_to_its_function_and_there_are_no_other
     for Route { method, path, function } in families::routes() {
         assert_eq!(routes.get(format!("{method} {path}").as_str()), Some(&function));
     }
+    Ok(())
 }
 
-#[test]
 fn cargo_lambda_serves_the_same_paths_as_the_gateway() {
     let text = fs::read_to_string(root().join("infra/localstack/cargo-lambda.toml"));
     let text = text.expect("a file");
@@ -102,12 +105,8 @@ fn function<'a>(template: &'a Value, integration: &str) -> &'a str {
     name.unwrap_or_else(|| panic!("{function} has its code at {code}"))
 }
 
-#[test]
-fn every_program_is_a_function_with_a_role_and_a_log_of_its_own() {
-    let template = match template() {
-        Ok(template) => template,
-        Err(not_run) => return not_run.report(),
-    };
+fn every_program_is_a_function_with_a_role_and_a_log_of_its_own() -> Outcome {
+    let template = template()?;
     let mut programs: BTreeSet<String> = fs::read_dir(root().join("functions/src/bin"))
         .expect("a folder")
         .map(|entry| entry.expect("an entry").path())
@@ -131,14 +130,11 @@ fn every_program_is_a_function_with_a_role_and_a_log_of_its_own() {
     }
     assert!(programs.is_empty(), "no functions: {programs:?}");
     assert_eq!((count, roles.len(), logs.len()), (9, 9, 9));
+    Ok(())
 }
 
-#[test]
-fn what_a_local_aws_lacks_hangs_on_the_switch() {
-    let template = match template() {
-        Ok(template) => template,
-        Err(not_run) => return not_run.report(),
-    };
+fn what_a_local_aws_lacks_hangs_on_the_switch() -> Outcome {
+    let template = template()?;
     assert_eq!(template["Parameters"][SWITCH]["Default"], "false");
     let mut switched = 0;
     for (name, resource) in template["Resources"].as_object().expect("resources") {
@@ -152,6 +148,7 @@ fn what_a_local_aws_lacks_hangs_on_the_switch() {
         }
     }
     assert!(switched > 10);
+    Ok(())
 }
 
 fn implies_the_switch(template: &Value, condition: &str) -> bool {
@@ -163,12 +160,8 @@ fn implies_the_switch(template: &Value, condition: &str) -> bool {
     all.is_some_and(|all| all.iter().filter_map(named).any(|c| implies_the_switch(template, &c)))
 }
 
-#[test]
-fn the_table_and_the_queues_are_as_the_protocol_wants_them() {
-    let template = match template() {
-        Ok(template) => template,
-        Err(not_run) => return not_run.report(),
-    };
+fn the_table_and_the_queues_are_as_the_protocol_wants_them() -> Outcome {
+    let template = template()?;
     let all = &template["Resources"];
     let table = &all["Table"]["Properties"];
     let keys = |of: &Value| {
@@ -207,4 +200,5 @@ fn the_table_and_the_queues_are_as_the_protocol_wants_them() {
     assert_eq!(dead["RedriveAllowPolicy"]["redrivePermission"], "byQueue");
     let source = &all["DeadLettersSource"]["Properties"];
     assert_eq!(source["FunctionResponseTypes"][0], "ReportBatchItemFailures");
+    Ok(())
 }

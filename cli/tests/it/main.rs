@@ -1,6 +1,5 @@
 //! The program `rdev` as people and scripts use it: the real binary, real git, real HTTP.
 
-mod bootstrap;
 mod client;
 mod dependencies;
 mod quickstart;

@@ -3,13 +3,15 @@
 use serde_json::{Value, json};
 
 use crate::world::{World, assert_problem};
+use rdev_testkit::tools::trial::Outcome;
 
-#[tokio::test(flavor = "multi_thread")]
-async fn bad_domains_are_refused_field_by_field_and_nothing_is_asked_of_the_provider() {
-    let world = match World::new(10) {
-        Ok(world) => world,
-        Err(not_run) => return not_run.report(),
-    };
+rdev_testkit::trials! {
+    async bad_domains_are_refused_field_by_field_and_nothing_is_asked_of_the_provider;
+    async bad_projects_webhooks_and_pipelines_are_refused;
+}
+
+async fn bad_domains_are_refused_field_by_field_and_nothing_is_asked_of_the_provider() -> Outcome {
+    let world = World::new(10)?;
     let server = world.up().await;
     assert_eq!(server.post("/project", json!({ "name": "site" })).await.status, 201);
     world.dns.forget();
@@ -57,14 +59,11 @@ async fn bad_domains_are_refused_field_by_field_and_nothing_is_asked_of_the_prov
     }
     assert!(world.dns.requests().is_empty(), "{:?}", world.dns.requests());
     assert_problem(&server.get("/projects/other").await, 404, "not_found");
+    Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn bad_projects_webhooks_and_pipelines_are_refused() {
-    let world = match World::new(10) {
-        Ok(world) => world,
-        Err(not_run) => return not_run.report(),
-    };
+async fn bad_projects_webhooks_and_pipelines_are_refused() -> Outcome {
+    let world = World::new(10)?;
     let server = world.up().await;
     let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
     for (field, more) in [
@@ -106,4 +105,5 @@ async fn bad_projects_webhooks_and_pipelines_are_refused() {
     let foreign = server.get("/projects?limit=1").await.body["next_cursor"].clone();
     assert!(foreign.is_null());
     assert_problem(&server.get(&format!("{list}?cursor=e30")).await, 400, "invalid_cursor");
+    Ok(())
 }

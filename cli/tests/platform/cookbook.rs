@@ -21,9 +21,14 @@ use rdev_testkit::servers::gitea;
 use rdev_testkit::servers::woodpecker::{HostRunner, Push, Run};
 use rdev_testkit::tools::needs::NotRun;
 use rdev_testkit::tools::npm;
+use rdev_testkit::tools::trial::Outcome;
 
 use crate::support::PATIENCE;
 use crate::world::{HOOK_SECRET, World, ZONE};
+
+rdev_testkit::trials! {
+    async the_cookbooks_commands_lead_to_a_live_page;
+}
 
 const PAGE: &str = "docs/cookbook-landing-page.md";
 
@@ -44,16 +49,9 @@ console.log('The headline is: ' + words);
 /// The folder with each name's page.
 type Sites = Arc<Mutex<HashMap<String, PathBuf>>>;
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_cookbooks_commands_lead_to_a_live_page() {
-    let world = match World::with(10, "") {
-        Ok(world) => world,
-        Err(not_run) => return not_run.report(),
-    };
-    let cache = match packages() {
-        Ok(cache) => cache,
-        Err(not_run) => return not_run.report(),
-    };
+async fn the_cookbooks_commands_lead_to_a_live_page() -> Outcome {
+    let world = World::with(10, "")?;
+    let cache = packages()?;
     configure(&world);
     let server = world.up().await;
     let sites = Sites::default();
@@ -96,6 +94,7 @@ async fn the_cookbooks_commands_lead_to_a_live_page() {
     } else {
         assert!(differ.is_empty(), "{PAGE} is out of date:\n{}", differ.join("\n\n"));
     }
+    Ok(())
 }
 
 /// npm's cache, with what the template's build needs.

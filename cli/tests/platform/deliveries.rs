@@ -12,6 +12,12 @@ use tempfile::TempDir;
 
 use crate::support::{PATIENCE, Server, configure};
 
+rdev_testkit::trials! {
+    async the_end_of_a_build_is_told_signed_and_again_until_it_is_taken;
+    async a_failed_and_a_cancelled_build_are_told_too_and_gone_ends_it;
+    async a_message_outlives_the_server;
+}
+
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
 /// Somebody who listens, and answers with the statuses it is given, 204 after those.
@@ -63,7 +69,6 @@ async fn deliveries(server: &Server) -> Vec<Value> {
     list["items"].as_array().expect("a list").clone()
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn the_end_of_a_build_is_told_signed_and_again_until_it_is_taken() {
     let (data, server) = up("[api]\nwebhooks_to_private_addresses = true\n").await;
     let (receiver, url) = Receiver::start(&[500]).await;
@@ -109,7 +114,6 @@ async fn the_end_of_a_build_is_told_signed_and_again_until_it_is_taken() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_failed_and_a_cancelled_build_are_told_too_and_gone_ends_it() {
     let (_data, server) = up("[api]\nwebhooks_to_private_addresses = true\n").await;
     let (receiver, url) = Receiver::start(&[410]).await;
@@ -141,7 +145,6 @@ async fn a_failed_and_a_cancelled_build_are_told_too_and_gone_ends_it() {
     assert_eq!((&first["state"], &first["status"]), (&json!("failed"), &json!(410)), "{all:?}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_message_outlives_the_server() {
     let data = tempfile::tempdir().expect("a data folder");
     configure(data.path(), "[api]\nwebhooks_to_private_addresses = true\n");

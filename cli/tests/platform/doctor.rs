@@ -3,9 +3,15 @@
 use std::process::Command;
 
 use rdev_testkit::servers::faults::Fault;
+use rdev_testkit::tools::trial::Outcome;
 use serde_json::Value;
 
 use crate::world::{System, World};
+
+rdev_testkit::trials! {
+    fn it_looks_and_makes_nothing;
+    async a_good_installation_has_no_problem_and_each_broken_part_is_named_with_what_to_do;
+}
 
 fn doctor(world: &World) -> (i32, Value) {
     let output = Command::new(env!("CARGO_BIN_EXE_rdev"))
@@ -34,7 +40,6 @@ fn problems(told: &Value) -> Vec<String> {
         .collect()
 }
 
-#[test]
 fn it_looks_and_makes_nothing() {
     let place = tempfile::tempdir().expect("a folder");
     let data = place.path().join("not/there/yet");
@@ -51,12 +56,9 @@ fn it_looks_and_makes_nothing() {
     assert_eq!(std::fs::read_dir(place.path()).expect("a folder").count(), 0);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_good_installation_has_no_problem_and_each_broken_part_is_named_with_what_to_do() {
-    let world = match World::new(2) {
-        Ok(world) => world,
-        Err(not_run) => return not_run.report(),
-    };
+async fn a_good_installation_has_no_problem_and_each_broken_part_is_named_with_what_to_do()
+-> Outcome {
+    let world = World::new(2)?;
     let _server = world.up().await;
     let (status, told) = doctor(&world);
     assert_eq!((status, problems(&told)), (0, vec![]), "{told:#}");
@@ -77,4 +79,5 @@ async fn a_good_installation_has_no_problem_and_each_broken_part_is_named_with_w
             assert!(found.iter().all(|one| one.contains(name)), "{fault:?}: {found:?}");
         }
     }
+    Ok(())
 }

@@ -3,13 +3,16 @@
 use serde_json::json;
 
 use crate::world::{World, assert_problem, wanted};
+use rdev_testkit::tools::trial::Outcome;
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_domain_is_added_changed_and_removed_and_the_name_always_leads_somewhere() {
-    let world = match World::new(10) {
-        Ok(world) => world,
-        Err(not_run) => return not_run.report(),
-    };
+rdev_testkit::trials! {
+    async a_domain_is_added_changed_and_removed_and_the_name_always_leads_somewhere;
+    async what_belongs_to_others_is_left_alone;
+    async the_zone_itself_wildcards_and_underscores_need_a_scope_of_their_own;
+}
+
+async fn a_domain_is_added_changed_and_removed_and_the_name_always_leads_somewhere() -> Outcome {
+    let world = World::new(10)?;
     let server = world.up().await;
     assert_eq!(server.post("/project", wanted("site")).await.status, 201);
     let path = "/projects/site/domains";
@@ -39,14 +42,11 @@ async fn a_domain_is_added_changed_and_removed_and_the_name_always_leads_somewhe
     assert!(world.powerdns.resolve("www.example.com", "CNAME").answers.is_empty());
     assert_problem(&server.delete(&format!("{path}/www.example.com")).await, 404, "not_found");
     assert_eq!(server.delete(&format!("{path}/b%C3%BCcher")).await.status, 204);
+    Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_belongs_to_others_is_left_alone() {
-    let world = match World::new(10) {
-        Ok(world) => world,
-        Err(not_run) => return not_run.report(),
-    };
+async fn what_belongs_to_others_is_left_alone() -> Outcome {
+    let world = World::new(10)?;
     let server = world.up().await;
     for name in ["one", "two"] {
         assert_eq!(server.post("/project", json!({ "name": name })).await.status, 201);
@@ -87,14 +87,11 @@ async fn what_belongs_to_others_is_left_alone() {
     assert_problem(&refused, 409, "record_not_ours");
     let found = world.powerdns.resolve("shared.example.com", "A").answers;
     assert_eq!(found[0].content, "198.51.100.8", "{found:?}");
+    Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_zone_itself_wildcards_and_underscores_need_a_scope_of_their_own() {
-    let world = match World::new(10) {
-        Ok(world) => world,
-        Err(not_run) => return not_run.report(),
-    };
+async fn the_zone_itself_wildcards_and_underscores_need_a_scope_of_their_own() -> Outcome {
+    let world = World::new(10)?;
     let mut server = world.up().await;
     assert_eq!(server.post("/project", json!({ "name": "site" })).await.status, 201);
     let key = |scopes: serde_json::Value| json!({ "name": "test", "scopes": scopes });
@@ -120,4 +117,5 @@ async fn the_zone_itself_wildcards_and_underscores_need_a_scope_of_their_own() {
     assert_problem(&refused, 403, "missing_scope");
     let found = world.powerdns.resolve("anything.example.com", "A").answers;
     assert_eq!(found.len(), 1, "{found:?}");
+    Ok(())
 }

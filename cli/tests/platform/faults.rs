@@ -4,10 +4,16 @@ use std::time::{Duration, Instant};
 
 use rdev_testkit::servers::faults::{self, Fault};
 use rdev_testkit::servers::woodpecker::Seed;
+use rdev_testkit::tools::trial::Outcome;
 use serde_json::{Value, json};
 
 use crate::support::{PATIENCE, Server};
 use crate::world::{System, World, wanted};
+
+rdev_testkit::trials! {
+    async whatever_goes_wrong_upstream_is_told_and_never_taken_for_done;
+    async a_creation_that_goes_wrong_is_on_record_and_provision_completes_it;
+}
 
 /// A request to the API, and the system it needs.
 struct Call {
@@ -36,13 +42,9 @@ fn calls(name: &str, pipeline: u64, step: u64) -> Vec<Call> {
     ]
 }
 
-#[tokio::test(flavor = "multi_thread")]
 #[expect(clippy::print_stdout, reason = "figures, for the closing lines")]
-async fn whatever_goes_wrong_upstream_is_told_and_never_taken_for_done() {
-    let world = match World::new(2) {
-        Ok(world) => world,
-        Err(not_run) => return not_run.report(),
-    };
+async fn whatever_goes_wrong_upstream_is_told_and_never_taken_for_done() -> Outcome {
+    let world = World::new(2)?;
     let elsewhere = faults::Server::start();
     let server = world.up().await;
     assert_eq!(server.post("/project", wanted("site")).await.status, 201);
@@ -82,15 +84,12 @@ async fn whatever_goes_wrong_upstream_is_told_and_never_taken_for_done() {
     }
     println!("{tried} calls went wrong, and all were told");
     assert_seen_nowhere(&world, &elsewhere);
+    Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
 #[expect(clippy::print_stdout, reason = "figures, for the closing lines")]
-async fn a_creation_that_goes_wrong_is_on_record_and_provision_completes_it() {
-    let world = match World::new(2) {
-        Ok(world) => world,
-        Err(not_run) => return not_run.report(),
-    };
+async fn a_creation_that_goes_wrong_is_on_record_and_provision_completes_it() -> Outcome {
+    let world = World::new(2)?;
     let elsewhere = faults::Server::start();
     let server = world.up().await;
     let mut tried = 0;
@@ -108,6 +107,7 @@ async fn a_creation_that_goes_wrong_is_on_record_and_provision_completes_it() {
     }
     println!("{tried} creations went wrong, and all were completed");
     assert_seen_nowhere(&world, &elsewhere);
+    Ok(())
 }
 
 /// The same request until it goes through or finds nothing to do: for as long as a system said

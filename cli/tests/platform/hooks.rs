@@ -1,11 +1,17 @@
 //! Webhooks that come in.
 
 use rdev_testkit::servers::woodpecker::{Change, post};
+use rdev_testkit::tools::trial::Outcome;
 use serde_json::{Value, json};
 use ulid::Ulid;
 
 use crate::support::{Server, http_client};
 use crate::world::{HOOK_SECRET, World, wanted};
+
+rdev_testkit::trials! {
+    async pushes_and_statuses_of_the_forge_keep_the_project_and_its_builds_current;
+    async the_end_of_a_pipeline_is_taken_once_and_only_with_the_right_signature;
+}
 
 fn change(forge_id: u64, status: &str, commit: &str, finished_at: i64) -> Change {
     Change {
@@ -28,12 +34,8 @@ async fn built(server: &Server) -> (String, String) {
     (task, commit)
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn pushes_and_statuses_of_the_forge_keep_the_project_and_its_builds_current() {
-    let world = match World::new(10) {
-        Ok(world) => world,
-        Err(not_run) => return not_run.report(),
-    };
+async fn pushes_and_statuses_of_the_forge_keep_the_project_and_its_builds_current() -> Outcome {
+    let world = World::new(10)?;
     let server = world.up().await;
     assert_eq!(server.post("/project", wanted("site")).await.status, 201);
     let (task, commit) = built(&server).await;
@@ -63,14 +65,11 @@ async fn pushes_and_statuses_of_the_forge_keep_the_project_and_its_builds_curren
         let told = (&record["pipeline"]["status"], &record["pipeline"]["number"]);
         assert_eq!(told, (&json!(state), &json!(3)), "{record:#}");
     }
+    Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_end_of_a_pipeline_is_taken_once_and_only_with_the_right_signature() {
-    let world = match World::new(10) {
-        Ok(world) => world,
-        Err(not_run) => return not_run.report(),
-    };
+async fn the_end_of_a_pipeline_is_taken_once_and_only_with_the_right_signature() -> Outcome {
+    let world = World::new(10)?;
     let server = world.up().await;
     assert_eq!(server.post("/project", wanted("site")).await.status, 201);
     let (task, commit) = built(&server).await;
@@ -112,4 +111,5 @@ async fn the_end_of_a_pipeline_is_taken_once_and_only_with_the_right_signature()
             assert_eq!(request.send().await.expect("an answer").status(), 401, "{name} {value}");
         }
     }
+    Ok(())
 }

@@ -3,19 +3,20 @@
 use std::time::{Duration, Instant};
 
 use rdev_testkit::servers::faults::Fault;
+use rdev_testkit::tools::trial::Outcome;
 use serde_json::json;
 
 use crate::support::PATIENCE;
 use crate::world::{System, World, wanted};
 
-#[tokio::test(flavor = "multi_thread")]
+rdev_testkit::trials! {
+    async killed_between_any_two_steps_a_project_ends_with_one_of_each;
+}
+
 #[expect(clippy::print_stdout, reason = "figures, for the closing lines")]
-async fn killed_between_any_two_steps_a_project_ends_with_one_of_each() {
+async fn killed_between_any_two_steps_a_project_ends_with_one_of_each() -> Outcome {
     // Longer than anything here takes: nothing times out, the process dies.
-    let world = match World::new(120) {
-        Ok(world) => world,
-        Err(not_run) => return not_run.report(),
-    };
+    let world = World::new(120)?;
     // How many requests a creation makes.
     let server = world.up().await;
     assert_eq!(server.post("/project", wanted("first")).await.status, 201);
@@ -65,4 +66,5 @@ async fn killed_between_any_two_steps_a_project_ends_with_one_of_each() {
         }
     }
     println!("killed {killed} times at the {counts:?} requests of a creation; one of each, always");
+    Ok(())
 }

@@ -3,6 +3,7 @@
 use std::process::Command;
 
 use rdev_testkit::servers::woodpecker::{HostRunner, Push};
+use rdev_testkit::tools::trial::Outcome;
 use serde_json::json;
 
 use crate::support::PATIENCE;
@@ -10,12 +11,18 @@ use crate::world::{
     HOOK_SECRET, OWNER, System, TARGET, World, ZONE, assert_problem, commits, wanted,
 };
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_project_gets_its_repository_its_ci_and_its_name_and_loses_them_with_it() {
-    let world = match World::new(10) {
-        Ok(world) => world,
-        Err(not_run) => return not_run.report(),
-    };
+rdev_testkit::trials! {
+    async a_project_gets_its_repository_its_ci_and_its_name_and_loses_them_with_it;
+    async create_and_build_twice_with_one_key_is_one_project_one_task_one_commit;
+    async a_step_that_failed_is_told_and_the_next_provision_does_the_rest;
+    async a_repository_that_is_there_is_imported_and_nothing_is_made_on_the_forge;
+    async a_repository_of_somebody_else_is_neither_used_nor_deleted;
+    async a_template_may_be_a_repository_on_the_forge;
+    async a_build_opens_its_pull_request_and_a_push_that_is_refused_shows_at_its_commit;
+}
+
+async fn a_project_gets_its_repository_its_ci_and_its_name_and_loses_them_with_it() -> Outcome {
+    let world = World::new(10)?;
     let server = world.up().await;
     let answer = server.post("/project", wanted("site")).await;
     assert_eq!(answer.status, 201, "{answer:?}");
@@ -51,14 +58,11 @@ async fn a_project_gets_its_repository_its_ci_and_its_name_and_loses_them_with_i
     assert!(world.woodpecker.repositories().iter().all(|one| !one.active));
     assert!(world.powerdns.resolve("site.example.com", "A").answers.is_empty());
     assert_problem(&server.get("/projects/site").await, 404, "not_found");
+    Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn create_and_build_twice_with_one_key_is_one_project_one_task_one_commit() {
-    let world = match World::new(10) {
-        Ok(world) => world,
-        Err(not_run) => return not_run.report(),
-    };
+async fn create_and_build_twice_with_one_key_is_one_project_one_task_one_commit() -> Outcome {
+    let world = World::new(10)?;
     world.woodpecker.allow_image("node:", HostRunner::default());
     let server = world.up().await;
     let mut pushes = world.gitea.pushes();
@@ -128,14 +132,11 @@ async fn create_and_build_twice_with_one_key_is_one_project_one_task_one_commit(
     let again = format!("/projects/shop/ci/pipelines/{}/cancel", run.number);
     let answer = server.post(&again, json!({})).await;
     assert_problem(&answer, 409, "pipeline_not_running");
+    Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_step_that_failed_is_told_and_the_next_provision_does_the_rest() {
-    let world = match World::new(10) {
-        Ok(world) => world,
-        Err(not_run) => return not_run.report(),
-    };
+async fn a_step_that_failed_is_told_and_the_next_provision_does_the_rest() -> Outcome {
+    let world = World::new(10)?;
     let server = world.up().await;
     for (system, step) in
         [(System::Forge, "repository"), (System::Ci, "ci"), (System::Dns, "domain")]
@@ -175,14 +176,11 @@ async fn a_step_that_failed_is_told_and_the_next_provision_does_the_rest() {
         assert_eq!(done.status, 200, "{done:?}");
         world.assert_whole(&server, &name).await;
     }
+    Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_repository_that_is_there_is_imported_and_nothing_is_made_on_the_forge() {
-    let world = match World::with(10, "\n[api]\ngit_hosts = [\"127.0.0.1\"]\n") {
-        Ok(world) => world,
-        Err(not_run) => return not_run.report(),
-    };
+async fn a_repository_that_is_there_is_imported_and_nothing_is_made_on_the_forge() -> Outcome {
+    let world = World::with(10, "\n[api]\ngit_hosts = [\"127.0.0.1\"]\n")?;
     let server = world.up().await;
     let url = format!("{}/acme/theirs.git", world.gitea.url());
     let answer = server.post("/project", json!({ "name": "theirs", "git_url": url })).await;
@@ -192,14 +190,11 @@ async fn a_repository_that_is_there_is_imported_and_nothing_is_made_on_the_forge
     let refused = server.post("/project", body).await;
     assert_problem(&refused, 422, "invalid_request");
     assert_eq!(refused.body["errors"][0]["field"], "git_url", "{refused:?}");
+    Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_repository_of_somebody_else_is_neither_used_nor_deleted() {
-    let world = match World::new(10) {
-        Ok(world) => world,
-        Err(not_run) => return not_run.report(),
-    };
+async fn a_repository_of_somebody_else_is_neither_used_nor_deleted() -> Outcome {
+    let world = World::new(10)?;
     let server = world.up().await;
     assert_eq!(server.post("/project", wanted("site")).await.status, 201);
     assert_eq!(server.delete("/projects/site").await.status, 204, "its repository stays");
@@ -208,15 +203,12 @@ async fn a_repository_of_somebody_else_is_neither_used_nor_deleted() {
     assert_problem(&answer, 409, "repository_not_ours");
     assert_problem(&server.get("/projects/site").await, 404, "not_found");
     assert!(folder.exists());
+    Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_template_may_be_a_repository_on_the_forge() {
+async fn a_template_may_be_a_repository_on_the_forge() -> Outcome {
     let templates = "\n[api.template_repositories]\nshop = \"acme/shop-template\"\n";
-    let world = match World::with(10, templates) {
-        Ok(world) => world,
-        Err(not_run) => return not_run.report(),
-    };
+    let world = World::with(10, templates)?;
     let server = world.up().await;
     world.gitea.create("acme/shop-template", "A shop", &[("README.md", b"a shop")]);
     world.gitea.set_template("acme/shop-template", true);
@@ -226,14 +218,12 @@ async fn a_template_may_be_a_repository_on_the_forge() {
     let made = server.post("/project", body).await;
     assert_eq!((made.status, &made.body["template"]), (201, &json!("shop")), "{made:?}");
     world.assert_whole(&server, "corner").await;
+    Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_build_opens_its_pull_request_and_a_push_that_is_refused_shows_at_its_commit() {
-    let world = match World::new(10) {
-        Ok(world) => world,
-        Err(not_run) => return not_run.report(),
-    };
+async fn a_build_opens_its_pull_request_and_a_push_that_is_refused_shows_at_its_commit() -> Outcome
+{
+    let world = World::new(10)?;
     let server = world.up().await;
     assert_eq!(server.post("/project", wanted("site")).await.status, 201);
     let spec = json!({ "prompt": "echo more >> index.html", "pull_request": true });
@@ -260,4 +250,5 @@ async fn a_build_opens_its_pull_request_and_a_push_that_is_refused_shows_at_its_
     let statuses = world.gitea.statuses("acme/site", commit);
     let states: Vec<_> = statuses.iter().rev().map(|status| status.state.as_str()).collect();
     assert_eq!(states, ["pending", "failure"], "{statuses:?}");
+    Ok(())
 }

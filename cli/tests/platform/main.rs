@@ -14,3 +14,22 @@ mod hooks;
 mod killed;
 mod life;
 mod world;
+
+use std::process::ExitCode;
+
+use rdev_testkit::tools::trial;
+
+fn main() -> ExitCode {
+    let all = [
+        bad_input::trials(),
+        cookbook::trials(),
+        deliveries::trials(),
+        doctor::trials(),
+        domains::trials(),
+        faults::trials(),
+        hooks::trials(),
+        killed::trials(),
+        life::trials(),
+    ];
+    trial::run(None, all)
+}

@@ -3,14 +3,12 @@
 use std::fs;
 use std::future::Future;
 use std::os::unix::ffi::OsStrExt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::process::Command;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use libtest_mimic::Failed;
 use rdev_domain::event::EventKind;
 use rdev_domain::failure::FailureClass;
 use rdev_domain::secret::Secret;
@@ -63,20 +61,13 @@ impl Default for Wish<'_> {
 }
 
 /// Runs a case in a runtime of its own.
-pub(crate) fn run(cli: Cli, program: &Path, case: Case) -> Result<(), Failed> {
-    let work = || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        runtime.expect("a runtime").block_on(async {
-            let bench = Bench::new(cli, program).await;
-            case(&bench).await;
-            assert_eq!(bench.alive(), Vec::<i32>::new(), "processes of the attempt live");
-        });
-    };
-    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
-        let text = panic.downcast_ref::<String>().cloned();
-        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-        Failed::from(text.unwrap_or_else(|| "it panicked".to_owned()))
-    })
+pub(crate) fn run(cli: Cli, program: &Path, case: Case) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime").block_on(async {
+        let bench = Bench::new(cli, program).await;
+        case(&bench).await;
+        assert_eq!(bench.alive(), Vec::<i32>::new(), "processes of the attempt live");
+    });
 }
 
 impl Bench {

@@ -8,7 +8,6 @@ mod git;
 mod hostile;
 mod outcomes;
 mod process;
-mod program;
 mod protection;
 mod redact;
 mod remote;

@@ -14,8 +14,21 @@ use rdev_domain::ports::{PortError, Queue};
 use rdev_domain::retention::Retention;
 use rdev_testkit::servers::emulator::{Account, Emulator};
 use rdev_testkit::servers::proxy::{Fault, On, Proxy, Rule, Service};
+use rdev_testkit::tools::needs::NotRun;
+use rdev_testkit::tools::trial::Outcome;
 
 use crate::scene::{account, queues, sdk};
+
+rdev_testkit::trials! {
+    async table_and_queues_as_the_template_makes_them_are_right;
+    async what_is_missing_is_named;
+    async a_table_with_other_keys_or_without_an_index_is_told_from_ours;
+    async an_index_that_lacks_what_lists_filter_by_is_told_from_ours;
+    async a_fifo_queue_is_none_of_ours;
+    async what_is_denied_is_named_with_its_permission_and_asked_for_once;
+    async without_region_or_credentials_no_call_is_made;
+    async a_key_that_nobody_has_is_denied_where_signatures_are_looked_at;
+}
 
 const TABLE: &str = "rdev";
 
@@ -76,28 +89,27 @@ async fn create_with(
 }
 
 /// An account with queues and no table.
-async fn scene() -> Option<(Account, SdkConfig, Settings)> {
+async fn scene() -> Result<(Account, SdkConfig, Settings), NotRun> {
     let account = account()?;
     let sdk = sdk(&account).await;
     let (queue_url, dead) = queues(&aws_sdk_sqs::Client::new(&sdk), 60, 10).await;
     let table = TABLE.to_owned();
-    Some((account, sdk, Settings { table, queue_url, dead_queue_url: Some(dead) }))
+    Ok((account, sdk, Settings { table, queue_url, dead_queue_url: Some(dead) }))
 }
 
 const OURS: [(&str, (&str, &str)); 2] = [("lists", ("lpk", "lsk")), ("due", ("dpk", "dsk"))];
 
-#[tokio::test(flavor = "multi_thread")]
-async fn table_and_queues_as_the_template_makes_them_are_right() {
-    let Some((_, sdk, settings)) = scene().await else { return };
+async fn table_and_queues_as_the_template_makes_them_are_right() -> Outcome {
+    let (_, sdk, settings) = scene().await?;
     create(&sdk, ("pk", "sk"), &OURS).await;
     assert_eq!(look(&sdk, &settings).await, Ok(()));
     let settings = Settings { dead_queue_url: None, ..settings };
     assert_eq!(look(&sdk, &settings).await, Ok(()));
+    Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_missing_is_named() {
-    let Some((account, sdk, settings)) = scene().await else { return };
+async fn what_is_missing_is_named() -> Outcome {
+    let (account, sdk, settings) = scene().await?;
     let table = CheckError::Missing(Resource::Table(TABLE.to_owned()));
     assert_eq!(look(&sdk, &settings).await, Err(table));
     create(&sdk, ("pk", "sk"), &OURS).await;
@@ -109,10 +121,10 @@ async fn what_is_missing_is_named() {
     let error = look(&sdk, &dead).await;
     assert_eq!(error, missing);
     assert!(!error.expect_err("missing").is_transient());
+    Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_table_with_other_keys_or_without_an_index_is_told_from_ours() {
+async fn a_table_with_other_keys_or_without_an_index_is_told_from_ours() -> Outcome {
     let cases = [
         (("id", "sk"), &OURS[..], "the HASH key is \"id\", not \"pk\""),
         (("pk", "at"), &OURS[..], "the RANGE key is \"at\", not \"sk\""),
@@ -124,7 +136,7 @@ async fn a_table_with_other_keys_or_without_an_index_is_told_from_ours() {
         ),
     ];
     for (main, indexes, expected) in cases {
-        let Some((_, sdk, settings)) = scene().await else { return };
+        let (_, sdk, settings) = scene().await?;
         create(&sdk, main, indexes).await;
         match look(&sdk, &settings).await {
             Err(CheckError::WrongShape { resource: Resource::Table(_), why }) => {
@@ -133,11 +145,11 @@ async fn a_table_with_other_keys_or_without_an_index_is_told_from_ours() {
             other => panic!("{expected}: {other:?}"),
         }
     }
+    Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_index_that_lacks_what_lists_filter_by_is_told_from_ours() {
-    let Some((_, sdk, settings)) = scene().await else { return };
+async fn an_index_that_lacks_what_lists_filter_by_is_told_from_ours() -> Outcome {
+    let (_, sdk, settings) = scene().await?;
     let client = aws_sdk_dynamodb::Client::new(&sdk);
     schema::create_table(&client, TABLE).await.expect("a table");
     assert_eq!(look(&sdk, &settings).await, Ok(()));
@@ -149,22 +161,22 @@ async fn an_index_that_lacks_what_lists_filter_by_is_told_from_ours() {
         }
         other => panic!("{other:?}"),
     }
+    Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_fifo_queue_is_none_of_ours() {
-    let Some((_, sdk, settings)) = scene().await else { return };
+async fn a_fifo_queue_is_none_of_ours() -> Outcome {
+    let (_, sdk, settings) = scene().await?;
     create(&sdk, ("pk", "sk"), &OURS).await;
     let fifo = aws_sdk_sqs::Client::new(&sdk).create_queue().queue_name("rdev.fifo");
     let fifo = fifo.attributes(aws_sdk_sqs::types::QueueAttributeName::FifoQueue, "true");
     let queue_url = fifo.send().await.expect("a queue").queue_url.expect("its URL");
     let error = look(&sdk, &Settings { queue_url, ..settings }).await.expect_err("none of ours");
     assert!(error.to_string().contains("FIFO"), "{error}");
+    Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_denied_is_named_with_its_permission_and_asked_for_once() {
-    let Some((account, direct, settings)) = scene().await else { return };
+async fn what_is_denied_is_named_with_its_permission_and_asked_for_once() -> Outcome {
+    let (account, direct, settings) = scene().await?;
     create(&direct, ("pk", "sk"), &OURS).await;
     let proxy = Proxy::start(&account.endpoint, 1);
     let sdk = sdk(&account.at(proxy.endpoint())).await;
@@ -187,11 +199,11 @@ async fn what_is_denied_is_named_with_its_permission_and_asked_for_once() {
     proxy.plan([Rule::always(On::Any, Fault::Gone)]);
     let error = look(&sdk, &settings).await.expect_err("away");
     assert!(error.is_transient(), "{error:?}");
+    Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn without_region_or_credentials_no_call_is_made() {
-    let Some((account, direct, settings)) = scene().await else { return };
+async fn without_region_or_credentials_no_call_is_made() -> Outcome {
+    let (account, direct, settings) = scene().await?;
     let proxy = Proxy::start(&account.endpoint, 1);
     let there = direct.into_builder().endpoint_url(proxy.endpoint()).build();
     let no_region = there.clone().into_builder().region(None).build();
@@ -204,14 +216,11 @@ async fn without_region_or_credentials_no_call_is_made() {
         assert!(error.to_string().contains("AWS_REGION"), "{error}");
     }
     assert_eq!(proxy.seen(), []);
+    Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_key_that_nobody_has_is_denied_where_signatures_are_looked_at() {
-    let emulator = match Emulator::start_with(&[("AUTH", "true")]) {
-        Ok(emulator) => emulator,
-        Err(not_run) => return not_run.report(),
-    };
+async fn a_key_that_nobody_has_is_denied_where_signatures_are_looked_at() -> Outcome {
+    let emulator = Emulator::start_with(&[("AUTH", "true")])?;
     let account = Account { id: "AKIAIOSFODNN7EXAMPLE".to_owned(), ..emulator.account() };
     let sdk = sdk(&account).await;
     let settings = Settings {
@@ -224,4 +233,5 @@ async fn a_key_that_nobody_has_is_denied_where_signatures_are_looked_at() {
     let queue = SqsQueue::new(aws_sdk_sqs::Client::new(&sdk), settings.queue_url, None);
     let error = queue.receive(Duration::ZERO).await.expect_err("denied");
     assert!(matches!(error, PortError::Denied { .. }), "{error:?}");
+    Ok(())
 }

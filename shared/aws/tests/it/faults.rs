@@ -8,8 +8,23 @@ use rdev_aws::SqsQueue;
 use rdev_domain::ports::{PortError, Queue, QueueStats};
 use rdev_domain::wake_up::WakeUp;
 use rdev_testkit::servers::proxy::{Fault, On, Proxy, Rule, Service};
+use rdev_testkit::tools::needs::NotRun;
+use rdev_testkit::tools::trial::Outcome;
 
 use crate::scene::{account, queues, sdk};
+
+rdev_testkit::trials! {
+    async a_send_whose_answer_is_lost_is_tried_again_and_the_wake_up_comes_at_least_once;
+    async throttled_calls_and_broken_answers_go_through_when_they_are_tried_again;
+    async a_queue_that_stays_away_is_unavailable_after_a_few_tries;
+    async a_call_that_hangs_is_given_up_and_tried_again;
+    async a_delivery_whose_answer_is_lost_comes_back;
+    async nothing_is_lost_when_a_fifth_of_all_calls_is_throttled;
+    async what_is_denied_or_missing_is_said_with_its_name_and_not_tried_again;
+    async deletes_at_once_share_calls_and_all_are_done;
+    async an_idle_runner_polls_three_times_a_minute;
+    async a_delete_that_is_given_up_takes_no_other_with_it;
+}
 
 const SQS: On = On::Service(Service::Sqs);
 const SEND: On = On::Operation(Service::Sqs, "SendMessage");
@@ -24,13 +39,13 @@ struct Bench {
 }
 
 impl Bench {
-    async fn new() -> Option<Self> {
+    async fn new() -> Result<Self, NotRun> {
         let account = account()?;
         let proxy = Proxy::start(&account.endpoint, 4);
         let client = Client::new(&sdk(&account.at(proxy.endpoint())).await);
         let (url, dead) = queues(&client, 1, 10).await;
         proxy.forget_seen();
-        Some(Self { proxy, queue: SqsQueue::new(client, url, Some(dead)) })
+        Ok(Self { proxy, queue: SqsQueue::new(client, url, Some(dead)) })
     }
 
     async fn send(&self, project: &str) -> Result<(), PortError> {
@@ -63,19 +78,19 @@ fn wake_up(project: &str) -> WakeUp {
     WakeUp { project_id: project.parse().expect("a slug") }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_send_whose_answer_is_lost_is_tried_again_and_the_wake_up_comes_at_least_once() {
-    let Some(bench) = Bench::new().await else { return };
+async fn a_send_whose_answer_is_lost_is_tried_again_and_the_wake_up_comes_at_least_once() -> Outcome
+{
+    let bench = Bench::new().await?;
     bench.proxy.plan([Rule::next(1, SEND, Fault::LoseAnswer)]);
     bench.send("site").await.expect("sent");
     assert_eq!(bench.tries("SendMessage"), 2);
     let got = bench.drain().await;
     assert_eq!(got, [wake_up("site"), wake_up("site")], "the lost one had been taken");
+    Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn throttled_calls_and_broken_answers_go_through_when_they_are_tried_again() {
-    let Some(bench) = Bench::new().await else { return };
+async fn throttled_calls_and_broken_answers_go_through_when_they_are_tried_again() -> Outcome {
+    let bench = Bench::new().await?;
     for fault in [Fault::Throttle, Fault::Error, Fault::Gone] {
         bench.proxy.forget_seen();
         bench.proxy.plan([Rule::next(2, SEND, fault.clone())]);
@@ -83,11 +98,11 @@ async fn throttled_calls_and_broken_answers_go_through_when_they_are_tried_again
         assert_eq!(bench.tries("SendMessage"), 3, "{fault:?}");
     }
     assert_eq!(bench.drain().await.len(), 3, "nothing was done twice");
+    Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_queue_that_stays_away_is_unavailable_after_a_few_tries() {
-    let Some(bench) = Bench::new().await else { return };
+async fn a_queue_that_stays_away_is_unavailable_after_a_few_tries() -> Outcome {
+    let bench = Bench::new().await?;
     for fault in [Fault::Gone, Fault::Throttle, Fault::Error] {
         bench.proxy.forget_seen();
         bench.proxy.plan([Rule::always(SQS, fault.clone())]);
@@ -100,21 +115,21 @@ async fn a_queue_that_stays_away_is_unavailable_after_a_few_tries() {
     bench.proxy.plan([]);
     bench.send("site").await.expect("it is back");
     assert_eq!(bench.drain().await, [wake_up("site")]);
+    Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_call_that_hangs_is_given_up_and_tried_again() {
-    let Some(bench) = Bench::new().await else { return };
+async fn a_call_that_hangs_is_given_up_and_tried_again() -> Outcome {
+    let bench = Bench::new().await?;
     bench.proxy.plan([Rule::next(1, SEND, Fault::Hang)]);
     let begun = Instant::now();
     bench.send("site").await.expect("sent");
     assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
     assert_eq!(bench.drain().await, [wake_up("site")]);
+    Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_delivery_whose_answer_is_lost_comes_back() {
-    let Some(bench) = Bench::new().await else { return };
+async fn a_delivery_whose_answer_is_lost_comes_back() -> Outcome {
+    let bench = Bench::new().await?;
     bench.send("site").await.expect("sent");
     bench.proxy.plan([Rule::next(1, RECEIVE, Fault::LoseAnswer)]);
     let begun = Instant::now();
@@ -131,11 +146,11 @@ async fn a_delivery_whose_answer_is_lost_comes_back() {
     bench.proxy.plan([Rule::next(1, DELETE, Fault::LoseAnswer)]);
     bench.queue.delete(&message.receipt).await.expect("deleted");
     assert_eq!(bench.drain().await, []);
+    Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_lost_when_a_fifth_of_all_calls_is_throttled() {
-    let Some(bench) = Bench::new().await else { return };
+async fn nothing_is_lost_when_a_fifth_of_all_calls_is_throttled() -> Outcome {
+    let bench = Bench::new().await?;
     let bench = Arc::new(bench);
     bench.proxy.plan([Rule::share(0.2, SQS, Fault::Throttle)]);
     let mut senders = Vec::new();
@@ -157,11 +172,11 @@ async fn nothing_is_lost_when_a_fifth_of_all_calls_is_throttled() {
     assert_eq!(got.len(), 30);
     let throttled = bench.proxy.seen().into_iter().filter(|seen| seen.fault.is_some()).count();
     assert!(throttled > 5, "{throttled}");
+    Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_denied_or_missing_is_said_with_its_name_and_not_tried_again() {
-    let Some(bench) = Bench::new().await else { return };
+async fn what_is_denied_or_missing_is_said_with_its_name_and_not_tried_again() -> Outcome {
+    let bench = Bench::new().await?;
     bench.proxy.plan([Rule::always(SEND, Fault::Refuse(403, "AccessDenied"))]);
     let error = bench.send("site").await.expect_err("denied");
     assert!(matches!(&error, PortError::Denied { .. }) && !error.is_transient(), "{error:?}");
@@ -169,7 +184,7 @@ async fn what_is_denied_or_missing_is_said_with_its_name_and_not_tried_again() {
     assert!(text.contains("sqs:SendMessage") && text.contains("/rdev"), "{text}");
     assert_eq!(bench.tries("SendMessage"), 1);
 
-    let account = account().expect("there was one");
+    let account = account()?;
     let client = Client::new(&sdk(&account).await);
     let url = format!("{}/{}/none", account.endpoint, account.id);
     let queue = SqsQueue::new(client, url.clone(), None);
@@ -177,11 +192,11 @@ async fn what_is_denied_or_missing_is_said_with_its_name_and_not_tried_again() {
     let source = std::error::Error::source(&error).expect("what is missing").to_string();
     assert!(matches!(error, PortError::Broken { .. }), "{error:?}");
     assert_eq!(source, format!("there is no queue {url}"));
+    Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn deletes_at_once_share_calls_and_all_are_done() {
-    let Some(bench) = Bench::new().await else { return };
+async fn deletes_at_once_share_calls_and_all_are_done() -> Outcome {
+    let bench = Bench::new().await?;
     for number in 0..30 {
         bench.send(&format!("site-{number}")).await.expect("sent");
     }
@@ -205,20 +220,20 @@ async fn deletes_at_once_share_calls_and_all_are_done() {
     for outcome in futures_util::future::join_all(all).await {
         outcome.expect("a stale receipt is nothing");
     }
+    Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_idle_runner_polls_three_times_a_minute() {
-    let Some(bench) = Bench::new().await else { return };
+async fn an_idle_runner_polls_three_times_a_minute() -> Outcome {
+    let bench = Bench::new().await?;
     let begun = Instant::now();
     assert_eq!(bench.queue.receive(Duration::from_secs(60)).await.expect("an answer"), None);
     assert!(begun.elapsed() > Duration::from_secs(18), "{:?}", begun.elapsed());
     assert_eq!(bench.proxy.seen().len(), 1);
+    Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_delete_that_is_given_up_takes_no_other_with_it() {
-    let Some(bench) = Bench::new().await else { return };
+async fn a_delete_that_is_given_up_takes_no_other_with_it() -> Outcome {
+    let bench = Bench::new().await?;
     let mut receipts = Vec::new();
     for name in ["a", "b", "c", "d"] {
         bench.send(name).await.expect("sent");
@@ -253,4 +268,5 @@ async fn a_delete_that_is_given_up_takes_no_other_with_it() {
     // Nobody promises anything for those that were given up.
     let left = bench.queue.stats().await.expect("an answer").in_flight;
     assert!(left <= 2, "{left} are left");
+    Ok(())
 }

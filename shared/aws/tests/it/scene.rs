@@ -4,16 +4,11 @@ use aws_config::SdkConfig;
 use aws_sdk_sqs::config::{Credentials, Region};
 use aws_sdk_sqs::types::QueueAttributeName;
 use rdev_testkit::servers::emulator::{Account, Emulator, REGION};
+use rdev_testkit::tools::needs::NotRun;
 
-/// A new account; `None`, and said so, where the emulator cannot be had.
-pub(crate) fn account() -> Option<Account> {
-    match Emulator::shared() {
-        Ok(emulator) => Some(emulator.account()),
-        Err(not_run) => {
-            not_run.report();
-            None
-        }
-    }
+/// A new account in the emulator.
+pub(crate) fn account() -> Result<Account, NotRun> {
+    Emulator::shared().map(Emulator::account)
 }
 
 /// The configuration that the environment would give.

@@ -1,11 +1,11 @@
 //! The conformance suite of the store, on DynamoDB.
 
-mod answers;
-mod calls;
-mod faults;
+pub(crate) mod answers;
+pub(crate) mod calls;
+pub(crate) mod faults;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::AttributeValue;
@@ -29,42 +29,38 @@ use rdev_domain::step::Event;
 use rdev_domain::task::{Prepared, Task, WipRef};
 use rdev_domain::time::Timestamp;
 use rdev_domain::webhook::Webhook;
-use rdev_testkit::conformance::store::{StoreUnderTest, exercise_store, store_cases};
-use rdev_testkit::servers::emulator::Emulator;
+use rdev_testkit::conformance::store::{self, StoreUnderTest};
+use rdev_testkit::servers::emulator::{Account, Emulator};
 use rdev_testkit::servers::proxy::Proxy;
+use rdev_testkit::tools::needs::NotRun;
+use rdev_testkit::tools::trial::Trial;
 
 use crate::scene::{account, sdk};
 
 const TABLE: &str = "rdev";
 
 /// A client for an account of its own, with an empty table.
-async fn tables(emulator: &Emulator) -> Client {
-    let client = Client::new(&sdk(&emulator.account()).await);
+async fn tables(account: &Account) -> Client {
+    let client = Client::new(&sdk(account).await);
     create_table(&client, TABLE).await.expect("a table");
     client
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_store_keeps_the_protocol() {
+/// The cases of the conformance suite.
+pub(crate) fn conformance() -> Vec<Trial> {
     // One of its own: it is busy enough with this.
-    let emulator = match Emulator::start() {
-        Ok(emulator) => emulator,
-        Err(not_run) => return not_run.report(),
-    };
-    let emulator = &emulator;
-    let open = |retention: Retention| async move {
-        let client = tables(emulator).await;
-        StoreUnderTest {
+    static EMULATOR: OnceLock<Result<Emulator, NotRun>> = OnceLock::new();
+    store::trials(async |retention: Retention| {
+        let emulator = EMULATOR.get_or_init(Emulator::start).as_ref().map_err(Clone::clone)?;
+        let client = tables(&emulator.account()).await;
+        Ok(StoreUnderTest {
             store: Arc::new(DynamoStore::new(client.clone(), TABLE.to_owned(), retention)),
-            corrupt: Some(Arc::new(move |task| Box::pin(corrupt(client.clone(), task)))),
+            corrupt: Arc::new(move |task| Box::pin(corrupt(client.clone(), task))),
             sweep_deletes: false,
             recovers_all: false,
             keep: Box::new(()),
-        }
-    };
-    let passed = exercise_store(open).await.expect("every case holds");
-    // All of them, as on SQLite.
-    assert_eq!((passed.ran(), passed.left_out()), (store_cases().len(), &[][..]));
+        })
+    })
 }
 
 /// Makes a task's record one that this version cannot read.
@@ -104,15 +100,13 @@ struct Bench {
 }
 
 impl Bench {
-    /// `None`, and said so, where there is no emulator.
-    async fn new() -> Option<Self> {
+    async fn new() -> Result<Self, NotRun> {
         let account = account()?;
         let proxy = Proxy::start(&account.endpoint, 7);
-        let client = Client::new(&sdk(&account).await);
-        create_table(&client, TABLE).await.expect("a table");
+        let client = tables(&account).await;
         let through = Client::new(&sdk(&account.at(proxy.endpoint())).await);
         let store = DynamoStore::new(through, TABLE.to_owned(), Retention::default());
-        Some(Self { proxy, client, store })
+        Ok(Self { proxy, client, store })
     }
 
     /// What was called since the last time, as `2 GetItem, 1 Query`.

@@ -1,6 +1,5 @@
 //! The data folder as its users see it.
 
-mod conformance;
 mod crash;
 mod folder;
 mod forge;

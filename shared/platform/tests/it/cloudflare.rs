@@ -1,18 +1,39 @@
 //! The Cloudflare adapter against a server that keeps records as Cloudflare does.
 
+use std::future::ready;
 use std::sync::Arc;
 
 use rdev_domain::dns::DomainSpec;
 use rdev_domain::ports::{Dns, PortError};
-use rdev_testkit::conformance::dns::{dns_cases, exercise_dns};
+use rdev_testkit::conformance::dns;
 use rdev_testkit::servers::cloudflare::Cloudflare;
 use rdev_testkit::servers::faults::{Fault, Server};
+use rdev_testkit::tools::trial::Trial;
 use serde_json::json;
 
 use crate::dns::{
     OWNERSHIP_TAG, a, cloudflare_at, cloudflare_under_test, cloudflare_with, cname, kind, name,
     shown, told,
 };
+
+rdev_testkit::trials! {
+    async a_change_of_the_kind_is_one_batch_and_the_name_never_leads_nowhere;
+    async a_change_of_the_target_keeps_the_records_id;
+    async the_zone_is_looked_up_once_and_a_list_is_asked_for_by_the_exact_name;
+    async records_are_found_on_whatever_page_they_stand;
+    async two_of_ours_are_merged_into_the_oldest;
+    async all_of_ours_are_deleted_and_nothing_else;
+    async a_record_that_came_up_in_between_is_read_again;
+    async another_kind_that_came_up_in_between_is_changed;
+    async somebody_elses_record_that_came_up_in_between_stays_alone;
+    async what_is_in_the_way_and_not_shown_is_somebody_elses;
+    async a_record_that_went_away_in_between_is_made_anew;
+    async what_cloudflare_refuses_for_good_is_invalid_and_names_the_field;
+    async a_limit_is_respected_until_it_is_over;
+    async a_zone_that_the_token_does_not_see_is_an_error_of_the_configuration;
+    async a_proxied_record_has_no_time_to_live_of_its_own;
+    async the_check_says_what_is_wrong_and_how_to_mend_it;
+}
 
 fn start() -> Cloudflare {
     Cloudflare::start(&["example.org", "example.com"])
@@ -37,15 +58,12 @@ fn refused(code: u32) -> Fault {
     json_body(400, &json!({ "success": false, "errors": errors, "messages": [], "result": null }))
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn cloudflare_keeps_the_conformance_suite() {
+/// The cases of the conformance suite.
+pub(crate) fn conformance() -> Vec<Trial> {
     let server = Arc::new(start());
-    let open = || async { cloudflare_under_test(&server) };
-    let passed = exercise_dns(open).await.expect("the suite");
-    assert_eq!((passed.ran(), passed.left_out()), (dns_cases().len(), &[][..]));
+    dns::trials("cloudflare", move || ready(Ok(cloudflare_under_test(&server))))
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_change_of_the_kind_is_one_batch_and_the_name_never_leads_nowhere() {
     let server = start();
     let before = Server::before(&server.origin());
@@ -63,7 +81,6 @@ async fn a_change_of_the_kind_is_one_batch_and_the_name_never_leads_nowhere() {
     assert_eq!(history, [vec![], vec!["192.0.2.1"], vec!["web.example.net"], vec!["192.0.2.2"]]);
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_change_of_the_target_keeps_the_records_id() {
     let server = start();
     let (dns, site) = (cloudflare_at(&server.origin()), name("site.example.com"));
@@ -73,7 +90,6 @@ async fn a_change_of_the_target_keeps_the_records_id() {
     assert_eq!(history, [vec![], vec!["192.0.2.1"], vec!["192.0.2.2"]]);
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn the_zone_is_looked_up_once_and_a_list_is_asked_for_by_the_exact_name() {
     let server = start();
     let before = Server::before(&server.origin());
@@ -92,7 +108,6 @@ async fn the_zone_is_looked_up_once_and_a_list_is_asked_for_by_the_exact_name() 
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn records_are_found_on_whatever_page_they_stand() {
     let server = start();
     server.page_size(1);
@@ -108,7 +123,6 @@ async fn records_are_found_on_whatever_page_they_stand() {
     assert_eq!(server.records("site.example.com").len(), 7);
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn two_of_ours_are_merged_into_the_oldest() {
     for wanted in ["192.0.2.1", "192.0.2.2", "192.0.2.3", "web.example.net"] {
         let server = start();
@@ -130,7 +144,6 @@ async fn two_of_ours_are_merged_into_the_oldest() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn all_of_ours_are_deleted_and_nothing_else() {
     let server = start();
     let (dns, site) = (cloudflare_at(&server.origin()), name("site.example.com"));
@@ -144,7 +157,6 @@ async fn all_of_ours_are_deleted_and_nothing_else() {
     assert_eq!(left, ["192.0.2.9", "text"]);
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_record_that_came_up_in_between_is_read_again() {
     let (server, site) = (start(), name("site.example.com"));
     let before = Server::before(&server.origin());
@@ -164,7 +176,6 @@ async fn a_record_that_came_up_in_between_is_read_again() {
     assert_eq!(server.records("site.example.com").len(), 1);
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn another_kind_that_came_up_in_between_is_changed() {
     let (server, site) = (start(), name("site.example.com"));
     let before = Server::before(&server.origin());
@@ -183,7 +194,6 @@ async fn another_kind_that_came_up_in_between_is_changed() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn somebody_elses_record_that_came_up_in_between_stays_alone() {
     let site = name("site.example.com");
     for (content, wanted) in [
@@ -204,7 +214,6 @@ async fn somebody_elses_record_that_came_up_in_between_stays_alone() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn what_is_in_the_way_and_not_shown_is_somebody_elses() {
     let (server, site) = (start(), name("site.example.com"));
     let before = Server::before(&server.origin());
@@ -223,7 +232,6 @@ async fn what_is_in_the_way_and_not_shown_is_somebody_elses() {
     assert_eq!(server.records("site.example.com"), []);
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_record_that_went_away_in_between_is_made_anew() {
     let (server, site) = (start(), name("site.example.com"));
     let dns = cloudflare_at(&server.origin());
@@ -252,7 +260,6 @@ async fn get(url: &str) -> String {
     answer.expect("an answer").text().await.expect("its text")
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn what_cloudflare_refuses_for_good_is_invalid_and_names_the_field() {
     let (server, site) = (start(), name("site.example.com"));
     let before = Server::before(&server.origin());
@@ -299,7 +306,6 @@ async fn what_cloudflare_refuses_for_good_is_invalid_and_names_the_field() {
     assert_eq!(server.records("site.example.com"), []);
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_limit_is_respected_until_it_is_over() {
     let (server, site) = (start(), name("site.example.com"));
     let dns = cloudflare_at(&server.origin());
@@ -323,7 +329,6 @@ async fn a_limit_is_respected_until_it_is_over() {
     assert_eq!(server.records("site.example.com").len(), 1);
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_zone_that_the_token_does_not_see_is_an_error_of_the_configuration() {
     let server = Cloudflare::start(&["example.org", "sub.example.com"]);
     let (dns, site) = (cloudflare_at(&server.origin()), name("site.example.com"));
@@ -333,7 +338,6 @@ async fn a_zone_that_the_token_does_not_see_is_an_error_of_the_configuration() {
     assert!(matches!(error, PortError::Upstream { .. }));
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_proxied_record_has_no_time_to_live_of_its_own() {
     let server = start();
     let (dns, site) = (cloudflare_at(&server.origin()), name("site.example.com"));
@@ -349,7 +353,6 @@ async fn a_proxied_record_has_no_time_to_live_of_its_own() {
     );
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn the_check_says_what_is_wrong_and_how_to_mend_it() {
     let server = start();
     let problems = |findings: Vec<rdev_platform::Finding>| -> Vec<String> {

@@ -5,6 +5,13 @@ use rdev_testkit::servers::cloudflare::{Cloudflare, TOKEN};
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
 
+rdev_testkit::trials! {
+    async its_answers_have_the_documented_fields;
+    async its_refusals_have_the_documented_codes;
+    async a_batch_is_done_as_a_whole_with_its_deletes_first_or_not_at_all;
+    async a_name_that_does_not_end_with_the_zone_is_put_into_it;
+}
+
 /// The fields of a record in every answer (`dns_response`); `comment_modified_on` and
 /// `tags_modified_on` are there only where there is something.
 const RECORD: [&str; 13] = [
@@ -121,7 +128,6 @@ fn a(name: &str, address: &str) -> Value {
     json!({ "type": "A", "name": name, "content": address, "ttl": 1, "comment": "an ownership tag" })
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn its_answers_have_the_documented_fields() {
     let caller = Caller::new();
     let (_, zones) = caller.call(Method::GET, "/zones?name=example.com", None).await;
@@ -160,7 +166,6 @@ async fn its_answers_have_the_documented_fields() {
     assert_eq!(gone, json!({ "id": last }));
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn its_refusals_have_the_documented_codes() {
     let caller = Caller::new();
     let records = caller.records().await;
@@ -209,7 +214,6 @@ async fn its_refusals_have_the_documented_codes() {
     assert_eq!(codes(&asked("/zones", Some("Bearer x")).await), (429, 971, None));
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_batch_is_done_as_a_whole_with_its_deletes_first_or_not_at_all() {
     let caller = Caller::new();
     let records = caller.records().await;
@@ -231,7 +235,6 @@ async fn a_batch_is_done_as_a_whole_with_its_deletes_first_or_not_at_all() {
     assert_eq!(history, [vec![], vec!["192.0.2.1"], vec!["web.example.net"]]);
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_name_that_does_not_end_with_the_zone_is_put_into_it() {
     let caller = Caller::new();
     let records = caller.records().await;

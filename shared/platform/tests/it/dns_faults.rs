@@ -8,10 +8,19 @@ use rdev_domain::dns::{DomainName, DomainSpec};
 use rdev_domain::ports::{Dns, PortResult};
 use rdev_testkit::servers::cloudflare::TOKEN;
 use rdev_testkit::servers::faults::{Fault, Server};
+use rdev_testkit::tools::trial::Outcome;
 
 use crate::dns::{
     OWNERSHIP_TAG, a, cloudflare_at, cname, kind, name, powerdns_at, shown, told, zone,
 };
+
+rdev_testkit::trials! {
+    async every_call_to_cloudflare_can_go_wrong;
+    async every_call_to_powerdns_can_go_wrong;
+    async a_domain_is_deleted_after_the_answer_to_its_last_change_was_lost;
+    async a_delete_whose_answer_was_lost_is_repeated;
+    async a_powerdns_that_cannot_write_at_all_is_unavailable_and_nothing_is_changed;
+}
 
 /// How many runs there are at once. Each has servers of its own before the provider.
 const AT_ONCE: usize = 6;
@@ -194,28 +203,21 @@ async fn run_table(provider: Provider) -> usize {
     count
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn every_call_to_cloudflare_can_go_wrong() {
     let server = rdev_testkit::servers::cloudflare::Cloudflare::start(&["example.com"]);
     let provider = Provider { origin: server.origin(), token: TOKEN.to_owned(), cloudflare: true };
     assert_eq!(run_table(provider).await, (4 + 3 + 3 + 3 + 2 + 3 + 2) * faults());
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn every_call_to_powerdns_can_go_wrong() {
-    let started =
-        tokio::task::spawn_blocking(|| rdev_testkit::servers::powerdns::PowerDns::start(&zone()));
-    let server = match started.await.expect("no panic") {
-        Ok(server) => server,
-        Err(not_run) => return not_run.report(),
-    };
+async fn every_call_to_powerdns_can_go_wrong() -> Outcome {
+    let server = crate::powerdns::start().await?;
     let provider =
         Provider { origin: server.url(), token: server.key().to_owned(), cloudflare: false };
     assert_eq!(run_table(provider).await, (2 + 2 + 2 + 2 + 1 + 2 + 1) * faults());
+    Ok(())
 }
 
 /// The store still has the id of the A record, since the answer that named the CNAME was lost.
-#[tokio::test(flavor = "multi_thread")]
 async fn a_domain_is_deleted_after_the_answer_to_its_last_change_was_lost() {
     let server = rdev_testkit::servers::cloudflare::Cloudflare::start(&["example.com"]);
     let before = Server::before(&server.origin());
@@ -231,7 +233,6 @@ async fn a_domain_is_deleted_after_the_answer_to_its_last_change_was_lost() {
 }
 
 /// Between its two requests, a delete finds the record gone: somebody else was faster.
-#[tokio::test(flavor = "multi_thread")]
 async fn a_delete_whose_answer_was_lost_is_repeated() {
     let server = rdev_testkit::servers::cloudflare::Cloudflare::start(&["example.com"]);
     let before = Server::before(&server.origin());
@@ -248,14 +249,8 @@ async fn a_delete_whose_answer_was_lost_is_repeated() {
     dns.delete(&site, Some(&id), OWNERSHIP_TAG).await.expect("somebody else was faster");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_powerdns_that_cannot_write_at_all_is_unavailable_and_nothing_is_changed() {
-    let started =
-        tokio::task::spawn_blocking(|| rdev_testkit::servers::powerdns::PowerDns::start(&zone()));
-    let server = match started.await.expect("no panic") {
-        Ok(server) => server,
-        Err(not_run) => return not_run.report(),
-    };
+async fn a_powerdns_that_cannot_write_at_all_is_unavailable_and_nothing_is_changed() -> Outcome {
+    let server = crate::powerdns::start().await?;
     let before = Server::before(&server.url());
     let (dns, site) = (powerdns_at(&before.url(), server.key()), name("site.example.com"));
     dns.put(&a(&site, "192.0.2.1"), OWNERSHIP_TAG).await.expect("a free name");
@@ -263,4 +258,5 @@ async fn a_powerdns_that_cannot_write_at_all_is_unavailable_and_nothing_is_chang
     assert_eq!(kind(&dns.put(&a(&site, "192.0.2.2"), OWNERSHIP_TAG).await), "unavailable");
     assert_eq!(kind(&dns.delete(&site, None, OWNERSHIP_TAG).await), "unavailable");
     assert_eq!(shown(&dns, &site).await, [format!("A 192.0.2.1 300 {OWNERSHIP_TAG}")]);
+    Ok(())
 }

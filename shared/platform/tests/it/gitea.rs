@@ -12,6 +12,24 @@ use rdev_testkit::servers::gitea::{self, TOKEN, USER};
 use tempfile::TempDir;
 use ulid::Ulid;
 
+rdev_testkit::trials! {
+    async a_new_repository_has_the_seed_in_one_commit_and_a_hook;
+    async a_private_repository_is_cloned_with_the_token_alone;
+    async a_foreign_repository_is_a_conflict_and_stays_as_it_is;
+    async a_description_keeps_its_mark_whatever_is_in_it;
+    async an_empty_seed_leaves_the_repository_empty;
+    async whatever_call_has_lost_its_answer_the_next_try_completes_it;
+    async a_repository_that_somebody_else_filled_first_is_not_taken_for_seeded;
+    async a_seed_is_found_below_many_commits;
+    async a_hook_is_found_behind_others_and_not_registered_twice;
+    async a_template_repository_is_copied;
+    async a_users_own_repositories_work_like_an_organisations;
+    async a_token_that_may_not_read_its_user_makes_repositories_in_an_organisation;
+    async a_repository_is_deleted_once_and_only_by_its_nonce;
+    async a_clone_url_lies_on_the_configured_origin;
+    async a_name_or_file_that_the_forge_refuses_is_invalid;
+}
+
 /// Where the webhooks of these tests go: a port that nobody listens on.
 pub(crate) const HOOK: &str = "http://127.0.0.1:9/hooks/gitea";
 
@@ -96,7 +114,6 @@ pub(crate) fn whole(gitea: &gitea::Gitea, made: &Repository, new: &NewRepository
     assert_eq!(gitea.hooks(&full_name).len(), 1);
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_new_repository_has_the_seed_in_one_commit_and_a_hook() {
     let gitea = gitea::Gitea::start(&["acme"]);
     let forge = acme(&gitea.url());
@@ -128,7 +145,6 @@ async fn a_new_repository_has_the_seed_in_one_commit_and_a_hook() {
     whole(&gitea, &made, &new);
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_private_repository_is_cloned_with_the_token_alone() {
     let gitea = gitea::Gitea::start(&["acme"]);
     let forge = adapter(Settings { private: true, ..settings(&gitea.url(), "acme") }, TOKEN);
@@ -146,7 +162,6 @@ async fn a_private_repository_is_cloned_with_the_token_alone() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_foreign_repository_is_a_conflict_and_stays_as_it_is() {
     let gitea = gitea::Gitea::start(&["acme"]);
     gitea.create("acme/site", "Ours [rdev:01JDGZ2V9QK8M3T5X7Y9ABCDEF]", &[("a", b"a")]);
@@ -166,7 +181,6 @@ async fn a_foreign_repository_is_a_conflict_and_stays_as_it_is() {
     assert_eq!(gitea.git("acme/site", &["rev-list", "--count", "--all"]), "1");
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_description_keeps_its_mark_whatever_is_in_it() {
     let gitea = gitea::Gitea::start(&["acme"]);
     let forge = acme(&gitea.url());
@@ -181,7 +195,6 @@ async fn a_description_keeps_its_mark_whatever_is_in_it() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn an_empty_seed_leaves_the_repository_empty() {
     let gitea = gitea::Gitea::start(&["acme"]);
     let new = wanted("site", Start::Seed(Vec::new()));
@@ -194,7 +207,6 @@ async fn an_empty_seed_leaves_the_repository_empty() {
     assert_eq!(again, made);
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn whatever_call_has_lost_its_answer_the_next_try_completes_it() {
     let gitea = gitea::Gitea::start(&["acme"]);
     let server = Server::before(&gitea.url());
@@ -222,7 +234,6 @@ async fn whatever_call_has_lost_its_answer_the_next_try_completes_it() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_repository_that_somebody_else_filled_first_is_not_taken_for_seeded() {
     let gitea = gitea::Gitea::start(&["acme"]);
     let server = Server::before(&gitea.url());
@@ -235,7 +246,6 @@ async fn a_repository_that_somebody_else_filled_first_is_not_taken_for_seeded() 
     assert_eq!(gitea.git("acme/site", &["rev-list", "--count", "--all"]), "1");
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_seed_is_found_below_many_commits() {
     let gitea = gitea::Gitea::start(&["acme"]);
     let new = wanted("site", seed());
@@ -250,7 +260,6 @@ async fn a_seed_is_found_below_many_commits() {
     assert_eq!(gitea.git("acme/site", &["rev-list", "--count", "--all"]), "8");
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_hook_is_found_behind_others_and_not_registered_twice() {
     let gitea = gitea::Gitea::start(&["acme"]);
     gitea.shorten_pages(2);
@@ -273,7 +282,6 @@ async fn a_hook_is_found_behind_others_and_not_registered_twice() {
     assert_eq!(gitea.hooks("acme/plain"), []);
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_template_repository_is_copied() {
     let gitea = gitea::Gitea::start(&["acme", "templates"]);
     gitea.create("templates/site", "", &[("index.html", b"<h1>")]);
@@ -311,7 +319,6 @@ async fn a_template_repository_is_copied() {
     assert!(gitea.repositories().iter().all(|info| info.full_name != "acme/other"));
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_users_own_repositories_work_like_an_organisations() {
     let gitea = gitea::Gitea::start(&["acme"]);
     let own = |name: &str| adapter(settings(&gitea.url(), name), TOKEN);
@@ -328,7 +335,6 @@ async fn a_users_own_repositories_work_like_an_organisations() {
     assert!(matches!(refused, Err(PortError::Upstream { .. })), "{refused:?}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_token_that_may_not_read_its_user_makes_repositories_in_an_organisation() {
     let gitea = gitea::Gitea::start(&["acme"]);
     let token = gitea.token(&["write:repository", "write:organization"]);
@@ -338,7 +344,6 @@ async fn a_token_that_may_not_read_its_user_makes_repositories_in_an_organisatio
     whole(&gitea, &made, &new);
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_repository_is_deleted_once_and_only_by_its_nonce() {
     let gitea = gitea::Gitea::start(&["acme"]);
     let server = Server::before(&gitea.url());
@@ -361,7 +366,6 @@ async fn a_repository_is_deleted_once_and_only_by_its_nonce() {
     assert!(matches!(outcome, Err(PortError::Upstream { .. })), "{outcome:?}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_clone_url_lies_on_the_configured_origin() {
     let gitea = gitea::Gitea::start(&["acme"]);
     let forge = acme(&gitea.url());
@@ -379,7 +383,6 @@ async fn a_clone_url_lies_on_the_configured_origin() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_name_or_file_that_the_forge_refuses_is_invalid() {
     let gitea = gitea::Gitea::start(&["acme"]);
     let file = SeedFile { path: "a/../b".to_owned(), content: Vec::new() };

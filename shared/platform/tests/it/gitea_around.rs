@@ -15,6 +15,18 @@ use reqwest::Method;
 
 use crate::gitea::{acme, adapter, hasty, settings};
 
+rdev_testkit::trials! {
+    async a_pull_request_is_opened_once_and_found_then;
+    async a_pull_request_is_found_behind_pages_of_others;
+    async a_pull_request_whose_answer_was_lost_is_found;
+    async a_pull_request_that_somebody_opens_meanwhile_is_found;
+    async what_is_wrong_with_a_pull_request_has_its_kind;
+    async nothing_is_sent_for_a_repository_that_is_elsewhere;
+    async a_commit_shows_how_its_build_is;
+    async a_check_finds_what_is_wrong_and_changes_nothing;
+    async a_clock_that_is_more_than_a_minute_off_is_found;
+}
+
 /// A repository with two branches, and the request to merge one into the other.
 fn pull(gitea: &gitea::Gitea, origin: &str) -> PullRequest {
     gitea.create("acme/site", "", &[("a", b"a")]);
@@ -45,7 +57,6 @@ pub(crate) fn status(request: &PullRequest) -> CommitStatus {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_pull_request_is_opened_once_and_found_then() {
     let gitea = gitea::Gitea::start(&["acme"]);
     let request = pull(&gitea, &gitea.url());
@@ -63,7 +74,6 @@ async fn a_pull_request_is_opened_once_and_found_then() {
     assert_eq!(second, format!("{}/acme/site/pulls/2", gitea.url()));
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_pull_request_is_found_behind_pages_of_others() {
     let gitea = gitea::Gitea::start(&["acme"]);
     let request = pull(&gitea, &gitea.url());
@@ -81,7 +91,6 @@ async fn a_pull_request_is_found_behind_pages_of_others() {
     assert_eq!(gitea.pulls("acme/site").len(), 8);
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_pull_request_whose_answer_was_lost_is_found() {
     let gitea = gitea::Gitea::start(&["acme"]);
     let server = Server::before(&gitea.url());
@@ -94,7 +103,6 @@ async fn a_pull_request_whose_answer_was_lost_is_found() {
     assert_eq!(gitea.pulls("acme/site").len(), 1);
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_pull_request_that_somebody_opens_meanwhile_is_found() {
     let gitea = gitea::Gitea::start(&["acme"]);
     let server = Server::before(&gitea.url());
@@ -106,7 +114,6 @@ async fn a_pull_request_that_somebody_opens_meanwhile_is_found() {
     assert_eq!(gitea.pulls("acme/site").len(), 1);
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn what_is_wrong_with_a_pull_request_has_its_kind() {
     let gitea = gitea::Gitea::start(&["acme"]);
     let request = pull(&gitea, &gitea.url());
@@ -131,7 +138,6 @@ async fn what_is_wrong_with_a_pull_request_has_its_kind() {
     assert_eq!(gitea.pulls("acme/site"), []);
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_sent_for_a_repository_that_is_elsewhere() {
     let gitea = gitea::Gitea::start(&["acme"]);
     let server = Server::before(&gitea.url());
@@ -165,7 +171,6 @@ async fn nothing_is_sent_for_a_repository_that_is_elsewhere() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_commit_shows_how_its_build_is() {
     let gitea = gitea::Gitea::start(&["acme"]);
     let request = pull(&gitea, &gitea.url());
@@ -198,7 +203,6 @@ fn problems(findings: &[Finding]) -> Vec<String> {
     findings.iter().filter_map(problem).collect()
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_check_finds_what_is_wrong_and_changes_nothing() {
     let gitea = gitea::Gitea::start(&["acme"]);
     let url = gitea.url();
@@ -230,7 +234,6 @@ async fn a_check_finds_what_is_wrong_and_changes_nothing() {
     assert_eq!(gitea.repositories(), []);
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_clock_that_is_more_than_a_minute_off_is_found() {
     let gitea = gitea::Gitea::start(&[]);
     let token = Token::known(Secret::new(TOKEN));

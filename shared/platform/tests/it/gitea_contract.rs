@@ -10,11 +10,16 @@ use std::process::Command;
 use rdev_domain::ports::{Forge, SeedFile, Start};
 use rdev_testkit::servers::gitea::{self, Seen, TOKEN, USER};
 use rdev_testkit::tools::needs::NotRun;
+use rdev_testkit::tools::trial::Outcome;
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
 
 use crate::gitea::{acme, adapter, seed, settings, wanted};
 use crate::gitea_around::{pull_of, status};
+
+rdev_testkit::trials! {
+    async the_test_server_answers_as_the_api_is_described;
+}
 
 /// How many routes the test server has (`api.rs`).
 const ROUTES: usize = 25;
@@ -373,12 +378,8 @@ fn spoiled(seen: &Seen) -> Vec<Seen> {
     spoiled
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_test_server_answers_as_the_api_is_described() {
-    let description = match description() {
-        Ok(description) => description,
-        Err(not_run) => return not_run.report(),
-    };
+async fn the_test_server_answers_as_the_api_is_described() -> Outcome {
+    let description = description()?;
     let gitea = gitea::Gitea::start(&["acme"]);
     let mallory = gitea.user("mallory");
     gitea.create("acme/empty", "", &[]);
@@ -413,4 +414,5 @@ async fn the_test_server_answers_as_the_api_is_described() {
             assert!(!check(&description, &spoiled).is_empty(), "{spoiled:#?}");
         }
     }
+    Ok(())
 }

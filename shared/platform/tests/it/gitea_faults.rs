@@ -15,6 +15,15 @@ use rdev_testkit::servers::gitea::{self, TOKEN};
 use crate::gitea::{acme, hasty, seed, wanted};
 use crate::gitea_around::{pull_of, status};
 
+rdev_testkit::trials! {
+    async making_a_repository;
+    async finding_a_repository_that_was_made_before;
+    async copying_a_template_repository;
+    async deleting_a_repository;
+    async opening_a_pull_request;
+    async setting_a_status;
+}
+
 /// A kind of error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -140,7 +149,6 @@ fn one_commit_and_hook(gitea: &gitea::Gitea, new: &NewRepository) {
     assert_eq!(gitea.hooks(&full_name).len(), 1);
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn making_a_repository() {
     // Its user, the repository, its content, its hooks, the hook.
     break_all(
@@ -160,7 +168,6 @@ async fn making_a_repository() {
     .await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn finding_a_repository_that_was_made_before() {
     // Its user, the refused name, the repository, its commits, its hooks, the hook.
     break_all(
@@ -183,7 +190,6 @@ async fn finding_a_repository_that_was_made_before() {
     .await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn copying_a_template_repository() {
     // The copy, its hooks, the hook.
     break_all(
@@ -206,7 +212,6 @@ async fn copying_a_template_repository() {
     .await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn deleting_a_repository() {
     // The repository, its end.
     break_all(
@@ -244,7 +249,6 @@ fn about_another(fault: &Fault) -> Kind {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn opening_a_pull_request() {
     // The open ones, the new one.
     break_all(
@@ -265,7 +269,6 @@ async fn opening_a_pull_request() {
     .await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn setting_a_status() {
     break_all(
         1,

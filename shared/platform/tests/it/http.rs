@@ -10,6 +10,17 @@ use rdev_testkit::servers::faults::{Fault, Server};
 use reqwest::Method;
 use serde_json::{Value, json};
 
+rdev_testkit::trials! {
+    async a_token_stands_in_the_header_that_the_system_wants_and_nowhere_else;
+    async an_error_that_repeats_the_token_has_it_taken_out;
+    async a_redirect_is_not_followed_and_its_target_sees_nothing;
+    async an_answer_is_read_up_to_16_mib;
+    async after_a_429_nothing_is_sent_until_its_time_has_come;
+    async what_goes_wrong_on_the_way_has_its_kind;
+    async a_name_that_would_change_the_path_is_not_sent;
+    fn a_base_url_has_no_credentials_query_or_fragment;
+}
+
 const TOKEN: &str = "tok-3b5d7c";
 
 fn client(server: &Server, auth: Auth) -> Http {
@@ -26,7 +37,6 @@ async fn get(http: &Http) -> PortResult<Answer> {
     http.send(Method::GET, &["things"], &[], None).await
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_token_stands_in_the_header_that_the_system_wants_and_nowhere_else() {
     let server = Server::start();
     for (auth, name, value) in [
@@ -52,7 +62,6 @@ async fn a_token_stands_in_the_header_that_the_system_wants_and_nowhere_else() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn an_error_that_repeats_the_token_has_it_taken_out() {
     let server = Server::start();
     let echo = format!("you sent {TOKEN}, that is {TOKEN}");
@@ -66,7 +75,6 @@ async fn an_error_that_repeats_the_token_has_it_taken_out() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_redirect_is_not_followed_and_its_target_sees_nothing() {
     let (server, elsewhere) = (Server::start(), Server::start());
     elsewhere.answer_with(Fault::Body(200, "application/json", "{}".to_owned()));
@@ -77,7 +85,6 @@ async fn a_redirect_is_not_followed_and_its_target_sees_nothing() {
     assert_eq!(elsewhere.requests(), []);
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn an_answer_is_read_up_to_16_mib() {
     let server = Server::start();
     let fits = "x".repeat(MAX_BODY);
@@ -90,7 +97,6 @@ async fn an_answer_is_read_up_to_16_mib() {
     assert!(matches!(get(&http).await, Err(PortError::Upstream { .. })));
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn after_a_429_nothing_is_sent_until_its_time_has_come() {
     let server = Server::start();
     server.answer_with(Fault::Limited(1));
@@ -116,7 +122,6 @@ async fn after_a_429_nothing_is_sent_until_its_time_has_come() {
     assert_eq!(server.requests().len(), 2);
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn what_goes_wrong_on_the_way_has_its_kind() {
     let server = Server::start();
     for (fault, kind) in [
@@ -148,7 +153,6 @@ async fn what_goes_wrong_on_the_way_has_its_kind() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_name_that_would_change_the_path_is_not_sent() {
     let server = Server::start();
     let http = client(&server, Auth::Token);
@@ -162,7 +166,6 @@ async fn a_name_that_would_change_the_path_is_not_sent() {
     assert_eq!(seen, ["/api/things/%252e%252e"]);
 }
 
-#[test]
 fn a_base_url_has_no_credentials_query_or_fragment() {
     let new = |base| {
         let token = Token::known(Secret::new(TOKEN));

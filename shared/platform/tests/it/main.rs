@@ -13,3 +13,31 @@ mod gitea_faults;
 mod http;
 mod powerdns;
 mod woodpecker;
+
+use std::process::ExitCode;
+
+use rdev_testkit::tools::trial;
+
+fn main() -> ExitCode {
+    let all = [
+        cloudflare::conformance(),
+        cloudflare::trials(),
+        cloudflare_server::trials(),
+        dns_faults::trials(),
+        gitea::trials(),
+        gitea_around::trials(),
+        gitea_contract::trials(),
+        gitea_faults::trials(),
+        http::trials(),
+        powerdns::conformance(),
+        powerdns::trials(),
+        woodpecker::activation::trials(),
+        woodpecker::calls::trials(),
+        woodpecker::check::trials(),
+        woodpecker::faults::trials(),
+        woodpecker::pages::trials(),
+        woodpecker::runs::trials(),
+        woodpecker::shapes::trials(),
+    ];
+    trial::run(None, all)
+}

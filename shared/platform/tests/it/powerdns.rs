@@ -1,45 +1,47 @@
 //! The PowerDNS adapter against a real PowerDNS.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rdev_domain::ports::{Dns, PortError};
-use rdev_testkit::conformance::dns::{dns_cases, exercise_dns};
+use rdev_testkit::conformance::dns;
 use rdev_testkit::servers::faults::{Fault, Server};
 use rdev_testkit::servers::powerdns::PowerDns;
 use rdev_testkit::tools::needs::NotRun;
+use rdev_testkit::tools::trial::{Outcome, Trial};
 use serde_json::json;
 
 use crate::dns::{
     OWNERSHIP_TAG, a, cname, kind, name, powerdns_at, powerdns_under_test, shown, told, zone,
 };
 
-async fn start() -> Result<Arc<PowerDns>, NotRun> {
+rdev_testkit::trials! {
+    async a_query_over_udp_finds_what_was_put;
+    async a_change_of_the_kind_is_one_request;
+    async a_cname_is_refused_beside_records_of_kinds_that_rdev_never_makes;
+    async the_zone_itself_cannot_be_a_cname;
+    async what_others_have_noted_beside_our_records_stays;
+    async another_kind_that_came_up_in_between_is_changed;
+    async the_rest_of_the_zone_stays_as_it_is;
+    async what_powerdns_refuses_for_good_is_invalid_and_a_backend_without_comments_is_named;
+    async the_check_says_what_is_wrong_and_how_to_mend_it;
+}
+
+pub(crate) async fn start() -> Result<Arc<PowerDns>, NotRun> {
     let started = tokio::task::spawn_blocking(|| PowerDns::start(&zone())).await;
     started.expect("no panic").map(Arc::new)
 }
 
-/// One, or the end of the test on a machine that can have none.
-macro_rules! server {
-    () => {
-        match start().await {
-            Ok(server) => server,
-            Err(not_run) => return not_run.report(),
-        }
-    };
+/// The cases of the conformance suite.
+pub(crate) fn conformance() -> Vec<Trial> {
+    static SERVER: OnceLock<Result<Arc<PowerDns>, NotRun>> = OnceLock::new();
+    dns::trials("powerdns", async || {
+        let started = SERVER.get_or_init(|| PowerDns::start(&zone()).map(Arc::new));
+        started.as_ref().map(powerdns_under_test).map_err(Clone::clone)
+    })
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn powerdns_keeps_the_conformance_suite() {
-    let server = server!();
-    let open = || async { powerdns_under_test(&server) };
-    let passed =
-        exercise_dns(open).await.unwrap_or_else(|failed| panic!("{failed}\n{}", server.log()));
-    assert_eq!((passed.ran(), passed.left_out()), (dns_cases().len(), &[][..]));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_query_over_udp_finds_what_was_put() {
-    let server = server!();
+async fn a_query_over_udp_finds_what_was_put() -> Outcome {
+    let server = start().await?;
     let dns = powerdns_at(&server.url(), server.key());
     let (site, alias) = (name("site.example.com"), name("alias.example.com"));
     dns.put(&a(&site, "192.0.2.1"), OWNERSHIP_TAG).await.expect("a free name");
@@ -51,11 +53,11 @@ async fn a_query_over_udp_finds_what_was_put() {
     dns.delete(&site, None, OWNERSHIP_TAG).await.expect("ours");
     assert_eq!(server.resolve("alias.example.com", "A").contents("A"), [""; 0]);
     assert_eq!(server.resolve("site.example.com", "A").code, 3);
+    Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_change_of_the_kind_is_one_request() {
-    let server = server!();
+async fn a_change_of_the_kind_is_one_request() -> Outcome {
+    let server = start().await?;
     let before = Server::before(&server.url());
     let (dns, site) = (powerdns_at(&before.url(), server.key()), name("site.example.com"));
     dns.put(&a(&site, "192.0.2.1"), OWNERSHIP_TAG).await.expect("a free name");
@@ -69,11 +71,11 @@ async fn a_change_of_the_kind_is_one_request() {
         dns.put(&spec, OWNERSHIP_TAG).await.expect("the same again");
         assert_eq!(before.requests().len(), 1, "one look, and no change");
     }
+    Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_cname_is_refused_beside_records_of_kinds_that_rdev_never_makes() {
-    let server = server!();
+async fn a_cname_is_refused_beside_records_of_kinds_that_rdev_never_makes() -> Outcome {
+    let server = start().await?;
     let (dns, site) = (powerdns_at(&server.url(), server.key()), name("site.example.com"));
     server.write("site.example.com", "TXT", &["\"text\""], Some("by hand"));
     assert_eq!(kind(&dns.put(&cname(&site, "web.example.net"), OWNERSHIP_TAG).await), "not ours");
@@ -81,21 +83,21 @@ async fn a_cname_is_refused_beside_records_of_kinds_that_rdev_never_makes() {
     // An address has room beside a text.
     dns.put(&a(&site, "192.0.2.1"), OWNERSHIP_TAG).await.expect("a name without addresses");
     assert_eq!(server.resolve("site.example.com", "A").contents("A"), ["192.0.2.1"]);
+    Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_zone_itself_cannot_be_a_cname() {
-    let server = server!();
+async fn the_zone_itself_cannot_be_a_cname() -> Outcome {
+    let server = start().await?;
     let (dns, apex) = (powerdns_at(&server.url(), server.key()), name("example.com"));
     match dns.put(&cname(&apex, "web.example.net"), OWNERSHIP_TAG).await {
         Err(PortError::Invalid(invalid)) => assert_eq!(invalid.what, "type"),
         other => panic!("{other:?}"),
     }
+    Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_others_have_noted_beside_our_records_stays() {
-    let server = server!();
+async fn what_others_have_noted_beside_our_records_stays() -> Outcome {
+    let server = start().await?;
     let before = Server::before(&server.url());
     let (dns, site) = (powerdns_at(&before.url(), server.key()), name("site.example.com"));
     dns.put(&a(&site, "192.0.2.1"), OWNERSHIP_TAG).await.expect("a free name");
@@ -117,11 +119,11 @@ async fn what_others_have_noted_beside_our_records_stays() {
         assert!(patch.shows(text), "{text}");
     }
     assert_eq!(shown(&dns, &site).await, [format!("A 192.0.2.2 300 {OWNERSHIP_TAG}")]);
+    Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn another_kind_that_came_up_in_between_is_changed() {
-    let server = server!();
+async fn another_kind_that_came_up_in_between_is_changed() -> Outcome {
+    let server = start().await?;
     let before = Server::before(&server.url());
     let dns = powerdns_at(&before.url(), server.key());
     let direct = powerdns_at(&server.url(), server.key());
@@ -146,11 +148,11 @@ async fn another_kind_that_came_up_in_between_is_changed() {
     before.break_nth(0, Fault::Body(200, "application/json", nothing));
     assert_eq!(kind(&dns.put(&a(&site, "192.0.2.1"), OWNERSHIP_TAG).await), "not ours");
     assert_eq!(shown(&dns, &site).await, ["CNAME x.example.net 3600 no ownership tag"]);
+    Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_rest_of_the_zone_stays_as_it_is() {
-    let server = server!();
+async fn the_rest_of_the_zone_stays_as_it_is() -> Outcome {
+    let server = start().await?;
     let (dns, apex) = (powerdns_at(&server.url(), server.key()), name("example.com"));
     let before = server.resolve("example.com", "SOA");
     assert_eq!(before.answers.len(), 1);
@@ -158,11 +160,12 @@ async fn the_rest_of_the_zone_stays_as_it_is() {
     dns.delete(&apex, None, OWNERSHIP_TAG).await.expect("ours");
     let after = server.resolve("example.com", "SOA");
     assert_eq!(after, before);
+    Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_powerdns_refuses_for_good_is_invalid_and_a_backend_without_comments_is_named() {
-    let server = server!();
+async fn what_powerdns_refuses_for_good_is_invalid_and_a_backend_without_comments_is_named()
+-> Outcome {
+    let server = start().await?;
     let before = Server::before(&server.url());
     let (dns, site) = (powerdns_at(&before.url(), server.key()), name("site.example.com"));
     let refused =
@@ -182,11 +185,11 @@ async fn what_powerdns_refuses_for_good_is_invalid_and_a_backend_without_comment
     let error = dns.put(&a(&site, "192.0.2.1"), OWNERSHIP_TAG).await.expect_err("no comments");
     assert!(told(&error).contains("keeps no comments"), "{}", told(&error));
     assert_eq!(shown(&dns, &site).await, [""; 0]);
+    Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_check_says_what_is_wrong_and_how_to_mend_it() {
-    let server = server!();
+async fn the_check_says_what_is_wrong_and_how_to_mend_it() -> Outcome {
+    let server = start().await?;
     let problems = |findings: Vec<rdev_platform::Finding>| -> Vec<String> {
         let problem = |finding: rdev_platform::Finding| {
             finding.problem.map(|problem| format!("{}: {problem}", finding.what))
@@ -227,4 +230,5 @@ async fn the_check_says_what_is_wrong_and_how_to_mend_it() {
     gone.answer_with(Fault::Refused);
     let found = problems(powerdns_at(&gone.url(), "key").check().await.expect("findings"));
     assert!(found[0].starts_with("the DNS provider: ") && found.len() == 1, "{found:?}");
+    Ok(())
 }

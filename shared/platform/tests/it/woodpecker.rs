@@ -1,12 +1,12 @@
 //! The Woodpecker adapter against a stateful server, and against one that answers wrongly.
 
-mod activation;
-mod calls;
-mod check;
-mod faults;
-mod pages;
-mod runs;
-mod shapes;
+pub(crate) mod activation;
+pub(crate) mod calls;
+pub(crate) mod check;
+pub(crate) mod faults;
+pub(crate) mod pages;
+pub(crate) mod runs;
+pub(crate) mod shapes;
 
 use std::time::Duration;
 

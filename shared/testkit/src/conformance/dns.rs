@@ -1,12 +1,8 @@
 //! The conformance suite of [`Dns`]: one record of ours at a name, and nobody else's touched.
 //!
-//! An adapter hands in a constructor, and every case works on names of its own, so that all of
-//! them may share one server and its zone:
-//!
-//! ```text
-//! let open = || async { DnsUnderTest { … } };
-//! let passed = exercise_dns(open).await.expect("the suite");
-//! ```
+//! An adapter hands in a constructor. Every case becomes a trial of its own, named
+//! `dns::<provider>::<module>::<case>`, and works on names of its own, so that all of them may
+//! share one server and its zone.
 
 mod change;
 mod foreign;
@@ -21,7 +17,9 @@ use futures_util::future::BoxFuture;
 use rdev_domain::hostname::Hostname;
 use rdev_domain::ports::Dns;
 
-use crate::conformance::suite::{Ended, Failed, Keep, Passed, run_case, run_suite};
+use super::suite::{self, Keep};
+use crate::tools::needs::NotRun;
+use crate::tools::trial::Trial;
 use world::World;
 
 /// An adapter with what the suite needs beside it.
@@ -63,44 +61,23 @@ pub struct Stranger {
 }
 
 /// One case of the suite.
-pub struct DnsCase {
-    name: &'static str,
+struct DnsCase {
+    name: String,
     run: fn(World) -> BoxFuture<'static, ()>,
 }
 
-/// Every case, each with a name that is a sentence.
-pub fn dns_cases() -> Vec<DnsCase> {
-    let all = [change::cases(), foreign::cases(), remove::cases(), names::cases()];
-    all.into_iter().flatten().collect()
-}
-
-/// Runs every case.
-///
-/// # Errors
-/// The names of the cases that did not hold, each with the reason.
-pub async fn exercise_dns<Open, Opening>(open: Open) -> Result<Passed, Failed>
+/// Every case as a trial, for the adapter of `provider`.
+pub fn trials<Open, Opening>(provider: &str, open: Open) -> Vec<Trial>
 where
-    Open: Fn() -> Opening + Sync,
-    Opening: Future<Output = DnsUnderTest> + Send,
+    Open: Fn() -> Opening + Clone + Send + 'static,
+    Opening: Future<Output = Result<DnsUnderTest, NotRun>>,
 {
-    let open = &open;
-    let mut cases: Vec<(&'static str, BoxFuture<'_, Ended>)> = Vec::new();
-    for case in dns_cases() {
-        cases.push((case.name, Box::pin(async move { case.run(open().await).await })));
-    }
-    run_suite("dns", cases).await
-}
-
-impl DnsCase {
-    /// Its name.
-    pub fn name(&self) -> &'static str {
-        self.name
-    }
-
-    /// Runs it.
-    pub async fn run(&self, subject: DnsUnderTest) -> Ended {
-        run_case((self.run)(World::new(subject))).await
-    }
+    let all = [change::cases(), foreign::cases(), remove::cases(), names::cases()];
+    let trial = |DnsCase { name, run }| {
+        let name = name.replacen("dns::", &format!("dns::{provider}::"), 1);
+        suite::trial(name, open.clone(), move |subject| run(World::new(subject)))
+    };
+    all.into_iter().flatten().map(trial).collect()
 }
 
 /// The cases of a module: its async functions.
@@ -108,7 +85,7 @@ macro_rules! cases {
     ($($name:ident;)+) => {
         pub(super) fn cases() -> Vec<crate::conformance::dns::DnsCase> {
             vec![$(crate::conformance::dns::DnsCase {
-                name: stringify!($name),
+                name: crate::conformance::suite::name(module_path!(), stringify!($name)),
                 run: |world| Box::pin($name(world)),
             }),+]
         }

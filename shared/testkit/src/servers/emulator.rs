@@ -100,6 +100,11 @@ impl Emulator {
         Account::new(self.endpoint())
     }
 
+    /// The folder that it keeps its files in. It goes with the emulator.
+    pub fn folder(&self) -> &Path {
+        self.process.folder()
+    }
+
     /// What it has printed so far.
     pub fn log(&self) -> String {
         self.process.log()
@@ -182,72 +187,4 @@ fn answers(port: u16, name: &str) -> bool {
         Ok(answer)
     };
     ask().is_ok_and(|answer| answer.contains(name))
-}
-
-#[cfg(test)]
-mod tests {
-    use std::io::{BufRead, BufReader};
-    use std::path::PathBuf;
-    use std::process::{Command, Stdio};
-
-    use super::*;
-
-    #[test]
-    fn an_emulator_answers_and_is_gone_with_its_folder_when_it_is_dropped() {
-        let emulator = match Emulator::start() {
-            Ok(emulator) => emulator,
-            Err(not_run) => return not_run.report(),
-        };
-        let (port, folder) = (emulator.port(), emulator.process.folder().to_owned());
-        assert!(folder.join("log").exists());
-        assert_ne!(emulator.account(), emulator.account());
-        drop(emulator);
-        assert!(!folder.exists());
-        assert!(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err(), "nobody listens");
-    }
-
-    const HOLD: &str = "RDEV_TEST_HOLD_EMULATOR";
-
-    /// Only for the next test, as a process that can be killed.
-    #[test]
-    fn a_process_that_uses_an_emulator() {
-        if std::env::var_os(HOLD).is_none() {
-            return;
-        }
-        match Emulator::shared() {
-            Ok(emulator) => {
-                let mut out = std::io::stdout();
-                writeln!(out, "\nfolder {}", emulator.process.folder().display())
-                    .expect("a reader");
-                loop {
-                    std::thread::park();
-                }
-            }
-            Err(not_run) => not_run.report(),
-        }
-    }
-
-    #[test]
-    fn an_emulator_is_gone_with_its_folder_when_its_process_is_killed() {
-        let me = std::env::current_exe().expect("this program");
-        let mut process = Command::new(me)
-            .args(["--exact", "emulator::tests::a_process_that_uses_an_emulator", "--nocapture"])
-            .env(HOLD, "1")
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("a second process");
-        let mut lines = BufReader::new(process.stdout.take().expect("its output")).lines();
-        let folder = lines.find_map(|line| {
-            line.expect("a line of text").strip_prefix("folder ").map(PathBuf::from)
-        });
-        process.kill().expect("it can be killed");
-        process.wait().expect("it ends");
-        // None: there is no emulator to be had, and the process has said so.
-        let Some(folder) = folder else { return };
-        let begun = Instant::now();
-        while folder.exists() {
-            assert!(begun.elapsed() < Duration::from_secs(30), "{} is there", folder.display());
-            sleep(Duration::from_millis(20));
-        }
-    }
 }

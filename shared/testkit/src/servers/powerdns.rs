@@ -75,6 +75,11 @@ impl PowerDns {
         format!("http://127.0.0.1:{}", self.ports.api)
     }
 
+    /// The folder that it keeps its files in. It goes with the server.
+    pub fn folder(&self) -> &Path {
+        self.process.folder()
+    }
+
     /// Its API key.
     pub fn key(&self) -> &str {
         &self.key
@@ -248,38 +253,4 @@ fn call(port: u16, key: &str, method: &str, path: &str, body: &str) -> Result<(u
     let (head, body) = answer.split_once("\r\n\r\n").context("no HTTP answer")?;
     let status = head.split(' ').nth(1).context("no status")?;
     Ok((status.parse()?, body.to_owned()))
-}
-
-#[cfg(test)]
-mod tests {
-    use std::fs;
-
-    use super::*;
-
-    #[test]
-    fn a_server_resolves_what_was_written_and_is_gone_when_it_is_dropped() {
-        let zone: Hostname = "example.com".parse().expect("a zone");
-        let server = match PowerDns::start(&zone) {
-            Ok(server) => server,
-            Err(not_run) => return not_run.report(),
-        };
-        assert_eq!(server.resolve("www.example.com", "A").code, 3, "there is no such name");
-        server.write("www.example.com", "CNAME", &["web.example.com."], None);
-        server.write("web.example.com", "A", &["192.0.2.7"], Some("by hand"));
-        let resolved = server.resolve("www.example.com", "A");
-        assert_eq!(resolved.contents("CNAME"), ["web.example.com"]);
-        assert_eq!(resolved.contents("A"), ["192.0.2.7"]);
-        assert_eq!(resolved.answers[1].ttl, 3600);
-        assert_eq!(server.resolve("example.org", "A").code, 5, "another zone");
-        let (path, wrong) = ("/api/v1/servers", "another-key");
-        let (status, _) = call(server.ports.api, wrong, "GET", path, "").expect("an answer");
-        assert_eq!(status, 401);
-
-        let (address, folder) = (server.ports.api, server.process.folder().to_owned());
-        let key = fs::read_to_string(folder.join("pdns.conf")).expect("its configuration");
-        assert!(key.contains(server.key()));
-        drop(server);
-        assert!(!folder.exists());
-        assert!(TcpStream::connect((Ipv4Addr::LOCALHOST, address)).is_err(), "nobody listens");
-    }
 }

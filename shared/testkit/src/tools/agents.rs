@@ -9,6 +9,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -81,14 +82,19 @@ impl Cli {
 }
 
 /// The program of `cli`, installed when it is not there yet. Safe to call from several
-/// processes at once.
+/// processes at once; each process tries once.
 ///
 /// # Errors
 /// [`NotRun`] when it cannot be installed: no npm, no network, no room.
-pub fn installed(cli: Cli) -> Result<PathBuf, NotRun> {
-    install(cli).map_err(|error| {
-        NotRun::needs(format!("{} {} from the npm registry ({error:#})", cli.name(), cli.version()))
-    })
+pub fn installed(cli: Cli) -> Result<&'static Path, NotRun> {
+    static PROGRAMS: [OnceLock<Result<PathBuf, NotRun>>; 3] = [const { OnceLock::new() }; 3];
+    let program = PROGRAMS[cli as usize].get_or_init(|| {
+        install(cli).map_err(|error| {
+            let (name, version) = (cli.name(), cli.version());
+            NotRun::needs(format!("{name} {version} from the npm registry ({error:#})"))
+        })
+    });
+    program.as_deref().map_err(Clone::clone)
 }
 
 fn install(cli: Cli) -> Result<PathBuf> {

@@ -9,4 +9,5 @@ pub mod npm;
 pub(crate) mod onward;
 pub mod python;
 pub mod resolve;
+pub mod trial;
 pub(crate) mod watchdog;

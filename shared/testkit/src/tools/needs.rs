@@ -1,18 +1,17 @@
-//! Things that a machine may lack: a test that needs one is not run there, and says so.
+//! Things that a machine may lack. A test that needs one is ignored there, and says what it needs.
 
 use std::env;
 use std::fmt;
 use std::io::{self, Write};
 
-/// A test could not run, for want of something outside of this repository.
+/// A test cannot run, because something outside of this repository is missing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NotRun {
-    /// What is needed, and how to get it.
+    /// What is missing, and how to get it.
     pub what: String,
 }
 
 impl NotRun {
-    /// `what` is needed.
     pub fn needs(what: impl Into<String>) -> Self {
         Self { what: what.into() }
     }
@@ -22,15 +21,15 @@ impl NotRun {
     /// # Panics
     /// Where [everything is required](all_required).
     pub fn report(&self) {
-        assert!(!all_required(), "{self}");
+        assert!(!all_required(), "not run: {self}");
         // Nobody listens when this fails.
-        let _ = writeln!(io::stderr(), "{self}");
+        let _ = writeln!(io::stderr(), "not run: {self}");
     }
 }
 
 impl fmt::Display for NotRun {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "not run: needs {}", self.what)
+        write!(f, "needs {}", self.what)
     }
 }
 

@@ -21,6 +21,12 @@ use tokio::net::{TcpListener, TcpStream};
 use super::{NOW, TABLE, ulid};
 use crate::scene::sdk;
 
+rdev_testkit::trials! {
+    async a_machine_whose_clock_is_far_off_claims_and_recovers_nothing;
+    async leases_go_by_the_time_of_the_store;
+    async a_transaction_that_meets_another_is_tried_again_and_told_when_it_always_does;
+}
+
 /// What every call is answered: a status and a body, by its number.
 type Answer = fn(usize) -> (u16, String);
 
@@ -72,7 +78,6 @@ fn runner() -> (Owner, Capabilities) {
     (owner, Capabilities { worker_id, agents: Vec::new() })
 }
 
-#[tokio::test]
 async fn a_machine_whose_clock_is_far_off_claims_and_recovers_nothing() {
     for ahead in [-300_000, 300_000] {
         let (store, calls) = store(|_| (200, "{}".to_owned()), ahead).await;
@@ -90,7 +95,6 @@ async fn a_machine_whose_clock_is_far_off_claims_and_recovers_nothing() {
     }
 }
 
-#[tokio::test]
 async fn leases_go_by_the_time_of_the_store() {
     let (store, _) = store(|_| (200, "{}".to_owned()), 30_000).await;
     store.ping().await.expect("an answer, with its time");
@@ -108,7 +112,6 @@ fn cancelled(reason: &str) -> (u16, String) {
     (400, body)
 }
 
-#[tokio::test]
 async fn a_transaction_that_meets_another_is_tried_again_and_told_when_it_always_does() {
     let task = super::new_task(&"site".parse().expect("a slug"));
     let by = Actor::maintenance();

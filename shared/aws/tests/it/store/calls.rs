@@ -17,10 +17,18 @@ use rdev_domain::worker::{Worker, WorkerStatus};
 use super::{
     Bench, NOW, complete, event, holder, new_domain, new_pipeline, new_task, prepare, ulid, webhook,
 };
+use rdev_testkit::tools::trial::Outcome;
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_build_makes_as_few_calls_as_it_can() {
-    let Some(bench) = Bench::new().await else { return };
+rdev_testkit::trials! {
+    async a_build_makes_as_few_calls_as_it_can;
+    async a_holder_whose_task_was_touched_by_another_process_reads_it_once;
+    async what_else_is_called_costs_little;
+    async what_is_around_a_build_costs_little;
+    async a_long_queue_is_read_as_far_as_it_has_to_be;
+}
+
+async fn a_build_makes_as_few_calls_as_it_can() -> Outcome {
+    let bench = Bench::new().await?;
     let by = Actor::maintenance();
     let store = &bench.store;
     let project = bench.project().await;
@@ -67,11 +75,11 @@ async fn a_build_makes_as_few_calls_as_it_can() {
     assert_eq!(bench.called(), "1 BatchGetItem, 1 GetItem", "diff");
     store.task(id).await.expect("it is there");
     assert_eq!(bench.called(), "1 BatchGetItem", "a task whose project is known");
+    Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_holder_whose_task_was_touched_by_another_process_reads_it_once() {
-    let Some(bench) = Bench::new().await else { return };
+async fn a_holder_whose_task_was_touched_by_another_process_reads_it_once() -> Outcome {
+    let bench = Bench::new().await?;
     let by = Actor::maintenance();
     let project = bench.project().await;
     bench.store.enqueue(&new_task(&project), &by, NOW).await.expect("it is taken");
@@ -93,11 +101,11 @@ async fn a_holder_whose_task_was_touched_by_another_process_reads_it_once() {
     assert_eq!(released.expect("it is held").task.state, TaskState::Cancelled);
     assert_eq!(bench.called(), "1 BatchGetItem, 2 TransactWriteItems");
     assert_eq!(api.events(id, 0, 10).await.expect("events").events.len(), 2);
+    Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_else_is_called_costs_little() {
-    let Some(bench) = Bench::new().await else { return };
+async fn what_else_is_called_costs_little() -> Outcome {
+    let bench = Bench::new().await?;
     let (by, store) = (Actor::maintenance(), &bench.store);
     let project = bench.project().await;
     bench.called();
@@ -167,11 +175,11 @@ async fn what_else_is_called_costs_little() {
     assert_eq!(bench.called(), "9 Query", "the stats");
     store.sweep(NOW).await.expect("an answer");
     assert_eq!(bench.called(), "2 BatchGetItem, 12 Query", "a sweep that finds nothing");
+    Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_around_a_build_costs_little() {
-    let Some(bench) = Bench::new().await else { return };
+async fn what_is_around_a_build_costs_little() -> Outcome {
+    let bench = Bench::new().await?;
     let (by, store) = (Actor::maintenance(), &bench.store);
     let project = bench.project().await;
     bench.called();
@@ -200,11 +208,11 @@ async fn what_is_around_a_build_costs_little() {
     let read = store.pipeline(&project, &told.commit).await.expect("an answer");
     assert_eq!(read, Some(told));
     assert_eq!(bench.called(), "1 GetItem", "a pipeline");
+    Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_long_queue_is_read_as_far_as_it_has_to_be() {
-    let Some(bench) = Bench::new().await else { return };
+async fn a_long_queue_is_read_as_far_as_it_has_to_be() -> Outcome {
+    let bench = Bench::new().await?;
     let by = Actor::maintenance();
     let project = bench.project().await;
     let of = |agent, priority: u8| {
@@ -251,4 +259,5 @@ async fn a_long_queue_is_read_as_far_as_it_has_to_be() {
     assert_eq!((claimed.task.id, claimed.task.fence.0), (parked.id, 3));
     let called = bench.called();
     assert!(called.contains("2 TransactWriteItems"), "{called}");
+    Ok(())
 }

@@ -10,6 +10,7 @@ use rdev_domain::request::{Begun, RequestKey};
 use rdev_domain::step::Event;
 use rdev_domain::task::{Task, TaskState};
 use rdev_testkit::servers::proxy::{Fault, On, Rule, Service};
+use rdev_testkit::tools::trial::Outcome;
 
 use super::{
     Bench, NOW, TABLE, complete, event, holder, new_domain, new_pipeline, new_task, prepare, ulid,
@@ -17,11 +18,19 @@ use super::{
 };
 use crate::scene::{account, sdk};
 
+rdev_testkit::trials! {
+    async what_was_done_though_its_answer_was_lost_is_done_once;
+    async what_is_around_a_build_is_done_once_though_its_answer_was_lost;
+    async builds_go_through_where_a_fifth_of_all_calls_goes_wrong;
+    async a_table_that_is_away_is_unavailable_and_then_works_again;
+    async what_is_denied_or_missing_is_named_and_not_tried_again;
+    async a_write_too_large_for_one_transaction_is_written_in_several;
+}
+
 const TABLES: On = On::Service(Service::DynamoDb);
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_was_done_though_its_answer_was_lost_is_done_once() {
-    let Some(bench) = Bench::new().await else { return };
+async fn what_was_done_though_its_answer_was_lost_is_done_once() -> Outcome {
+    let bench = Bench::new().await?;
     let by = Actor::maintenance();
     let writes = ["TransactWriteItems", "UpdateItem", "PutItem", "BatchWriteItem"];
     let lose = |call| Rule::next(1, On::Operation(Service::DynamoDb, call), Fault::LoseAnswer);
@@ -65,11 +74,11 @@ async fn what_was_done_though_its_answer_was_lost_is_done_once() {
     let once =
         ["project.created", "task.enqueued", "task.claimed", "task.prepared", "task.succeeded"];
     assert_eq!(actions, once);
+    Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_around_a_build_is_done_once_though_its_answer_was_lost() {
-    let Some(bench) = Bench::new().await else { return };
+async fn what_is_around_a_build_is_done_once_though_its_answer_was_lost() -> Outcome {
+    let bench = Bench::new().await?;
     let (by, store) = (Actor::maintenance(), &bench.store);
     let project = bench.project().await;
     let task = Task { notify: true, ..new_task(&project) };
@@ -121,11 +130,11 @@ async fn what_is_around_a_build_is_done_once_though_its_answer_was_lost() {
         "project.webhook_set",
     ];
     assert_eq!(actions, once);
+    Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn builds_go_through_where_a_fifth_of_all_calls_goes_wrong() {
-    let Some(bench) = Bench::new().await else { return };
+async fn builds_go_through_where_a_fifth_of_all_calls_goes_wrong() -> Outcome {
+    let bench = Bench::new().await?;
     let by = Actor::maintenance();
     let projects = [bench.project().await, bench.project().await, bench.project().await];
     bench.proxy.plan([
@@ -166,11 +175,11 @@ async fn builds_go_through_where_a_fifth_of_all_calls_goes_wrong() {
     }
     let stats = bench.store.work_stats(NOW).await.expect("an answer");
     assert_eq!((stats.due, stats.later, stats.running, stats.pushing), (0, 0, 0, 0));
+    Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_table_that_is_away_is_unavailable_and_then_works_again() {
-    let Some(bench) = Bench::new().await else { return };
+async fn a_table_that_is_away_is_unavailable_and_then_works_again() -> Outcome {
+    let bench = Bench::new().await?;
     let by = Actor::maintenance();
     let project = bench.project().await;
     for fault in [Fault::Gone, Fault::Throttle, Fault::Error] {
@@ -190,11 +199,11 @@ async fn a_table_that_is_away_is_unavailable_and_then_works_again() {
     }
     bench.proxy.plan([]);
     bench.store.ping().await.expect("it is back");
+    Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_denied_or_missing_is_named_and_not_tried_again() {
-    let Some(bench) = Bench::new().await else { return };
+async fn what_is_denied_or_missing_is_named_and_not_tried_again() -> Outcome {
+    let bench = Bench::new().await?;
     bench.proxy.plan([Rule::always(TABLES, Fault::Refuse(400, "AccessDeniedException"))]);
     bench.proxy.forget_seen();
     let error = bench.store.ping().await.expect_err("it is denied");
@@ -203,18 +212,18 @@ async fn what_is_denied_or_missing_is_named_and_not_tried_again() {
     assert!(text.contains(TABLE) && text.contains("dynamodb:GetItem"), "{text}");
     assert_eq!(bench.called(), "1 GetItem");
 
-    let account = account().expect("there was one");
+    let account = account()?;
     let client = aws_sdk_dynamodb::Client::new(&sdk(&account).await);
     let store = DynamoStore::new(client, "none".to_owned(), Default::default());
     let error = store.ping().await.expect_err("it is missing");
     let source = std::error::Error::source(&error).expect("what is missing").to_string();
     assert!(matches!(error, PortError::Broken { .. }), "{error:?}");
     assert!(source.contains("table none"), "{source}");
+    Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_write_too_large_for_one_transaction_is_written_in_several() {
-    let Some(bench) = Bench::new().await else { return };
+async fn a_write_too_large_for_one_transaction_is_written_in_several() -> Outcome {
+    let bench = Bench::new().await?;
     let by = Actor::maintenance();
     let project = bench.project().await;
     bench.store.enqueue(&new_task(&project), &by, NOW).await.expect("it is taken");
@@ -243,6 +252,7 @@ async fn a_write_too_large_for_one_transaction_is_written_in_several() {
     }
     assert!(read == sent, "each once and in order");
     assert!(bench.store.diff(id).await.expect("a diff").is_some_and(|read| read == diff));
+    Ok(())
 }
 
 /// Repeats what may pass.

@@ -7,6 +7,21 @@ use rdev_testkit::servers::woodpecker::{Age, Known, WoodpeckerServer};
 
 use super::{FORGE_ID, active, adapter, chain, hasty, named, site};
 
+rdev_testkit::trials! {
+    async a_repository_is_activated_once_however_often_it_is_asked_for;
+    async an_activation_whose_answer_is_lost_ends_the_same;
+    async any_call_of_an_activation_may_break_and_the_next_activation_ends_it;
+    async a_conflict_is_success_only_when_the_look_up_agrees;
+    async a_conflict_with_an_entry_that_was_deactivated_meanwhile_is_tried_again_later;
+    async a_conflict_with_a_repository_of_another_name_says_how_to_mend_it;
+    async a_repository_that_the_server_cannot_see_yet_is_activated_later;
+    async an_activation_without_a_webhook_is_not_done;
+    async a_repository_of_others_is_refused_in_the_servers_words;
+    async an_answer_about_another_repository_is_no_success;
+    async a_repository_is_removed_once_and_its_name_is_free;
+    async a_removal_whose_answer_is_lost_ends_the_same;
+}
+
 /// The only repository, which must be active and have its webhook.
 fn only(server: &WoodpeckerServer) -> Known {
     let [only] = server.repositories().try_into().expect("one repository");
@@ -20,7 +35,6 @@ fn with_site(age: Age) -> WoodpeckerServer {
     server
 }
 
-#[tokio::test]
 async fn a_repository_is_activated_once_however_often_it_is_asked_for() {
     let (server, ci, id) = active().await;
     assert_eq!(only(&server).id, id.0);
@@ -30,7 +44,6 @@ async fn a_repository_is_activated_once_however_often_it_is_asked_for() {
     assert_eq!(only(&server).id, id.0);
 }
 
-#[tokio::test]
 async fn an_activation_whose_answer_is_lost_ends_the_same() {
     for fault in [Fault::HoldAnswer, Fault::LoseAnswer] {
         let server = with_site(Age::Current);
@@ -47,7 +60,6 @@ async fn an_activation_whose_answer_is_lost_ends_the_same() {
     }
 }
 
-#[tokio::test]
 async fn any_call_of_an_activation_may_break_and_the_next_activation_ends_it() {
     for age in [Age::Current, Age::Old] {
         for broken in 0..3 {
@@ -72,7 +84,6 @@ async fn any_call_of_an_activation_may_break_and_the_next_activation_ends_it() {
     }
 }
 
-#[tokio::test]
 async fn a_conflict_is_success_only_when_the_look_up_agrees() {
     for age in [Age::Current, Age::Old] {
         let server = with_site(age);
@@ -93,7 +104,6 @@ async fn a_conflict_is_success_only_when_the_look_up_agrees() {
     }
 }
 
-#[tokio::test]
 async fn a_conflict_with_an_entry_that_was_deactivated_meanwhile_is_tried_again_later() {
     let (server, _, id) = active().await;
     let between = Server::before(&server.url());
@@ -108,7 +118,6 @@ async fn a_conflict_with_an_entry_that_was_deactivated_meanwhile_is_tried_again_
     assert!(error.is_transient());
 }
 
-#[tokio::test]
 async fn a_conflict_with_a_repository_of_another_name_says_how_to_mend_it() {
     let (server, ci, _) = active().await;
     server.add_forge_repository(FORGE_ID, "team", "renamed");
@@ -118,7 +127,6 @@ async fn a_conflict_with_a_repository_of_another_name_says_how_to_mend_it() {
     assert_eq!(only(&server).full_name, "team/site");
 }
 
-#[tokio::test]
 async fn a_repository_that_the_server_cannot_see_yet_is_activated_later() {
     let server = WoodpeckerServer::start();
     let ci = adapter(&server.url());
@@ -131,7 +139,6 @@ async fn a_repository_that_the_server_cannot_see_yet_is_activated_later() {
     only(&server);
 }
 
-#[tokio::test]
 async fn an_activation_without_a_webhook_is_not_done() {
     for age in [Age::Current, Age::Old] {
         let server = with_site(age);
@@ -149,7 +156,6 @@ async fn an_activation_without_a_webhook_is_not_done() {
     }
 }
 
-#[tokio::test]
 async fn a_repository_of_others_is_refused_in_the_servers_words() {
     let server = with_site(Age::Current);
     server.refuse_administration(FORGE_ID);
@@ -159,7 +165,6 @@ async fn a_repository_of_others_is_refused_in_the_servers_words() {
     assert!(server.repositories().is_empty());
 }
 
-#[tokio::test]
 async fn an_answer_about_another_repository_is_no_success() {
     let server = Server::start();
     let ci = adapter(&server.url());
@@ -178,7 +183,6 @@ async fn an_answer_about_another_repository_is_no_success() {
     }
 }
 
-#[tokio::test]
 async fn a_repository_is_removed_once_and_its_name_is_free() {
     for age in [Age::Current, Age::Old] {
         let server = with_site(age);
@@ -194,7 +198,6 @@ async fn a_repository_is_removed_once_and_its_name_is_free() {
     }
 }
 
-#[tokio::test]
 async fn a_removal_whose_answer_is_lost_ends_the_same() {
     let (server, _, id) = active().await;
     let between = Server::before(&server.url());

@@ -8,11 +8,21 @@ use rdev_testkit::servers::faults::{Fault, Server};
 
 use super::{active, adapter, all, chain, first, seed};
 
+rdev_testkit::trials! {
+    async a_pipeline_has_its_workflows_and_steps_and_is_the_lists_own;
+    async errors_and_warnings_of_a_definition_are_told_apart;
+    async a_log_is_text_whatever_the_step_wrote;
+    async a_log_that_is_too_long_says_what_is_left_out;
+    async a_log_that_is_no_base64_is_the_servers_fault;
+    async only_what_goes_on_can_be_cancelled;
+    async a_restart_is_a_new_pipeline_or_says_why_not;
+    async a_page_of_html_is_never_an_answer;
+}
+
 fn is_not_found<T>(answer: &Result<T, PortError>) -> bool {
     matches!(answer, Err(PortError::NotFound { .. }))
 }
 
-#[tokio::test]
 async fn a_pipeline_has_its_workflows_and_steps_and_is_the_lists_own() {
     let (server, ci, id) = active().await;
     let number = server.add_pipeline(id.0, seed("running", 1_700_000_000));
@@ -38,7 +48,6 @@ async fn a_pipeline_has_its_workflows_and_steps_and_is_the_lists_own() {
     assert!(is_not_found(&ci.pipeline(CiId(999), number).await));
 }
 
-#[tokio::test]
 async fn errors_and_warnings_of_a_definition_are_told_apart() {
     let server = Server::start();
     let body = r#"{"number": 3, "status": "quite new", "created": 1, "extra": {}, "errors": [
@@ -54,7 +63,6 @@ async fn errors_and_warnings_of_a_definition_are_told_apart() {
     assert_eq!(errors, [None, Some("out of room")]);
 }
 
-#[tokio::test]
 async fn a_log_is_text_whatever_the_step_wrote() {
     let (server, ci, id) = active().await;
     let number = server.add_pipeline(id.0, seed("success", 1_700_000_000));
@@ -73,7 +81,6 @@ async fn a_log_is_text_whatever_the_step_wrote() {
     assert!(is_not_found(&ci.log(id, u64::MAX, step).await));
 }
 
-#[tokio::test]
 async fn a_log_that_is_too_long_says_what_is_left_out() {
     let (server, ci, id) = active().await;
     let number = server.add_pipeline(id.0, seed("success", 1_700_000_000));
@@ -88,7 +95,6 @@ async fn a_log_that_is_too_long_says_what_is_left_out() {
     assert_eq!(last.line, MAX_LOG_LINES as u64);
 }
 
-#[tokio::test]
 async fn a_log_that_is_no_base64_is_the_servers_fault() {
     let server = Server::start();
     let body = r#"[{"id": 1, "step_id": 2, "time": 0, "line": 0, "data": "%%", "type": 0}]"#;
@@ -97,7 +103,6 @@ async fn a_log_that_is_no_base64_is_the_servers_fault() {
     assert!(matches!(error, PortError::Upstream { .. }), "{error:?}");
 }
 
-#[tokio::test]
 async fn only_what_goes_on_can_be_cancelled() {
     let (server, ci, id) = active().await;
     let number = server.add_pipeline(id.0, seed("running", 1_700_000_000));
@@ -109,7 +114,6 @@ async fn only_what_goes_on_can_be_cancelled() {
     assert!(is_not_found(&ci.cancel(id, 99).await));
 }
 
-#[tokio::test]
 async fn a_restart_is_a_new_pipeline_or_says_why_not() {
     let (server, ci, id) = active().await;
     let number = server.add_pipeline(id.0, seed("success", 1_700_000_000));
@@ -126,7 +130,6 @@ async fn a_restart_is_a_new_pipeline_or_says_why_not() {
     assert!(error.to_string().contains("status blocked"), "{error}");
 }
 
-#[tokio::test]
 async fn a_page_of_html_is_never_an_answer() {
     // What Woodpecker does with paths that it does not know: the adapter is told a wrong root.
     let (server, _, id) = active().await;

@@ -6,6 +6,14 @@ use rdev_testkit::servers::woodpecker::WoodpeckerServer;
 
 use super::{adapter, hasty, with};
 
+rdev_testkit::trials! {
+    async a_server_that_is_well_has_no_problem;
+    async a_wrong_token_is_found_and_how_to_mend_it;
+    async a_wrong_url_is_found;
+    async a_server_that_is_too_old_is_found;
+    async a_server_that_cannot_be_reached_is_one_problem;
+}
+
 /// The findings that are problems: what, and the problem.
 fn problems(findings: &[Finding]) -> Vec<(&str, &str)> {
     let with = |it: &'_ Finding| it.problem.is_some();
@@ -13,7 +21,6 @@ fn problems(findings: &[Finding]) -> Vec<(&str, &str)> {
     found.map(|it| (it.what.as_str(), it.problem.as_deref().unwrap_or_default())).collect()
 }
 
-#[tokio::test]
 async fn a_server_that_is_well_has_no_problem() {
     let server = WoodpeckerServer::start();
     let findings = adapter(&server.url()).check().await.expect("findings");
@@ -21,7 +28,6 @@ async fn a_server_that_is_well_has_no_problem() {
     assert_eq!(findings.len(), 4);
 }
 
-#[tokio::test]
 async fn a_wrong_token_is_found_and_how_to_mend_it() {
     let server = WoodpeckerServer::start();
     let findings = with(&server.url(), "wrong", 10).check().await.expect("findings");
@@ -31,7 +37,6 @@ async fn a_wrong_token_is_found_and_how_to_mend_it() {
     assert!(!problem.contains("wrong\""), "{problem}");
 }
 
-#[tokio::test]
 async fn a_wrong_url_is_found() {
     let server = WoodpeckerServer::start();
     let findings = adapter(&format!("{}/api", server.url())).check().await.expect("findings");
@@ -39,7 +44,6 @@ async fn a_wrong_url_is_found() {
     assert!(problem.contains("without /api"), "{problem}");
 }
 
-#[tokio::test]
 async fn a_server_that_is_too_old_is_found() {
     let server = WoodpeckerServer::start();
     let between = Server::before(&server.url());
@@ -51,7 +55,6 @@ async fn a_server_that_is_too_old_is_found() {
     assert!(problem.contains("2.8.3"), "{problem}");
 }
 
-#[tokio::test]
 async fn a_server_that_cannot_be_reached_is_one_problem() {
     let server = Server::start();
     for fault in [Fault::Refused, Fault::Hang, Fault::Html, Fault::Status(502), Fault::Huge] {

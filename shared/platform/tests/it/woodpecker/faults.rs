@@ -10,6 +10,13 @@ use rdev_testkit::servers::woodpecker::TOKEN;
 
 use super::{active, adapter, all, first, hasty, seed, site};
 
+rdev_testkit::trials! {
+    async each_fault_of_each_call_has_its_error_and_changes_nothing;
+    async after_a_429_nothing_is_sent_until_its_time_has_come;
+    async a_server_that_knows_no_before_is_found_out;
+    async a_server_that_knows_no_filters_is_filtered_here;
+}
+
 const CALLS: [&str; 7] =
     ["activate", "deactivate", "pipelines", "pipeline", "log", "restart", "cancel"];
 
@@ -59,7 +66,6 @@ fn expected(name: &str, fault: &Fault) -> &'static str {
     }
 }
 
-#[tokio::test]
 async fn each_fault_of_each_call_has_its_error_and_changes_nothing() {
     let (server, _, id) = active().await;
     server.add_pipeline(id.0, seed("running", 1_700_000_000));
@@ -92,7 +98,6 @@ async fn each_fault_of_each_call_has_its_error_and_changes_nothing() {
     assert_eq!(read.summary.status, "running");
 }
 
-#[tokio::test]
 async fn after_a_429_nothing_is_sent_until_its_time_has_come() {
     let server = Server::start();
     server.answer_with(Fault::Limited(7));
@@ -103,7 +108,6 @@ async fn after_a_429_nothing_is_sent_until_its_time_has_come() {
     assert_eq!(server.requests().len(), 1);
 }
 
-#[tokio::test]
 async fn a_server_that_knows_no_before_is_found_out() {
     let server = Server::start();
     // The same full page again and again, all of it newer than what is asked for.
@@ -120,7 +124,6 @@ async fn a_server_that_knows_no_before_is_found_out() {
     assert_eq!(server.requests().len(), 20);
 }
 
-#[tokio::test]
 async fn a_server_that_knows_no_filters_is_filtered_here() {
     let server = Server::start();
     let body = r#"[

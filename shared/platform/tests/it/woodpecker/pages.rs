@@ -12,6 +12,15 @@ use ulid::Ulid;
 
 use super::{active, adapter, all, first, seed};
 
+rdev_testkit::trials! {
+    async pages_neither_repeat_nor_skip_while_pipelines_arrive;
+    async a_long_page_is_whole_while_pipelines_arrive;
+    async more_pipelines_in_one_second_than_a_page_of_the_server_holds;
+    async a_server_whose_clock_was_set_back_still_has_each_pipeline_once;
+    async a_filter_leaves_what_it_names_and_unknown_statuses_are_passed_on;
+    async any_place_is_one_to_go_on_from;
+}
+
 /// All pages of a list, with something done after each.
 async fn walk(
     ci: &Woodpecker,
@@ -43,7 +52,6 @@ fn down_from(highest: u64) -> Vec<u64> {
     (1..=highest).rev().collect()
 }
 
-#[tokio::test]
 async fn pages_neither_repeat_nor_skip_while_pipelines_arrive() {
     let (server, ci, id) = active().await;
     // Some of them in the same second.
@@ -62,7 +70,6 @@ async fn pages_neither_repeat_nor_skip_while_pipelines_arrive() {
     }
 }
 
-#[tokio::test]
 async fn a_long_page_is_whole_while_pipelines_arrive() {
     let (server, _, id) = active().await;
     for at in 0..200 {
@@ -102,7 +109,6 @@ async fn a_long_page_is_whole_while_pipelines_arrive() {
     }
 }
 
-#[tokio::test]
 async fn more_pipelines_in_one_second_than_a_page_of_the_server_holds() {
     let (server, ci, id) = active().await;
     for _ in 0..130 {
@@ -112,7 +118,6 @@ async fn more_pipelines_in_one_second_than_a_page_of_the_server_holds() {
     assert_eq!(numbers(&read), down_from(130));
 }
 
-#[tokio::test]
 async fn a_server_whose_clock_was_set_back_still_has_each_pipeline_once() {
     let (server, ci, id) = active().await;
     for at in 0..90 {
@@ -128,7 +133,6 @@ async fn a_server_whose_clock_was_set_back_still_has_each_pipeline_once() {
     }
 }
 
-#[tokio::test]
 async fn a_filter_leaves_what_it_names_and_unknown_statuses_are_passed_on() {
     let (server, ci, id) = active().await;
     for at in 0..60 {
@@ -151,7 +155,6 @@ async fn a_filter_leaves_what_it_names_and_unknown_statuses_are_passed_on() {
     assert!(held.iter().all(|one| one.status == "on-holiday"));
 }
 
-#[tokio::test]
 async fn any_place_is_one_to_go_on_from() {
     let (server, ci, id) = active().await;
     assert!(ci.pipelines(id, &all(), &first(10)).await.expect("none").items.is_empty());

@@ -21,6 +21,20 @@ use ulid::Ulid;
 
 use super::{FORGE_ID, LONG, active};
 
+rdev_testkit::trials! {
+    async a_push_runs_the_commits_own_definition;
+    async a_step_that_fails_ends_the_pipeline_but_for_those_that_wait_for_it;
+    async a_push_that_starts_nothing_starts_nothing;
+    async a_definition_that_is_wrong_is_a_pipeline_with_an_error;
+    async a_variable_of_the_server_reaches_conditions_and_steps;
+    async a_cancelled_pipeline_leaves_no_process;
+    async a_repository_that_is_removed_takes_its_processes_along;
+    async a_server_that_is_dropped_leaves_no_process;
+    async a_restart_runs_the_same_commit_again;
+    async a_pipeline_by_hand_runs_the_branchs_tip_or_is_filtered;
+    async the_end_of_a_pipeline_is_posted_with_a_signature;
+}
+
 const SITE: &str = r#"
 when:
   - event: [push, manual]
@@ -117,7 +131,6 @@ fn steps(pipeline: &Pipeline) -> Vec<(&str, &str, &str, Option<i64>)> {
     all.collect()
 }
 
-#[tokio::test]
 async fn a_push_runs_the_commits_own_definition() {
     let ready = ready(SITE).await;
     let mut changes = ready.server.changes();
@@ -159,7 +172,6 @@ async fn a_push_runs_the_commits_own_definition() {
     assert!(log[0].contains("alpine/k8s"), "{log:?}");
 }
 
-#[tokio::test]
 async fn a_step_that_fails_ends_the_pipeline_but_for_those_that_wait_for_it() {
     let definition = r#"
 steps:
@@ -186,7 +198,6 @@ steps:
     assert_eq!(log, ["+ echo before", "before", "+ exit 3"]);
 }
 
-#[tokio::test]
 async fn a_push_that_starts_nothing_starts_nothing() {
     let ready = ready(SITE).await;
     let push = |branch: &str, message: &str| {
@@ -203,7 +214,6 @@ async fn a_push_that_starts_nothing_starts_nothing() {
     assert!(!push("main", "nobody listens"));
 }
 
-#[tokio::test]
 async fn a_definition_that_is_wrong_is_a_pipeline_with_an_error() {
     for (definition, why) in [
         ("steps: [{name: a, commands: [b]}]", "`image` is missing"),
@@ -227,7 +237,6 @@ async fn a_definition_that_is_wrong_is_a_pipeline_with_an_error() {
     }
 }
 
-#[tokio::test]
 async fn a_variable_of_the_server_reaches_conditions_and_steps() {
     let definition = r#"
 steps:
@@ -281,7 +290,6 @@ async fn assert_gone(pids: &[String]) {
     }
 }
 
-#[tokio::test]
 async fn a_cancelled_pipeline_leaves_no_process() {
     let ready = ready(WAITING).await;
     let mut run = ready.push();
@@ -297,7 +305,6 @@ async fn a_cancelled_pipeline_leaves_no_process() {
     );
 }
 
-#[tokio::test]
 async fn a_repository_that_is_removed_takes_its_processes_along() {
     let ready = ready(WAITING).await;
     let mut run = ready.push();
@@ -307,7 +314,6 @@ async fn a_repository_that_is_removed_takes_its_processes_along() {
     assert_gone(&pids).await;
 }
 
-#[tokio::test]
 async fn a_server_that_is_dropped_leaves_no_process() {
     let ready = ready(WAITING).await;
     let run = ready.push();
@@ -318,7 +324,6 @@ async fn a_server_that_is_dropped_leaves_no_process() {
     assert!(!workspace.exists());
 }
 
-#[tokio::test]
 async fn a_restart_runs_the_same_commit_again() {
     let ready = ready(SITE).await;
     let mut run = ready.push();
@@ -331,7 +336,6 @@ async fn a_restart_runs_the_same_commit_again() {
     assert_eq!((ended.number, ended.commit.as_str()), (2, ready.commit.as_str()));
 }
 
-#[tokio::test]
 async fn a_pipeline_by_hand_runs_the_branchs_tip_or_is_filtered() {
     let ready = ready(SITE).await;
     let mut run = ready.push();
@@ -355,7 +359,6 @@ async fn a_pipeline_by_hand_runs_the_branchs_tip_or_is_filtered() {
     assert_eq!(start("none").await.status.as_u16(), 500);
 }
 
-#[tokio::test]
 async fn the_end_of_a_pipeline_is_posted_with_a_signature() {
     let ready = ready(SITE).await;
     let mut changes = ready.server.changes();

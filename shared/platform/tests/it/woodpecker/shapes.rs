@@ -12,6 +12,12 @@ use serde_json::Value;
 
 use super::{LONG, active, seed};
 
+rdev_testkit::trials! {
+    async pipelines_have_the_fields_of_woodpeckers_models;
+    async a_repository_has_the_fields_that_are_looked_at;
+    async errors_are_plain_text_or_nothing_and_wrong_paths_are_pages;
+}
+
 const PIPELINE: [&str; 15] = [
     "id",
     "number",
@@ -70,7 +76,6 @@ fn raw(url: &str) -> Http {
     Http::new("the CI server", url, Auth::Bearer, token, LONG).expect("a URL")
 }
 
-#[tokio::test]
 async fn pipelines_have_the_fields_of_woodpeckers_models() {
     let (server, _, id) = active().await;
     let (http, id) = (raw(&server.url()), id.0);
@@ -101,7 +106,6 @@ async fn pipelines_have_the_fields_of_woodpeckers_models() {
     assert_eq!(latest["number"], STATUSES.len());
 }
 
-#[tokio::test]
 async fn a_repository_has_the_fields_that_are_looked_at() {
     let (server, _, id) = active().await;
     let http = raw(&server.url());
@@ -116,7 +120,6 @@ async fn a_repository_has_the_fields_that_are_looked_at() {
     has(&version, &["source", "version"]);
 }
 
-#[tokio::test]
 async fn errors_are_plain_text_or_nothing_and_wrong_paths_are_pages() {
     let (server, ci, id) = active().await;
     let http = raw(&server.url());

@@ -12,7 +12,9 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use rdev_domain::ports::Queue;
 
-use crate::conformance::suite::{Ended, Failed, Keep, Passed, run_case, run_suite};
+use super::suite::{self, Keep};
+use crate::tools::needs::NotRun;
+use crate::tools::trial::Trial;
 
 /// A queue, empty and opened with the settings that the constructor was given.
 pub struct QueueUnderTest {
@@ -41,47 +43,23 @@ pub struct QueueSettings {
 }
 
 /// One case of the suite.
-pub struct QueueCase {
+struct QueueCase {
     name: &'static str,
     settings: QueueSettings,
     run: fn(Arc<QueueUnderTest>) -> BoxFuture<'static, ()>,
 }
 
-/// Every case, each with a name that is a sentence.
-pub fn queue_cases() -> Vec<QueueCase> {
-    cases::all()
-}
-
-/// Runs every case, each against a queue of its own.
-///
-/// # Errors
-/// The names of the cases that did not hold, each with the reason.
-pub async fn exercise_queue<Open, Opening>(open: Open) -> Result<Passed, Failed>
+/// Every case as a trial named `queue::<case>`. `open` opens an empty queue with the settings
+/// that it is given.
+pub fn trials<Open, Opening>(open: Open) -> Vec<Trial>
 where
-    Open: Fn(QueueSettings) -> Opening + Sync,
-    Opening: Future<Output = QueueUnderTest> + Send,
+    Open: Fn(QueueSettings) -> Opening + Clone + Send + 'static,
+    Opening: Future<Output = Result<QueueUnderTest, NotRun>>,
 {
-    let open = &open;
-    let mut cases: Vec<(&'static str, BoxFuture<'_, Ended>)> = Vec::new();
-    for case in queue_cases() {
-        cases.push((case.name, Box::pin(async move { case.run(open(case.settings).await).await })));
-    }
-    run_suite("queue", cases).await
-}
-
-impl QueueCase {
-    /// Its name.
-    pub fn name(&self) -> &'static str {
-        self.name
-    }
-
-    /// What its queue is to be opened with.
-    pub fn settings(&self) -> QueueSettings {
-        self.settings
-    }
-
-    /// Runs it.
-    pub async fn run(&self, subject: QueueUnderTest) -> Ended {
-        run_case((self.run)(Arc::new(subject))).await
-    }
+    let trial = |QueueCase { name, settings, run }| {
+        let open = open.clone();
+        let run = move |subject| run(Arc::new(subject));
+        suite::trial(format!("queue::{name}"), move || open(settings), run)
+    };
+    cases::all().into_iter().map(trial).collect()
 }

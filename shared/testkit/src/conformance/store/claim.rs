@@ -33,8 +33,8 @@ cases! {
     a_claim_fails_a_dead_task_without_attempts_left;
     of_twenty_claimers_of_a_dead_task_one_wins;
     a_claim_does_not_go_through_advance;
-    a_task_that_cannot_be_read_fails_as_poison_and_blocks_nothing, if Corruption;
-    a_held_task_that_cannot_be_read_blocks_nothing_for_ever, if Corruption;
+    a_task_that_cannot_be_read_fails_as_poison_and_blocks_nothing;
+    a_held_task_that_cannot_be_read_blocks_nothing_for_ever;
 }
 
 async fn a_claim_gives_the_task_its_lease_and_its_project(w: World) {

@@ -15,7 +15,7 @@ cases! {
     the_end_of_a_task_is_told_once;
     the_end_of_a_cancelled_task_is_told_once;
     the_end_of_a_task_whose_holder_died_is_told_once;
-    the_end_of_a_task_that_cannot_be_read_is_told_once, if Corruption;
+    the_end_of_a_task_that_cannot_be_read_is_told_once;
     what_is_not_to_be_told_is_not_told;
     a_task_that_goes_on_is_not_told_of;
     what_a_deleted_project_cancels_is_told;

@@ -1,19 +1,16 @@
 //! The conformance suite of [`Store`]: `docs/protocol.md` as tests.
 //!
-//! An adapter hands in a constructor and gets every case run against a store of
-//! its own:
+//! An adapter hands in a constructor. Every case becomes a trial of its own, named
+//! `store::<module>::<case>`, and runs against a store of its own:
 //!
 //! ```text
-//! #[tokio::test(flavor = "multi_thread")]
-//! async fn the_store_keeps_the_protocol() {
-//!     let open = |retention| async move { StoreUnderTest { … } };
-//!     let passed = exercise_store(open).await.expect("the suite");
-//!     assert!(passed.left_out().is_empty());
+//! fn main() -> ExitCode {
+//!     let open = async |retention| Ok(StoreUnderTest { … });
+//!     trial::run(Some(AT_ONCE), [store::trials(open)])
 //! }
 //! ```
 //!
-//! The cases race on tokio tasks: only a multi-threaded runtime makes that real.
-//! [`store_cases`] gives the cases one by one, for a harness that shows each.
+//! The cases race on tokio tasks. A trial's runtime is multi-threaded, so that the races are real.
 
 mod audit;
 mod cancel;
@@ -50,16 +47,17 @@ use rdev_domain::ids::TaskId;
 use rdev_domain::ports::Store;
 use rdev_domain::retention::Retention;
 
-use crate::conformance::suite::{Ended, Failed, Keep, Passed, run_case, run_suite};
+use super::suite::{self, Keep};
+use crate::tools::needs::NotRun;
+use crate::tools::trial::Trial;
 use world::World;
 
 /// A store, empty and opened with the retention that the constructor was given.
 pub struct StoreUnderTest {
     /// The store.
     pub store: Arc<dyn Store>,
-    /// Makes the record of a task unreadable, as a defect or another version
-    /// would. Without it the cases of poison are left out.
-    pub corrupt: Option<Corrupt>,
+    /// Makes the record of a task unreadable, as a defect or another version would.
+    pub corrupt: Corrupt,
     /// The sweep deletes what has expired, and counts it. `false` where the database does
     /// it by a clock of its own: there it is only held to be gone for whoever reads.
     pub sweep_deletes: bool,
@@ -73,21 +71,30 @@ pub struct StoreUnderTest {
 pub type Corrupt = Arc<dyn Fn(TaskId) -> BoxFuture<'static, ()> + Send + Sync>;
 
 /// One case of the suite.
-pub struct StoreCase {
-    name: &'static str,
+struct StoreCase {
+    name: String,
     retention: Retention,
-    needs: Option<Need>,
     run: fn(World) -> BoxFuture<'static, ()>,
 }
 
-/// What not every store offers.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Need {
-    Corruption,
+/// Every case as a trial. `open` opens an empty store with the retention that it is given.
+pub fn trials<Open, Opening>(open: Open) -> Vec<Trial>
+where
+    Open: Fn(Retention) -> Opening + Clone + Send + 'static,
+    Opening: Future<Output = Result<StoreUnderTest, NotRun>>,
+{
+    let trial = |StoreCase { name, retention, run }| {
+        let open = open.clone();
+        let run = async move |subject: StoreUnderTest| {
+            run(World::new(&subject)).await;
+            drop(subject);
+        };
+        suite::trial(name, move || open(retention), run)
+    };
+    cases().into_iter().map(trial).collect()
 }
 
-/// Every case, each with a name that is a sentence.
-pub fn store_cases() -> Vec<StoreCase> {
+fn cases() -> Vec<StoreCase> {
     [
         enqueue::cases(),
         claim::cases(),
@@ -118,72 +125,16 @@ pub fn store_cases() -> Vec<StoreCase> {
     .collect()
 }
 
-/// Runs every case, each against a store of its own.
-///
-/// # Errors
-/// The names of the cases that did not hold, each with the reason.
-pub async fn exercise_store<Open, Opening>(open: Open) -> Result<Passed, Failed>
-where
-    Open: Fn(Retention) -> Opening + Sync,
-    Opening: Future<Output = StoreUnderTest> + Send,
-{
-    let open = &open;
-    let mut cases: Vec<(&'static str, BoxFuture<'_, Ended>)> = Vec::new();
-    for case in store_cases() {
-        cases
-            .push((case.name, Box::pin(async move { case.run(open(case.retention).await).await })));
-    }
-    run_suite("store", cases).await
-}
-
-impl StoreCase {
-    /// Its name.
-    pub fn name(&self) -> &'static str {
-        self.name
-    }
-
-    /// What its store is to be opened with.
-    pub fn retention(&self) -> Retention {
-        self.retention
-    }
-
-    /// Runs it.
-    pub async fn run(&self, subject: StoreUnderTest) -> Ended {
-        if let Some(why) = self.needs.and_then(|need| need.missing_in(&subject)) {
-            return Ended::LeftOut(why);
-        }
-        let case = (self.run)(World::new(&subject));
-        let ended = run_case(case).await;
-        drop(subject);
-        ended
-    }
-}
-
-impl Need {
-    fn missing_in(self, subject: &StoreUnderTest) -> Option<&'static str> {
-        match self {
-            Self::Corruption if subject.corrupt.is_none() => Some("no way to corrupt a record"),
-            _ => None,
-        }
-    }
-}
-
-/// The cases of a module: its async functions, `with` another retention or
-/// `if` the store offers what they need.
+/// The cases of a module: its async functions, `with` another retention than the default.
 macro_rules! cases {
-    ($($name:ident $(with $retention:expr)? $(, if $need:ident)?;)+) => {
+    ($($name:ident $(with $retention:expr)?;)+) => {
         pub(super) fn cases() -> Vec<crate::conformance::store::StoreCase> {
             vec![$(crate::conformance::store::StoreCase {
-                name: stringify!($name),
+                name: crate::conformance::suite::name(module_path!(), stringify!($name)),
                 retention: {
                     let retention = rdev_domain::retention::Retention::default();
                     $(let retention = { let _ = retention; $retention };)?
                     retention
-                },
-                needs: {
-                    let needs = None;
-                    $(let needs = { let _: Option<crate::conformance::store::Need> = needs; Some(crate::conformance::store::Need::$need) };)?
-                    needs
                 },
                 run: |world| Box::pin($name(world)),
             }),+]

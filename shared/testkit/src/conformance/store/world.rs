@@ -41,7 +41,7 @@ pub(super) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 pub(super) struct World {
     pub(super) store: Arc<dyn Store>,
     pub(super) clock: Clock,
-    corrupt: Option<Corrupt>,
+    corrupt: Corrupt,
     pub(super) sweep_deletes: bool,
     pub(super) recovers_all: bool,
 }
@@ -250,8 +250,7 @@ impl World {
     }
 
     pub(super) async fn corrupt(&self, id: TaskId) {
-        let corrupt = self.corrupt.as_ref().expect("the case is left out without it");
-        corrupt(id).await;
+        (self.corrupt)(id).await;
     }
 
     // What a holder writes.

@@ -5,21 +5,25 @@ use rdev_domain::ports::Store as _;
 use rdev_domain::retention::Retention;
 use rdev_testkit::servers::emulator::{Account, Emulator, REGION};
 use rdev_testkit::tools::python::{CARGO_LAMBDA, MINISTACK};
+use rdev_testkit::tools::trial::Outcome;
 use serde_json::Value;
 
 use crate::rdev::Place;
+
+rdev_testkit::trials! {
+    async the_first_key_is_written_into_the_table_of_the_stack_and_shown_once;
+    fn it_needs_a_stack_or_a_table_and_never_both;
+    fn a_local_aws_outside_of_a_checkout_says_what_it_needs;
+    fn the_local_aws_installs_the_versions_that_the_tests_use;
+}
 
 /// A place whose programs use the account, and nothing else of AWS.
 fn place(account: &Account) -> Place {
     account.variables().iter().fold(Place::new(), |place, (name, value)| place.with(name, value))
 }
 
-#[tokio::test]
-async fn the_first_key_is_written_into_the_table_of_the_stack_and_shown_once() {
-    let emulator = match Emulator::shared() {
-        Ok(emulator) => emulator,
-        Err(not_run) => return not_run.report(),
-    };
+async fn the_first_key_is_written_into_the_table_of_the_stack_and_shown_once() -> Outcome {
+    let emulator = Emulator::shared()?;
     let account = emulator.account();
     let sdk = rdev_aws::config::loader()
         .endpoint_url(&account.endpoint)
@@ -67,9 +71,9 @@ async fn the_first_key_is_written_into_the_table_of_the_stack_and_shown_once() {
     let ran = place.run(&["key", "bootstrap", "--table", "other"]);
     assert_eq!((ran.status, ran.stdout.as_str()), (78, ""), "{}", ran.stderr);
     assert!(ran.stderr.contains("other"), "{}", ran.stderr);
+    Ok(())
 }
 
-#[test]
 fn it_needs_a_stack_or_a_table_and_never_both() {
     let place = Place::new();
     for args in [
@@ -83,14 +87,12 @@ fn it_needs_a_stack_or_a_table_and_never_both() {
     }
 }
 
-#[test]
 fn a_local_aws_outside_of_a_checkout_says_what_it_needs() {
     let ran = Place::new().run(&["local-aws", "up"]);
     assert_eq!(ran.status, 64, "{}", ran.stderr);
     assert!(ran.stderr.contains("checkout"), "{}", ran.stderr);
 }
 
-#[test]
 fn the_local_aws_installs_the_versions_that_the_tests_use() {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../infra/local/tools.py");
     let script = std::fs::read_to_string(script).expect("a script");

@@ -8,7 +8,15 @@ use aws_sdk_sqs::config::{Credentials, Region};
 use rdev_domain::worker::WorkerStatus;
 use rdev_runner::Health;
 use rdev_testkit::servers::emulator::{Account, Emulator, REGION};
+use rdev_testkit::tools::trial::Outcome;
 use serde_json::Value;
+
+rdev_testkit::trials! {
+    fn what_it_is_told_wrongly_ends_it_with_78_and_a_line_that_says_what;
+    async it_works_on_a_table_and_a_queue_tells_how_it_is_and_ends_on_sigterm;
+    async a_table_or_queue_that_is_missing_or_not_ours_ends_it_with_78;
+    fn a_runner_is_well_until_the_store_has_missed_three_heartbeats;
+}
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -34,7 +42,6 @@ fn set(name: &'static str, value: &str) -> (&'static str, String) {
     (name, value.to_owned())
 }
 
-#[test]
 fn what_it_is_told_wrongly_ends_it_with_78_and_a_line_that_says_what() {
     let data = tempfile::tempdir().expect("a folder");
     let table = set("RDEV_TABLE", "t");
@@ -140,12 +147,8 @@ impl Drop for Running {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn it_works_on_a_table_and_a_queue_tells_how_it_is_and_ends_on_sigterm() {
-    let emulator = match Emulator::shared() {
-        Ok(emulator) => emulator,
-        Err(not_run) => return not_run.report(),
-    };
+async fn it_works_on_a_table_and_a_queue_tells_how_it_is_and_ends_on_sigterm() -> Outcome {
+    let emulator = Emulator::shared()?;
     // Before anything uses TLS: the program does it in `main`, here the first test does.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let data = tempfile::tempdir().expect("a folder");
@@ -162,14 +165,11 @@ async fn it_works_on_a_table_and_a_queue_tells_how_it_is_and_ends_on_sigterm() {
     let (status, error) = refusal(data.path(), &variables);
     assert!(status == Some(1) && error.contains("another runner's"), "{status:?} {error}");
     assert_eq!(running.terminated().await, Some(0));
+    Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_table_or_queue_that_is_missing_or_not_ours_ends_it_with_78() {
-    let emulator = match Emulator::shared() {
-        Ok(emulator) => emulator,
-        Err(not_run) => return not_run.report(),
-    };
+async fn a_table_or_queue_that_is_missing_or_not_ours_ends_it_with_78() -> Outcome {
+    let emulator = Emulator::shared()?;
     let _ = rustls::crypto::ring::default_provider().install_default();
     let data = tempfile::tempdir().expect("a folder");
     let variables = resources(&emulator.account()).await;
@@ -183,9 +183,9 @@ async fn a_table_or_queue_that_is_missing_or_not_ours_ends_it_with_78() {
     let other = format!("{}/000000000000/other", emulator.endpoint());
     let (status, error) = with("RDEV_QUEUE_URL", &other);
     assert!(status == Some(78) && error.contains("other"), "{status:?} {error}");
+    Ok(())
 }
 
-#[test]
 fn a_runner_is_well_until_the_store_has_missed_three_heartbeats() {
     let health = |seconds| Health {
         worker_id: "one".parse().expect("an id"),
