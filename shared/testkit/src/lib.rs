@@ -4,6 +4,9 @@
 //! rdev talks to, each started on 127.0.0.1 for one test. [`tools`] are programs that tests run, and
 //! what a test needs to find out whether it can run at all.
 
+// Names and signatures say enough for most of what tests use.
+#![allow(missing_docs)]
+
 pub mod conformance;
 pub mod servers;
 pub mod tools;

@@ -1,20 +1,17 @@
 //! A Cloudflare for tests: zones and their records behind the API in version 4, with its
 //! envelope, its error codes, its transactions and its limits.
 //!
-//! It runs on a thread of its own, so that a test that blocks does not stop it, and ends when it
-//! is dropped. What other people do in the dashboard, a test does by its methods.
+//! It ends when it is dropped. What other people do in the dashboard, a test does by its methods.
 
 mod api;
 mod records;
 mod shapes;
 
-use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::{Arc, Mutex};
 
 use axum::Router;
-use axum::serve::ListenerExt;
-use tokio::sync::oneshot;
+
+use super::host::{self, Host, locked};
 
 pub use records::Record;
 use records::Zone;
@@ -28,10 +25,8 @@ pub const LONGEST_COMMENT: usize = 100;
 /// The server.
 #[derive(Debug)]
 pub struct Cloudflare {
+    host: Host,
     shared: Arc<Mutex<State>>,
-    address: SocketAddr,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
 }
 
 #[derive(Debug)]
@@ -48,11 +43,6 @@ struct State {
     requests: usize,
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // A panic elsewhere leaves a zone as it was after its last transaction.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Cloudflare {
     /// Starts one with these zones, which are empty, on a free port of 127.0.0.1.
     pub fn start(zones: &[&str]) -> Self {
@@ -64,20 +54,13 @@ impl Cloudflare {
             limit: None,
             requests: 0,
         }));
-        let (stop, stopped) = oneshot::channel();
-        let (tell, told) = std::sync::mpsc::channel();
-        let state = Arc::clone(&shared);
-        let thread = std::thread::Builder::new()
-            .name("cloudflare-server".to_owned())
-            .spawn(move || serve(state, stopped, &tell))
-            .expect("a thread for the Cloudflare server");
-        let address = told.recv().expect("the Cloudflare server's address");
-        Self { shared, address, stop: Some(stop), thread: Some(thread) }
+        let app = Router::new().fallback(api::answer).with_state(Arc::clone(&shared));
+        Self { host: host::reserve("cloudflare-server").serve(app), shared }
     }
 
     /// `http://127.0.0.1:<port>`.
     pub fn origin(&self) -> String {
-        format!("http://{}", self.address)
+        self.host.url()
     }
 
     /// The API's base URL.
@@ -185,41 +168,4 @@ impl Cloudflare {
     pub fn requests(&self) -> usize {
         locked(&self.shared).requests
     }
-}
-
-impl Drop for Cloudflare {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            // A panic of the server's thread has been printed by then.
-            let _ = thread.join();
-        }
-    }
-}
-
-fn serve(
-    shared: Arc<Mutex<State>>,
-    stopped: oneshot::Receiver<()>,
-    tell: &std::sync::mpsc::Sender<SocketAddr>,
-) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime for the Cloudflare server");
-    runtime.block_on(async move {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let address = listener.local_addr().expect("the port's number");
-        let listener = listener.tap_io(|stream| {
-            // Without it a small answer waits for the client's delayed acknowledgement.
-            stream.set_nodelay(true).expect("a socket that takes TCP_NODELAY");
-        });
-        let app = Router::new().fallback(api::answer).with_state(shared);
-        tell.send(address).expect("somebody waits for the address");
-        tokio::select! {
-            served = async { axum::serve(listener, app).await } => served.expect("a server that serves"),
-            // Not even an error: the server was dropped.
-            _ = stopped => {}
-        }
-    });
-    runtime.shutdown_background();
 }

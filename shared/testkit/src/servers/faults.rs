@@ -12,23 +12,20 @@
 //! }
 //! ```
 //!
-//! It runs on a thread of its own, so that a test that blocks does not stop it, and ends when
-//! it is dropped. Each connection carries one request.
+//! It ends when it is dropped. Each connection carries one request.
 
 mod answer;
 mod port;
 
-use std::convert::Infallible;
-use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use axum::http::HeaderMap;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
 use port::Port;
 
+use super::host::{Host, locked};
 use crate::tools::onward;
 
 /// What goes wrong with a request.
@@ -79,10 +76,8 @@ pub struct Request {
 /// The server.
 #[derive(Debug)]
 pub struct Server {
+    host: Host,
     shared: Arc<Shared>,
-    address: SocketAddr,
-    stop: Option<oneshot::Sender<Infallible>>,
-    thread: Option<JoinHandle<()>>,
 }
 
 #[derive(Debug)]
@@ -109,11 +104,6 @@ enum Plan {
     Nth(usize, Fault),
     /// Those of this method whose path contains this text.
     On(String, String, Fault),
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Each change is one assignment or push; a panic elsewhere leaves it whole.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Fault {
@@ -176,22 +166,19 @@ impl Server {
             wanted: watch::Sender::new(true),
             open: watch::Sender::new(false),
         });
-        let (stop, stopped) = oneshot::channel();
-        let (tell, told) = std::sync::mpsc::channel();
+        let port = Port::reserve();
         let state = Arc::clone(&shared);
-        let thread = std::thread::Builder::new()
-            .name("fault-server".to_owned())
-            .spawn(move || serve(&state, stopped, &tell))
-            .expect("a thread for the fault server");
-        let address = told.recv().expect("the fault server's address");
-        let server = Self { shared, address, stop: Some(stop), thread: Some(thread) };
+        let host = Host::run("fault-server", port.address(), async move || {
+            port.accept(&state).await;
+        });
+        let server = Self { host, shared };
         server.listen(true);
         server
     }
 
     /// `http://127.0.0.1:<port>`.
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        self.host.url()
     }
 
     /// All requests from now on go wrong so.
@@ -245,37 +232,4 @@ impl Server {
             std::thread::yield_now();
         }
     }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            // A panic of the server's thread has been printed by then.
-            let _ = thread.join();
-        }
-    }
-}
-
-fn serve(
-    shared: &Arc<Shared>,
-    stopped: oneshot::Receiver<Infallible>,
-    tell: &std::sync::mpsc::Sender<SocketAddr>,
-) {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .expect("a runtime for the fault server");
-    runtime.block_on(async move {
-        let port = Port::reserve();
-        tell.send(port.address()).expect("somebody waits for it");
-        tokio::select! {
-            () = port.accept(shared) => {}
-            // Not even an error: the server was dropped.
-            _ = stopped => {}
-        }
-    });
-    // Whatever still hangs goes with its runtime.
-    runtime.shutdown_background();
 }

@@ -1,7 +1,7 @@
 //! A real smart HTTP git server: git's own `http-backend` behind basic authentication.
 //!
-//! Each [`GitServer`] has a folder of bare repositories and a port of its own, runs on a
-//! thread of its own (so that blocking tests can use it), and goes when it is dropped.
+//! Each [`GitServer`] has a folder of bare repositories and a port of its own, and ends with them
+//! when it is dropped.
 //! It can be told to misbehave ([`Behaviour`]), and remembers who asked what.
 
 pub(crate) mod cgi;
@@ -9,18 +9,18 @@ mod command;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::serve::ListenerExt;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use tempfile::TempDir;
-use tokio::sync::oneshot;
+
+use super::host::{self, Host, locked};
 
 pub use command::{git, git_command, try_git};
 
@@ -64,11 +64,9 @@ pub struct Seen {
 /// The server. Its repositories are removed when it is dropped.
 #[derive(Debug)]
 pub struct GitServer {
+    host: Host,
     shared: Arc<Shared>,
-    address: SocketAddr,
     folder: TempDir,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<std::thread::JoinHandle<()>>,
 }
 
 #[derive(Debug)]
@@ -76,11 +74,6 @@ struct Shared {
     root: PathBuf,
     behaviour: Mutex<Behaviour>,
     seen: Mutex<Vec<Seen>>,
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Each change is one assignment or push; a panic elsewhere leaves it whole.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl GitServer {
@@ -92,20 +85,14 @@ impl GitServer {
             behaviour: Mutex::default(),
             seen: Mutex::default(),
         });
-        let (stop, stopped) = oneshot::channel();
-        let (tell, told) = std::sync::mpsc::channel();
-        let state = Arc::clone(&shared);
-        let thread = std::thread::Builder::new()
-            .name("git-http-server".to_owned())
-            .spawn(move || serve(state, stopped, &tell))
-            .expect("a thread for the git server");
-        let address = told.recv().expect("the git server's address");
-        Self { shared, address, folder, stop: Some(stop), thread: Some(thread) }
+        let app = Router::new().fallback(answer).with_state(Arc::clone(&shared));
+        let host = host::reserve("git-http-server").serve(app);
+        Self { host, shared, folder }
     }
 
     /// `http://127.0.0.1:<port>`.
     pub fn origin(&self) -> String {
-        format!("http://{}", self.address)
+        self.host.url()
     }
 
     /// A repository's clone URL, without credentials.
@@ -218,46 +205,6 @@ impl GitServer {
     pub fn forget_seen(&self) {
         locked(&self.shared.seen).clear();
     }
-}
-
-impl Drop for GitServer {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            // A panic of the server's thread has been printed by then.
-            let _ = thread.join();
-        }
-    }
-}
-
-fn serve(
-    shared: Arc<Shared>,
-    stopped: oneshot::Receiver<()>,
-    tell: &std::sync::mpsc::Sender<SocketAddr>,
-) {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .expect("a runtime for the git server");
-    runtime.block_on(async move {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let address = listener.local_addr().expect("the port's number");
-        let listener = listener.tap_io(|stream| {
-            // Without it a small answer waits for the client's delayed acknowledgement.
-            stream.set_nodelay(true).expect("a socket that takes TCP_NODELAY");
-        });
-        let app = Router::new().fallback(answer).with_state(shared);
-        let app = app.into_make_service_with_connect_info::<SocketAddr>();
-        tell.send(address).expect("somebody waits for the address");
-        tokio::select! {
-            served = async { axum::serve(listener, app).await } => served.expect("a server that serves"),
-            // Not even an error: the server was dropped.
-            _ = stopped => {}
-        }
-    });
-    // Whatever still hangs goes with its runtime.
-    runtime.shutdown_background();
 }
 
 async fn answer(

@@ -5,6 +5,7 @@ pub mod emulator;
 pub mod faults;
 pub mod git_http;
 pub mod gitea;
+mod host;
 pub mod model;
 pub mod powerdns;
 pub mod proxy;

@@ -1,8 +1,7 @@
 //! A proxy before the AWS emulator: it counts calls by service and operation, and lets some
 //! go wrong, by a plan and with seeded chance.
 //!
-//! It runs on threads of its own, so that a test that blocks does not stop it, and ends when
-//! it is dropped.
+//! It ends when it is dropped.
 
 mod call;
 mod forward;
@@ -11,19 +10,12 @@ mod plan;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
-use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::{Arc, Mutex};
 
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use tokio::net::TcpListener;
-use tokio::sync::oneshot;
 
+use super::host::{self, Host, locked};
 use crate::tools::onward;
 
 pub use call::{Call, Service};
@@ -49,10 +41,8 @@ pub struct Seen {
 /// A running proxy.
 #[derive(Debug)]
 pub struct Proxy {
+    host: Host,
     shared: Arc<Shared>,
-    address: SocketAddr,
-    stop: Option<oneshot::Sender<Infallible>>,
-    thread: Option<JoinHandle<()>>,
 }
 
 #[derive(Debug)]
@@ -76,11 +66,6 @@ struct Plan {
     chance: StdRng,
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Each change is whole by itself; a panic elsewhere leaves it so.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Proxy {
     /// Starts one on a free port of 127.0.0.1 that forwards everything to `upstream`, as
     /// `http://127.0.0.1:4566`. Chance is the same for the same `seed` and order of calls.
@@ -91,20 +76,17 @@ impl Proxy {
             log: Mutex::default(),
             client: onward::client(),
         });
-        let (stop, stopped) = oneshot::channel();
-        let (tell, told) = std::sync::mpsc::channel();
         let state = Arc::clone(&shared);
-        let thread = std::thread::Builder::new()
-            .name("aws-proxy".to_owned())
-            .spawn(move || serve(state, stopped, &tell))
-            .expect("a thread for the proxy");
-        let address = told.recv().expect("the proxy's address");
-        Self { shared, address, stop: Some(stop), thread: Some(thread) }
+        let host = host::reserve("aws-proxy").run(async move |listener| {
+            let answer = move |request| forward::answer(Arc::clone(&state), request);
+            host::accept(&listener, true, answer).await;
+        });
+        Self { host, shared }
     }
 
     /// `http://127.0.0.1:<port>`.
     pub fn endpoint(&self) -> String {
-        format!("http://{}", self.address)
+        self.host.url()
     }
 
     /// Forwards to another place from now on: for an emulator that has to know the proxy's
@@ -138,58 +120,5 @@ impl Proxy {
         let mut log = locked(&self.shared.log);
         log.first += log.seen.len();
         log.seen.clear();
-    }
-}
-
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            // A panic of the proxy's thread has been printed by then.
-            let _ = thread.join();
-        }
-    }
-}
-
-fn serve(
-    shared: Arc<Shared>,
-    stopped: oneshot::Receiver<Infallible>,
-    tell: &std::sync::mpsc::Sender<SocketAddr>,
-) {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .expect("a runtime for the proxy");
-    runtime.block_on(async move {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        tell.send(listener.local_addr().expect("its number")).expect("somebody waits for it");
-        tokio::select! {
-            () = accept(&listener, &shared) => {}
-            // Not even an error: the proxy was dropped.
-            _ = stopped => {}
-        }
-    });
-    // Whatever still hangs goes with its runtime.
-    runtime.shutdown_background();
-}
-
-async fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
-    loop {
-        // A connection that is gone before it is taken concerns nobody.
-        let Ok((stream, _)) = listener.accept().await else { continue };
-        let shared = Arc::clone(shared);
-        // Without it a small answer waits for the client's delayed acknowledgement.
-        if stream.set_nodelay(true).is_err() {
-            continue;
-        }
-        tokio::spawn(async move {
-            let service = service_fn(move |request| forward::answer(Arc::clone(&shared), request));
-            // Its errors are the faults that were asked for, and clients that go away.
-            let _ = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .serve_connection(TokioIo::new(stream), service)
-                .await;
-        });
     }
 }

@@ -10,7 +10,7 @@
 //! `status` and simple `evaluate`, and what else is not understood, make the pipeline an `error`
 //! that says so.
 //!
-//! It runs on threads of its own and ends, with the processes of its steps, when it is dropped.
+//! It ends, with the processes of its steps, when it is dropped.
 //!
 //! [`add_forge_repository`]: WoodpeckerServer::add_forge_repository
 //! [`ask_forge`]: WoodpeckerServer::ask_forge
@@ -32,15 +32,15 @@ mod substitute;
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use axum::serve::ListenerExt;
 use tempfile::TempDir;
 use tokio::runtime::Handle;
-use tokio::sync::{broadcast, oneshot, watch};
+use tokio::sync::{broadcast, watch};
+
+use super::host::{self, Host, locked};
 
 pub use hook::{Change, post};
 pub use pipeline::Seed;
@@ -87,10 +87,8 @@ pub struct Run {
 
 /// The server.
 pub struct WoodpeckerServer {
+    host: Option<Host>,
     shared: Arc<Shared>,
-    address: SocketAddr,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<std::thread::JoinHandle<()>>,
 }
 
 type AskForge = dyn Fn(u64) -> Option<(String, String)> + Send + Sync;
@@ -106,11 +104,6 @@ struct Shared {
     changes: broadcast::Sender<Change>,
     /// The process groups of the steps that run.
     groups: Mutex<BTreeSet<i32>>,
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Each change is whole by itself; a panic elsewhere leaves it so.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Unix seconds.
@@ -151,7 +144,7 @@ impl Run {
 
 impl fmt::Debug for WoodpeckerServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WoodpeckerServer").field("address", &self.address).finish_non_exhaustive()
+        f.debug_struct("WoodpeckerServer").field("url", &self.shared.url).finish_non_exhaustive()
     }
 }
 
@@ -163,14 +156,19 @@ impl WoodpeckerServer {
 
     /// Starts one that behaves as a version of that age.
     pub fn start_as(age: Age) -> Self {
-        let (stop, stopped) = oneshot::channel();
-        let (tell, told) = std::sync::mpsc::channel();
-        let thread = std::thread::Builder::new()
-            .name("woodpecker".to_owned())
-            .spawn(move || serve(age, stopped, &tell))
-            .expect("a thread for the CI server");
-        let (shared, address) = told.recv().expect("the CI server's address");
-        Self { shared, address, stop: Some(stop), thread: Some(thread) }
+        let host = host::reserve("woodpecker");
+        let shared = Arc::new(Shared {
+            age,
+            url: host.url(),
+            folder: TempDir::new().expect("a folder for the workspaces"),
+            handle: host.runtime(),
+            state: Mutex::default(),
+            forge: Mutex::default(),
+            changes: broadcast::channel(4096).0,
+            groups: Mutex::default(),
+        });
+        let app = api::router(Arc::clone(&shared));
+        Self { host: Some(host.serve(app)), shared }
     }
 
     /// Its root, `http://127.0.0.1:<port>`.
@@ -258,50 +256,8 @@ impl WoodpeckerServer {
 
 impl Drop for WoodpeckerServer {
     fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            // A panic of the server's thread has been printed by then.
-            let _ = thread.join();
-        }
+        // After this no step is started any more.
+        drop(self.host.take());
         step::kill_all(&self.shared);
     }
-}
-
-fn serve(
-    age: Age,
-    stopped: oneshot::Receiver<()>,
-    tell: &std::sync::mpsc::Sender<(Arc<Shared>, SocketAddr)>,
-) {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .expect("a runtime for the CI server");
-    runtime.block_on(async move {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let address = listener.local_addr().expect("the port's number");
-        let listener = listener.tap_io(|stream| {
-            // Without it a small answer waits for the client's delayed acknowledgement.
-            stream.set_nodelay(true).expect("a socket that takes TCP_NODELAY");
-        });
-        let shared = Arc::new(Shared {
-            age,
-            url: format!("http://{address}"),
-            folder: TempDir::new().expect("a folder for the workspaces"),
-            handle: Handle::current(),
-            state: Mutex::default(),
-            forge: Mutex::default(),
-            changes: broadcast::channel(4096).0,
-            groups: Mutex::default(),
-        });
-        let app = api::router(Arc::clone(&shared));
-        tell.send((shared, address)).expect("somebody waits for the address");
-        tokio::select! {
-            served = async { axum::serve(listener, app).await } => served.expect("a server that serves"),
-            // Not even an error: the server was dropped.
-            _ = stopped => {}
-        }
-    });
-    // Whatever still hangs goes with its runtime; after it nothing is started any more.
-    runtime.shutdown_timeout(Duration::from_secs(10));
 }

@@ -12,7 +12,7 @@ const START: Timestamp = Timestamp::from_millis(2_208_988_800_000);
 
 /// A clock that stands still. Clones show the same time.
 #[derive(Debug, Clone)]
-pub struct Clock(Arc<AtomicI64>);
+pub(crate) struct Clock(Arc<AtomicI64>);
 
 impl Default for Clock {
     fn default() -> Self {
@@ -22,17 +22,17 @@ impl Default for Clock {
 
 impl Clock {
     /// One that shows `now`.
-    pub fn showing(now: Timestamp) -> Self {
+    pub(crate) fn showing(now: Timestamp) -> Self {
         Self(Arc::new(AtomicI64::new(now.as_millis())))
     }
 
     /// What it shows.
-    pub fn now(&self) -> Timestamp {
+    pub(crate) fn now(&self) -> Timestamp {
         Timestamp::from_millis(self.0.load(Ordering::SeqCst))
     }
 
     /// Puts it forward; what it shows then.
-    pub fn pass(&self, time: Duration) -> Timestamp {
+    pub(crate) fn pass(&self, time: Duration) -> Timestamp {
         let millis =
             i64::try_from(time.as_millis()).expect("a test lasts less than 292 million years");
         Timestamp::from_millis(self.0.fetch_add(millis, Ordering::SeqCst) + millis)

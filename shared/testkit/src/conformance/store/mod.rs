@@ -91,10 +91,10 @@ where
         };
         suite::trial(name, move || open(retention), run)
     };
-    cases().into_iter().map(trial).collect()
+    all_cases().into_iter().map(trial).collect()
 }
 
-fn cases() -> Vec<StoreCase> {
+fn all_cases() -> Vec<StoreCase> {
     [
         enqueue::cases(),
         claim::cases(),

@@ -3,12 +3,10 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpSocket};
 
 use super::{Shared, answer};
+use crate::servers::host;
 
 /// A port of 127.0.0.1 that stays ours while nobody listens on it: a second socket is bound to
 /// it and does not listen.
@@ -36,7 +34,7 @@ impl Port {
                 let listener = socket(self.address).listen(128).expect("a port to listen on");
                 shared.open.send_replace(true);
                 tokio::select! {
-                    () = take(&listener, shared) => {}
+                    () = answer_all(&listener, shared) => {}
                     Ok(_) = wanted.wait_for(|wanted| !wanted) => {}
                 }
             } else {
@@ -55,23 +53,8 @@ fn socket(address: SocketAddr) -> TcpSocket {
     socket
 }
 
-async fn take(listener: &TcpListener, shared: &Arc<Shared>) {
-    loop {
-        // A connection that is gone before it is taken concerns nobody.
-        let Ok((stream, _)) = listener.accept().await else { continue };
-        let shared = Arc::clone(shared);
-        // Without it a small answer waits for the client's delayed acknowledgement.
-        if stream.set_nodelay(true).is_err() {
-            continue;
-        }
-        tokio::spawn(async move {
-            let service = service_fn(move |request| answer::answer(Arc::clone(&shared), request));
-            // Its errors are the faults that were asked for, and clients that go away.
-            let _ = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .keep_alive(false)
-                .serve_connection(TokioIo::new(stream), service)
-                .await;
-        });
-    }
+async fn answer_all(listener: &TcpListener, shared: &Arc<Shared>) {
+    let shared = Arc::clone(shared);
+    let answer = move |request| answer::answer(Arc::clone(&shared), request);
+    host::accept(listener, false, answer).await;
 }

@@ -21,8 +21,7 @@
 //!   description; a test in `rdev-platform` holds them to it.
 //! * Webhooks are sent for `push` and `status`, each as a task of its own, once.
 //!
-//! It runs on a thread of its own, so that a test that blocks does not stop it, and ends with
-//! its repositories when it is dropped.
+//! It ends with its repositories when it is dropped.
 
 mod answer;
 mod api;
@@ -40,16 +39,17 @@ mod statuses;
 mod tests;
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::Response;
-use axum::serve::ListenerExt;
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio::sync::{broadcast, oneshot, watch};
+use tokio::sync::{broadcast, watch};
+
+use super::host::{self, Host, locked};
 
 pub use state::{Hook, Pull, RepositoryInfo, Status};
 
@@ -111,9 +111,8 @@ pub struct HookDelivery {
 /// The server.
 #[derive(Debug)]
 pub struct Gitea {
+    _host: Host,
     shared: Arc<Shared>,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<std::thread::JoinHandle<()>>,
     _folder: TempDir,
 }
 
@@ -136,25 +135,28 @@ struct Outgoing {
     runtime: tokio::runtime::Handle,
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Each change is whole by itself; a panic elsewhere leaves it so.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Gitea {
     /// Starts a server with these organisations on a free port of 127.0.0.1.
     pub fn start(organisations: &[&str]) -> Self {
         let folder = TempDir::new().expect("a folder for the repositories");
         let root = folder.path().canonicalize().expect("the folder's real path");
         let organisations = organisations.iter().map(|&name| name.to_owned()).collect();
-        let (stop, stopped) = oneshot::channel();
-        let (tell, told) = std::sync::mpsc::channel();
-        let thread = std::thread::Builder::new()
-            .name("gitea".to_owned())
-            .spawn(move || serve(root, organisations, stopped, &tell))
-            .expect("a thread for Gitea");
-        let shared = told.recv().expect("Gitea's address");
-        Self { shared, stop: Some(stop), thread: Some(thread), _folder: folder }
+        let host = host::reserve("gitea");
+        let url = host.url();
+        let shared = Arc::new(Shared {
+            folder: root,
+            state: Mutex::new(state::State::new(url.clone(), organisations)),
+            url,
+            seen: Mutex::default(),
+            pushes: broadcast::Sender::new(256),
+            outgoing: Arc::new(Outgoing {
+                deliveries: Mutex::default(),
+                under_way: watch::Sender::new(0),
+                runtime: host.runtime(),
+            }),
+        });
+        let app = Router::new().fallback(answer).with_state(Arc::clone(&shared));
+        Self { _host: host.serve(app), shared, _folder: folder }
     }
 
     /// `http://127.0.0.1:<port>`.
@@ -236,59 +238,6 @@ impl Gitea {
     pub fn forget_seen(&self) {
         locked(&self.shared.seen).clear();
     }
-}
-
-impl Drop for Gitea {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            // A panic of the server's thread has been printed by then.
-            let _ = thread.join();
-        }
-    }
-}
-
-fn serve(
-    folder: PathBuf,
-    organisations: Vec<String>,
-    stopped: oneshot::Receiver<()>,
-    tell: &std::sync::mpsc::Sender<Arc<Shared>>,
-) {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .expect("a runtime for Gitea");
-    let handle = runtime.handle().clone();
-    runtime.block_on(async move {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let url = format!("http://{}", listener.local_addr().expect("the port's number"));
-        let listener = listener.tap_io(|stream| {
-            // Without it a small answer waits for the client's delayed acknowledgement.
-            stream.set_nodelay(true).expect("a socket that takes TCP_NODELAY");
-        });
-        let shared = Arc::new(Shared {
-            folder,
-            state: Mutex::new(state::State::new(url.clone(), organisations)),
-            url,
-            seen: Mutex::default(),
-            pushes: broadcast::Sender::new(256),
-            outgoing: Arc::new(Outgoing {
-                deliveries: Mutex::default(),
-                under_way: watch::Sender::new(0),
-                runtime: handle,
-            }),
-        });
-        let app = Router::new().fallback(answer).with_state(Arc::clone(&shared));
-        tell.send(shared).expect("somebody waits for the address");
-        tokio::select! {
-            served = async { axum::serve(listener, app).await } => served.expect("a server that serves"),
-            // Not even an error: the server was dropped.
-            _ = stopped => {}
-        }
-    });
-    // Whatever still hangs goes with its runtime.
-    runtime.shutdown_background();
 }
 
 async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response {

@@ -8,6 +8,7 @@ use axum::Router;
 use axum::body::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::{Request, StatusCode};
+use tokio::net::TcpListener;
 
 use super::*;
 
