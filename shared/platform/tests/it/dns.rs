@@ -11,7 +11,7 @@ use rdev_domain::secret::Secret;
 use rdev_domain::token::Token;
 use rdev_platform::cloudflare::{self, Cloudflare};
 use rdev_platform::powerdns::{self, PowerDns};
-use rdev_testkit::conformance::dns::{DnsUnderTest, Stranger};
+use rdev_testkit::conformance::dns::{DnsUnderTest, ForeignRecord};
 
 pub(crate) const OWNERSHIP_TAG: &str = "rdev:site:01KB3J5X7Z9Q2M4N6P8R0S1T3V";
 
@@ -63,9 +63,9 @@ pub(crate) fn cloudflare_under_test(
     server: &Arc<rdev_testkit::servers::cloudflare::Cloudflare>,
 ) -> DnsUnderTest {
     let (writing, looking) = (Arc::clone(server), Arc::clone(server));
-    let write = move |stranger: Stranger| {
+    let write = move |record: ForeignRecord| {
         let server = Arc::clone(&writing);
-        async move { write_at_cloudflare(&server, &stranger) }.boxed()
+        async move { write_at_cloudflare(&server, &record) }.boxed()
     };
     let look_up = move |name: String| {
         let server = Arc::clone(&looking);
@@ -84,9 +84,9 @@ pub(crate) fn cloudflare_under_test(
 
 fn write_at_cloudflare(
     server: &rdev_testkit::servers::cloudflare::Cloudflare,
-    stranger: &Stranger,
+    record: &ForeignRecord,
 ) {
-    let Stranger { name, kind, content, comment } = stranger;
+    let ForeignRecord { name, kind, content, comment } = record;
     let there = server.records(name).into_iter().find(|record| record.kind == *kind);
     match (there, content) {
         (Some(record), Some(content)) => server.change(&record.id, |record| {
@@ -107,7 +107,7 @@ pub(crate) fn powerdns_under_test(
     server: &Arc<rdev_testkit::servers::powerdns::PowerDns>,
 ) -> DnsUnderTest {
     let (writing, looking) = (Arc::clone(server), Arc::clone(server));
-    let write = move |Stranger { name, kind, content, comment }: Stranger| {
+    let write = move |ForeignRecord { name, kind, content, comment }: ForeignRecord| {
         let server = Arc::clone(&writing);
         blocking(move || {
             let dot = if kind == "CNAME" { "." } else { "" };

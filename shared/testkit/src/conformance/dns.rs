@@ -1,4 +1,4 @@
-//! The conformance suite of [`Dns`]: one record of ours at a name, and nobody else's touched.
+//! The conformance suite of [`Dns`]: one record of ours at a name, and no foreign record is touched.
 //!
 //! An adapter hands in a constructor. Every case becomes a trial of its own, named
 //! `dns::<provider>::<module>::<case>`, and works on names of its own, so that all of them may
@@ -28,7 +28,7 @@ pub struct DnsUnderTest {
     pub dns: Arc<dyn Dns>,
     /// Its zone.
     pub zone: Hostname,
-    /// Writes a record past the adapter, as somebody else does.
+    /// Writes a record without the adapter, as another program or a person does.
     pub write: Write,
     /// What a name leads to for the world: addresses and names without a final dot.
     pub look_up: LookUp,
@@ -41,22 +41,22 @@ pub struct DnsUnderTest {
     pub keep: Keep,
 }
 
-/// Writes the one record of a kind that a name has, or removes it, where there is none.
-pub type Write = Arc<dyn Fn(Stranger) -> BoxFuture<'static, ()> + Send + Sync>;
+/// Writes the one record of a kind that a name has, or removes it.
+pub type Write = Arc<dyn Fn(ForeignRecord) -> BoxFuture<'static, ()> + Send + Sync>;
 
 /// Looks a name up.
 pub type LookUp = Arc<dyn Fn(String) -> BoxFuture<'static, Vec<String>> + Send + Sync>;
 
-/// A record that somebody else writes.
+/// A record that another program or a person writes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stranger {
+pub struct ForeignRecord {
     /// Its name, without a final dot.
     pub name: String,
     /// `A`, `AAAA` or `CNAME`.
     pub kind: &'static str,
-    /// What it says, without a final dot; `None` removes it, whoever has made it.
+    /// Its content, without a final dot; `None` removes it, even if it is ours.
     pub content: Option<String>,
-    /// What stands beside it.
+    /// Its comment.
     pub comment: Option<String>,
 }
 

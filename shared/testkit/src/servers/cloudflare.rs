@@ -16,7 +16,7 @@ use super::host::{self, Host, locked};
 pub use records::Record;
 use records::Zone;
 
-/// The token that it takes.
+/// The token that it accepts.
 pub const TOKEN: &str = "cf-9d1f6c3a7e5b4820";
 
 /// The longest comment of a record on a free plan, in characters.
@@ -107,17 +107,17 @@ impl Cloudflare {
         states
     }
 
-    /// Adds a record as somebody else does; its id. Nothing is checked.
+    /// Adds a record as a person does in the dashboard; its id. Nothing is checked.
     pub fn add(&self, name: &str, kind: &str, content: &str, comment: Option<&str>) -> String {
         let mut state = locked(&self.shared);
         let zone = state.zones.iter_mut().find(|zone| zone.has(name));
         zone.expect("a zone for the name").add(Record::new(name, kind, content, comment))
     }
 
-    /// Changes a record as somebody else does, or removes it: `change` says whether it stays.
+    /// Changes a record as a person does, or removes it: `change` says whether it stays.
     ///
     /// # Panics
-    /// When there is none with this id.
+    /// When there is no record with this id.
     pub fn change(&self, id: &str, change: impl FnOnce(&mut Record) -> bool) {
         let mut state = locked(&self.shared);
         for zone in &mut state.zones {
@@ -148,7 +148,7 @@ impl Cloudflare {
         locked(&self.shared).token_of_user = is;
     }
 
-    /// Lists no more than so many records at once, whatever is asked for.
+    /// Lists no more than so many records in a page, whatever a request asks for.
     pub fn page_size(&self, size: usize) {
         locked(&self.shared).page_size = size;
     }

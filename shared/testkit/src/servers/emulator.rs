@@ -24,7 +24,7 @@ pub const REGION: &str = "us-east-1";
 /// How long it may take to answer for the first time.
 const START: Duration = Duration::from_secs(90);
 
-/// Its port is looked for first and taken then: another program may come in between.
+/// A port is searched first and bound later: another program may bind it in between.
 const TRIES: usize = 3;
 
 /// A running emulator. It ends when this is dropped, or with the process.
@@ -44,7 +44,7 @@ pub struct Account {
 }
 
 impl Emulator {
-    /// The one of this process, started when it is asked for first.
+    /// The one of this process, started on first use.
     ///
     /// # Errors
     /// When it cannot be installed.
@@ -95,7 +95,7 @@ impl Emulator {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// An account that nobody has used yet.
+    /// A new account.
     pub fn account(&self) -> Account {
         Account::new(self.endpoint())
     }
@@ -112,7 +112,7 @@ impl Emulator {
 }
 
 impl Account {
-    /// One at `endpoint` that nobody has used yet.
+    /// A new one at `endpoint`.
     pub fn new(endpoint: impl Into<String>) -> Self {
         let id = 100_000_000_000 + Ulid::generate().random() % 900_000_000_000;
         Self { id: id.to_string(), endpoint: endpoint.into() }

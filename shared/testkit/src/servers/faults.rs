@@ -31,8 +31,8 @@ use crate::tools::onward;
 /// What goes wrong with a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
-    /// Nobody listens: the connection is refused. It stays so until something else is asked
-    /// for, since a server that does not listen cannot count.
+    /// The connection is refused. It stays so until a test plans something else, because a server
+    /// that does not listen cannot count.
     Refused,
     /// The connection is closed without an answer, and nothing was done.
     Gone,
@@ -88,8 +88,8 @@ struct Shared {
     client: onward::Client,
     /// How many answers were held back: their requests have been done.
     held: watch::Sender<usize>,
-    /// Whether the port is to take connections.
-    wanted: watch::Sender<bool>,
+    /// Whether the port should accept connections.
+    should_listen: watch::Sender<bool>,
     /// Whether it does.
     open: watch::Sender<bool>,
 }
@@ -146,12 +146,12 @@ impl Request {
 }
 
 impl Server {
-    /// Starts one on a free port of 127.0.0.1 that answers 404 until told otherwise.
+    /// Starts one on a free port of 127.0.0.1 that answers 404 until a test plans a fault.
     pub fn start() -> Self {
         Self::run(None)
     }
 
-    /// Starts one that forwards to `upstream`, as `http://127.0.0.1:3000`, until told otherwise.
+    /// Starts one that forwards to `upstream`, as `http://127.0.0.1:3000`, until a test plans a fault.
     pub fn before(upstream: &str) -> Self {
         Self::run(Some(upstream.to_owned()))
     }
@@ -163,7 +163,7 @@ impl Server {
             seen: Mutex::default(),
             client: onward::client(),
             held: watch::Sender::new(0),
-            wanted: watch::Sender::new(true),
+            should_listen: watch::Sender::new(true),
             open: watch::Sender::new(false),
         });
         let port = Port::reserve();
@@ -225,7 +225,7 @@ impl Server {
 
     /// Opens or closes the port, and returns when it is so.
     fn listen(&self, open: bool) {
-        self.shared.wanted.send_replace(open);
+        self.shared.should_listen.send_replace(open);
         let deadline = Instant::now() + Duration::from_secs(10);
         while *self.shared.open.borrow() != open {
             assert!(Instant::now() < deadline, "the fault server's port got stuck");

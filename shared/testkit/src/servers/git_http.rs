@@ -2,7 +2,7 @@
 //!
 //! Each [`GitServer`] has a folder of bare repositories and a port of its own, and ends with them
 //! when it is dropped.
-//! It can be told to misbehave ([`Behaviour`]), and remembers who asked what.
+//! A test can make it misbehave ([`Behaviour`]). It records every request.
 
 pub(crate) mod cgi;
 mod command;
@@ -24,10 +24,10 @@ use super::host::{self, Host, locked};
 
 pub use command::{git, git_command, try_git};
 
-/// The user name that the server takes.
+/// The user name that the server accepts.
 pub const USER: &str = "rdev";
 
-/// The token that the server takes with it.
+/// The token that the server accepts with it.
 pub const TOKEN: &str = "tok-6f1d0c2e9a7b4853";
 
 /// How the server answers.
@@ -121,7 +121,7 @@ impl GitServer {
     }
 
     /// Commits `files` to a branch as a person does, with a clone of their own:
-    /// past hooks, since those are meant for whoever comes over HTTP. A branch
+    /// past hooks, since those are meant for clients over HTTP. A branch
     /// that is not there begins at `main`, or from nothing. The commit's id.
     pub fn commit(
         &self,
@@ -151,7 +151,7 @@ impl GitServer {
         git(at, &["commit", "--quiet", "--allow-empty", "--message", message]);
         let id = git(at, &["rev-parse", "HEAD"]);
         let objects = bare.to_str().expect("a UTF-8 path");
-        // Objects by a push to a name that nobody looks at, the branch by hand:
+        // Objects by a fetch, the branch by hand:
         // no hook runs for it.
         git(&bare, &["fetch", "--quiet", at.to_str().expect("a UTF-8 path"), "work"]);
         git(Path::new(objects), &["update-ref", &format!("refs/heads/{branch}"), &id]);
@@ -196,12 +196,12 @@ impl GitServer {
         *locked(&self.shared.behaviour) = behaviour;
     }
 
-    /// What was asked so far.
+    /// The requests so far.
     pub fn seen(&self) -> Vec<Seen> {
         locked(&self.shared.seen).clone()
     }
 
-    /// Forgets what was asked so far.
+    /// Forgets the requests so far.
     pub fn forget_seen(&self) {
         locked(&self.shared.seen).clear();
     }
@@ -234,8 +234,8 @@ async fn answer(
         }
         Behaviour::Serve | Behaviour::LoseAnswer | Behaviour::HangAtPush => {}
     }
-    let wanted = format!("Basic {}", STANDARD.encode(format!("{USER}:{TOKEN}")));
-    if login.is_none_or(|login| login.as_bytes() != wanted.as_bytes()) {
+    let expected = format!("Basic {}", STANDARD.encode(format!("{USER}:{TOKEN}")));
+    if login.is_none_or(|login| login.as_bytes() != expected.as_bytes()) {
         let challenge = [(header::WWW_AUTHENTICATE, "Basic realm=\"git\"")];
         return (StatusCode::UNAUTHORIZED, challenge).into_response();
     }

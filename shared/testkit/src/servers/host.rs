@@ -56,7 +56,7 @@ impl Reserved {
         format!("http://{}", self.address)
     }
 
-    /// For work that goes on beside the requests. It ends with the server.
+    /// For work beside the requests. It ends with the server.
     pub(super) fn runtime(&self) -> Handle {
         self.runtime.handle().clone()
     }

@@ -24,7 +24,7 @@ use crate::tools::watchdog::{self, Watched};
 /// How long it may take to answer for the first time.
 const START: Duration = Duration::from_secs(60);
 
-/// Its ports are looked for first and taken then: another program may come in between.
+/// A port is searched first and bound later: another program may bind it in between.
 const TRIES: usize = 3;
 
 const SCHEMA: &str = "usr/share/pdns-backend-sqlite3/schema/schema.sqlite3.sql";
@@ -104,8 +104,7 @@ impl PowerDns {
             .unwrap_or_else(|error| panic!("PowerDNS answers: {error}; {}", self.log()))
     }
 
-    /// Writes a set of records as somebody else does: `comment` stands beside it. Without
-    /// contents it is removed. Names in contents end with a dot.
+    /// Writes a set of records without rdev, with a comment. Without contents it is removed. Names in contents end with a dot.
     ///
     /// # Panics
     /// When it is refused.
@@ -122,15 +121,15 @@ impl PowerDns {
                 .into_iter().collect::<Vec<Value>>(),
         }] });
         let path = format!("/api/v1/servers/localhost/zones/{}.", self.zone);
-        // Of two changes at the same moment its SQLite backend takes one.
+        // Its SQLite backend refuses one of two changes at the same moment.
         for _ in 0..100 {
             match call(self.ports.api, &self.key, "PATCH", &path, &change.to_string()) {
                 Ok((204, _)) => return,
                 Ok((500, _)) => sleep(Duration::from_millis(20)),
-                other => panic!("PowerDNS takes a record: {other:?}"),
+                other => panic!("PowerDNS accepts a record: {other:?}"),
             }
         }
-        panic!("PowerDNS takes a record: {}", self.log());
+        panic!("PowerDNS accepts a record: {}", self.log());
     }
 
     /// What it has printed so far.
@@ -162,7 +161,7 @@ fn run(packages: &Unpacked, zone: &Hostname) -> Result<PowerDns> {
     let process = Watched::start(command, folder)?;
     let server = PowerDns { zone: zone.clone(), key, ports, process };
     let begun = Instant::now();
-    // Its key is known to nobody else, so that it is this server which takes it.
+    // Only this server knows the key: an answer is its own.
     while !matches!(call(ports.api, &server.key, "GET", "/api/v1/servers", ""), Ok((200, _))) {
         if server.process.ended() || begun.elapsed() > START {
             bail!("it does not answer after {:?}: {}", begun.elapsed(), server.log());
@@ -203,7 +202,7 @@ fn settings(folder: &Path, database: &Path, modules: &Path, ports: Ports, key: &
          guardian=no\n\
          disable-syslog=yes\n\
          write-pid=no\n\
-         # It asks nobody whether it is up to date.\n\
+         # It does not look for updates.\n\
          security-poll-suffix=\n\
          # What was written is answered at once.\n\
          cache-ttl=0\n\
@@ -216,7 +215,7 @@ fn settings(folder: &Path, database: &Path, modules: &Path, ports: Ports, key: &
     )
 }
 
-/// Writes the configuration; the key in it is for nobody else to read.
+/// Writes the configuration; only this user may read it, because of the key.
 fn configure(folder: &Path, text: &str) -> Result<()> {
     let file = folder.join("pdns.conf");
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file)?;

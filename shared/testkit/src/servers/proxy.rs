@@ -96,7 +96,7 @@ impl Proxy {
     }
 
     /// What goes wrong from now on, instead of what did. Of the rules that a call meets, the
-    /// first that takes hold counts.
+    /// first that applies counts.
     pub fn plan(&self, rules: impl IntoIterator<Item = Rule>) {
         locked(&self.shared.plan).rules = rules.into_iter().collect();
     }

@@ -29,7 +29,7 @@ const START: Duration = Duration::from_secs(10);
 /// How long an invocation may take: as long as the gateway waits.
 const INVOCATION: Duration = Duration::from_secs(30);
 
-/// What Lambda takes as an answer.
+/// The largest answer that Lambda accepts.
 const ANSWER_BYTES: usize = 6 * 1024 * 1024;
 
 /// A running function. Its process ends when this is dropped.
@@ -121,7 +121,7 @@ impl Function {
         let Some(polled) = polled else {
             drop(child.start_kill());
             for log in &mut tasks {
-                // Its output ends with it, unless it has left somebody behind.
+                // Its output ends with it, unless a process that it started is left.
                 drop(tokio::time::timeout(Duration::from_secs(2), log).await);
             }
             api.abort();
@@ -273,9 +273,9 @@ async fn error(
     InPath(id): InPath<String>,
     body: Bytes,
 ) -> StatusCode {
-    let told = serde_json::from_slice(&body);
-    let told = told.unwrap_or_else(|_| failure("Unknown", &String::from_utf8_lossy(&body)));
-    shared.answered(&id, Err(told))
+    let error = serde_json::from_slice(&body);
+    let error = error.unwrap_or_else(|_| failure("Unknown", &String::from_utf8_lossy(&body)));
+    shared.answered(&id, Err(error))
 }
 
 /// Keeps what is written, line by line.

@@ -1,8 +1,8 @@
 //! A Woodpecker server for tests: it keeps repositories and pipelines, answers in Woodpecker's
 //! own shapes and with its quirks, and really runs pipelines.
 //!
-//! What it knows of the forge it is told ([`add_forge_repository`], [`ask_forge`]), and pushes
-//! reach it by [`push`] instead of a webhook. A pipeline is the commit's own `.woodpecker.yaml`,
+//! A test tells it what the forge has ([`add_forge_repository`], [`ask_forge`]), and sends it pushes
+//! by [`push`] instead of a webhook. A pipeline is the commit's own `.woodpecker.yaml`,
 //! checked out from a bare repository on disk and run **on this machine, without containers**:
 //! a step runs when a test has allowed its image ([`allow_image`]), with the tools and the
 //! environment that are here. Plugins, and steps with other images, would need Docker: they get
@@ -47,7 +47,7 @@ pub use pipeline::Seed;
 use repository::State;
 pub use repository::{Age, Known};
 
-/// The personal token that the server takes.
+/// The personal token that the server accepts.
 pub const TOKEN: &str = "wp-4e0a91c7d25b4f86";
 
 /// A push to a repository, as the forge's webhook tells of it.
@@ -187,7 +187,7 @@ impl WoodpeckerServer {
         locked(&self.shared.state).forge.remove(&forge_id);
     }
 
-    /// Asks this for the owner and name of a repository that it was not told of.
+    /// Asks this for the owner and name of a repository that was not added.
     pub fn ask_forge(&self, ask: impl Fn(u64) -> Option<(String, String)> + Send + Sync + 'static) {
         *locked(&self.shared.forge) = Some(Arc::new(ask));
     }

@@ -152,10 +152,10 @@ fn download(programs: Programs, folder: &Path, options: &[String]) -> Result<()>
     let lacking = lacking.filter_map(|line| line.split_whitespace().next());
     // Only this machine's own C library fits to its loader.
     let library = |name: &&str| name.starts_with("lib") && !name.starts_with("libc6");
-    let mut wanted = vec!["download"];
-    wanted.extend(programs.packages);
-    wanted.extend(lacking.filter(library));
-    apt(folder, options, &wanted).map(|_| ())
+    let mut arguments = vec!["download"];
+    arguments.extend(programs.packages);
+    arguments.extend(lacking.filter(library));
+    apt(folder, options, &arguments).map(|_| ())
 }
 
 fn apt(folder: &Path, options: &[String], arguments: &[&str]) -> Result<Output> {

@@ -66,14 +66,14 @@ fn query(id: u16, name: &str, kind: &str) -> Result<Vec<u8>> {
         "CNAME" => 5,
         "SOA" => 6,
         "AAAA" => 28,
-        other => panic!("{other} is a kind that is not asked for here"),
+        other => panic!("{other} is not a kind that tests ask for"),
     };
     let mut packet = Vec::from(id.to_be_bytes());
     // No flags; one question, no records.
     packet.extend([0, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
     for label in name.split('.') {
         let length = u8::try_from(label.len()).ok().filter(|length| (1..=63).contains(length));
-        packet.push(length.ok_or_else(|| Error::other("the name is none"))?);
+        packet.push(length.ok_or_else(|| Error::other("the name is not valid"))?);
         packet.extend(label.as_bytes());
     }
     packet.push(0);
@@ -109,9 +109,9 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn take(&mut self, count: usize) -> Option<&[u8]> {
-        let taken = self.packet.get(self.at..self.at + count)?;
+        let bytes = self.packet.get(self.at..self.at + count)?;
         self.at += count;
-        Some(taken)
+        Some(bytes)
     }
 
     fn short(&mut self) -> Option<u16> {

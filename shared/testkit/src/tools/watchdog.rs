@@ -80,7 +80,7 @@ impl Watched {
 impl Drop for Watched {
     fn drop(&mut self) {
         drop(self.watchdog.stdin.take());
-        // Its folder is gone then; there is nobody to tell if it is not.
+        // Its folder is gone then.
         let _ = self.watchdog.wait();
     }
 }

@@ -13,11 +13,11 @@ use super::world::{World, a, cname, seconds};
 cases! {
     a_record_is_added_and_its_name_leads_there;
     a_record_that_is_added_again_stays_as_it_is;
-    a_changed_target_takes_the_place_of_the_one_before;
+    a_changed_target_replaces_the_earlier_one;
     a_time_to_live_is_kept_and_changed;
     an_a_becomes_a_cname_and_back_and_its_name_always_leads_somewhere;
-    a_record_that_somebody_removed_is_made_anew;
-    a_record_that_somebody_changed_is_made_what_it_was;
+    a_record_that_another_person_removed_is_created_again;
+    a_record_that_another_person_changed_is_restored;
     the_proxy_stands_before_a_record_where_there_is_one;
     the_same_record_put_twice_at_once_is_one_record;
     two_targets_put_at_once_end_with_one_of_them;
@@ -60,7 +60,7 @@ async fn a_record_that_is_added_again_stays_as_it_is(w: World) {
     }
 }
 
-async fn a_changed_target_takes_the_place_of_the_one_before(w: World) {
+async fn a_changed_target_replaces_the_earlier_one(w: World) {
     let (name, tag) = (w.name("site"), w.ownership_tag());
     for address in ["192.0.2.1", "192.0.2.2", "192.0.2.1"] {
         let id = w.put(&a(&name, address), &tag).await.expect("a change");
@@ -119,7 +119,7 @@ async fn an_a_becomes_a_cname_and_back_and_its_name_always_leads_somewhere(w: Wo
     assert_eq!(w.look_up(&name).await, ["192.0.2.2"]);
 }
 
-async fn a_record_that_somebody_removed_is_made_anew(w: World) {
+async fn a_record_that_another_person_removed_is_created_again(w: World) {
     let (name, tag) = (w.name("site"), w.ownership_tag());
     let spec = a(&name, "192.0.2.1");
     w.put(&spec, &tag).await.expect("a free name");
@@ -129,7 +129,7 @@ async fn a_record_that_somebody_removed_is_made_anew(w: World) {
     assert_eq!(w.look_up(&name).await, ["192.0.2.1"]);
 }
 
-async fn a_record_that_somebody_changed_is_made_what_it_was(w: World) {
+async fn a_record_that_another_person_changed_is_restored(w: World) {
     let (name, tag) = (w.name("site"), w.ownership_tag());
     let spec = a(&name, "192.0.2.1");
     w.put(&spec, &tag).await.expect("a free name");

@@ -1,4 +1,4 @@
-//! Records of somebody else.
+//! Foreign records: those that rdev has not written.
 
 use rdev_domain::ports::DnsRecord;
 
@@ -6,16 +6,16 @@ use super::cases;
 use super::world::{World, a, cname, not_ours};
 
 cases! {
-    somebody_elses_record_is_never_replaced;
-    somebody_elses_record_is_never_deleted;
-    a_record_with_another_mark_is_somebody_elses;
-    a_mark_is_compared_as_a_whole;
-    a_record_that_lost_its_mark_is_not_ours_any_more;
-    nothing_is_put_beside_somebody_elses_record;
-    somebody_elses_record_beside_ours_stays_when_ours_is_deleted;
+    a_foreign_record_is_never_replaced;
+    a_foreign_record_is_never_deleted;
+    a_record_with_another_ownership_tag_is_foreign;
+    an_ownership_tag_is_compared_as_a_whole;
+    a_record_that_lost_its_ownership_tag_is_foreign;
+    nothing_is_put_beside_a_foreign_record;
+    a_foreign_record_beside_ours_stays_when_ours_is_deleted;
 }
 
-async fn somebody_elses_record_is_never_replaced(w: World) {
+async fn a_foreign_record_is_never_replaced(w: World) {
     for (label, kind, content) in [
         ("a", "A", "192.0.2.9"),
         ("aaaa", "AAAA", "2001:db8::9"),
@@ -39,7 +39,7 @@ async fn somebody_elses_record_is_never_replaced(w: World) {
     }
 }
 
-async fn somebody_elses_record_is_never_deleted(w: World) {
+async fn a_foreign_record_is_never_deleted(w: World) {
     let name = w.name("site");
     w.write_with(&name, "A", "192.0.2.9", Some("by hand")).await;
     let before: Vec<DnsRecord> = w.records(&name).await;
@@ -51,7 +51,7 @@ async fn somebody_elses_record_is_never_deleted(w: World) {
     assert_eq!(w.look_up(&name).await, ["192.0.2.9"]);
 }
 
-async fn a_record_with_another_mark_is_somebody_elses(w: World) {
+async fn a_record_with_another_ownership_tag_is_foreign(w: World) {
     let (name, tag) = (w.name("site"), w.ownership_tag());
     let id = w.put(&a(&name, "192.0.2.1"), &tag).await.expect("a free name");
     let before = w.records(&name).await;
@@ -62,7 +62,7 @@ async fn a_record_with_another_mark_is_somebody_elses(w: World) {
     assert_eq!(w.records(&name).await, before);
 }
 
-async fn a_mark_is_compared_as_a_whole(w: World) {
+async fn an_ownership_tag_is_compared_as_a_whole(w: World) {
     let (name, tag) = (w.name("site"), "rdev:site:01".to_owned());
     w.put(&a(&name, "192.0.2.1"), &tag).await.expect("a free name");
     for other in ["rdev:site:0", "rdev:site:011", "RDEV:SITE:01", "rdev:site"] {
@@ -72,7 +72,7 @@ async fn a_mark_is_compared_as_a_whole(w: World) {
     assert_eq!(w.look_up(&name).await, ["192.0.2.1"]);
 }
 
-async fn a_record_that_lost_its_mark_is_not_ours_any_more(w: World) {
+async fn a_record_that_lost_its_ownership_tag_is_foreign(w: World) {
     let (name, tag) = (w.name("site"), w.ownership_tag());
     let id = w.put(&a(&name, "192.0.2.1"), &tag).await.expect("a free name");
     w.write_with(&name, "A", "192.0.2.9", Some("mine now")).await;
@@ -81,7 +81,7 @@ async fn a_record_that_lost_its_mark_is_not_ours_any_more(w: World) {
     assert_eq!(w.look_up(&name).await, ["192.0.2.9"]);
 }
 
-async fn nothing_is_put_beside_somebody_elses_record(w: World) {
+async fn nothing_is_put_beside_a_foreign_record(w: World) {
     let (name, tag) = (w.name("site"), w.ownership_tag());
     w.put(&a(&name, "192.0.2.1"), &tag).await.expect("a free name");
     w.write(&name, "AAAA", "2001:db8::9").await;
@@ -93,7 +93,7 @@ async fn nothing_is_put_beside_somebody_elses_record(w: World) {
     assert_eq!(w.records(&name).await, before);
 }
 
-async fn somebody_elses_record_beside_ours_stays_when_ours_is_deleted(w: World) {
+async fn a_foreign_record_beside_ours_stays_when_ours_is_deleted(w: World) {
     let (name, tag) = (w.name("site"), w.ownership_tag());
     let id = w.put(&a(&name, "192.0.2.1"), &tag).await.expect("a free name");
     w.write(&name, "AAAA", "2001:db8::9").await;

@@ -8,12 +8,12 @@ use super::world::{World, a, cname, invalid};
 cases! {
     a_wildcard_is_a_name_like_others_and_answers_for_all_below_it;
     a_challenge_for_a_certificate_can_be_delegated;
-    the_zone_itself_takes_an_address;
-    a_name_of_the_greatest_length_is_taken;
-    a_name_in_punycode_is_taken;
+    the_zone_itself_can_have_an_address;
+    a_name_of_the_greatest_length_is_accepted;
+    a_name_in_punycode_is_accepted;
     a_name_outside_of_the_zone_is_invalid;
     a_name_that_leads_to_itself_is_invalid;
-    a_mark_that_cannot_stand_beside_a_record_is_invalid;
+    an_ownership_tag_that_does_not_fit_into_a_comment_is_invalid;
 }
 
 async fn a_wildcard_is_a_name_like_others_and_answers_for_all_below_it(w: World) {
@@ -45,17 +45,17 @@ async fn a_challenge_for_a_certificate_can_be_delegated(w: World) {
     assert_eq!(w.records(&name).await, []);
 }
 
-async fn the_zone_itself_takes_an_address(w: World) {
+async fn the_zone_itself_can_have_an_address(w: World) {
     let name: DomainName = w.zone().as_str().parse().expect("a name");
     let tag = w.ownership_tag();
-    let id = w.put(&a(&name, "192.0.2.1"), &tag).await.expect("nobody else uses it here");
+    let id = w.put(&a(&name, "192.0.2.1"), &tag).await.expect("it is free");
     assert_eq!(w.look_up(&name).await, ["192.0.2.1"]);
     assert_eq!(w.put(&a(&name, "192.0.2.1"), &tag).await.expect("the same again"), id);
     w.dns().delete(&name, Some(&id), &tag).await.expect("ours");
     assert_eq!(w.look_up(&name).await, [""; 0]);
 }
 
-async fn a_name_of_the_greatest_length_is_taken(w: World) {
+async fn a_name_of_the_greatest_length_is_accepted(w: World) {
     let mut name = w.name("site").to_string();
     while name.len() < 253 {
         let label = (253 - name.len() - 1).min(63);
@@ -70,7 +70,7 @@ async fn a_name_of_the_greatest_length_is_taken(w: World) {
     w.dns().delete(&name, None, &tag).await.expect("ours");
 }
 
-async fn a_name_in_punycode_is_taken(w: World) {
+async fn a_name_in_punycode_is_accepted(w: World) {
     let name = w.name("xn--bcher-kva");
     w.put(&cname(&name, "xn--mnchen-3ya.example.net"), &w.ownership_tag())
         .await
@@ -99,7 +99,7 @@ async fn a_name_that_leads_to_itself_is_invalid(w: World) {
     assert_eq!(w.records(&name).await, []);
 }
 
-async fn a_mark_that_cannot_stand_beside_a_record_is_invalid(w: World) {
+async fn an_ownership_tag_that_does_not_fit_into_a_comment_is_invalid(w: World) {
     let name = w.name("site");
     let spec: DomainSpec = a(&name, "192.0.2.1");
     for tag in ["", " ", " rdev", "rdev:\n", "rdev:\u{0}x", &"x".repeat(101)] {

@@ -10,11 +10,11 @@ cases! {
     a_deleted_record_is_gone_and_its_name_leads_nowhere;
     a_record_deleted_twice_is_deleted;
     a_name_without_records_has_nothing_to_delete;
-    a_record_whose_id_was_never_recorded_is_deleted_by_its_mark;
+    a_record_whose_id_was_never_recorded_is_deleted_by_its_ownership_tag;
     a_record_that_took_the_place_of_the_recorded_one_is_deleted_too;
     a_record_is_added_again_after_it_was_deleted;
     names_beside_a_deleted_one_stay;
-    a_put_and_a_delete_at_once_leave_one_record_or_none;
+    a_put_that_races_a_delete_leaves_one_record_or_none;
 }
 
 async fn a_deleted_record_is_gone_and_its_name_leads_nowhere(w: World) {
@@ -51,8 +51,8 @@ async fn a_name_without_records_has_nothing_to_delete(w: World) {
     }
 }
 
-async fn a_record_whose_id_was_never_recorded_is_deleted_by_its_mark(w: World) {
-    // As after an answer that was lost: the record is there, and nobody knows its id.
+async fn a_record_whose_id_was_never_recorded_is_deleted_by_its_ownership_tag(w: World) {
+    // As after an answer that was lost: the record is there, and its id was not recorded.
     let (name, tag) = (w.name("site"), w.ownership_tag());
     w.put(&a(&name, "192.0.2.1"), &tag).await.expect("a free name");
     w.dns().delete(&name, None, &tag).await.expect("ours by its ownership tag");
@@ -97,7 +97,7 @@ async fn names_beside_a_deleted_one_stay(w: World) {
     }
 }
 
-async fn a_put_and_a_delete_at_once_leave_one_record_or_none(w: World) {
+async fn a_put_that_races_a_delete_leaves_one_record_or_none(w: World) {
     for round in 0..5 {
         let (name, tag) = (w.name(&format!("site-{round}")), w.ownership_tag());
         w.put(&a(&name, "192.0.2.1"), &tag).await.expect("a free name");

@@ -9,7 +9,7 @@ use rdev_domain::hostname::Hostname;
 use rdev_domain::ports::{Conflict, Dns, DnsRecord, PortError, PortResult};
 use ulid::Ulid;
 
-use super::{DnsUnderTest, Stranger};
+use super::{DnsUnderTest, ForeignRecord};
 
 /// An adapter, and a part of its zone that is this case's alone.
 #[derive(Clone)]
@@ -71,7 +71,7 @@ impl World {
         (self.subject.look_up)(name.to_string()).await
     }
 
-    /// Somebody else writes a record.
+    /// Writes a foreign record.
     pub(super) async fn write(&self, name: &DomainName, kind: &'static str, content: &str) {
         self.write_with(name, kind, content, None).await;
     }
@@ -83,19 +83,19 @@ impl World {
         content: &str,
         comment: Option<&str>,
     ) {
-        let stranger = Stranger {
+        let record = ForeignRecord {
             name: name.to_string(),
             kind,
             content: Some(content.to_owned()),
             comment: comment.map(str::to_owned),
         };
-        (self.subject.write)(stranger).await;
+        (self.subject.write)(record).await;
     }
 
-    /// Somebody else removes a record, whoever has made it.
+    /// Removes a record without the adapter, ours too.
     pub(super) async fn take_away(&self, name: &DomainName, kind: &'static str) {
-        let stranger = Stranger { name: name.to_string(), kind, content: None, comment: None };
-        (self.subject.write)(stranger).await;
+        let record = ForeignRecord { name: name.to_string(), kind, content: None, comment: None };
+        (self.subject.write)(record).await;
     }
 }
 
@@ -117,11 +117,11 @@ pub(super) fn seconds(ttl: u64) -> Ttl {
     Ttl::try_from(ttl).expect("a time to live")
 }
 
-/// It was refused since a record is somebody else's.
+/// Asserts that it was refused because a record is foreign.
 pub(super) fn not_ours<T: Debug>(outcome: PortResult<T>) {
     match outcome {
         Err(PortError::Conflict(Conflict::RecordNotOurs)) => {}
-        other => panic!("refused, since the record is somebody else's: {other:?}"),
+        other => panic!("it is refused because the record is foreign, not {other:?}"),
     }
 }
 

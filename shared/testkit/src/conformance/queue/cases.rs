@@ -76,9 +76,12 @@ async fn a_sent_wake_up_is_received(s: Subject) {
 
 async fn an_empty_queue_answers_after_the_wait(s: Subject) {
     for wait in [Duration::ZERO, SECOND] {
-        let asked = Instant::now();
+        let begun = Instant::now();
         assert_eq!(s.queue.receive(wait).await.expect("the queue answers"), None);
-        assert!(asked.elapsed() < wait + Duration::from_secs(15), "{:?}", asked.elapsed());
+        let took = begun.elapsed();
+        // A queue's clock may be a little ahead of ours.
+        assert!(took >= wait * 9 / 10, "it answers after {took:?}, before the wait is over");
+        assert!(took < wait + Duration::from_secs(15), "{took:?}");
     }
 }
 
@@ -86,11 +89,11 @@ async fn a_long_poll_ends_when_a_message_comes(s: Subject) {
     for round in 0..3 {
         let name = format!("site-{round}");
         // `join!` polls its arms in order: the receiver waits before anything is sent.
-        let asked = Instant::now();
+        let begun = Instant::now();
         let (received, ()) = tokio::join!(s.queue.receive(Duration::from_secs(20)), s.send(&name));
         let message = received.expect("the queue answers").expect("a message came");
         assert_eq!(message.body, Ok(wake_up(&name)));
-        assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
+        assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
         s.queue.delete(&message.receipt).await.expect("it can be deleted");
     }
 }
@@ -239,10 +242,10 @@ async fn a_message_made_visible_is_received_at_once(s: Subject) {
 async fn a_message_made_visible_later_is_received_then(s: Subject) {
     s.send("site").await;
     let message = s.receive().await;
-    let asked = Instant::now();
+    let begun = Instant::now();
     s.queue.set_visibility(&message.receipt, 2 * SECOND).await.expect("it is in flight");
     s.receive().await;
-    assert!(asked.elapsed() > SECOND, "after {:?}", asked.elapsed());
+    assert!(begun.elapsed() > SECOND, "after {:?}", begun.elapsed());
 }
 
 async fn a_message_can_be_kept_invisible_for_longer(s: Subject) {

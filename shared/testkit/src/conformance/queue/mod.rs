@@ -20,7 +20,7 @@ use crate::tools::trial::Trial;
 pub struct QueueUnderTest {
     /// The queue.
     pub queue: Arc<dyn Queue>,
-    /// Sends a message of any text, as a stranger or another version would.
+    /// Sends a message of any text, as another program or another version would.
     pub send_raw: SendRaw,
     /// A stale receipt deletes and hides nothing that was delivered again since.
     /// `false` where that cannot be promised (SQS: it *may* not delete): then it is

@@ -108,7 +108,7 @@ async fn changes_of_keys_workers_and_dead_letters_are_recorded(w: World) {
         started_at: w.now(),
         last_heartbeat_at: w.now(),
     };
-    w.store.heartbeat(&worker, w.now()).await.expect("a report is taken");
+    w.store.heartbeat(&worker, w.now()).await.expect("a report is accepted");
     for drain in [true, false] {
         w.store.set_drain(&worker.id, drain, &key_actor(), w.now()).await.expect("it is there");
         newest_is(&w, "worker/w1", "worker.").await;

@@ -6,7 +6,7 @@ use rdev_domain::step::Refusal;
 use rdev_domain::task::TaskState;
 
 use super::cases;
-use super::world::{Held, MINUTE, Runner, World, race_two, refusal};
+use super::world::{ClaimedTask, MINUTE, Runner, World, race_two, refusal};
 
 /// How often each race is run.
 const ROUNDS: usize = 15;
@@ -14,7 +14,7 @@ const ROUNDS: usize = 15;
 cases! {
     a_queued_task_is_cancelled_at_once;
     a_parked_task_is_cancelled_at_once;
-    a_running_task_is_asked_to_stop;
+    a_cancelled_running_task_is_stopped_by_its_holder;
     asking_twice_is_asking_once;
     whatever_a_flagged_holder_writes_cancels;
     a_flagged_task_whose_holder_died_is_cancelled;
@@ -51,7 +51,7 @@ async fn a_parked_task_is_cancelled_at_once(w: World) {
     w.nothing_to_claim(held.project()).await;
 }
 
-async fn a_running_task_is_asked_to_stop(w: World) {
+async fn a_cancelled_running_task_is_stopped_by_its_holder(w: World) {
     let held = w.running().await;
     assert!(!w.renew(&held).await.expect("a holder may renew").cancel_requested);
     let after = w.cancel(held.id).await.expect("a running task can be cancelled");
@@ -139,7 +139,8 @@ async fn cancel_against_claim(w: World) {
             Claim::Claimed(claimed) => {
                 let lease = record.lease.expect("its holder keeps it");
                 assert!(lease.cancel_requested, "round {round}: the holder will learn of it");
-                let after = w.finish(&Held::new(*claimed)).await.expect("the holder may report");
+                let after =
+                    w.finish(&ClaimedTask::new(*claimed)).await.expect("the holder may report");
                 assert_eq!(after.task.state, TaskState::Cancelled);
             }
             Claim::Nothing | Claim::Contended => {
@@ -267,8 +268,8 @@ async fn cancel_against_release(w: World) {
 /// A cancel of the task in a race with another write about it.
 async fn against<T, F>(
     w: &World,
-    held: &Held,
-    write: impl FnOnce(World, Held) -> F,
+    held: &ClaimedTask,
+    write: impl FnOnce(World, ClaimedTask) -> F,
 ) -> (PortResult<rdev_domain::ports::Advanced>, T)
 where
     T: Send + 'static,

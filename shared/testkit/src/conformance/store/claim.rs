@@ -12,7 +12,7 @@ use rdev_domain::step::{Event, Slots};
 use rdev_domain::task::TaskState;
 
 use super::cases;
-use super::world::{Held, MINUTE, Runner, World, race};
+use super::world::{ClaimedTask, MINUTE, Runner, World, race};
 
 cases! {
     a_claim_gives_the_task_its_lease_and_its_project;
@@ -21,16 +21,16 @@ cases! {
     claimers_of_many_projects_do_not_disturb_each_other;
     a_wake_up_too_many_finds_nothing;
     a_wake_up_of_an_unknown_project_finds_nothing;
-    a_taken_slot_keeps_the_next_task_waiting;
-    a_project_with_a_taken_slot_and_nothing_due_has_nothing;
+    a_used_slot_keeps_the_next_task_waiting;
+    a_project_with_a_used_slot_and_nothing_due_has_nothing_to_claim;
     a_raised_limit_lets_more_tasks_run;
     a_limit_below_what_runs_lets_nothing_new_run;
-    a_claim_recovers_an_expired_lease_and_goes_on;
+    a_claim_recovers_an_expired_lease_and_continues;
     a_claim_that_finds_nothing_due_recovers_an_expired_lease;
-    a_claim_leaves_a_lease_alone_until_the_clocks_agree_that_it_is_over;
+    a_claim_does_not_touch_a_lease_until_the_clocks_agree_that_it_has_expired;
     a_claim_recovers_a_lost_push_before_anything_else;
     a_claim_ends_a_dead_task_that_was_to_be_cancelled;
-    a_claim_fails_a_dead_task_without_attempts_left;
+    a_claim_fails_a_task_whose_last_attempt_died;
     of_twenty_claimers_of_a_dead_task_one_wins;
     a_claim_does_not_go_through_advance;
     a_task_that_cannot_be_read_fails_as_poison_and_blocks_nothing;
@@ -99,7 +99,7 @@ async fn fifty_claimers_never_hold_more_than_three_of_ten_tasks(w: World) {
                     let leases = w.leases(&project).await;
                     assert!(leases <= 3, "{leases} leases");
                     holding.fetch_sub(1, Ordering::SeqCst);
-                    w.finish(&Held::new(*claimed)).await.expect("a holder may finish");
+                    w.finish(&ClaimedTask::new(*claimed)).await.expect("a holder may finish");
                     done.fetch_add(1, Ordering::SeqCst);
                 } else {
                     tokio::task::yield_now().await;
@@ -153,7 +153,7 @@ async fn a_wake_up_of_an_unknown_project_finds_nothing(w: World) {
     w.nothing_to_claim(&"nowhere".parse().expect("a slug")).await;
 }
 
-async fn a_taken_slot_keeps_the_next_task_waiting(w: World) {
+async fn a_used_slot_keeps_the_next_task_waiting(w: World) {
     let project = w.project().await;
     let (first, second) = (w.enqueue(&project).await, w.enqueue(&project).await);
     let held = w.claim(&project).await;
@@ -165,7 +165,7 @@ async fn a_taken_slot_keeps_the_next_task_waiting(w: World) {
     assert_eq!(w.claim(&project).await.id, second.id);
 }
 
-async fn a_project_with_a_taken_slot_and_nothing_due_has_nothing(w: World) {
+async fn a_project_with_a_used_slot_and_nothing_due_has_nothing_to_claim(w: World) {
     let project = w.project().await;
     let parked = w.new_task(&project);
     w.hold(&project, 1).await;
@@ -192,7 +192,7 @@ async fn a_limit_below_what_runs_lets_nothing_new_run(w: World) {
     let waiting = w.enqueue(&project).await;
     w.set_limit(&project, 1).await;
     let runner = Runner::named("w1");
-    assert_eq!(w.leases(&project).await, 3, "what runs goes on");
+    assert_eq!(w.leases(&project).await, 3, "running tasks are not stopped");
     for done in &held[..2] {
         assert_eq!(w.try_claim(&project, &runner).await, Claim::SlotsTaken);
         w.finish(done).await.expect("a holder may finish");
@@ -203,7 +203,7 @@ async fn a_limit_below_what_runs_lets_nothing_new_run(w: World) {
     assert_eq!(w.claim(&project).await.id, waiting.id);
 }
 
-async fn a_claim_recovers_an_expired_lease_and_goes_on(w: World) {
+async fn a_claim_recovers_an_expired_lease_and_continues(w: World) {
     let project = w.project().await;
     let dead = w.hold(&project, 1).await.remove(0);
     let waiting = w.enqueue_with_priority(&project, 9).await;
@@ -215,7 +215,7 @@ async fn a_claim_recovers_an_expired_lease_and_goes_on(w: World) {
     let record = w.read(dead.id).await;
     assert_eq!((record.task.state, record.lease), (TaskState::Queued, None));
     assert_eq!((record.task.fence, record.task.attempt), (Fence(2), 1));
-    assert_eq!(w.leases(&project).await, 1, "the slot was freed and taken once");
+    assert_eq!(w.leases(&project).await, 1, "the slot was freed and used once");
 
     w.finish(&held).await.expect("a holder may finish");
     let again = w.claim_as(&project, &Runner::named("w3")).await;
@@ -234,7 +234,7 @@ async fn a_claim_that_finds_nothing_due_recovers_an_expired_lease(w: World) {
     }
 }
 
-async fn a_claim_leaves_a_lease_alone_until_the_clocks_agree_that_it_is_over(w: World) {
+async fn a_claim_does_not_touch_a_lease_until_the_clocks_agree_that_it_has_expired(w: World) {
     let project = w.project().await;
     let held = w.hold(&project, 1).await.remove(0);
     let waiting = w.enqueue_with_priority(&project, 9).await;
@@ -268,7 +268,7 @@ async fn a_claim_ends_a_dead_task_that_was_to_be_cancelled(w: World) {
     assert_eq!(w.state(dead.id).await, TaskState::Cancelled);
 }
 
-async fn a_claim_fails_a_dead_task_without_attempts_left(w: World) {
+async fn a_claim_fails_a_task_whose_last_attempt_died(w: World) {
     let dead = w.running_for_the_last_time().await;
     let waiting = w.enqueue(dead.project()).await;
     w.let_leases_expire();
@@ -346,13 +346,13 @@ async fn claimed_by(
     w: &World,
     project: &rdev_domain::ids::ProjectId,
     count: usize,
-) -> Vec<Option<Held>> {
+) -> Vec<Option<ClaimedTask>> {
     let claims = race(count, |number| {
         let (w, project) = (w.clone(), project.clone());
         async move { w.try_claim(&project, &Runner::named(&format!("w{number}"))).await }
     });
     let held = |claim| match claim {
-        Claim::Claimed(claimed) => Some(Held::new(*claimed)),
+        Claim::Claimed(claimed) => Some(ClaimedTask::new(*claimed)),
         Claim::Nothing | Claim::SlotsTaken | Claim::Contended => None,
         Claim::Unsuited => panic!("every claimer offers every agent"),
     };

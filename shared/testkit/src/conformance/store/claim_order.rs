@@ -16,9 +16,9 @@ cases! {
     an_unowned_push_goes_before_everything;
     a_postponed_push_is_not_claimed_before_its_time;
     a_parked_task_never_stands_before_a_due_one;
-    a_task_that_becomes_due_takes_the_place_of_its_priority;
+    a_task_that_becomes_due_is_queued_by_its_priority;
     a_runner_gets_the_first_task_that_it_can_do;
-    a_runner_that_can_do_none_of_it_is_told_so;
+    a_runner_that_can_do_no_due_task_learns_so;
     a_push_needs_no_agent;
 }
 
@@ -78,7 +78,7 @@ async fn a_parked_task_never_stands_before_a_due_one(w: World) {
     w.nothing_to_claim(&project).await;
 }
 
-async fn a_task_that_becomes_due_takes_the_place_of_its_priority(w: World) {
+async fn a_task_that_becomes_due_is_queued_by_its_priority(w: World) {
     let project = w.project().await;
     let far = parked(&w, &project, 9, HOUR).await;
     let later = parked(&w, &project, 1, MINUTE).await;
@@ -113,7 +113,7 @@ async fn a_runner_gets_the_first_task_that_it_can_do(w: World) {
     assert_eq!(w.claim_as(&project, &Runner::named("all")).await.id, codex.id);
 }
 
-async fn a_runner_that_can_do_none_of_it_is_told_so(w: World) {
+async fn a_runner_that_can_do_no_due_task_learns_so(w: World) {
     let project = w.project().await;
     let task = w.enqueue_task(build_by(&w, &project, AgentName::Codex)).await;
     let runner = Runner::named("w1").with_agents(&[AgentName::ClaudeCode]);

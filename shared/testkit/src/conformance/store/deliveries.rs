@@ -1,4 +1,4 @@
-//! Deliveries: the end of a task is told once, and one sender at a time tells it.
+//! Deliveries: the end of a task is delivery once, and one sender at a time tells it.
 
 use rdev_domain::failure::FailureClass;
 use rdev_domain::ids::{ProjectId, TaskId};
@@ -9,26 +9,28 @@ use rdev_domain::time::Timestamp;
 use rdev_domain::webhook::{DeliveryState, KEPT, WebhookDelivery};
 
 use super::cases;
-use super::world::{HOUR, Held, MINUTE, Runner, SECOND, World, key_actor, race, race_two, refusal};
+use super::world::{
+    ClaimedTask, HOUR, MINUTE, Runner, SECOND, World, key_actor, race, race_two, refusal,
+};
 
 cases! {
-    the_end_of_a_task_is_told_once;
-    the_end_of_a_cancelled_task_is_told_once;
-    the_end_of_a_task_whose_holder_died_is_told_once;
-    the_end_of_a_task_that_cannot_be_read_is_told_once;
-    what_is_not_to_be_told_is_not_told;
-    a_task_that_goes_on_is_not_told_of;
-    what_a_deleted_project_cancels_is_told;
-    a_cancel_that_races_an_end_is_told_as_it_ended;
+    the_end_of_a_task_is_delivered_once;
+    the_end_of_a_cancelled_task_is_delivered_once;
+    the_end_of_a_task_whose_holder_died_is_delivered_once;
+    the_end_of_a_task_that_cannot_be_read_is_delivered_once;
+    a_task_without_notify_has_no_delivery;
+    a_task_that_has_not_ended_has_no_delivery;
+    what_a_deleted_project_cancels_is_delivered;
+    a_cancel_that_races_an_end_is_delivered_as_the_task_ended;
     deliveries_are_due_by_their_time_the_longest_due_first;
-    as_many_deliveries_are_due_as_are_asked_for;
-    of_senders_one_takes_a_delivery;
+    due_deliveries_are_limited_to_the_requested_number;
+    only_one_sender_gets_a_delivery;
     a_delivery_that_has_changed_is_not_overwritten;
     deliveries_are_listed_newest_first_in_pages;
     deliveries_that_ended_go_after_a_month_and_others_stay;
 }
 
-async fn the_end_of_a_task_is_told_once(w: World) {
+async fn the_end_of_a_task_is_delivered_once(w: World) {
     for (event, class) in [
         ("build.succeeded", None),
         ("build.failed", Some(FailureClass::Invalid)),
@@ -39,24 +41,24 @@ async fn the_end_of_a_task_is_told_once(w: World) {
         assert_eq!(of(&w, held.project()).await, []);
         let end = class.map_or_else(|| held.finish(), |class| held.fail(class));
         w.write(&held, end.clone()).await.expect("a holder may end its task");
-        let told = told_once(&w, held.project(), held.id, event).await;
+        let delivery = only_delivery(&w, held.project(), held.id, event).await;
         w.pass(MINUTE);
         refusal(w.write(&held, end).await);
-        assert_eq!(of(&w, held.project()).await, [told]);
+        assert_eq!(of(&w, held.project()).await, [delivery]);
     }
     let held = running(&w).await;
     w.prepare(&held).await.expect("a holder may prepare");
     w.pass(MINUTE);
     assert_eq!(of(&w, held.project()).await, []);
     w.complete(&held).await.expect("the holder completes");
-    told_once(&w, held.project(), held.id, "build.succeeded").await;
+    only_delivery(&w, held.project(), held.id, "build.succeeded").await;
 }
 
-async fn the_end_of_a_cancelled_task_is_told_once(w: World) {
+async fn the_end_of_a_cancelled_task_is_delivered_once(w: World) {
     let project = w.project().await;
     let queued = enqueue(&w, &project).await;
     w.cancel(queued.id).await.expect("a queued task can be cancelled");
-    told_once(&w, &project, queued.id, "build.cancelled").await;
+    only_delivery(&w, &project, queued.id, "build.cancelled").await;
     refusal(w.cancel(queued.id).await);
     assert_eq!(of(&w, &project).await.len(), 1);
 
@@ -65,10 +67,10 @@ async fn the_end_of_a_cancelled_task_is_told_once(w: World) {
     assert_eq!(of(&w, held.project()).await, [], "it has not ended");
     w.pass(SECOND);
     w.finish(&held).await.expect("it is cancelled instead");
-    told_once(&w, held.project(), held.id, "build.cancelled").await;
+    only_delivery(&w, held.project(), held.id, "build.cancelled").await;
 }
 
-async fn the_end_of_a_task_whose_holder_died_is_told_once(w: World) {
+async fn the_end_of_a_task_whose_holder_died_is_delivered_once(w: World) {
     for cancelled in [false, true] {
         let project = w.project().await;
         w.enqueue_task(Task { max_attempts: 1, ..new_task(&w, &project) }).await;
@@ -79,27 +81,27 @@ async fn the_end_of_a_task_whose_holder_died_is_told_once(w: World) {
         w.let_leases_expire();
         assert_eq!(w.sweep().await.recovered, 1);
         let event = if cancelled { "build.cancelled" } else { "build.failed" };
-        let told = told_once(&w, &project, held.id, event).await;
+        let delivery = only_delivery(&w, &project, held.id, event).await;
         w.pass(MINUTE);
         w.sweep().await;
         refusal(w.finish(&held).await);
-        assert_eq!(of(&w, &project).await, [told]);
+        assert_eq!(of(&w, &project).await, [delivery]);
     }
 }
 
-async fn the_end_of_a_task_that_cannot_be_read_is_told_once(w: World) {
+async fn the_end_of_a_task_that_cannot_be_read_is_delivered_once(w: World) {
     // Found by a claim, by a cancel, and by the sweep.
     let project = w.project().await;
     let task = enqueue(&w, &project).await;
     w.corrupt(task.id).await;
     assert_eq!(w.try_claim(&project, &Runner::named("w1")).await, Claim::Nothing);
-    told_once(&w, &project, task.id, "build.failed").await;
+    only_delivery(&w, &project, task.id, "build.failed").await;
 
     let project = w.project().await;
     let task = enqueue(&w, &project).await;
     w.corrupt(task.id).await;
     refusal(w.cancel(task.id).await);
-    told_once(&w, &project, task.id, "build.failed").await;
+    only_delivery(&w, &project, task.id, "build.failed").await;
     refusal(w.cancel(task.id).await);
     assert_eq!(of(&w, &project).await.len(), 1);
 
@@ -107,17 +109,17 @@ async fn the_end_of_a_task_that_cannot_be_read_is_told_once(w: World) {
     w.corrupt(held.id).await;
     w.let_leases_expire();
     w.sweep().await;
-    told_once(&w, held.project(), held.id, "build.failed").await;
+    only_delivery(&w, held.project(), held.id, "build.failed").await;
 
     let project = w.project().await;
     let quiet = w.enqueue(&project).await;
     w.corrupt(quiet.id).await;
     w.nothing_to_claim(&project).await;
     assert_eq!(w.state(quiet.id).await, TaskState::Failed);
-    assert_eq!(of(&w, &project).await, [], "nobody is to be told");
+    assert_eq!(of(&w, &project).await, [], "it has no webhook to deliver to");
 }
 
-async fn what_is_not_to_be_told_is_not_told(w: World) {
+async fn a_task_without_notify_has_no_delivery(w: World) {
     let held = w.running().await;
     w.finish(&held).await.expect("a holder may finish");
     let queued = w.enqueue(held.project()).await;
@@ -126,7 +128,7 @@ async fn what_is_not_to_be_told_is_not_told(w: World) {
     assert_eq!(due(&w, w.now(), 100).await, []);
 }
 
-async fn a_task_that_goes_on_is_not_told_of(w: World) {
+async fn a_task_that_has_not_ended_has_no_delivery(w: World) {
     let held = running(&w).await;
     w.release(&held).await.expect("a holder may release");
     let held = w.claim(held.project()).await;
@@ -138,7 +140,7 @@ async fn a_task_that_goes_on_is_not_told_of(w: World) {
     assert_eq!(of(&w, held.project()).await, []);
 }
 
-async fn what_a_deleted_project_cancels_is_told(w: World) {
+async fn what_a_deleted_project_cancels_is_delivered(w: World) {
     let project = w.project().await;
     let mut tasks = Vec::new();
     for _ in 0..3 {
@@ -149,16 +151,19 @@ async fn what_a_deleted_project_cancels_is_told(w: World) {
         let deleting = w.store.begin_delete_project(&project, &key_actor(), w.now()).await;
         deleting.expect("nothing runs");
     }
-    let told = of(&w, &project).await;
-    assert!(told.iter().all(|delivery| delivery.event == "build.cancelled"), "{told:?}");
-    let mut of_tasks: Vec<_> = told.iter().map(|delivery| delivery.task_id).collect();
+    let deliveries = of(&w, &project).await;
+    assert!(
+        deliveries.iter().all(|delivery| delivery.event == "build.cancelled"),
+        "{deliveries:?}"
+    );
+    let mut of_tasks: Vec<_> = deliveries.iter().map(|delivery| delivery.task_id).collect();
     of_tasks.sort();
     assert_eq!(of_tasks, tasks);
     w.store.forget_project(&project, &key_actor(), w.now()).await.expect("it is being deleted");
-    assert_eq!(due(&w, w.now(), 100).await.len(), 3, "whoever sends them finds nobody to tell");
+    assert_eq!(due(&w, w.now(), 100).await.len(), 3, "their sender finds no webhook");
 }
 
-async fn a_cancel_that_races_an_end_is_told_as_it_ended(w: World) {
+async fn a_cancel_that_races_an_end_is_delivered_as_the_task_ended(w: World) {
     for round in 0..10 {
         let held = running(&w).await;
         let (one, ending) = (w.clone(), held.clone());
@@ -172,81 +177,81 @@ async fn a_cancel_that_races_an_end_is_told_as_it_ended(w: World) {
             TaskState::Cancelled => "build.cancelled",
             other => panic!("round {round}: {other:?}"),
         };
-        told_once(&w, held.project(), held.id, event).await;
+        only_delivery(&w, held.project(), held.id, event).await;
     }
 }
 
 async fn deliveries_are_due_by_their_time_the_longest_due_first(w: World) {
-    let mut told = Vec::new();
+    let mut deliveries = Vec::new();
     for _ in 0..4 {
         w.pass(SECOND);
-        told.push(new_delivery(&w).await);
+        deliveries.push(new_delivery(&w).await);
     }
-    let early = told[0].created_at.minus(SECOND);
+    let early = deliveries[0].created_at.minus(SECOND);
     assert_eq!(due(&w, early, 100).await, [], "none is due yet");
-    assert_eq!(due(&w, told[1].created_at, 100).await, told[..2]);
-    assert_eq!(due(&w, w.now(), 100).await, told);
+    assert_eq!(due(&w, deliveries[1].created_at, 100).await, deliveries[..2]);
+    assert_eq!(due(&w, w.now(), 100).await, deliveries);
 
     // The first is tried, and is due again after the others.
-    let begun = told[0].begun(w.now());
-    replace(&w, &told[0], &begun).await;
-    assert_eq!(due(&w, w.now(), 100).await, told[1..]);
+    let begun = deliveries[0].begun(w.now());
+    replace(&w, &deliveries[0], &begun).await;
+    assert_eq!(due(&w, w.now(), 100).await, deliveries[1..]);
     let failed = begun.ended(Some(500), None, w.now());
     replace(&w, &begun, &failed).await;
     let next_at = failed.next_at.expect("it is tried again");
-    assert_eq!(due(&w, next_at.minus(SECOND), 100).await, told[1..]);
-    let last = [&told[1..], std::slice::from_ref(&failed)].concat();
+    assert_eq!(due(&w, next_at.minus(SECOND), 100).await, deliveries[1..]);
+    let last = [&deliveries[1..], std::slice::from_ref(&failed)].concat();
     assert_eq!(due(&w, next_at, 100).await, last);
 
     // What has ended is never due.
-    let delivered = told[1].begun(w.now()).ended(Some(204), None, w.now());
-    replace(&w, &told[1], &delivered).await;
-    replace(&w, &told[2], &told[2].dropped("the webhook was removed", w.now())).await;
-    assert_eq!(due(&w, w.now().plus(KEPT), 100).await, [told[3].clone(), failed]);
+    let delivered = deliveries[1].begun(w.now()).ended(Some(204), None, w.now());
+    replace(&w, &deliveries[1], &delivered).await;
+    replace(&w, &deliveries[2], &deliveries[2].dropped("the webhook was removed", w.now())).await;
+    assert_eq!(due(&w, w.now().plus(KEPT), 100).await, [deliveries[3].clone(), failed]);
 }
 
-async fn as_many_deliveries_are_due_as_are_asked_for(w: World) {
-    let mut told = Vec::new();
+async fn due_deliveries_are_limited_to_the_requested_number(w: World) {
+    let mut deliveries = Vec::new();
     for _ in 0..7 {
         w.pass(SECOND);
-        told.push(new_delivery(&w).await);
+        deliveries.push(new_delivery(&w).await);
     }
     for limit in [1, 2, 7, 100] {
-        let first = &told[..told.len().min(limit as usize)];
+        let first = &deliveries[..deliveries.len().min(limit as usize)];
         assert_eq!(due(&w, w.now(), limit).await, first, "of {limit}");
     }
 }
 
-async fn of_senders_one_takes_a_delivery(w: World) {
+async fn only_one_sender_gets_a_delivery(w: World) {
     for round in 0..10 {
-        let told = new_delivery(&w).await;
+        let delivery = new_delivery(&w).await;
         // They do it in the same millisecond, in the same words.
-        let begun = told.begun(w.now());
+        let begun = delivery.begun(w.now());
         let took = race(6, |_| {
-            let (w, told, begun) = (w.clone(), told.clone(), begun.clone());
-            async move { w.store.update_delivery(&told, &begun).await.expect("an answer") }
+            let (w, delivery, begun) = (w.clone(), delivery.clone(), begun.clone());
+            async move { w.store.update_delivery(&delivery, &begun).await.expect("an answer") }
         });
         let took = took.await.into_iter().filter(|took| *took).count();
         assert_eq!(took, 1, "round {round}");
-        assert_eq!(of(&w, &told.project_id).await, [begun]);
+        assert_eq!(of(&w, &delivery.project_id).await, [begun]);
     }
 }
 
 async fn a_delivery_that_has_changed_is_not_overwritten(w: World) {
-    let told = new_delivery(&w).await;
-    let begun = told.begun(w.now());
-    replace(&w, &told, &begun).await;
+    let delivery = new_delivery(&w).await;
+    let begun = delivery.begun(w.now());
+    replace(&w, &delivery, &begun).await;
     w.pass(SECOND);
-    for stale in [told.clone(), WebhookDelivery { tries: 7, ..begun.clone() }] {
-        let dropped = stale.dropped("nobody is there", w.now());
+    for stale in [delivery.clone(), WebhookDelivery { tries: 7, ..begun.clone() }] {
+        let dropped = stale.dropped("the receiver is gone", w.now());
         let replaced = w.store.update_delivery(&stale, &dropped).await;
         assert!(!replaced.expect("an answer"), "it is not as {stale:?}");
-        assert_eq!(of(&w, &told.project_id).await, std::slice::from_ref(&begun));
+        assert_eq!(of(&w, &delivery.project_id).await, std::slice::from_ref(&begun));
     }
     let unknown = WebhookDelivery { id: w.ulid(), ..begun.clone() };
     let replaced = w.store.update_delivery(&unknown, &unknown.begun(w.now())).await;
     assert!(!replaced.expect("an answer"), "there is no such delivery");
-    assert_eq!(of(&w, &told.project_id).await, [begun]);
+    assert_eq!(of(&w, &delivery.project_id).await, [begun]);
 }
 
 async fn deliveries_are_listed_newest_first_in_pages(w: World) {
@@ -280,23 +285,23 @@ async fn deliveries_are_listed_newest_first_in_pages(w: World) {
 
 async fn deliveries_that_ended_go_after_a_month_and_others_stay(w: World) {
     let project = w.project().await;
-    let mut told = Vec::new();
+    let mut deliveries = Vec::new();
     for _ in 0..3 {
         let task = enqueue(&w, &project).await;
         w.cancel(task.id).await.expect("a queued task can be cancelled");
         w.pass(MINUTE);
     }
-    told.extend(of(&w, &project).await);
-    let delivered = told[0].begun(w.now()).ended(Some(200), None, w.now());
-    replace(&w, &told[0], &delivered).await;
-    let tried = told[1].begun(w.now());
-    replace(&w, &told[1], &tried).await;
+    deliveries.extend(of(&w, &project).await);
+    let delivered = deliveries[0].begun(w.now()).ended(Some(200), None, w.now());
+    replace(&w, &deliveries[0], &delivered).await;
+    let tried = deliveries[1].begun(w.now());
+    replace(&w, &deliveries[1], &tried).await;
     w.pass(KEPT - HOUR);
     w.sweep().await;
-    let kept = [delivered, tried.clone(), told[2].clone()];
+    let kept = [delivered, tried.clone(), deliveries[2].clone()];
     assert_eq!(of(&w, &project).await, kept);
-    let failed = told[2].dropped("nobody is there", w.now());
-    replace(&w, &told[2], &failed).await;
+    let failed = deliveries[2].dropped("the receiver is gone", w.now());
+    replace(&w, &deliveries[2], &failed).await;
 
     w.pass(HOUR + SECOND);
     w.sweep_what_expired().await;
@@ -311,13 +316,13 @@ fn new_task(w: &World, project: &ProjectId) -> Task {
     Task { notify: true, ..w.new_task(project) }
 }
 
-/// A build whose end is to be told.
+/// A build whose end is to be delivery.
 async fn enqueue(w: &World, project: &ProjectId) -> Task {
     w.enqueue_task(new_task(w, project)).await
 }
 
-/// A new project whose only task runs, and is told of when it ends.
-async fn running(w: &World) -> Held {
+/// A new project whose only task runs, and is delivery of when it ends.
+async fn running(w: &World) -> ClaimedTask {
     let project = w.project().await;
     enqueue(w, &project).await;
     w.claim(&project).await
@@ -328,21 +333,21 @@ async fn new_delivery(w: &World) -> WebhookDelivery {
     let project = w.project().await;
     let task = enqueue(w, &project).await;
     w.cancel(task.id).await.expect("a queued task can be cancelled");
-    told_once(w, &project, task.id, "build.cancelled").await
+    only_delivery(w, &project, task.id, "build.cancelled").await
 }
 
 /// The one delivery of the project, just written.
-async fn told_once(
+async fn only_delivery(
     w: &World,
     project: &ProjectId,
     task_id: TaskId,
     event: &str,
 ) -> WebhookDelivery {
-    let mut told = of(w, project).await;
-    assert_eq!(told.len(), 1, "{event}: {told:?}");
-    let told = told.remove(0);
+    let mut deliveries = of(w, project).await;
+    assert_eq!(deliveries.len(), 1, "{event}: {deliveries:?}");
+    let deliveries = deliveries.remove(0);
     let expected = WebhookDelivery {
-        id: told.id,
+        id: deliveries.id,
         project_id: project.clone(),
         task_id,
         event: event.to_owned(),
@@ -354,8 +359,8 @@ async fn told_once(
         created_at: w.now(),
         updated_at: w.now(),
     };
-    assert_eq!(told, expected);
-    told
+    assert_eq!(deliveries, expected);
+    deliveries
 }
 
 /// The newest deliveries of a project.

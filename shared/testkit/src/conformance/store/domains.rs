@@ -1,4 +1,4 @@
-//! Domains: a name belongs to one project at a time, whoever asks, and however many at once.
+//! Domains: a name belongs to one project at a time, however many projects race for it.
 
 use rdev_domain::dns::{Domain, DomainSpec, DomainState, Target, Ttl};
 use rdev_domain::ids::ProjectId;
@@ -15,20 +15,20 @@ cases! {
     every_kind_of_domain_reads_back;
     a_reservation_is_pending_whatever_it_says;
     a_name_that_its_project_reserves_twice_is_reserved_once;
-    a_name_of_another_project_is_taken_until_it_is_forgotten;
+    a_name_of_another_project_is_refused_until_it_is_forgotten;
     a_domain_needs_a_project_that_stays;
     an_earlier_reservation_changes_nothing_of_a_later_one;
     domains_are_listed_newest_first;
     of_projects_that_reserve_a_name_at_once_one_gets_it;
-    a_reservation_that_races_a_deletion_leaves_nothing_behind;
-    a_forgotten_project_takes_its_domains_along;
+    a_reservation_that_races_a_deletion_leaves_no_record;
+    a_forgotten_project_has_no_domains;
     every_change_of_a_domain_is_recorded;
 }
 
 async fn a_domain_is_reserved_updated_and_forgotten(w: World) {
     let project = w.project().await;
     let domain = new_domain(&w, &project, "www.example.com");
-    assert_eq!(reserve(&w, &domain).await.expect("nobody has it"), domain);
+    assert_eq!(reserve(&w, &domain).await.expect("the name is free"), domain);
     assert_eq!(read(&w, &domain).await.expect("it is there"), domain);
     assert_eq!(of(&w, &project).await, std::slice::from_ref(&domain));
 
@@ -65,7 +65,7 @@ async fn every_kind_of_domain_reads_back(w: World) {
         domain.spec.proxied = true;
         domain.spec.ttl = Ttl::try_from(300).expect("a TTL");
         domain.provider_record_id = Some("ü \"1\"".to_owned());
-        assert_eq!(reserve(&w, &domain).await.expect("nobody has it"), domain);
+        assert_eq!(reserve(&w, &domain).await.expect("the name is free"), domain);
         assert_eq!(read(&w, &domain).await.expect("it is there"), domain);
     }
     assert_eq!(of(&w, &project).await.len(), 4);
@@ -75,14 +75,14 @@ async fn a_reservation_is_pending_whatever_it_says(w: World) {
     let project = w.project().await;
     let domain = new_domain(&w, &project, "www.example.com");
     let active = Domain { state: DomainState::Active, ..domain.clone() };
-    assert_eq!(reserve(&w, &active).await.expect("nobody has it"), domain);
+    assert_eq!(reserve(&w, &active).await.expect("the name is free"), domain);
     assert_eq!(read(&w, &domain).await.expect("it is there"), domain);
 }
 
 async fn a_name_that_its_project_reserves_twice_is_reserved_once(w: World) {
     let project = w.project().await;
     let first = new_domain(&w, &project, "www.example.com");
-    reserve(&w, &first).await.expect("nobody has it");
+    reserve(&w, &first).await.expect("the name is free");
     assert_eq!(reserve(&w, &first).await.expect("it has it"), first, "the same request, repeated");
     w.pass(MINUTE);
     let first = update(&w, &Domain { state: DomainState::Active, ..first }).await.expect("there");
@@ -93,10 +93,10 @@ async fn a_name_that_its_project_reserves_twice_is_reserved_once(w: World) {
     assert_eq!(actions(&w, &project).await, ["domain.reserved", "domain.updated"]);
 }
 
-async fn a_name_of_another_project_is_taken_until_it_is_forgotten(w: World) {
+async fn a_name_of_another_project_is_refused_until_it_is_forgotten(w: World) {
     let (mine, other) = (w.project().await, w.project().await);
     let domain = new_domain(&w, &mine, "www.example.com");
-    reserve(&w, &domain).await.expect("nobody has it");
+    reserve(&w, &domain).await.expect("the name is free");
     let wanted = new_domain(&w, &other, "www.example.com");
     assert_eq!(conflict(reserve(&w, &wanted).await), Conflict::DomainTaken);
     not_found(update(&w, &wanted).await);
@@ -139,10 +139,10 @@ async fn a_domain_needs_a_project_that_stays(w: World) {
 async fn an_earlier_reservation_changes_nothing_of_a_later_one(w: World) {
     let project = w.project().await;
     let earlier = new_domain(&w, &project, "www.example.com");
-    reserve(&w, &earlier).await.expect("nobody has it");
+    reserve(&w, &earlier).await.expect("the name is free");
     forget(&w, &earlier).await;
     let later = new_domain(&w, &project, "www.example.com");
-    reserve(&w, &later).await.expect("nobody has it");
+    reserve(&w, &later).await.expect("the name is free");
     let recorded = w.audit(&project).await.len();
     not_found(update(&w, &Domain { state: DomainState::Active, ..earlier.clone() }).await);
     forget(&w, &earlier).await;
@@ -157,9 +157,9 @@ async fn domains_are_listed_newest_first(w: World) {
     for name in ["b.example.com", "c.example.com", "a.example.com"] {
         w.pass(SECOND);
         let domain = new_domain(&w, &mine, name);
-        expected.insert(0, reserve(&w, &domain).await.expect("nobody has it"));
+        expected.insert(0, reserve(&w, &domain).await.expect("the name is free"));
         let of_other = new_domain(&w, &other, &format!("other.{name}"));
-        reserve(&w, &of_other).await.expect("nobody has it");
+        reserve(&w, &of_other).await.expect("the name is free");
     }
     assert_eq!(of(&w, &mine).await, expected);
     assert_eq!(of(&w, &other).await.len(), 3);
@@ -194,7 +194,7 @@ async fn of_projects_that_reserve_a_name_at_once_one_gets_it(w: World) {
     }
 }
 
-async fn a_reservation_that_races_a_deletion_leaves_nothing_behind(w: World) {
+async fn a_reservation_that_races_a_deletion_leaves_no_record(w: World) {
     for round in 0..10 {
         let project = w.project().await;
         let domain = new_domain(&w, &project, &format!("round-{round}.example.com"));
@@ -217,13 +217,13 @@ async fn a_reservation_that_races_a_deletion_leaves_nothing_behind(w: World) {
     }
 }
 
-async fn a_forgotten_project_takes_its_domains_along(w: World) {
+async fn a_forgotten_project_has_no_domains(w: World) {
     let (mine, other) = (w.project().await, w.project().await);
     for name in ["a.example.com", "b.example.com"] {
-        reserve(&w, &new_domain(&w, &mine, name)).await.expect("nobody has it");
+        reserve(&w, &new_domain(&w, &mine, name)).await.expect("the name is free");
     }
     let kept = new_domain(&w, &other, "c.example.com");
-    reserve(&w, &kept).await.expect("nobody has it");
+    reserve(&w, &kept).await.expect("the name is free");
     let by = key_actor();
     w.store.begin_delete_project(&mine, &by, w.now()).await.expect("nothing runs");
     assert_eq!(of(&w, &mine).await.len(), 2, "the caller removes them from DNS first");
@@ -242,7 +242,7 @@ async fn a_forgotten_project_takes_its_domains_along(w: World) {
 async fn every_change_of_a_domain_is_recorded(w: World) {
     let project = w.project().await;
     let domain = new_domain(&w, &project, "www.example.com");
-    reserve(&w, &domain).await.expect("nobody has it");
+    reserve(&w, &domain).await.expect("the name is free");
     newest_is(&w, &project, "domain.reserved").await;
     w.pass(SECOND);
     update(&w, &domain).await.expect("it is there");

@@ -1,4 +1,4 @@
-//! Step 1: a task is accepted once, into a project that takes it.
+//! Step 1: a task is accepted once, into a project that is ready.
 
 use rdev_domain::git::Tip;
 use rdev_domain::ids::{Fence, TaskId};
@@ -16,8 +16,8 @@ cases! {
     a_task_enqueued_twice_is_there_once_and_wakes_once;
     twenty_that_enqueue_one_task_leave_one;
     a_task_whose_id_another_one_has_is_refused;
-    a_project_that_is_not_ready_takes_no_task;
-    an_unknown_project_takes_no_task;
+    a_project_that_is_not_ready_accepts_no_task;
+    an_unknown_project_accepts_no_task;
     an_unknown_task_is_not_found;
 }
 
@@ -51,7 +51,7 @@ async fn an_enqueued_task_reads_back_as_it_was_given(w: World) {
         ..w.new_task(&project)
     };
     for task in [build, w.new_task(&project), w.new_check(&project)] {
-        let enqueued = w.store.enqueue(&task, &key_actor(), w.now()).await.expect("it is taken");
+        let enqueued = w.store.enqueue(&task, &key_actor(), w.now()).await.expect("it is accepted");
         assert_eq!(enqueued.task, task);
         let record = w.read(task.id).await;
         assert_eq!((record.task, record.lease), (task, None));
@@ -61,7 +61,7 @@ async fn an_enqueued_task_reads_back_as_it_was_given(w: World) {
 async fn a_task_enqueued_twice_is_there_once_and_wakes_once(w: World) {
     let project = w.project().await;
     let task = w.new_task(&project);
-    let first = w.store.enqueue(&task, &key_actor(), w.now()).await.expect("it is taken");
+    let first = w.store.enqueue(&task, &key_actor(), w.now()).await.expect("it is accepted");
     let held = w.claim(&project).await;
     let audited = w.audit(&project).await;
 
@@ -88,7 +88,7 @@ async fn twenty_that_enqueue_one_task_leave_one(w: World) {
     .await;
     let mut outbox = 0;
     for answer in answers {
-        let enqueued = answer.expect("each of the same is told that it is there");
+        let enqueued = answer.expect("an equal task is answered with the one that is there");
         assert_eq!(enqueued.task, task);
         outbox += enqueued.outbox.len();
     }
@@ -115,7 +115,7 @@ async fn a_task_whose_id_another_one_has_is_refused(w: World) {
     assert_eq!(fence, Fence(1));
 }
 
-async fn a_project_that_is_not_ready_takes_no_task(w: World) {
+async fn a_project_that_is_not_ready_accepts_no_task(w: World) {
     for state in
         [ProjectState::Provisioning, ProjectState::ProvisioningFailed, ProjectState::Deleting]
     {
@@ -129,7 +129,7 @@ async fn a_project_that_is_not_ready_takes_no_task(w: World) {
     }
 }
 
-async fn an_unknown_project_takes_no_task(w: World) {
+async fn an_unknown_project_accepts_no_task(w: World) {
     let nowhere = "nowhere".parse().expect("a slug");
     let task = w.new_task(&nowhere);
     not_found(w.store.enqueue(&task, &key_actor(), w.now()).await);

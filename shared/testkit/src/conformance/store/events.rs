@@ -7,7 +7,7 @@ use rdev_domain::task::TaskState;
 use serde_json::json;
 
 use super::cases;
-use super::world::{HOUR, Held, Runner, World};
+use super::world::{ClaimedTask, HOUR, Runner, World};
 
 cases! {
     events_ride_on_renewals_and_on_the_end;
@@ -156,10 +156,10 @@ async fn a_large_diff_is_kept(w: World) {
     assert!(diff(&w, &held).await == large, "{} bytes", large.len());
 }
 
-async fn events(w: &World, held: &Held, after: u64, limit: u32) -> Vec<BuildEvent> {
+async fn events(w: &World, held: &ClaimedTask, after: u64, limit: u32) -> Vec<BuildEvent> {
     w.store.events(held.id, after, limit).await.expect("the task's events").events
 }
 
-async fn diff(w: &World, held: &Held) -> String {
+async fn diff(w: &World, held: &ClaimedTask) -> String {
     w.store.diff(held.id).await.expect("the task is there").expect("it has a diff")
 }

@@ -8,7 +8,7 @@ use rdev_domain::step::Refusal;
 use rdev_domain::task::TaskState;
 
 use super::cases;
-use super::world::{HOUR, Held, Runner, SECOND, World, refusal};
+use super::world::{ClaimedTask, HOUR, Runner, SECOND, World, refusal};
 
 cases! {
     a_renewal_moves_the_end_of_the_lease_and_touches_nothing_else;
@@ -73,7 +73,7 @@ async fn a_lease_past_its_end_is_renewed_unless_it_was_recovered(w: World) {
     assert_eq!(other, rdev_domain::ports::Claim::SlotsTaken, "it lives again");
 
     w.let_leases_expire();
-    w.recover(held.id).await.expect("nobody renewed it");
+    w.recover(held.id).await.expect("its lease was not renewed");
     refused_without_a_trace(&w, &held, &held).await;
     let again = w.claim_as(held.project(), &Runner::named("w2")).await;
     refused_without_a_trace(&w, &again, &held).await;
@@ -123,7 +123,7 @@ async fn a_holder_of_one_task_changes_nothing_of_another(w: World) {
     w.enqueue(&project).await;
     let other = w.claim_as(&project, &Runner::named("w2")).await;
     assert_eq!(mine.holder.fence, other.holder.fence, "the owners alone tell them apart");
-    let impostor = Held { id: other.id, ..mine };
+    let impostor = ClaimedTask { id: other.id, ..mine };
     refuses_every_write(&w, &other, &impostor).await;
     w.finish(&other).await.expect("the holder may still finish");
 }
@@ -159,7 +159,7 @@ async fn nothing_changes_a_task_that_has_ended(w: World) {
 }
 
 /// The same task, recovered from `dead` and claimed by another worker: fence 3.
-async fn reclaimed(w: &World, dead: Held) -> Held {
+async fn reclaimed(w: &World, dead: ClaimedTask) -> ClaimedTask {
     w.let_leases_expire();
     w.recover(dead.id).await.expect("the holder is dead");
     let current = w.claim_as(dead.project(), &Runner::named("w2")).await;
@@ -169,15 +169,15 @@ async fn reclaimed(w: &World, dead: Held) -> Held {
 
 /// Asserts that `stale` may not write anything about the task of `current`, and that
 /// trying leaves nothing behind: no state, event, diff, audit event or entry.
-async fn refused_without_a_trace(w: &World, current: &Held, stale: &Held) {
+async fn refused_without_a_trace(w: &World, current: &ClaimedTask, stale: &ClaimedTask) {
     stay_alive(w, current).await;
     w.send_outbox().await;
     stay_alive(w, current).await;
     refuses_every_write(w, current, stale).await;
-    assert_eq!(w.send_outbox().await, vec![], "a refused write wakes nobody");
+    assert_eq!(w.send_outbox().await, vec![], "a refused write wakes no runner");
 }
 
-async fn refuses_every_write(w: &World, current: &Held, stale: &Held) {
+async fn refuses_every_write(w: &World, current: &ClaimedTask, stale: &ClaimedTask) {
     let before = w.snapshot(current.id).await;
     let events = [stale.event(7, w.now())];
     let mut writes = stale.writes_while_running(w.now());
@@ -193,7 +193,7 @@ async fn refuses_every_write(w: &World, current: &Held, stale: &Held) {
 }
 
 /// Renews the lease of a task that its holder has not lost.
-async fn stay_alive(w: &World, held: &Held) {
+async fn stay_alive(w: &World, held: &ClaimedTask) {
     let lease = w.read(held.id).await.lease;
     if lease
         .is_some_and(|lease| lease.fence == held.holder.fence && lease.owner == held.holder.owner)

@@ -16,14 +16,14 @@ mod audit;
 mod cancel;
 mod claim;
 mod claim_order;
+mod claimed_task;
+mod dead_letters;
 mod deliveries;
 mod domains;
 mod enqueue;
 mod events;
-mod held;
 mod keys;
 mod lease;
-mod letters;
 mod lists;
 mod outbox;
 mod pipelines;
@@ -59,7 +59,7 @@ pub struct StoreUnderTest {
     /// Makes the record of a task unreadable, as a defect or another version would.
     pub corrupt: Corrupt,
     /// The sweep deletes what has expired, and counts it. `false` where the database does
-    /// it by a clock of its own: there it is only held to be gone for whoever reads.
+    /// it by a clock of its own: there a case only checks that a read no longer finds it.
     pub sweep_deletes: bool,
     /// The store offers `recover_all`; `false`: it refuses, and changes nothing.
     pub recovers_all: bool,
@@ -113,7 +113,7 @@ fn all_cases() -> Vec<StoreCase> {
         pipelines::cases(),
         keys::cases(),
         workers::cases(),
-        letters::cases(),
+        dead_letters::cases(),
         audit::cases(),
         events::cases(),
         lists::cases(),

@@ -8,31 +8,31 @@ use rdev_domain::task::{Task, TaskState};
 use rdev_domain::wake_up::OutboxEntry;
 
 use super::cases;
-use super::world::{Held, MINUTE, SECOND, World, key_actor, race_two};
+use super::world::{ClaimedTask, MINUTE, SECOND, World, key_actor, race_two};
 
 cases! {
-    an_enqueue_leaves_a_mark_also_when_the_queue_was_not_empty;
-    every_end_of_a_lease_leaves_a_mark;
-    a_slot_freed_while_a_task_is_enqueued_leaves_nobody_asleep;
-    a_raised_limit_leaves_a_mark_for_each_slot;
-    a_lowered_limit_leaves_no_mark;
-    a_mark_is_sent_half_a_minute_after_its_time_until_it_is_deleted;
-    deleting_a_mark_deletes_only_it;
-    a_mark_of_a_parked_task_waits_for_its_time;
-    a_thousand_marks_are_swept_in_pages;
+    an_enqueue_writes_an_outbox_entry_even_when_the_queue_is_not_empty;
+    every_end_of_a_lease_writes_an_outbox_entry;
+    a_slot_freed_while_a_task_is_enqueued_wakes_a_runner;
+    a_raised_limit_writes_an_outbox_entry_for_each_slot;
+    a_lowered_limit_writes_no_outbox_entry;
+    an_outbox_entry_is_sent_half_a_minute_after_its_time_until_it_is_deleted;
+    deleting_an_outbox_entry_deletes_only_it;
+    the_outbox_entry_of_a_parked_task_waits_for_its_time;
+    a_thousand_outbox_entries_are_swept_in_pages;
 }
 
-async fn an_enqueue_leaves_a_mark_also_when_the_queue_was_not_empty(w: World) {
+async fn an_enqueue_writes_an_outbox_entry_even_when_the_queue_is_not_empty(w: World) {
     let project = w.project().await;
     for _ in 0..3 {
         let task = w.new_task(&project);
-        let enqueued = w.store.enqueue(&task, &key_actor(), w.now()).await.expect("it is taken");
+        let enqueued = w.store.enqueue(&task, &key_actor(), w.now()).await.expect("it is accepted");
         assert_eq!(enqueued.outbox.len(), 1);
         w.woke("an enqueue", &enqueued.outbox, &project).await;
     }
 }
 
-async fn every_end_of_a_lease_leaves_a_mark(w: World) {
+async fn every_end_of_a_lease_writes_an_outbox_entry(w: World) {
     let names = w.running().await.writes_while_running(w.now()).len();
     for number in 0..names {
         let held = w.running().await;
@@ -56,7 +56,12 @@ async fn every_end_of_a_lease_leaves_a_mark(w: World) {
     }
 }
 
-async fn ended_with_a_mark(w: &World, name: &str, held: &Held, answer: PortResult<Advanced>) {
+async fn ended_with_a_mark(
+    w: &World,
+    name: &str,
+    held: &ClaimedTask,
+    answer: PortResult<Advanced>,
+) {
     let after = answer.expect("a holder may write");
     if after.lease.is_some() {
         assert_eq!(after.task.state, TaskState::Pushing, "{name}");
@@ -73,7 +78,7 @@ async fn ended_with_a_mark(w: &World, name: &str, held: &Held, answer: PortResul
     w.woke(name, &after.outbox, held.project()).await;
 }
 
-async fn a_slot_freed_while_a_task_is_enqueued_leaves_nobody_asleep(w: World) {
+async fn a_slot_freed_while_a_task_is_enqueued_wakes_a_runner(w: World) {
     for round in 0..10 {
         let held = w.running().await;
         let task = w.new_task(held.project());
@@ -84,14 +89,14 @@ async fn a_slot_freed_while_a_task_is_enqueued_leaves_nobody_asleep(w: World) {
         })
         .await;
         let freed = finished.expect("a holder may finish").outbox;
-        let queued = enqueued.expect("a ready project takes a task").outbox;
+        let queued = enqueued.expect("a ready project accepts a task").outbox;
         assert!(!freed.is_empty() && !queued.is_empty(), "round {round}: {freed:?}, {queued:?}");
         // Whichever of the two wake-ups comes last finds both the task and the slot.
         assert_eq!(w.claim(held.project()).await.id, task.id, "round {round}");
     }
 }
 
-async fn a_raised_limit_leaves_a_mark_for_each_slot(w: World) {
+async fn a_raised_limit_writes_an_outbox_entry_for_each_slot(w: World) {
     let project = w.project().await;
     for _ in 0..4 {
         w.enqueue(&project).await;
@@ -104,13 +109,13 @@ async fn a_raised_limit_leaves_a_mark_for_each_slot(w: World) {
     assert_eq!(w.set_limit(&project, 100).await.len(), 96);
 }
 
-async fn a_lowered_limit_leaves_no_mark(w: World) {
+async fn a_lowered_limit_writes_no_outbox_entry(w: World) {
     let project = w.project_with_limit(5).await;
     assert_eq!(w.set_limit(&project, 2).await, vec![]);
     assert_eq!(w.set_limit(&project, 2).await, vec![]);
 }
 
-async fn a_mark_is_sent_half_a_minute_after_its_time_until_it_is_deleted(w: World) {
+async fn an_outbox_entry_is_sent_half_a_minute_after_its_time_until_it_is_deleted(w: World) {
     let project = w.project().await;
     let entry = enqueued_entry(&w, w.new_task(&project)).await;
     assert_eq!((&entry.project_id, entry.send_at), (&project, w.now()));
@@ -128,7 +133,7 @@ async fn a_mark_is_sent_half_a_minute_after_its_time_until_it_is_deleted(w: Worl
     w.store.delete_outbox(&[entry]).await.expect("an unknown entry is nothing");
 }
 
-async fn deleting_a_mark_deletes_only_it(w: World) {
+async fn deleting_an_outbox_entry_deletes_only_it(w: World) {
     let (mine, other) = (w.project().await, w.project().await);
     let first = enqueued_entry(&w, w.new_task(&mine)).await;
     let second = enqueued_entry(&w, w.new_task(&mine)).await;
@@ -142,7 +147,7 @@ async fn deleting_a_mark_deletes_only_it(w: World) {
     assert_eq!(left, expected);
 }
 
-async fn a_mark_of_a_parked_task_waits_for_its_time(w: World) {
+async fn the_outbox_entry_of_a_parked_task_waits_for_its_time(w: World) {
     let held = w.running().await;
     let after = w.fail(&held, FailureClass::Infra).await.expect("a holder may fail");
     let due = after.task.available_at;
@@ -155,7 +160,7 @@ async fn a_mark_of_a_parked_task_waits_for_its_time(w: World) {
     assert!(swept_outbox(&w).await.iter().any(|entry| entry.send_at == due));
 }
 
-async fn a_thousand_marks_are_swept_in_pages(w: World) {
+async fn a_thousand_outbox_entries_are_swept_in_pages(w: World) {
     let project = w.project_with_limit(1).await;
     let mut written = Vec::new();
     for _ in 0..11 {
@@ -173,12 +178,12 @@ async fn a_thousand_marks_are_swept_in_pages(w: World) {
 }
 
 async fn enqueued_entry(w: &World, task: Task) -> OutboxEntry {
-    let enqueued = w.store.enqueue(&task, &key_actor(), w.now()).await.expect("it is taken");
+    let enqueued = w.store.enqueue(&task, &key_actor(), w.now()).await.expect("it is accepted");
     assert_eq!(enqueued.outbox.len(), 1);
     enqueued.outbox.into_iter().next().expect("there is one")
 }
 
-/// The outbox entries of one page of a sweep, which nobody sends.
+/// The outbox entries of one page of a sweep. They are not sent.
 async fn swept_outbox(w: &World) -> Vec<OutboxEntry> {
     w.store.sweep(w.now()).await.expect("the store sweeps").outbox
 }

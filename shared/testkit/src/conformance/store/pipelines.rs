@@ -1,4 +1,4 @@
-//! Pipelines: the latest that was told of each commit.
+//! Pipelines: the latest report of each commit.
 
 use rdev_domain::git::CommitId;
 use rdev_domain::ids::ProjectId;
@@ -12,14 +12,14 @@ const FOR_EVER: Retention =
     Retention { builds_days: 0, tasks_days: 1, events_days: 1, audit_days: 1, idempotency_days: 1 };
 
 cases! {
-    what_was_told_of_a_pipeline_reads_back;
+    a_reported_pipeline_reads_back;
     the_later_of_two_reports_is_kept_in_whatever_order_they_come;
     of_reports_at_once_the_latest_is_kept;
     a_pipeline_goes_after_ninety_days;
     a_pipeline_stays_where_builds_do with FOR_EVER;
 }
 
-async fn what_was_told_of_a_pipeline_reads_back(w: World) {
+async fn a_reported_pipeline_reads_back(w: World) {
     let (mine, other) = (w.project().await, w.project().await);
     assert_eq!(read(&w, &mine, &commit(1)).await, None);
     let full = CommitPipeline {
@@ -88,7 +88,7 @@ async fn a_pipeline_goes_after_ninety_days(w: World) {
     w.pass(HOUR + SECOND);
     w.sweep_what_expired().await;
     assert_eq!(read(&w, &project, &last.commit).await, None);
-    // It is no obstacle to what is told then.
+    // It does not stand in the way of a later report.
     w.store.record_pipeline(&early, w.now()).await.expect("it is kept");
     assert_eq!(read(&w, &project, &early.commit).await, Some(early));
 }

@@ -10,7 +10,7 @@ use rdev_domain::task::{Task, TaskState};
 
 use super::cases;
 use super::world::{
-    Held, MINUTE, SECOND, World, commit, conflict, key_actor, main, not_found, race,
+    ClaimedTask, MINUTE, SECOND, World, commit, conflict, key_actor, main, not_found, race,
 };
 
 cases! {
@@ -20,9 +20,9 @@ cases! {
     a_change_changes_what_it_names;
     an_unknown_project_is_not_found;
     a_project_with_running_tasks_is_not_deleted;
-    a_deleted_project_cancels_its_queue_and_takes_nothing_new;
+    a_deleted_project_cancels_its_queue_and_accepts_no_task;
     a_project_is_forgotten_only_when_it_is_being_deleted;
-    a_forgotten_name_can_be_taken_again;
+    a_forgotten_name_can_be_used_again;
     enqueues_racing_a_deletion_leave_nothing_queued;
     claims_racing_a_deletion_leave_nothing_running;
 }
@@ -127,14 +127,14 @@ async fn a_project_with_running_tasks_is_not_deleted(w: World) {
     w.prepare(&held).await.expect("a holder may prepare");
     refuses_deletion(&w, &held, queued.id).await;
     w.release(&held).await.expect("a holder may release");
-    refuses_deletion(&w, &held, queued.id).await; // nobody holds it, but it may be half pushed
+    refuses_deletion(&w, &held, queued.id).await; // it has no holder, but it may be half pushed
     let again = w.claim(held.project()).await;
     w.complete(&again).await.expect("the holder completes");
     let deleting = w.store.begin_delete_project(held.project(), &key_actor(), w.now()).await;
     assert_eq!(deleting.expect("nothing runs").state, ProjectState::Deleting);
 }
 
-async fn refuses_deletion(w: &World, held: &Held, queued: TaskId) {
+async fn refuses_deletion(w: &World, held: &ClaimedTask, queued: TaskId) {
     let before = (w.snapshot(held.id).await, w.snapshot(queued).await);
     let answer = w.store.begin_delete_project(held.project(), &key_actor(), w.now()).await;
     assert_eq!(conflict(answer), Conflict::TasksRunning);
@@ -143,7 +143,7 @@ async fn refuses_deletion(w: &World, held: &Held, queued: TaskId) {
     assert_eq!(project.state, ProjectState::Ready);
 }
 
-async fn a_deleted_project_cancels_its_queue_and_takes_nothing_new(w: World) {
+async fn a_deleted_project_cancels_its_queue_and_accepts_no_task(w: World) {
     let project = w.project().await;
     let parked = w.hold(&project, 1).await.remove(0);
     w.fail(&parked, FailureClass::Quota).await.expect("a holder may fail");
@@ -193,7 +193,7 @@ async fn a_project_is_forgotten_only_when_it_is_being_deleted(w: World) {
     w.sweep().await;
 }
 
-async fn a_forgotten_name_can_be_taken_again(w: World) {
+async fn a_forgotten_name_can_be_used_again(w: World) {
     let project = w.new_project();
     w.create(&project).await.expect("a new name");
     w.enqueue(&project.id).await;
@@ -204,13 +204,13 @@ async fn a_forgotten_name_can_be_taken_again(w: World) {
     assert_eq!(w.create(&second).await.expect("the name is free"), second);
     w.nothing_to_claim(&second.id).await;
     let task = w.enqueue(&second.id).await;
-    assert_eq!(w.claim(&second.id).await.id, task.id, "no slot of the first one is taken");
+    assert_eq!(w.claim(&second.id).await.id, task.id, "no slot of the first one is used");
 }
 
 async fn enqueues_racing_a_deletion_leave_nothing_queued(w: World) {
     for _ in 0..5 {
         let project = w.project().await;
-        let taken = race(20, |number| {
+        let accepted = race(20, |number| {
             let (w, project) = (w.clone(), project.clone());
             async move {
                 if number == 10 {
@@ -230,9 +230,9 @@ async fn enqueues_racing_a_deletion_leave_nothing_queued(w: World) {
             }
         })
         .await;
-        let taken: Vec<_> = taken.into_iter().flatten().collect();
+        let accepted: Vec<_> = accepted.into_iter().flatten().collect();
         let tasks = w.all_tasks(&project).await;
-        assert_eq!(tasks.len(), taken.len(), "what was refused is not there");
+        assert_eq!(tasks.len(), accepted.len(), "what was refused is not there");
         assert!(tasks.iter().all(|record| record.task.state == TaskState::Cancelled));
         w.nothing_to_claim(&project).await;
     }

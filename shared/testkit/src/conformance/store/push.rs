@@ -9,7 +9,7 @@ use rdev_domain::step::{Event, MAX_PUSH_ATTEMPTS, Refusal};
 use rdev_domain::task::{Task, TaskState};
 
 use super::cases;
-use super::world::{HOUR, Held, MINUTE, Runner, World, commit, refusal, result};
+use super::world::{ClaimedTask, HOUR, MINUTE, Runner, World, commit, refusal, result};
 
 cases! {
     prepare_keeps_the_commit_and_the_scan_base;
@@ -26,7 +26,7 @@ cases! {
     a_conflict_found_before_prepare_raises_the_wip_floor;
     a_refused_push_fails;
     a_rewritten_history_fails;
-    a_push_to_a_server_that_is_away_is_postponed;
+    a_push_to_an_unreachable_server_is_postponed;
     a_push_is_given_up_after_ten_tries;
     a_push_is_given_up_after_two_hours;
     a_push_in_doubt_says_so;
@@ -98,7 +98,11 @@ async fn a_completed_push_frees_the_slot(w: World) {
     let build = result.as_build().expect("of a build");
     assert_eq!((build.outcome, build.commit_sha.clone()), (Outcome::Delivered, Some(commit(2))));
     let again = refusal(w.complete(&held).await);
-    assert_eq!(again, Refusal::Ended(TaskState::Succeeded), "its answer was lost: it is told");
+    assert_eq!(
+        again,
+        Refusal::Ended(TaskState::Succeeded),
+        "its answer was lost, so the refusal says how it ended"
+    );
     w.woke("a completed push", &after.outbox, held.project()).await;
     assert_eq!(w.claim(held.project()).await.id, waiting.id);
 }
@@ -207,7 +211,7 @@ async fn a_rewritten_history_fails(w: World) {
     assert_failed(&w, &held, &after.task, FailureClass::HistoryRewritten).await;
 }
 
-async fn a_push_to_a_server_that_is_away_is_postponed(w: World) {
+async fn a_push_to_an_unreachable_server_is_postponed(w: World) {
     let held = w.pushing().await;
     let waiting = w.enqueue(held.project()).await;
     let after = w.fail(&held, FailureClass::Infra).await.expect("the server is away");
@@ -215,7 +219,7 @@ async fn a_push_to_a_server_that_is_away_is_postponed(w: World) {
     let wait = after.task.available_at.since(w.now());
     assert!(wait >= MINUTE * 2 / 5 && wait <= MINUTE * 3 / 5, "30 s and a fifth: {wait:?}");
     let due = after.outbox.iter().map(|entry| entry.send_at).max();
-    assert_eq!(due, Some(after.task.available_at), "somebody wakes up for it");
+    assert_eq!(due, Some(after.task.available_at), "a wake-up is sent for it");
     w.woke("a postponed push", &after.outbox, held.project()).await;
     w.pass(after.task.available_at.since(w.now()));
     assert_eq!(w.claim(held.project()).await.id, held.id);
@@ -281,7 +285,7 @@ async fn a_push_whose_work_is_gone_starts_again(w: World) {
 }
 
 /// Asserts that the task failed with this class, and that its slot is free.
-async fn assert_failed(w: &World, held: &Held, task: &Task, class: FailureClass) {
+async fn assert_failed(w: &World, held: &ClaimedTask, task: &Task, class: FailureClass) {
     assert_eq!(task.state, TaskState::Failed);
     assert_eq!(task.failure.as_ref().map(|failure| failure.class), Some(class));
     assert_eq!((task.finished_at, &task.result), (Some(w.now()), &None));

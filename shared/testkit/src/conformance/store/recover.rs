@@ -1,4 +1,4 @@
-//! Step 7: a dead lease becomes a queue entry, once, whoever finds it.
+//! Step 7: a dead lease becomes a queue entry once, no matter who finds it.
 
 use std::time::Duration;
 
@@ -225,8 +225,8 @@ async fn a_recovery_and_a_completion_never_both_succeed(w: World) {
 async fn a_paused_holder_cannot_prepare_after_a_recovery(w: World) {
     let paused = w.running().await;
     w.let_leases_expire();
-    w.recover(paused.id).await.expect("the holder is taken for dead");
-    assert_eq!(refusal(w.prepare(&paused).await), Refusal::Stale, "while nobody holds it");
+    w.recover(paused.id).await.expect("the holder counts as dead");
+    assert_eq!(refusal(w.prepare(&paused).await), Refusal::Stale, "while it has no holder");
     let again = w.claim_as(paused.project(), &Runner::named("w2")).await;
     assert_eq!(refusal(w.prepare(&paused).await), Refusal::Stale, "while another runs it");
     w.prepare(&again).await.expect("the new holder prepares");
@@ -238,7 +238,7 @@ async fn a_paused_holder_cannot_prepare_after_a_recovery(w: World) {
 async fn a_paused_pusher_cannot_complete_after_a_recovery(w: World) {
     let paused = w.pushing().await;
     w.let_leases_expire();
-    w.recover(paused.id).await.expect("the holder is taken for dead");
+    w.recover(paused.id).await.expect("the holder counts as dead");
     assert_eq!(refusal(w.complete(&paused).await), Refusal::Stale);
     let again = w.claim_as(paused.project(), &Runner::named("w2")).await;
     assert_eq!(refusal(w.complete(&paused).await), Refusal::Stale);
@@ -251,7 +251,11 @@ async fn a_recoverer_whose_clock_is_ahead_wastes_work_and_no_more(w: World) {
     w.renew(&held).await.expect("a holder may renew");
     let ahead = w.with_clock(w.now().plus(5 * MINUTE));
     let thief = ahead.claim_as(held.project(), &Runner::named("w2")).await;
-    assert_eq!((thief.id, thief.holder.fence), (held.id, Fence(3)), "it took the living for dead");
+    assert_eq!(
+        (thief.id, thief.holder.fence),
+        (held.id, Fence(3)),
+        "a living holder counted as dead"
+    );
     assert_eq!(refusal(w.renew(&held).await), Refusal::Stale);
     assert_eq!(refusal(w.prepare(&held).await), Refusal::Stale);
     ahead.prepare(&thief).await.expect("the new holder prepares");
@@ -306,7 +310,7 @@ async fn a_start_recovers_every_lease_or_says_that_it_cannot(w: World) {
         let refused = matches!(answer, Err(PortError::NotSupported { .. }));
         assert!(refused, "it is refused, not {answer:?}");
         for held in [&running, &pushing, &last, &flagged] {
-            w.renew(held).await.expect("nobody was taken for dead");
+            w.renew(held).await.expect("no holder counts as dead");
         }
         return;
     }

@@ -11,11 +11,11 @@ use super::world::{DAY, MINUTE, SECOND, World, race};
 cases! {
     the_same_body_gets_the_first_answer_again;
     another_body_is_refused;
-    a_repeat_in_flight_is_told_so;
-    a_repeat_of_a_lost_request_goes_on_with_its_nonce;
-    a_released_request_goes_on_at_once;
+    a_repeat_of_a_request_in_flight_is_refused;
+    a_repeat_of_a_lost_request_continues_with_its_nonce;
+    a_released_request_continues_immediately;
     a_record_expires_after_a_day;
-    of_twenty_at_once_one_goes_on;
+    of_twenty_concurrent_requests_one_continues;
     requests_with_other_keys_know_nothing_of_each_other;
 }
 
@@ -42,14 +42,14 @@ async fn another_body_is_refused(w: World) {
     assert_eq!(begin(&w, "k", "body", w.ulid()).await, Begun::Replay(answer("first")));
 }
 
-async fn a_repeat_in_flight_is_told_so(w: World) {
+async fn a_repeat_of_a_request_in_flight_is_refused(w: World) {
     begin(&w, "k", "body", w.ulid()).await;
     assert_eq!(begin(&w, "k", "body", w.ulid()).await, Begun::InFlight);
     w.pass(IN_FLIGHT - Duration::from_millis(1));
     assert_eq!(begin(&w, "k", "body", w.ulid()).await, Begun::InFlight);
 }
 
-async fn a_repeat_of_a_lost_request_goes_on_with_its_nonce(w: World) {
+async fn a_repeat_of_a_lost_request_continues_with_its_nonce(w: World) {
     let nonce = w.ulid();
     begin(&w, "k", "body", nonce).await;
     for _ in 0..3 {
@@ -62,7 +62,7 @@ async fn a_repeat_of_a_lost_request_goes_on_with_its_nonce(w: World) {
     assert_eq!(begin(&w, "k", "body", w.ulid()).await, Begun::Replay(answer("at last")));
 }
 
-async fn a_released_request_goes_on_at_once(w: World) {
+async fn a_released_request_continues_immediately(w: World) {
     let nonce = w.ulid();
     begin(&w, "k", "body", nonce).await;
     w.store.release_request(&key("k"), w.now()).await.expect("it can be released");
@@ -88,7 +88,7 @@ async fn a_record_expires_after_a_day(w: World) {
     assert_eq!(begin(&w, "answered", "body", w.ulid()).await, Begun::OtherBody);
 }
 
-async fn of_twenty_at_once_one_goes_on(w: World) {
+async fn of_twenty_concurrent_requests_one_continues(w: World) {
     let first = w.ulid();
     for (name, resumed) in [("new", false), ("lost", true)] {
         if resumed {

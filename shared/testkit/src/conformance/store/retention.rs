@@ -7,7 +7,7 @@ use rdev_domain::step::Event;
 use rdev_domain::task::TaskState;
 
 use super::cases;
-use super::world::{DAY, HOUR, Held, SECOND, World, not_found};
+use super::world::{ClaimedTask, DAY, HOUR, SECOND, World, not_found};
 
 const FOR_EVER: Retention =
     Retention { builds_days: 0, tasks_days: 0, events_days: 0, audit_days: 0, idempotency_days: 0 };
@@ -152,7 +152,7 @@ async fn a_worker_that_was_not_heard_of_for_a_day_is_not_listed(w: World) {
         started_at: w.now(),
         last_heartbeat_at: w.now(),
     };
-    w.store.heartbeat(&worker, w.now()).await.expect("a report is taken");
+    w.store.heartbeat(&worker, w.now()).await.expect("a report is accepted");
     w.pass(DAY - HOUR);
     w.sweep().await;
     assert_eq!(w.store.workers().await.expect("the workers").len(), 1);
@@ -162,20 +162,20 @@ async fn a_worker_that_was_not_heard_of_for_a_day_is_not_listed(w: World) {
 }
 
 /// Writes one event.
-async fn logged(w: &World, held: &Held) {
+async fn logged(w: &World, held: &ClaimedTask) {
     let event = [held.event(0, w.now())];
     w.renew_with(held, &event, None).await.expect("a holder may renew");
 }
 
 /// Writes one event, and a diff with the end of the task.
-async fn logged_and_ended(w: &World, held: &Held, end: Event) {
+async fn logged_and_ended(w: &World, held: &ClaimedTask, end: Event) {
     logged(w, held).await;
     let record = Record { events: Vec::new(), diff: Some("a diff".to_owned()) };
     w.advance(held.id, end, record, &held.by).await.expect("a holder may end its task");
 }
 
 /// How many events the task has, and whether it has a diff.
-async fn log_of(w: &World, held: &Held) -> (usize, bool) {
+async fn log_of(w: &World, held: &ClaimedTask) -> (usize, bool) {
     let events = w.store.events(held.id, 0, 100).await.expect("the task's events").events;
     (events.len(), w.store.diff(held.id).await.expect("the task is there").is_some())
 }

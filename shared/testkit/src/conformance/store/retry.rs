@@ -5,30 +5,34 @@ use std::time::Duration;
 use rdev_domain::failure::{Failure, FailureClass};
 use rdev_domain::git::Tip;
 use rdev_domain::ids::{Fence, TaskId};
+use rdev_domain::page::Page;
 use rdev_domain::step::{self, Refusal};
 use rdev_domain::task::{Task, TaskState, WipRef};
 
 use super::cases;
-use super::world::{HOUR, Held, MINUTE, SECOND, World, commit, key_actor};
+use super::world::{ClaimedTask, HOUR, MINUTE, SECOND, World, commit, key_actor};
 
 cases! {
-    a_failure_that_may_pass_is_tried_again_after_a_backoff;
+    a_transient_failure_is_retried_after_a_backoff;
     the_last_attempt_is_the_last;
-    a_provider_that_names_a_time_is_waited_for;
-    a_used_up_quota_parks_and_gives_the_attempt_back;
+    a_retry_waits_for_the_time_that_the_provider_names;
+    an_exhausted_quota_parks_and_gives_the_attempt_back;
     a_quota_without_a_reset_time_parks_for_a_quarter_of_an_hour;
-    a_silent_agent_is_tried_again_once;
-    a_failure_for_good_ends_the_task;
+    a_stalled_agent_is_retried_once;
+    a_permanent_failure_ends_the_task;
     a_released_task_gets_its_attempt_back;
-    a_retry_goes_on_where_the_lineage_stands;
+    a_retry_continues_the_lineage;
     a_retry_of_a_refused_push_resumes_from_its_work;
     a_retry_after_a_rewritten_history_begins_a_lineage;
     a_retry_of_a_retry_keeps_the_first_name;
     a_task_that_has_not_failed_is_not_retried;
     a_retry_enqueued_twice_is_one_task;
+    a_retry_keeps_the_priority_the_attempts_and_the_webhook_of_the_first;
+    a_record_keeps_the_latest_fifty_attempts;
+    a_restarted_task_does_not_resume_from_earlier_work;
 }
 
-async fn a_failure_that_may_pass_is_tried_again_after_a_backoff(w: World) {
+async fn a_transient_failure_is_retried_after_a_backoff(w: World) {
     for class in [FailureClass::Infra, FailureClass::RateLimited, FailureClass::AgentFailed] {
         let project = w.project().await;
         w.enqueue_task(Task { max_attempts: 10, ..w.new_task(&project) }).await;
@@ -65,7 +69,7 @@ async fn the_last_attempt_is_the_last(w: World) {
     assert_eq!((task.attempt, task.attempts.len()), (3, 3));
 }
 
-async fn a_provider_that_names_a_time_is_waited_for(w: World) {
+async fn a_retry_waits_for_the_time_that_the_provider_names(w: World) {
     let held = w.running().await;
     let retry_at = Some(w.now().plus(HOUR));
     let failure = Failure { retry_at, ..Failure::new(FailureClass::RateLimited, "slow down") };
@@ -73,10 +77,10 @@ async fn a_provider_that_names_a_time_is_waited_for(w: World) {
     assert_eq!(Some(after.task.available_at), retry_at);
     assert_eq!(after.task.attempt, 1, "the attempt is spent");
     let due = after.outbox.iter().map(|entry| entry.send_at).max();
-    assert_eq!(due, retry_at, "somebody wakes up for it");
+    assert_eq!(due, retry_at, "a wake-up is sent for it");
 }
 
-async fn a_used_up_quota_parks_and_gives_the_attempt_back(w: World) {
+async fn an_exhausted_quota_parks_and_gives_the_attempt_back(w: World) {
     let project = w.project().await;
     w.enqueue_task(Task { max_attempts: 1, ..w.new_task(&project) }).await;
     for _ in 0..4 {
@@ -88,7 +92,7 @@ async fn a_used_up_quota_parks_and_gives_the_attempt_back(w: World) {
         assert_eq!((after.task.state, &after.lease), (TaskState::Queued, &None));
         assert_eq!((after.task.attempt, Some(after.task.available_at)), (0, retry_at));
         let due = after.outbox.iter().map(|entry| entry.send_at).max();
-        assert_eq!(due, retry_at, "somebody wakes up for it");
+        assert_eq!(due, retry_at, "a wake-up is sent for it");
         let other = w.enqueue(&project).await;
         let next = w.claim(&project).await;
         assert_eq!(next.id, other.id, "its slot is free while it is parked");
@@ -114,7 +118,7 @@ async fn a_quota_without_a_reset_time_parks_for_a_quarter_of_an_hour(w: World) {
     assert!(after.task.available_at > w.now(), "a reset time in the past makes no hot loop");
 }
 
-async fn a_silent_agent_is_tried_again_once(w: World) {
+async fn a_stalled_agent_is_retried_once(w: World) {
     let held = w.running().await;
     let after = w.fail(&held, FailureClass::AgentStalled).await.expect("a holder may fail");
     assert_eq!((after.task.state, after.task.stalls), (TaskState::Queued, 1));
@@ -125,7 +129,7 @@ async fn a_silent_agent_is_tried_again_once(w: World) {
     assert_eq!(after.task.state, TaskState::Failed);
 }
 
-async fn a_failure_for_good_ends_the_task(w: World) {
+async fn a_permanent_failure_ends_the_task(w: World) {
     for class in [
         FailureClass::Auth,
         FailureClass::VerifyFailed,
@@ -159,7 +163,7 @@ async fn a_released_task_gets_its_attempt_back(w: World) {
     }
 }
 
-async fn a_retry_goes_on_where_the_lineage_stands(w: World) {
+async fn a_retry_continues_the_lineage(w: World) {
     let other = w.running().await;
     w.write(&other, other.prepare_on(&Tip::Absent, w.now())).await.expect("a holder may prepare");
     w.fail(&other, FailureClass::Conflict).await.expect("the branch has moved");
@@ -229,22 +233,77 @@ async fn a_task_that_has_not_failed_is_not_retried(w: World) {
 }
 
 async fn a_retry_enqueued_twice_is_one_task(w: World) {
-    let held: Held = w.running().await;
+    let held: ClaimedTask = w.running().await;
     w.fail(&held, FailureClass::Invalid).await.expect("a holder may fail");
     let old = w.read(held.id).await.task;
     let retry = step::retry(&old, TaskId(w.ulid()), w.now()).expect("it failed");
-    let first = w.store.enqueue(&retry, &key_actor(), w.now()).await.expect("it is taken");
+    let first = w.store.enqueue(&retry, &key_actor(), w.now()).await.expect("it is accepted");
     assert_eq!(first.outbox.len(), 1);
     let second = w.store.enqueue(&retry, &key_actor(), w.now()).await.expect("the same again");
     assert_eq!((second.task, second.outbox.len()), (first.task, 0));
     assert_eq!(w.all_tasks(held.project()).await.len(), 2);
 }
 
+async fn a_retry_keeps_the_priority_the_attempts_and_the_webhook_of_the_first(w: World) {
+    let project = w.project().await;
+    let priority = 9.try_into().expect("a priority");
+    let first = Task { priority, max_attempts: 2, notify: true, ..w.new_task(&project) };
+    let first = w.enqueue_task(first).await;
+    let held = w.claim(&project).await;
+    w.fail(&held, FailureClass::Invalid).await.expect("a holder may fail");
+    let normal = w.enqueue(&project).await;
+    assert!(normal.priority < priority);
+    let retry = retried(&w, first.id).await;
+    let record = w.read(retry.id).await.task;
+    assert_eq!((record.priority, record.max_attempts, record.notify), (priority, 2, true));
+
+    // Its priority is that of its queue entry too, and both its attempts are tried.
+    for state in [TaskState::Queued, TaskState::Failed] {
+        let held = w.claim(&project).await;
+        assert_eq!(held.id, retry.id, "it is more urgent than {}", normal.id);
+        let after = w.fail(&held, FailureClass::Infra).await.expect("a holder may fail");
+        assert_eq!(after.task.state, state);
+        w.pass(HOUR);
+    }
+    let page = Page { limit: 100, before: None };
+    let deliveries = w.store.deliveries(&project, &page).await.expect("deliveries").items;
+    let tasks: Vec<TaskId> = deliveries.iter().map(|delivery| delivery.task_id).collect();
+    assert_eq!(tasks, [retry.id, first.id], "the webhook gets the end of each");
+}
+
+async fn a_record_keeps_the_latest_fifty_attempts(w: World) {
+    let project = w.project().await;
+    let task = w.enqueue(&project).await;
+    for claim in 1..=52 {
+        let held = w.claim(&project).await;
+        assert_eq!(held.claimed.task.attempts.len(), claim.min(50), "claim {claim}");
+        w.release(&held).await.expect("a holder may release");
+    }
+    let attempts = w.read(task.id).await.task.attempts;
+    let fences: Vec<u64> = attempts.iter().map(|attempt| attempt.fence.0).collect();
+    assert_eq!(fences, (3..=52).collect::<Vec<u64>>());
+}
+
+async fn a_restarted_task_does_not_resume_from_earlier_work(w: World) {
+    let held = w.pushing().await;
+    w.fail(&held, FailureClass::PushRejected).await.expect("a definite refusal");
+    let retry = retried(&w, held.id).await;
+    assert!(retry.resume_from.is_some(), "it has work to resume from");
+    let again = w.claim(held.project()).await;
+    assert_eq!(again.id, retry.id);
+    w.prepare(&again).await.expect("a holder may prepare");
+    // Its commit is neither on the branch nor at its wip ref: the work is gone.
+    w.restart(&again).await.expect("a holder may restart");
+    assert_eq!(w.read(retry.id).await.task.resume_from, None);
+    let anew = w.claim(held.project()).await;
+    assert_eq!((anew.id, anew.claimed.task.resume_from), (retry.id, None));
+}
+
 /// The retry of a task, enqueued.
 async fn retried(w: &World, id: TaskId) -> Task {
     let old = w.read(id).await.task;
     let retry = step::retry(&old, TaskId(w.ulid()), w.now()).expect("it can be retried");
-    let enqueued = w.store.enqueue(&retry, &key_actor(), w.now()).await.expect("it is taken");
+    let enqueued = w.store.enqueue(&retry, &key_actor(), w.now()).await.expect("it is accepted");
     w.woke("a retry", &enqueued.outbox, &old.project_id).await;
     assert_eq!(w.read(id).await.task.retried_as, Some(enqueued.task.id));
     enqueued.task

@@ -79,7 +79,7 @@ async fn a_task_due_for_two_minutes_is_woken(w: World) {
     w.pass(MINUTE + SECOND);
     let swept = w.sweep().await;
     assert_eq!((swept.outbox, swept.wake), (vec![], vec![project.clone()]));
-    assert_eq!(w.sweep().await.wake, vec![project.clone()], "as long as nobody takes it");
+    assert_eq!(w.sweep().await.wake, vec![project.clone()], "until a runner claims it");
     w.claim(&project).await;
     assert_eq!(w.sweep().await.wake, vec![]);
 }
@@ -92,7 +92,7 @@ async fn a_task_that_waits_for_a_slot_is_not_woken(w: World) {
         w.pass(15 * SECOND);
         w.renew(&held).await.expect("a holder may renew");
     }
-    assert_eq!(w.sweep().await.wake, vec![], "whoever frees the slot wakes it");
+    assert_eq!(w.sweep().await.wake, vec![], "the end of the lease wakes it");
     w.set_limit(&project, 2).await;
     assert_eq!(w.sweep().await.wake, vec![project]);
 }

@@ -15,8 +15,8 @@ cases! {
     a_webhook_is_set_changed_and_removed;
     removing_no_webhook_changes_nothing;
     a_webhook_needs_a_project_that_stays;
-    another_change_of_a_project_leaves_its_webhook;
-    a_forgotten_project_takes_its_webhook_along;
+    another_change_of_a_project_keeps_its_webhook;
+    a_forgotten_project_has_no_webhook;
     of_webhooks_that_are_set_at_once_one_stays_whole;
 }
 
@@ -25,13 +25,17 @@ async fn a_webhook_is_set_changed_and_removed(w: World) {
     assert_eq!(webhook(&w, &id).await, None);
     for number in [1, 2] {
         w.pass(MINUTE);
-        let wanted = numbered(number);
-        let set = set(&w, &id, Some(&wanted)).await.expect("a ready project takes a webhook");
-        assert_eq!((set.webhook_url.as_ref(), set.updated_at), (Some(&wanted.url), w.now()));
+        let expected_webhook = numbered(number);
+        let set =
+            set(&w, &id, Some(&expected_webhook)).await.expect("a ready project accepts a webhook");
+        assert_eq!(
+            (set.webhook_url.as_ref(), set.updated_at),
+            (Some(&expected_webhook.url), w.now())
+        );
         assert_eq!(w.store.project(&id).await.expect("it is there"), set);
         let page = Page { limit: 10, before: None };
         assert_eq!(w.store.projects(&page).await.expect("a page").items, [set]);
-        assert_eq!(webhook(&w, &id).await, Some(wanted));
+        assert_eq!(webhook(&w, &id).await, Some(expected_webhook));
         newest_is(&w, &id, "project.webhook_set").await;
     }
     w.pass(MINUTE);
@@ -59,18 +63,18 @@ async fn a_webhook_needs_a_project_that_stays(w: World) {
     assert_eq!(webhook(&w, &nowhere).await, None);
 
     let id = w.project().await;
-    set(&w, &id, Some(&numbered(1))).await.expect("a ready project takes a webhook");
+    set(&w, &id, Some(&numbered(1))).await.expect("a ready project accepts a webhook");
     w.store.begin_delete_project(&id, &key_actor(), w.now()).await.expect("nothing runs");
-    for wanted in [Some(numbered(2)), None] {
-        let refused = set(&w, &id, wanted.as_ref()).await;
+    for expected_webhook in [Some(numbered(2)), None] {
+        let refused = set(&w, &id, expected_webhook.as_ref()).await;
         assert_eq!(conflict(refused), Conflict::ProjectNotReady);
     }
-    assert_eq!(webhook(&w, &id).await, Some(numbered(1)), "what has ended is still told");
+    assert_eq!(webhook(&w, &id).await, Some(numbered(1)), "ended builds are still delivered");
 }
 
-async fn another_change_of_a_project_leaves_its_webhook(w: World) {
+async fn another_change_of_a_project_keeps_its_webhook(w: World) {
     let id = w.project().await;
-    set(&w, &id, Some(&numbered(1))).await.expect("a ready project takes a webhook");
+    set(&w, &id, Some(&numbered(1))).await.expect("a ready project accepts a webhook");
     let patch = ProjectPatch { description: Some("other".to_owned()), ..ProjectPatch::default() };
     let changed = w.store.update_project(&id, &patch, &key_actor(), w.now()).await;
     let (project, _) = changed.expect("it is there");
@@ -78,10 +82,10 @@ async fn another_change_of_a_project_leaves_its_webhook(w: World) {
     assert_eq!(webhook(&w, &id).await, Some(numbered(1)));
 }
 
-async fn a_forgotten_project_takes_its_webhook_along(w: World) {
+async fn a_forgotten_project_has_no_webhook(w: World) {
     let project = w.new_project();
     w.create(&project).await.expect("a new name");
-    set(&w, &project.id, Some(&numbered(1))).await.expect("a ready project takes a webhook");
+    set(&w, &project.id, Some(&numbered(1))).await.expect("a ready project accepts a webhook");
     let by = key_actor();
     w.store.begin_delete_project(&project.id, &by, w.now()).await.expect("nothing runs");
     w.store.forget_project(&project.id, &by, w.now()).await.expect("it is being deleted");
@@ -98,7 +102,7 @@ async fn of_webhooks_that_are_set_at_once_one_stays_whole(w: World) {
         async move { settled(|| async { set(&w, &id, Some(&numbered(number))).await }).await }
     });
     for answer in set.await {
-        answer.expect("a ready project takes a webhook");
+        answer.expect("a ready project accepts a webhook");
     }
     let kept = webhook(&w, &id).await.expect("one was the last");
     assert!((0..6).any(|number| kept == numbered(number)), "the URL of one, the secret of another");

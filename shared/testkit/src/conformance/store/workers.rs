@@ -9,7 +9,7 @@ use super::world::{SECOND, World, key_actor, not_found};
 
 cases! {
     a_worker_is_shown_as_it_last_reported;
-    a_worker_asked_to_drain_learns_it_at_its_next_heartbeat;
+    a_drained_worker_learns_it_at_its_next_heartbeat;
     a_silent_worker_is_offline_until_it_reports_again;
     workers_are_listed_by_id;
     an_unknown_worker_is_not_found;
@@ -17,7 +17,7 @@ cases! {
 
 async fn a_worker_is_shown_as_it_last_reported(w: World) {
     let idle = worker(&w, "w1", WorkerStatus::Idle);
-    assert!(!beat(&w, &idle).await, "nobody asked it to drain");
+    assert!(!beat(&w, &idle).await, "it was not drained");
     assert_eq!(shown(&w, &idle.id).await, idle);
     w.pass(30 * SECOND);
     let busy = Worker { running: vec![TaskId(w.ulid())], ..worker(&w, "w1", WorkerStatus::Busy) };
@@ -28,11 +28,11 @@ async fn a_worker_is_shown_as_it_last_reported(w: World) {
     assert_eq!(shown(&w, &gone.id).await.status, WorkerStatus::Offline, "it said goodbye");
 }
 
-async fn a_worker_asked_to_drain_learns_it_at_its_next_heartbeat(w: World) {
+async fn a_drained_worker_learns_it_at_its_next_heartbeat(w: World) {
     let busy = worker(&w, "w1", WorkerStatus::Busy);
     beat(&w, &busy).await;
-    let asked = w.store.set_drain(&busy.id, true, &key_actor(), w.now()).await;
-    assert_eq!(asked.expect("it is there").status, WorkerStatus::Draining);
+    let drained = w.store.set_drain(&busy.id, true, &key_actor(), w.now()).await;
+    assert_eq!(drained.expect("it is there").status, WorkerStatus::Draining);
     for _ in 0..2 {
         w.pass(30 * SECOND);
         let report = worker(&w, "w1", WorkerStatus::Busy);
@@ -102,7 +102,7 @@ fn worker(w: &World, id: &str, status: WorkerStatus) -> Worker {
 }
 
 async fn beat(w: &World, worker: &Worker) -> bool {
-    w.store.heartbeat(worker, w.now()).await.expect("a report is taken")
+    w.store.heartbeat(worker, w.now()).await.expect("a report is accepted")
 }
 
 async fn shown(w: &World, id: &WorkerId) -> Worker {

@@ -25,7 +25,7 @@ use rdev_domain::time::Timestamp;
 use rdev_domain::wake_up::OutboxEntry;
 use ulid::Ulid;
 
-pub(super) use super::held::{Held, Runner, commit, main, result};
+pub(super) use super::claimed_task::{ClaimedTask, Runner, commit, main, result};
 use super::race::settled;
 pub(super) use super::race::{race, race_two};
 use super::{Corrupt, StoreUnderTest};
@@ -79,7 +79,7 @@ impl World {
         self.clock.pass(time);
     }
 
-    /// Until every lease that is not renewed may be taken for dead.
+    /// Lets the time pass until every lease that is not renewed counts as dead.
     pub(super) fn let_leases_expire(&self) {
         self.pass(LEASE + CLOCK_SLACK + Duration::from_millis(1));
     }
@@ -133,7 +133,7 @@ impl World {
     pub(super) async fn set_limit(&self, project: &ProjectId, limit: u32) -> Vec<OutboxEntry> {
         let patch = ProjectPatch { build_limit: Some(limit), ..ProjectPatch::default() };
         let changed = self.store.update_project(project, &patch, &key_actor(), self.now()).await;
-        let (project, outbox) = changed.expect("a project that is ready takes another limit");
+        let (project, outbox) = changed.expect("a ready project accepts another limit");
         assert_eq!(project.build_limit, limit);
         outbox
     }
@@ -164,11 +164,11 @@ impl World {
 
     pub(super) async fn enqueue_task(&self, task: Task) -> Task {
         let enqueued = self.store.enqueue(&task, &key_actor(), self.now()).await;
-        enqueued.expect("a ready project takes a new task").task
+        enqueued.expect("a ready project accepts a new task").task
     }
 
     /// Enqueues a task for every number and claims them all.
-    pub(super) async fn hold(&self, project: &ProjectId, tasks: usize) -> Vec<Held> {
+    pub(super) async fn hold(&self, project: &ProjectId, tasks: usize) -> Vec<ClaimedTask> {
         let mut held = Vec::new();
         for _ in 0..tasks {
             self.enqueue(project).await;
@@ -178,21 +178,21 @@ impl World {
     }
 
     /// A new project whose only task runs.
-    pub(super) async fn running(&self) -> Held {
+    pub(super) async fn running(&self) -> ClaimedTask {
         let project = self.project().await;
         self.enqueue(&project).await;
         self.claim(&project).await
     }
 
     /// A new project whose only task runs its last attempt.
-    pub(super) async fn running_for_the_last_time(&self) -> Held {
+    pub(super) async fn running_for_the_last_time(&self) -> ClaimedTask {
         let project = self.project().await;
         self.enqueue_task(Task { max_attempts: 1, ..self.new_task(&project) }).await;
         self.claim(&project).await
     }
 
     /// A new project whose only task pushes.
-    pub(super) async fn pushing(&self) -> Held {
+    pub(super) async fn pushing(&self) -> ClaimedTask {
         let held = self.running().await;
         self.prepare(&held).await.expect("a holder may prepare");
         held
@@ -204,13 +204,13 @@ impl World {
     }
 
     /// A claim that must find something, by a worker called `w1`.
-    pub(super) async fn claim(&self, project: &ProjectId) -> Held {
+    pub(super) async fn claim(&self, project: &ProjectId) -> ClaimedTask {
         self.claim_as(project, &Runner::named("w1")).await
     }
 
-    pub(super) async fn claim_as(&self, project: &ProjectId, runner: &Runner) -> Held {
+    pub(super) async fn claim_as(&self, project: &ProjectId, runner: &Runner) -> ClaimedTask {
         match self.try_claim(project, runner).await {
-            Claim::Claimed(claimed) => Held::new(*claimed),
+            Claim::Claimed(claimed) => ClaimedTask::new(*claimed),
             other => panic!("there is a task to claim, not {other:?}"),
         }
     }
@@ -255,13 +255,13 @@ impl World {
 
     // What a holder writes.
 
-    pub(super) async fn renew(&self, held: &Held) -> PortResult<Renewal> {
+    pub(super) async fn renew(&self, held: &ClaimedTask) -> PortResult<Renewal> {
         self.renew_with(held, &[], None).await
     }
 
     pub(super) async fn renew_with(
         &self,
-        held: &Held,
+        held: &ClaimedTask,
         events: &[BuildEvent],
         usage: Option<Usage>,
     ) -> PortResult<Renewal> {
@@ -270,7 +270,7 @@ impl World {
     }
 
     /// Applies an event as the holder's worker.
-    pub(super) async fn write(&self, held: &Held, event: Event) -> PortResult<Advanced> {
+    pub(super) async fn write(&self, held: &ClaimedTask, event: Event) -> PortResult<Advanced> {
         self.advance(held.id, event, Record::default(), &held.by).await
     }
 
@@ -285,42 +285,46 @@ impl World {
         settled(|| store.advance(id, event.clone(), record.clone(), by, self.now())).await
     }
 
-    pub(super) async fn prepare(&self, held: &Held) -> PortResult<Advanced> {
+    pub(super) async fn prepare(&self, held: &ClaimedTask) -> PortResult<Advanced> {
         self.write(held, held.prepare(self.now())).await
     }
 
-    pub(super) async fn finish(&self, held: &Held) -> PortResult<Advanced> {
+    pub(super) async fn finish(&self, held: &ClaimedTask) -> PortResult<Advanced> {
         self.write(held, held.finish()).await
     }
 
-    pub(super) async fn complete(&self, held: &Held) -> PortResult<Advanced> {
+    pub(super) async fn complete(&self, held: &ClaimedTask) -> PortResult<Advanced> {
         self.write(held, held.complete()).await
     }
 
-    pub(super) async fn fail(&self, held: &Held, class: FailureClass) -> PortResult<Advanced> {
+    pub(super) async fn fail(
+        &self,
+        held: &ClaimedTask,
+        class: FailureClass,
+    ) -> PortResult<Advanced> {
         self.write(held, held.fail(class)).await
     }
 
-    pub(super) async fn release(&self, held: &Held) -> PortResult<Advanced> {
+    pub(super) async fn release(&self, held: &ClaimedTask) -> PortResult<Advanced> {
         self.write(held, held.release()).await
     }
 
-    pub(super) async fn restart(&self, held: &Held) -> PortResult<Advanced> {
+    pub(super) async fn restart(&self, held: &ClaimedTask) -> PortResult<Advanced> {
         self.write(held, held.restart()).await
     }
 
-    /// Somebody asks to cancel, through the API.
+    /// A client cancels it through the API.
     pub(super) async fn cancel(&self, id: TaskId) -> PortResult<Advanced> {
         self.advance(id, Event::Cancel, Record::default(), &key_actor()).await
     }
 
-    /// Somebody who sees the lease as it is now takes its holder for dead.
+    /// Recovers the task: its holder counts as dead, by the lease as it is now.
     pub(super) async fn recover(&self, id: TaskId) -> PortResult<Advanced> {
         let seen = self.read(id).await;
         self.recover_seen(&seen).await
     }
 
-    /// Somebody who saw `seen` takes the holder for dead.
+    /// Recovers the task, by the lease as it was in `seen`.
     pub(super) async fn recover_seen(&self, seen: &TaskRecord) -> PortResult<Advanced> {
         let heartbeat = seen.lease.as_ref().map_or(0, |lease| lease.heartbeat);
         let event = Event::Recover { seen: seen.task.fence, heartbeat, proved_dead: false };

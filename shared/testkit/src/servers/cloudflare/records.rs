@@ -177,7 +177,7 @@ impl Zone {
         self.write(draft, at, draft[at].clone(), fields)
     }
 
-    /// Writes a record anew: what is not said takes its default.
+    /// Replaces a record: a field that is missing gets its default.
     pub(super) fn put(
         &self,
         draft: &mut Vec<Record>,
@@ -243,7 +243,7 @@ impl Zone {
         Ok(from)
     }
 
-    /// A name as it is kept. One that does not end with the zone is taken to be within it.
+    /// A name as it is kept. A name that does not end with the zone is relative to it.
     fn whole(&self, name: &str) -> Result<String, Refused> {
         let name = name.strip_suffix('.').unwrap_or(name).to_lowercase();
         let whole = match name.as_str() {

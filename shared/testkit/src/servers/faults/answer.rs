@@ -40,7 +40,7 @@ pub(super) async fn answer(
     };
     let answer = forward(&shared.client, upstream, onward).await?;
     // Where the next one is to be refused, the port is closed before anybody can send it.
-    let settled = |open: &bool| *open == *shared.wanted.borrow();
+    let settled = |open: &bool| *open == *shared.should_listen.borrow();
     // Its sender is in `shared`, so that it cannot be gone.
     let _ = shared.open.subscribe().wait_for(settled).await;
     match fault {
@@ -71,7 +71,7 @@ fn fault(shared: &Shared, method: &str, target: &str) -> Option<Fault> {
             *skipped -= 1;
             if *skipped == 0 && *fault == Fault::Refused {
                 // This one is still answered: its connection is there.
-                shared.wanted.send_replace(false);
+                shared.should_listen.send_replace(false);
             }
             None
         }

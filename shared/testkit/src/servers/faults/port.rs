@@ -1,4 +1,4 @@
-//! A port that can refuse connections and take them again.
+//! A port that can refuse connections and accept them again.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use tokio::net::{TcpListener, TcpSocket};
 use super::{Shared, answer};
 use crate::servers::host;
 
-/// A port of 127.0.0.1 that stays ours while nobody listens on it: a second socket is bound to
+/// A port of 127.0.0.1 that stays ours while it does not listen: a second socket is bound to
 /// it and does not listen.
 pub(super) struct Port {
     address: SocketAddr,
@@ -26,21 +26,21 @@ impl Port {
         self.address
     }
 
-    /// Takes connections while that is wanted, and says whether it does.
+    /// Accepts connections while it should listen, and says whether it listens.
     pub(super) async fn accept(&self, shared: &Arc<Shared>) {
-        let mut wanted = shared.wanted.subscribe();
+        let mut should_listen = shared.should_listen.subscribe();
         loop {
-            if *wanted.borrow_and_update() {
+            if *should_listen.borrow_and_update() {
                 let listener = socket(self.address).listen(128).expect("a port to listen on");
                 shared.open.send_replace(true);
                 tokio::select! {
                     () = answer_all(&listener, shared) => {}
-                    Ok(_) = wanted.wait_for(|wanted| !wanted) => {}
+                    Ok(_) = should_listen.wait_for(|should| !should) => {}
                 }
             } else {
                 shared.open.send_replace(false);
                 // Its sender is in `shared`, so that it cannot be gone.
-                let _ = wanted.wait_for(|wanted| *wanted).await;
+                let _ = should_listen.wait_for(|should| *should).await;
             }
         }
     }

@@ -43,7 +43,7 @@ pub(crate) async fn run(
     respond(child, BufReader::with_capacity(64 << 10, stdout)).await
 }
 
-/// The backend, told of the request as CGI does.
+/// The backend, with the request in its environment as CGI has it.
 fn command(root: &Path, request: &Request) -> Command {
     let mut command = Command::from(clean(backend().as_os_str()));
     let header = |name| {

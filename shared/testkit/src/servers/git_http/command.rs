@@ -31,7 +31,7 @@ pub(super) fn clean(program: &OsStr) -> Command {
     command
 }
 
-/// `git` in `folder`, with nobody's configuration, ready to be given arguments.
+/// `git` in `folder`, without the machine's configuration, ready for its arguments.
 pub fn git_command(folder: &Path) -> Command {
     let mut command = clean(OsStr::new("git"));
     command.current_dir(folder);

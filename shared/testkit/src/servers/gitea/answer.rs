@@ -133,12 +133,12 @@ pub(super) fn not_found() -> Answer {
 /// What went wrong inside. Its message is for the server's log only.
 pub(super) fn internal(shared: &Shared, why: &str) -> Answer {
     use std::io::Write;
-    // Nobody listens when this fails.
+    // It fails only when standard error is closed.
     let _ = writeln!(std::io::stderr(), "Gitea at {}: {why}", shared.url);
     error(500, "")
 }
 
-/// A path that is none of the API's.
+/// A path outside of the API.
 pub(super) fn no_route() -> Answer {
     Answer::new(404, Body::Plain("404 page not found\n".to_owned()))
 }

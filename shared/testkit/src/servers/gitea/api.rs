@@ -69,14 +69,14 @@ fn authorized(shared: &Shared, call: &mut Call, header: Option<&str>) -> Result<
     for category in categories {
         let read = format!("read:{category}");
         let write = format!("write:{category}");
-        let (wanted, enough) = if call.method == "GET" {
+        let (required, enough) = if call.method == "GET" {
             (read.clone(), vec![read, write, "all".to_owned()])
         } else {
             (write.clone(), vec![write, "all".to_owned()])
         };
         if !token.scopes.iter().any(|scope| enough.contains(scope)) {
             let why = "token does not have at least one of required scope(s)";
-            return Err(error(403, format!("{why}: [{wanted}]")));
+            return Err(error(403, format!("{why}: [{required}]")));
         }
     }
     Ok(())

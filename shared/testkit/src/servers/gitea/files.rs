@@ -30,7 +30,7 @@ pub(super) enum Change {
     Delete { path: String },
 }
 
-/// Makes a bare repository whose pushes are told in a file that is named by a variable.
+/// Makes a bare repository that writes its pushes into a file, whose name is in a variable.
 pub(super) fn init(folder: &Path, branch: &str) -> Result<(), String> {
     use std::os::unix::fs::PermissionsExt;
     std::fs::create_dir_all(folder).map_err(|error| error.to_string())?;

@@ -23,7 +23,7 @@ const MAX_COMMITS: usize = 50;
 
 /// A request of git's.
 #[derive(Debug)]
-pub(super) struct Wanted {
+pub(super) struct GitRequest {
     owner: String,
     name: String,
     /// What follows the repository's name, with the query.
@@ -31,7 +31,7 @@ pub(super) struct Wanted {
     writes: bool,
 }
 
-impl Wanted {
+impl GitRequest {
     /// `/owner/name[.git]/info/refs?service=…` and the like.
     pub(super) fn of(request: &Request) -> Option<Self> {
         let uri = request.uri();
@@ -51,16 +51,20 @@ impl Wanted {
     }
 }
 
-pub(super) async fn answer(shared: Arc<Shared>, wanted: Wanted, mut request: Request) -> Response {
-    let (found, user) = match allowed(&shared, &wanted, &request) {
+pub(super) async fn answer(
+    shared: Arc<Shared>,
+    git_request: GitRequest,
+    mut request: Request,
+) -> Response {
+    let (found, user) = match allowed(&shared, &git_request, &request) {
         Ok(allowed) => allowed,
         Err(refused) => return *refused,
     };
     // As it is on the disk: names are compared without their case, and `.git` may be left away.
-    let path = format!("/{}.git/{}", found.full_name().to_lowercase(), wanted.rest);
+    let path = format!("/{}.git/{}", found.full_name().to_lowercase(), git_request.rest);
     let Ok(uri) = path.parse::<Uri>() else { return StatusCode::BAD_REQUEST.into_response() };
     *request.uri_mut() = uri;
-    let pushes = wanted.rest == "git-receive-pack";
+    let pushes = git_request.rest == "git-receive-pack";
     let outcome = if pushes {
         // To its end, even when the client goes away: so does a real server.
         let user = user.unwrap_or_default();
@@ -79,7 +83,7 @@ pub(super) async fn answer(shared: Arc<Shared>, wanted: Wanted, mut request: Req
 /// that something is not there.
 fn allowed(
     shared: &Shared,
-    wanted: &Wanted,
+    git_request: &GitRequest,
     request: &Request,
 ) -> Result<(Repository, Option<String>), Box<Response>> {
     let refuse = |status: StatusCode, text: &'static str| {
@@ -98,22 +102,22 @@ fn allowed(
         Some(Some(token)) => Some(token),
         None => None,
     };
-    let found = state.find(&wanted.owner, &wanted.name);
+    let found = state.find(&git_request.owner, &git_request.name);
     let Some(token) = token else {
         return match found {
-            Some(found) if !found.private && !wanted.writes => Ok((found.clone(), None)),
+            Some(found) if !found.private && !git_request.writes => Ok((found.clone(), None)),
             _ => refuse(StatusCode::UNAUTHORIZED, "Unauthorized\n"),
         };
     };
     let Some(found) = found else { return refuse(StatusCode::NOT_FOUND, "Not found.\n") };
-    let scopes: &[&str] = if wanted.writes {
+    let scopes: &[&str] = if git_request.writes {
         &["all", "write:repository"]
     } else {
         &["all", "write:repository", "read:repository"]
     };
     let may = state.may_write(&token.user, &found.owner);
     let scoped = token.scopes.iter().any(|scope| scopes.contains(&scope.as_str()));
-    if !scoped || (!may && wanted.writes) {
+    if !scoped || (!may && git_request.writes) {
         return refuse(StatusCode::FORBIDDEN, "User permission denied for writing.\n");
     }
     if found.private && !may {
@@ -122,7 +126,7 @@ fn allowed(
     Ok((found.clone(), Some(token.user)))
 }
 
-/// Takes a push; what it changed is told before it is answered.
+/// Accepts a push. What it changed is announced before it is answered.
 async fn receive(
     shared: &Arc<Shared>,
     found: Repository,
@@ -136,7 +140,7 @@ async fn receive(
     // To its end: by then the hook has run.
     let body = to_bytes(body, usize::MAX).await?;
     let (shared, user) = (Arc::clone(shared), user.to_owned());
-    let told = tokio::task::spawn_blocking(move || -> Result<(), String> {
+    let announced = tokio::task::spawn_blocking(move || -> Result<(), String> {
         let lines = std::fs::read_to_string(pushed.path()).map_err(|error| error.to_string())?;
         for line in lines.lines() {
             let mut fields = line.split(' ');
@@ -145,7 +149,7 @@ async fn receive(
                 continue;
             };
             let none = |id: &str| id.bytes().all(|digit| digit == b'0');
-            // A branch that goes is another event, for which nobody asks.
+            // The deletion of a branch is another event, which has no subscribers.
             if let (Some(branch), false) = (name.strip_prefix("refs/heads/"), none(new)) {
                 let old = Some(old).filter(|old| !none(old));
                 moved(&shared, &found, branch, old, new, &user)?;
@@ -153,7 +157,7 @@ async fn receive(
         }
         Ok(())
     });
-    told.await?.map_err(anyhow::Error::msg)?;
+    announced.await?.map_err(anyhow::Error::msg)?;
     Ok(Response::from_parts(parts, Body::from(body)))
 }
 
@@ -195,7 +199,7 @@ pub(super) fn moved(
         "sender": shapes::user(&state, user),
     });
     drop(state);
-    // Nobody may be listening.
+    // There may be no subscriber.
     let _ = shared.pushes.send(Push {
         full_name: found.full_name(),
         repository: found.folder.clone(),

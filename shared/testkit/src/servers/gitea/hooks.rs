@@ -105,7 +105,7 @@ pub(super) fn fire(shared: &Shared, repository: &Repository, event: &str, payloa
         .map(|found| found.hooks.clone())
         .unwrap_or_default();
     for hook in hooks {
-        if !hook.active || !hook.events.iter().any(|wanted| wanted == event) {
+        if !hook.active || !hook.events.iter().any(|subscribed| subscribed == event) {
             continue;
         }
         let delivery = HookDelivery {

@@ -244,8 +244,8 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
     if request.uri().path().starts_with("/api/v1/") {
         return api::answer(shared, request).await;
     }
-    match git::Wanted::of(&request) {
-        Some(wanted) => git::answer(shared, wanted, request).await,
+    match git::GitRequest::of(&request) {
+        Some(git_request) => git::answer(shared, git_request, request).await,
         None => answer::web(&shared, request.uri().path()),
     }
 }

@@ -83,7 +83,7 @@ impl Gitea {
         let commit = files::write(&found.folder, branch, &message, person, &changes);
         let commit = commit.expect("a commit");
         git::moved(&self.shared, &found, branch, before.as_deref(), &commit, USER)
-            .expect("the push is told");
+            .expect("the push is announced");
         commit
     }
 

@@ -201,7 +201,7 @@ pub(super) fn file_commit(state: &State, found: &Repository, commit: &Commit) ->
     })
 }
 
-/// A file; its content only where it is asked for alone.
+/// A file; its content only in the answer to a request for this one file.
 pub(super) fn file(
     state: &State,
     found: &Repository,

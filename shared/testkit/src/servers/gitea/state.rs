@@ -105,7 +105,7 @@ pub struct Pull {
     pub number: u64,
     /// The branch with the work.
     pub head: String,
-    /// The branch it is wanted in.
+    /// The branch that it is to be merged into.
     pub base: String,
     /// Its title.
     pub title: String,

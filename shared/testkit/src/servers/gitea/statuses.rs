@@ -21,9 +21,9 @@ pub(super) fn create(
         // The real server does not look for this one either.
         return Err(internal(shared, &format!("GetCommit[{commit}]: object does not exist")));
     };
-    let wanted = call.text("state")?;
-    if !STATES.contains(&wanted.as_str()) {
-        return Err(error(400, format!("unknown state {wanted:?}")));
+    let state = call.text("state")?;
+    if !STATES.contains(&state.as_str()) {
+        return Err(error(400, format!("unknown state {state:?}")));
     }
     let mut context = call.text("context")?;
     if context.is_empty() {
@@ -32,7 +32,7 @@ pub(super) fn create(
     let status = Status {
         id: state.next_id(),
         commit: commit.clone(),
-        state: wanted,
+        state,
         context,
         description: call.text("description")?,
         target_url: call.text("target_url")?,

@@ -79,7 +79,7 @@ async fn a_push_is_told_to_those_who_listen_and_to_webhooks() {
     let after = commit(at, "c", "Add c\n\nWith a body.");
     git(at, &["push", "--quiet", "origin", "main"]);
 
-    let push = pushes.try_recv().expect("it is told before the push is answered");
+    let push = pushes.try_recv().expect("it is announced before the push is answered");
     let expected = Push {
         full_name: "acme/site".to_owned(),
         repository: gitea.folder("acme/site"),

@@ -16,7 +16,7 @@ pub(super) struct Tool {
     pub(super) namespace: Option<String>,
 }
 
-/// What a tool takes.
+/// What a tool accepts.
 #[derive(Debug, Clone)]
 pub(super) enum Kind {
     /// JSON by a schema.

@@ -43,9 +43,9 @@ pub enum On {
 pub struct Rule {
     /// Which calls it is about.
     pub on: On,
-    /// The share of them that it takes hold of, 0 to 1.
+    /// The share of them that it applies to, 0 to 1.
     pub share: f64,
-    /// How often it still takes hold; `None`: always.
+    /// How often it still applies; `None`: always.
     pub times: Option<u32>,
     /// What happens then.
     pub fault: Fault,

@@ -76,11 +76,11 @@ async fn calls_go_through_and_are_counted_with_who_made_them() {
 #[tokio::test]
 async fn each_fault_does_what_it_says_and_only_where_it_is_asked_for() {
     let bench = Bench::new(1).await;
-    let told = |status, code: &str| Some((status, code.to_owned()));
+    let error = |status, code: &str| Some((status, code.to_owned()));
     let cases = [
-        (Fault::Throttle, told(400, "ThrottlingException"), 0),
-        (Fault::Refuse(403, "AccessDeniedException"), told(403, "AccessDeniedException"), 0),
-        (Fault::Error, told(500, "InternalFailure"), 0),
+        (Fault::Throttle, error(400, "ThrottlingException"), 0),
+        (Fault::Refuse(403, "AccessDeniedException"), error(403, "AccessDeniedException"), 0),
+        (Fault::Error, error(500, "InternalFailure"), 0),
         (Fault::Hang, None, 0),
         (Fault::Gone, None, 0),
         (Fault::LoseAnswer, None, 1),
@@ -93,8 +93,8 @@ async fn each_fault_does_what_it_says_and_only_where_it_is_asked_for() {
         let answer = bench.call(TABLE).await;
         match (answer, expected) {
             (None, None) => {}
-            (Some((status, body)), Some((wanted, code))) => {
-                assert_eq!(status.as_u16(), wanted, "{fault:?}");
+            (Some((status, body)), Some((expected, code))) => {
+                assert_eq!(status.as_u16(), expected, "{fault:?}");
                 assert!(String::from_utf8_lossy(&body).contains(&code), "{fault:?}: {body:?}");
             }
             (answer, _) => panic!("{fault:?}: {answer:?}"),

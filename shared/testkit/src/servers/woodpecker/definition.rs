@@ -141,7 +141,7 @@ fn read_variable((name, value): (&Value, &Value)) -> Result<(String, Setting), S
     Ok((text(name)?, setting))
 }
 
-/// The secrets that are asked for anywhere in plugin settings.
+/// The secrets that plugin settings refer to.
 fn secrets(settings: &Value) -> Result<Vec<String>, String> {
     let inner: Vec<&Value> = match settings {
         Value::Mapping(parts) => match parts.get("from_secret") {

@@ -1,6 +1,6 @@
 //! `evaluate`: the part of its expressions that is about texts.
 //!
-//! Names are variables, and `nil` when there is none; `a ?? b`, `==`, `!=`, `contains`,
+//! Names are variables, and `nil` when it is not set; `a ?? b`, `==`, `!=`, `contains`,
 //! `startsWith`, `endsWith`, `not` (`!`), `and` (`&&`), `or` (`||`) and parentheses. Anything
 //! else is an error.
 

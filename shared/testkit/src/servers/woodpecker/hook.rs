@@ -73,7 +73,7 @@ pub async fn post(url: &str, secret: &[u8], delivery: Ulid, change: &Change) -> 
 
 /// The HMAC-SHA256 of a text, in hex.
 fn signature(secret: &[u8], text: &[u8]) -> String {
-    let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("HMAC takes keys of any length");
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("HMAC accepts keys of any length");
     mac.update(text);
     mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -197,11 +197,11 @@ pub(super) fn publish(shared: &Shared, repository: &mut Repository, number: u64)
         url: format!("{}/repos/{id}/pipeline/{number}", shared.url),
         finished_at: (pipeline.finished != 0).then_some(pipeline.finished),
     };
-    // Nobody needs to listen.
+    // There may be no subscriber.
     let _ = shared.changes.send(change);
 }
 
-/// Ends what goes on; false when nothing does.
+/// Ends the pipeline; false when it has ended.
 pub(super) fn cancel(pipeline: &mut Pipeline) -> bool {
     if !goes_on(&pipeline.status) {
         return false;

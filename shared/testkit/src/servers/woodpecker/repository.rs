@@ -37,7 +37,7 @@ pub struct Known {
 #[derive(Debug, Default)]
 pub(super) struct State {
     pub(super) repositories: BTreeMap<u64, Repository>,
-    /// What we were told of the forge: owner and name by id.
+    /// The repositories of the forge: owner and name by id.
     pub(super) forge: BTreeMap<u64, (String, String)>,
     pub(super) not_ours: BTreeSet<u64>,
     pub(super) break_hook: bool,
@@ -152,7 +152,7 @@ impl State {
         if hooked { Ok(id) } else { Err(no_hook) }
     }
 
-    /// Makes the webhook anew, and takes over a new name.
+    /// Creates the webhook again, and adopts a new name.
     pub(super) fn repair(
         &mut self,
         id: u64,

@@ -25,7 +25,7 @@ pub(super) struct Runner {
 
 /// A claimed task, and what its holder writes with.
 #[derive(Debug, Clone)]
-pub(super) struct Held {
+pub(super) struct ClaimedTask {
     pub(super) id: TaskId,
     pub(super) holder: Holder,
     pub(super) claimed: Claimed,
@@ -52,7 +52,7 @@ impl Runner {
     }
 }
 
-impl Held {
+impl ClaimedTask {
     pub(super) fn new(claimed: Claimed) -> Self {
         let holder = Holder { fence: claimed.lease.fence, owner: claimed.lease.owner.clone() };
         let worker = claimed.task.worker_id.clone().expect("a claimed task names its worker");

@@ -1,4 +1,4 @@
-//! Step 12: dead letters stay recorded until somebody deals with them.
+//! Step 12: dead letters stay recorded until they are forgotten.
 
 use rdev_domain::page::Page;
 use rdev_domain::ports::DeadLetter;
