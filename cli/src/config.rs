@@ -6,11 +6,10 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use rdev_configuration::{ConfigError, Environment, Layers, Names, default_data_dir, find_file};
 use rdev_domain::retention::Retention;
 use rdev_domain::spec::AgentName;
 use rdev_platform::config::{CiConfig, DnsConfig, ForgeConfig, PlatformConfig};
-use rdev_runner::config::environment::{Environment, Names};
-use rdev_runner::config::load::{ConfigError, Layers, default_data_dir, file};
 use rdev_runner::config::{AgentSettings, GitSettings, RunnerConfig, RunnerSettings};
 use serde::Deserialize;
 
@@ -98,7 +97,9 @@ impl Config {
     /// The first setting that is unknown or wrong, with the file or variable it stands in.
     pub(crate) fn load(flags: &Flags, environment: &Environment) -> Result<Self, ConfigError> {
         let mut layers = Layers::default();
-        if let Some(path) = file(flags.file.as_deref(), flags.data_dir.as_deref(), environment)? {
+        if let Some(path) =
+            find_file(flags.file.as_deref(), flags.data_dir.as_deref(), environment)?
+        {
             layers = layers.file(&path)?;
         }
         layers = layers.environment(environment, &NAMES);
@@ -255,6 +256,6 @@ mod tests {
             ("RDEV_GIT__NMAE", "x"),
             ("PATH", "x"),
         ]);
-        assert_eq!(environment.strangers(&NAMES), ["RDEV_LISTN"]);
+        assert_eq!(environment.unknown_variables(&NAMES), ["RDEV_LISTN"]);
     }
 }

@@ -3,14 +3,14 @@
 use std::path::Path;
 use std::time::Duration;
 
+use rdev_configuration::Environment;
+use rdev_configuration::find_file;
 use rdev_domain::ports::PortResult;
 use rdev_domain::spec::AgentName;
 use rdev_platform::Finding;
 use rdev_platform::config::connect;
 use rdev_runner::agent;
 use rdev_runner::config::AgentSettings;
-use rdev_runner::config::environment::Environment;
-use rdev_runner::config::load::file;
 use rustix::fs::Access;
 use serde_json::{Value, json};
 
@@ -80,12 +80,12 @@ fn of(system: &str, checked: PortResult<Vec<Finding>>) -> Vec<Finding> {
 }
 
 fn settings(flags: &Flags, environment: &Environment) -> anyhow::Result<Finding> {
-    let path = file(flags.file.as_deref(), flags.data_dir.as_deref(), environment)?;
+    let path = find_file(flags.file.as_deref(), flags.data_dir.as_deref(), environment)?;
     let what = match path {
         Some(path) => format!("the configuration file {}", path.display()),
         None => "the configuration: no file, the defaults and the environment".to_owned(),
     };
-    let strangers = environment.strangers(&NAMES);
+    let strangers = environment.unknown_variables(&NAMES);
     if strangers.is_empty() {
         return Ok(Finding::fine(what));
     }

@@ -3,7 +3,7 @@
 use std::io;
 use std::process::ExitCode;
 
-use rdev_runner::config::load::ConfigError;
+use rdev_configuration::ConfigError;
 
 use crate::client::ApiError;
 

@@ -31,7 +31,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
-use rdev_runner::config::environment::Environment;
+use rdev_configuration::Environment;
 
 use crate::args::{Cli, Command};
 use crate::command::Session;

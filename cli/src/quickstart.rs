@@ -4,9 +4,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use anyhow::Context;
 use rand::RngExt;
+use rdev_configuration::Environment;
 use rdev_domain::git_url::GitUrl;
 use rdev_domain::spec::AgentName;
-use rdev_runner::config::environment::Environment;
 use serde_json::{Value, json};
 
 use crate::args::{Common, Quickstart};

@@ -1,7 +1,7 @@
 //! `rdev up`: serve until told to end.
 
+use rdev_configuration::Environment;
 use rdev_domain::spec::AgentName;
-use rdev_runner::config::environment::Environment;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
@@ -22,7 +22,7 @@ pub(crate) async fn run(
     log::init(common.log_format, "info", environment.text("RUST_LOG"))?;
     let flags = Flags { listen: up.listen, ..Flags::from(common) };
     let mut config = Config::load(&flags, environment)?;
-    for name in environment.strangers(&NAMES) {
+    for name in environment.unknown_variables(&NAMES) {
         warn!("{name} is no setting of rdev; it has no effect");
     }
     if up.sample_agent {

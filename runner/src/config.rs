@@ -1,9 +1,6 @@
 //! What an operator can set about runners, git and agents: the sections
 //! `[runner]`, `[git]` and `[agents.<name>]` of `rdev.toml`.
 
-pub mod environment;
-pub mod load;
-
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 

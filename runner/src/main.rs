@@ -15,13 +15,12 @@ use anyhow::{Context, Result, bail};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use rdev_aws::check::CheckError;
 use rdev_aws::{Aws, SettingsError};
+use rdev_configuration::{ConfigError, Environment, Layers, Names, default_data_dir, find_file};
 use rdev_domain::ports::Forge;
 use rdev_domain::retention::Retention;
 use rdev_domain::secret::Secret;
 use rdev_domain::spec::AgentName;
 use rdev_platform::config::{ForgeConfig, PlatformConfig, Wrong, connect};
-use rdev_runner::config::environment::{Environment, Names};
-use rdev_runner::config::load::{ConfigError, Layers, default_data_dir, file};
 use rdev_runner::config::{AgentSettings, GitSettings, RunnerSettings};
 use rdev_runner::{Folders, Ports, Protection, RunnerConfig, RunnerHandle, health};
 use serde::Deserialize;
@@ -159,7 +158,7 @@ fn log(environment: &Environment) -> Result<()> {
 
 fn settings(environment: &Environment) -> Result<Settings, ConfigError> {
     let mut layers = Layers::default().value("runner.event_flush_ms", EVENT_FLUSH_MS);
-    if let Some(path) = file(None, None, environment)? {
+    if let Some(path) = find_file(None, None, environment)? {
         layers = layers.file(&path)?;
     }
     layers.environment(environment, &NAMES).extract()
@@ -167,7 +166,7 @@ fn settings(environment: &Environment) -> Result<Settings, ConfigError> {
 
 fn work(environment: &Environment) -> Result<()> {
     let settings = settings(environment)?;
-    for name in environment.strangers(&NAMES) {
+    for name in environment.unknown_variables(&NAMES) {
         warn!("{name} is no setting of rdev-runner; it has no effect");
     }
     let resources = rdev_aws::Settings::from_env()?;

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use rand::distr::{Alphanumeric, SampleString};
+use rdev_configuration::Environment;
 use rdev_domain::secret::Secret;
-use rdev_runner::config::environment::Environment;
 use reqwest::header::{ACCEPT, HeaderMap, HeaderValue};
 use reqwest::{Method, RequestBuilder, Response, Url};
 use serde_json::Value;

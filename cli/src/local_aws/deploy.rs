@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::{Context, bail};
+use rdev_configuration::Environment;
 use rdev_domain::secret::Secret;
 use rdev_domain::spec::AgentName;
-use rdev_runner::config::environment::Environment;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncBufReadExt, BufReader};

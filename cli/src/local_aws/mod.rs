@@ -12,9 +12,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use rdev_configuration::Environment;
+use rdev_configuration::default_data_dir;
 use rdev_domain::spec::AgentName;
-use rdev_runner::config::environment::Environment;
-use rdev_runner::config::load::default_data_dir;
 use serde_json::json;
 use tokio::process::Command;
 

@@ -2,13 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use rdev_configuration::{Environment, Layers, Names};
 use rdev_domain::secret::Secret;
 use rdev_domain::token::Token;
 use rdev_functions::lambda::environment::section;
 use rdev_platform::config::{ForgeConfig, PlatformConfig, connect};
 use rdev_runner::config::RunnerConfig;
-use rdev_runner::config::environment::{Environment, Names};
-use rdev_runner::config::load::Layers;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -65,7 +64,7 @@ fn every_variable_of_the_ecs_task_is_one_that_the_runner_reads() -> Outcome {
     assert!(names.len() > 10, "{names:?}");
     for name in names {
         let environment = Environment::from([(name, "1")]);
-        assert!(environment.strangers(&NAMES).is_empty(), "{name} means nothing");
+        assert!(environment.unknown_variables(&NAMES).is_empty(), "{name} means nothing");
     }
     Ok(())
 }

@@ -25,6 +25,7 @@ struct Row {
 
 const ANY: &[&str] = &[
     "rdev-domain",
+    "rdev-configuration",
     "rdev-embedded",
     "rdev-aws",
     "rdev-platform",
@@ -44,9 +45,14 @@ const fn row(
 
 const DOMAIN_AND_ADAPTERS: &[&str] = &["rdev-domain", "rdev-embedded", "rdev-aws", "rdev-platform"];
 
+/// The runner's program reads its configuration itself; Lambda functions do it another way.
+const CONFIGURATION_AND_ADAPTERS: &[&str] =
+    &["rdev-domain", "rdev-configuration", "rdev-embedded", "rdev-aws", "rdev-platform"];
+
 /// The table, with rows for crates that are made later.
 const TABLE: &[Row] = &[
     row("rdev-domain", &[], &[]),
+    row("rdev-configuration", &[], &[]),
     row("rdev-embedded", &["rdev-domain"], &["rdev-testkit"]),
     row("rdev-aws", &["rdev-domain"], &["rdev-testkit"]),
     row("rdev-platform", &["rdev-domain"], &["rdev-testkit"]),
@@ -57,7 +63,7 @@ const TABLE: &[Row] = &[
     },
     Row {
         adapters_only_in: Some("src/main.rs"),
-        ..row("rdev-runner", DOMAIN_AND_ADAPTERS, &["rdev-embedded", "rdev-testkit"])
+        ..row("rdev-runner", CONFIGURATION_AND_ADAPTERS, &["rdev-embedded", "rdev-testkit"])
     },
     Row { behind_feature: &["rdev-aws"], ..row("rdev", ANY, ANY) },
     row("rdev-lab", ANY, ANY),

@@ -1,8 +1,8 @@
 //! The process's environment, read once, and the settings in it.
 //!
-//! `RDEV_GIT__NAME` is `git.name`: two underscores separate. Agents are
-//! written with an underscore for the hyphen: `RDEV_AGENTS__CLAUDE_CODE__MODEL`.
-//! A program names its own settings that stand in no section ([`Names`]).
+//! `RDEV_GIT__NAME` is `git.name`: two underscores separate section and setting. The names of
+//! agents have an underscore instead of the hyphen: `RDEV_AGENTS__CLAUDE_CODE__MODEL`. Each program
+//! lists its variables that belong to no section ([`Names`]).
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -11,19 +11,56 @@ use std::path::PathBuf;
 use figment::value::{Dict, Map, Value};
 use figment::{Metadata, Profile, Provider};
 
-/// Variables of ours that are no settings of the configuration file, for any program.
-const OTHERS: [&str; 5] = ["CONFIG", "REQUIRE", "ATTEMPT", "PROMPT", "PROJECT"];
-
-/// A program's own variables, without `RDEV_`.
+/// The variables of one program that belong to no section, without `RDEV_`.
 #[derive(Debug, Clone, Copy)]
 pub struct Names {
-    /// Settings of the configuration file that stand in no section of it.
+    /// Top-level settings of the configuration file.
     pub top: &'static [&'static str],
-    /// Variables that it reads itself.
+    /// Variables that are no settings; the program reads them itself.
     pub others: &'static [&'static str],
 }
 
-/// Settings that are always text, also when they look like a number or a list.
+/// Environment variables by name.
+#[derive(Debug, Clone, Default)]
+pub struct Environment(BTreeMap<String, OsString>);
+
+impl Environment {
+    /// The environment of this process.
+    pub fn of_process() -> Self {
+        let named = |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value));
+        Self(std::env::vars_os().filter_map(named).collect())
+    }
+
+    /// A variable's text; `None` when it is unset, empty, or not UTF-8.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.0.get(name).and_then(|value| value.to_str()).filter(|text| !text.is_empty())
+    }
+
+    /// A variable's value as a path; `None` when it is unset or empty.
+    pub fn path(&self, name: &str) -> Option<PathBuf> {
+        self.0.get(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+    }
+
+    /// `RDEV_` variables that no program of rdev reads: probably misspelt settings.
+    pub fn unknown_variables(&self, names: &Names) -> Vec<&str> {
+        let known = |rest: &str| {
+            key(rest, names).is_some() || OTHERS.contains(&rest) || names.others.contains(&rest)
+        };
+        let unknown = |name: &&str| name.strip_prefix("RDEV_").is_some_and(|rest| !known(rest));
+        self.0.keys().map(String::as_str).filter(unknown).collect()
+    }
+}
+
+impl<const N: usize> From<[(&str, &str); N]> for Environment {
+    fn from(variables: [(&str, &str); N]) -> Self {
+        Self(variables.iter().map(|(name, value)| ((*name).to_owned(), value.into())).collect())
+    }
+}
+
+/// Variables of rdev that are no settings, whatever the program.
+const OTHERS: [&str; 5] = ["CONFIG", "REQUIRE", "ATTEMPT", "PROMPT", "PROJECT"];
+
+/// Settings that are always text, even when the value looks like a number or a list.
 const TEXTS: [&str; 13] = [
     "listen",
     "health_listen",
@@ -40,47 +77,10 @@ const TEXTS: [&str; 13] = [
     "webhook_secret",
 ];
 
-/// The variables, by name.
-#[derive(Debug, Clone, Default)]
-pub struct Environment(BTreeMap<String, OsString>);
-
-impl Environment {
-    /// The process's own.
-    pub fn of_process() -> Self {
-        let named = |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value));
-        Self(std::env::vars_os().filter_map(named).collect())
-    }
-
-    /// A variable's text; `None` when it is not set, empty, or not UTF-8.
-    pub fn text(&self, name: &str) -> Option<&str> {
-        self.0.get(name).and_then(|value| value.to_str()).filter(|text| !text.is_empty())
-    }
-
-    /// A variable's value as a path; `None` when it is not set or empty.
-    pub fn path(&self, name: &str) -> Option<PathBuf> {
-        self.0.get(name).filter(|value| !value.is_empty()).map(PathBuf::from)
-    }
-
-    /// Variables that look like settings of ours and are none.
-    pub fn strangers(&self, names: &Names) -> Vec<&str> {
-        let known = |rest: &str| {
-            key(rest, names).is_some() || OTHERS.contains(&rest) || names.others.contains(&rest)
-        };
-        let stranger = |name: &&str| name.strip_prefix("RDEV_").is_some_and(|rest| !known(rest));
-        self.0.keys().map(String::as_str).filter(stranger).collect()
-    }
-}
-
-impl<const N: usize> From<[(&str, &str); N]> for Environment {
-    fn from(variables: [(&str, &str); N]) -> Self {
-        Self(variables.iter().map(|(name, value)| ((*name).to_owned(), value.into())).collect())
-    }
-}
-
 /// The settings in an environment, for figment.
-pub(super) struct Settings<'a> {
-    pub(super) environment: &'a Environment,
-    pub(super) names: &'a Names,
+pub(crate) struct Settings<'a> {
+    pub(crate) environment: &'a Environment,
+    pub(crate) names: &'a Names,
 }
 
 impl Provider for Settings<'_> {
@@ -102,7 +102,7 @@ impl Provider for Settings<'_> {
     }
 }
 
-/// Where a variable's setting stands, from its name without `RDEV_`.
+/// The path of the setting that a variable sets. `rest` is its name without `RDEV_`.
 fn key(rest: &str, names: &Names) -> Option<Vec<String>> {
     if names.top.contains(&rest) {
         return Some(vec![rest.to_ascii_lowercase()]);
@@ -116,7 +116,7 @@ fn key(rest: &str, names: &Names) -> Option<Vec<String>> {
     let (agent, field) = inside.split_once("__")?;
     let mut path = vec![section, agent.to_ascii_lowercase().replace('_', "-")];
     match field.split_once("__") {
-        // What follows is a name of the user's own.
+        // The rest is a name that the user chose, such as a key of `set_env`.
         Some((map, name)) => path.extend([map.to_ascii_lowercase(), name.to_owned()]),
         None => path.push(field.to_ascii_lowercase()),
     }
@@ -125,8 +125,8 @@ fn key(rest: &str, names: &Names) -> Option<Vec<String>> {
 
 fn value_of(path: &[String], text: &str) -> Value {
     let last = path.last().map_or("", String::as_str);
-    let own_name = path.len() == 4 && path[2] == "set_env";
-    if own_name || TEXTS.contains(&last) {
+    let chosen_name = path.len() == 4 && path[2] == "set_env";
+    if chosen_name || TEXTS.contains(&last) {
         return Value::from(text);
     }
     // Lists and tables are JSON.
@@ -136,7 +136,7 @@ fn value_of(path: &[String], text: &str) -> Value {
     {
         return value;
     }
-    // Numbers and booleans as in TOML; anything else is text.
+    // Numbers and booleans are written as in TOML; anything else is text.
     text.parse().unwrap_or_else(|never: std::convert::Infallible| match never {})
 }
 

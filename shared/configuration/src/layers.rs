@@ -1,4 +1,4 @@
-//! Reading a configuration: file, environment and what goes over both.
+//! Layers of settings, and the errors in them.
 
 use std::path::{Path, PathBuf};
 
@@ -8,17 +8,17 @@ use figment::providers::{Format, Toml};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::environment::{Environment, Names, Settings};
+use crate::environment::{Environment, Names, Settings};
 
 /// Why the configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// A file that was named is not there, or cannot be read.
+    /// A configuration file does not exist or cannot be read.
     #[error("cannot read the configuration {}", .path.display())]
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The operating system's error.
         #[source]
         source: std::io::Error,
     },
@@ -26,95 +26,53 @@ pub enum ConfigError {
     #[error("{0}")]
     Setting(String),
     /// There is no home folder to put the data folder in.
-    #[error(
-        "cannot tell where the data folder is: HOME is not set; use --data-dir or RDEV_DATA_DIR"
-    )]
+    #[error("cannot determine the data folder: HOME is not set; use --data-dir or RDEV_DATA_DIR")]
     NoHome,
 }
 
-/// Layers of settings; a later one goes over those before it.
+/// Layers of settings; later layers override earlier ones.
 #[derive(Debug, Clone, Default)]
 pub struct Layers(Figment);
 
 impl Layers {
-    /// One setting, by its place, as `runner.slots`.
+    /// Adds one setting by its path, such as `runner.slots`.
     #[must_use]
     pub fn value(self, place: &str, value: impl Serialize) -> Self {
         Self(self.0.merge((place, value)))
     }
 
-    /// What a TOML file says.
+    /// Adds the settings of a TOML file.
     ///
     /// # Errors
-    /// When it cannot be read.
+    /// When the file cannot be read.
     pub fn file(self, path: &Path) -> Result<Self, ConfigError> {
-        // Figment takes a file that is not there for an empty one.
+        // Figment treats a missing file as an empty one.
         std::fs::File::open(path)
             .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
         Ok(Self(self.0.merge(Toml::file_exact(path))))
     }
 
-    /// What the environment says.
+    /// Adds the settings of the environment.
     #[must_use]
     pub fn environment(self, environment: &Environment, names: &Names) -> Self {
         Self(self.0.merge(Settings { environment, names }))
     }
 
-    /// All of it.
+    /// Reads the merged settings into `T`.
     ///
     /// # Errors
-    /// The first setting that is unknown or wrong, with the file or variable it stands in.
+    /// The first setting that is unknown or has a wrong value; the error names its source.
     pub fn extract<T: DeserializeOwned>(&self) -> Result<T, ConfigError> {
         self.0.extract().map_err(|error| ConfigError::Setting(explain(error)))
     }
 }
 
-/// The file that applies: `named`, else the one `RDEV_CONFIG` names, else `./rdev.toml`, else
-/// `rdev.toml` in the data folder; `None` when there is none. `data_dir` is the folder that
-/// the command line names.
-///
-/// # Errors
-/// When one of the places cannot be looked at.
-pub fn file(
-    named: Option<&Path>,
-    data_dir: Option<&Path>,
-    environment: &Environment,
-) -> Result<Option<PathBuf>, ConfigError> {
-    if let Some(named) = named.map(Path::to_owned).or_else(|| environment.path("RDEV_CONFIG")) {
-        return Ok(Some(named));
-    }
-    let folder = data_dir
-        .map(Path::to_owned)
-        .or_else(|| environment.path("RDEV_DATA_DIR"))
-        .or_else(|| default_data_dir(environment).ok());
-    let places = [Some(PathBuf::from("rdev.toml")), folder.map(|folder| folder.join("rdev.toml"))];
-    for path in places.into_iter().flatten() {
-        match path.try_exists() {
-            Ok(true) => return Ok(Some(path)),
-            Ok(false) => {}
-            Err(source) => return Err(ConfigError::Read { path, source }),
-        }
-    }
-    Ok(None)
-}
-
-/// The user's own data folder: `$XDG_DATA_HOME/rdev`, else `~/.local/share/rdev`.
-///
-/// # Errors
-/// When there is no home folder.
-pub fn default_data_dir(environment: &Environment) -> Result<PathBuf, ConfigError> {
-    let absolute = |path: &PathBuf| path.is_absolute();
-    let data = environment.path("XDG_DATA_HOME").filter(absolute);
-    let home = || environment.path("HOME").map(|home| home.join(".local/share"));
-    data.or_else(home).map(|data| data.join("rdev")).ok_or(ConfigError::NoHome)
-}
-
-/// One line that names the place and the key, and repeats no value: it may be a secret.
+/// One line that names the source and the setting. It repeats no value: a value may be a secret.
 fn explain(error: figment::Error) -> String {
     let key = error.path.join(".");
     let place = error.metadata.as_ref().map(|metadata| {
         match metadata.source.as_ref().and_then(|source| source.file_path()) {
-            Some(path) => shown(path),
+            Some(path) => path.display().to_string(),
             None => metadata.name.to_string(),
         }
     });
@@ -132,7 +90,7 @@ fn explain(error: figment::Error) -> String {
             format!("unknown setting '{field}'; known here: {known}")
         }
         Kind::MissingField(field) => format!("'{field}' is missing"),
-        Kind::DuplicateField(field) => format!("'{field}' stands there twice"),
+        Kind::DuplicateField(field) => format!("'{field}' is set twice"),
         Kind::ISizeOutOfRange(_) | Kind::USizeOutOfRange(_) => "is out of range".to_owned(),
         Kind::Unsupported(_) | Kind::UnsupportedKey(..) => {
             "has a type that is not supported".to_owned()
@@ -150,7 +108,7 @@ fn explain(error: figment::Error) -> String {
     text + &what
 }
 
-/// A syntax error comes with the line it is in; the line may hold a secret.
+/// Drops the quoted source line from a syntax error: the line may hold a secret.
 fn syntax_only(message: &str) -> String {
     let kept: Vec<&str> = message
         .lines()
@@ -162,8 +120,4 @@ fn syntax_only(message: &str) -> String {
         })
         .collect();
     kept.join(": ")
-}
-
-fn shown(path: &Path) -> String {
-    path.display().to_string()
 }
