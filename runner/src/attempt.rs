@@ -7,18 +7,30 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdev_domain::event::EventKind;
-use rdev_domain::failure::{Failure, FailureClass};
+use rdev_domain::failure::FailureClass;
 use rdev_domain::git::Branch;
 use rdev_domain::git_url::GitUrl;
 use rdev_domain::project::Project;
 use rdev_domain::task::Task;
 use serde_json::json;
 
-use crate::git::{Author, Caps, Credentials, GitError, Remote};
-use crate::lease::Held;
+use crate::git::{Author, Caps, Credentials, Remote};
 use crate::now;
-use crate::runner::Shared;
-use crate::workspace::Workspace;
+use crate::runner::context::Shared;
+
+pub(crate) mod event_log;
+mod folder;
+pub(crate) mod interrupt;
+pub(crate) mod lease;
+pub(crate) mod session;
+pub(crate) mod settle;
+pub(crate) mod stop;
+pub(crate) mod unpushed;
+pub(crate) mod workspace;
+
+use interrupt::Interrupt;
+use lease::Held;
+use workspace::Workspace;
 
 /// One claim of a task, on its way through the phases.
 pub(crate) struct Attempt {
@@ -34,15 +46,6 @@ pub(crate) struct Attempt {
     pub(crate) prepared: AtomicBool,
     durations: Mutex<BTreeMap<String, u64>>,
     pushed: Mutex<Option<(Remote, Vec<String>)>>,
-}
-
-/// Why a phase did not end well.
-#[derive(Debug)]
-pub(crate) enum Interrupt {
-    /// It failed.
-    Failed(Failure),
-    /// The attempt's token fired; [`crate::stop::Stop::why`] says why.
-    Stopped,
 }
 
 impl Attempt {
@@ -157,59 +160,4 @@ impl Attempt {
             diff_bytes: settings.max_diff_bytes,
         }
     }
-}
-
-impl Interrupt {
-    pub(crate) fn failed(class: FailureClass, message: impl Into<String>) -> Self {
-        Self::Failed(Failure::new(class, message))
-    }
-}
-
-/// Runs git work on a thread that may block.
-pub(crate) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, GitError> + Send + 'static,
-) -> Result<T, GitError> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(outcome) => outcome,
-        // Not cancelled: nobody holds its handle. A defect; the attempt's own
-        // guard turns it into a failure.
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
-    }
-}
-
-impl From<GitError> for Interrupt {
-    fn from(error: GitError) -> Self {
-        let class = match &error {
-            GitError::Cancelled => return Self::Stopped,
-            GitError::Auth { .. } => FailureClass::Auth,
-            GitError::Rejected { .. } | GitError::RefNamespaceRefused => FailureClass::PushRejected,
-            GitError::RepositoryNotFound
-            | GitError::BranchNotFound(_)
-            | GitError::NotAllowed(_)
-            | GitError::BadTree(_) => FailureClass::Invalid,
-            GitError::Unreachable { .. }
-            | GitError::Moved { .. }
-            | GitError::MirrorDamaged { .. }
-            | GitError::Broken { .. } => FailureClass::Infra,
-        };
-        Self::failed(class, chain(&error))
-    }
-}
-
-impl From<anyhow::Error> for Interrupt {
-    fn from(error: anyhow::Error) -> Self {
-        Self::failed(FailureClass::Infra, format!("{error:#}"))
-    }
-}
-
-/// An error and its sources in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        source = inner.source();
-    }
-    text
 }

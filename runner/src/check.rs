@@ -5,9 +5,10 @@ use rdev_domain::result::{CheckResult, TaskResult};
 use rdev_domain::spec::CheckSpec;
 use rdev_domain::step::Event;
 
-use crate::attempt::{Attempt, Interrupt, blocking};
-use crate::git;
-use crate::settle::Settlement;
+use crate::attempt::Attempt;
+use crate::attempt::interrupt::Interrupt;
+use crate::attempt::settle::Settlement;
+use crate::git::{self, blocking};
 use crate::verify;
 
 /// Runs a check's commands on its branch.

@@ -16,13 +16,14 @@ use serde_json::json;
 use tokio::task::AbortHandle;
 use tracing::{error, info};
 
-use crate::attempt::{Attempt, Interrupt};
-use crate::events::EventLog;
-use crate::lease::{self, Held};
-use crate::runner::Shared;
-use crate::settle::{Settlement, settle};
-use crate::stop::Why;
-use crate::{build, check, deliver, now, tidy};
+use crate::attempt::Attempt;
+use crate::attempt::event_log::EventLog;
+use crate::attempt::interrupt::Interrupt;
+use crate::attempt::lease::{self, Held};
+use crate::attempt::settle::{Settlement, settle};
+use crate::attempt::stop::Why;
+use crate::runner::context::Shared;
+use crate::{build, check, cleanup, now};
 
 /// Works on a claimed task until it is settled or lost. `receipt` names the
 /// wake-up that led to it: it is deleted at the end, and comes back to another
@@ -65,7 +66,7 @@ pub(crate) async fn run(shared: Arc<Shared>, claimed: Claimed, receipt: Receipt)
     let settled = settle(&attempt, outcome).await;
     drop(guard);
     if let Some(advanced) = settled {
-        tidy::after(&attempt, &advanced.task);
+        cleanup::after(&attempt, &advanced.task);
         // A failure here only means that the message comes back and finds nothing.
         let queue = &shared.ports.queue;
         let answered = if released {
@@ -113,7 +114,7 @@ async fn route(attempt: &Attempt) -> Result<Settlement, Interrupt> {
     let pushing = attempt.task.state == TaskState::Pushing;
     let work = async {
         match &attempt.task.work {
-            Work::Build(spec) if pushing => deliver::resume(attempt, spec).await,
+            Work::Build(spec) if pushing => build::resume(attempt, spec).await,
             Work::Build(spec) => build::run(attempt, spec).await,
             Work::Check(spec) => check::run(attempt, spec).await,
         }

@@ -8,31 +8,35 @@ pub mod agent;
 mod attempt;
 mod build;
 mod check;
+mod cleanup;
 pub mod config;
-mod deliver;
-mod earlier;
-mod events;
 pub mod git;
 #[cfg(feature = "aws")]
 pub mod health;
 mod job;
-mod lease;
 pub mod process;
-mod protection;
 pub mod redact;
 mod runner;
-mod settle;
-mod status;
-mod stop;
-mod tidy;
 mod verify;
-mod workspace;
 
 pub use config::{Folders, RunnerConfig};
-pub use protection::Protection;
-pub use runner::{Health, Ports, Runner, RunnerHandle, start};
+pub use runner::context::Ports;
+pub use runner::protection::Protection;
+pub use runner::{Health, Runner, RunnerHandle, start};
 
 /// The wall clock, read at the edge and handed down as a parameter from there.
 pub(crate) fn now() -> rdev_domain::time::Timestamp {
     std::time::SystemTime::now().into()
+}
+
+/// An error and its sources in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        source = inner.source();
+    }
+    text
 }

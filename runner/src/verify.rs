@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 use rdev_domain::failure::FailureClass;
 use rdev_domain::result::CommandRun;
 
-use crate::attempt::{Attempt, Interrupt};
+use crate::attempt::Attempt;
+use crate::attempt::interrupt::Interrupt;
+use crate::attempt::workspace::Workspace;
+use crate::chain;
 use crate::process::{self, Ended, Flow, Launch, Limits, Marker};
-use crate::workspace::Workspace;
 
 /// How much of a command's output is kept.
 const OUTPUT_BYTES: usize = 16 * 1024;
@@ -76,7 +78,7 @@ async fn run_one(
         Flow::Continue
     })
     .await
-    .map_err(|error| Interrupt::failed(FailureClass::Infra, crate::attempt::chain(&error)))?;
+    .map_err(|error| Interrupt::failed(FailureClass::Infra, chain(&error)))?;
     let exit_code = match ended {
         Ended::Exited(exit) => exit.code,
         Ended::LastWordsThenHung => Some(0),

@@ -11,10 +11,9 @@ use std::time::{Duration, Instant};
 use git2::{ErrorCode, ObjectType, Odb, OdbLookupFlags, Oid, Repository};
 use tokio_util::sync::CancellationToken;
 
-use super::push::Expect;
 use super::transport::Service;
 use super::wire::{self, Advertised};
-use super::{GitError, Remote, tip_of};
+use super::{Expect, GitError, Remote, tip_of};
 
 /// Up to this many objects are stored one by one, more of them as a pack, as git does it.
 const LOOSE_LIMIT: usize = 100;

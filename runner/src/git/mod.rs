@@ -9,9 +9,11 @@
 //! All functions block: call them in `spawn_blocking`. A build goes
 //! [`fetch`] → [`checkout`] → (agent) → [`stage`] → [`commit`] → [`push`].
 
+mod blocking;
 mod checkout;
 mod commit;
 mod error;
+mod heads_only;
 mod local;
 mod lock;
 mod mirror;
@@ -33,11 +35,13 @@ use rdev_domain::git_url::{GitUrl, UrlPolicy};
 use rdev_domain::result::FileChange;
 use rdev_domain::secret::Secret;
 
+pub(crate) use blocking::blocking;
 pub use checkout::{CheckedOut, checkout, reset};
 pub use commit::{Rebased, commit, parent, rebase};
 pub use error::GitError;
+pub(crate) use heads_only::HeadsOnly;
 pub use mirror::{Fetched, Mirror, fetch, fetch_commit, fetch_tip};
-pub use push::{Expect, delete_refs, push, remote_refs};
+pub use push::{delete_refs, push, remote_refs};
 pub use scan::{Scan, contains, find_lineage};
 pub use tree::{diff_of, stage};
 
@@ -90,6 +94,15 @@ pub struct Caps {
     pub bytes: u64,
     /// Bytes of the diff's text that are kept.
     pub diff_bytes: usize,
+}
+
+/// Where a ref has to be for a push to go through.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Expect {
+    /// Anywhere: it is rdev's own.
+    Any,
+    /// Just there, and the commit has to be a descendant of it.
+    Exactly(Tip),
 }
 
 /// A tree in the attempt's repository.

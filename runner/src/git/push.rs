@@ -6,16 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::transport::Service;
 use super::wire::{self, Advertised, Report, Update, Verdict};
-use super::{GitError, Remote, Workdir, commit_id, local, oid, pack, scan, tip_of};
-
-/// Where a ref has to be for a push to go through.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Expect {
-    /// Anywhere: it is rdev's own.
-    Any,
-    /// Just there, and the commit has to be a descendant of it.
-    Exactly(Tip),
-}
+use super::{Expect, GitError, Remote, Workdir, commit_id, local, oid, pack, scan, tip_of};
 
 /// Points `target` (a full ref name) at `commit`, with all that the server lacks
 /// for it. Returns where `watch` is, as the push's own look at the server told.

@@ -15,7 +15,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use crate::attempt::chain;
+use crate::chain;
 
 /// For how long protection is asked; a runner that hangs has it no longer.
 const EXPIRES: Duration = Duration::from_secs(30 * 60);

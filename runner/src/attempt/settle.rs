@@ -11,10 +11,11 @@ use rdev_domain::step::{Event, Refusal};
 use rdev_domain::task::TaskState;
 use tracing::{error, info, warn};
 
-use crate::attempt::{Attempt, Interrupt, chain};
-use crate::lease::Held;
-use crate::now;
-use crate::stop::Why;
+use super::Attempt;
+use super::interrupt::Interrupt;
+use super::lease::Held;
+use super::stop::Why;
+use crate::{chain, now};
 
 /// How an attempt ends.
 pub(crate) struct Settlement {

@@ -1,17 +1,20 @@
 //! What earlier attempts of a lineage have left: looked for before any agent is started.
 
 use rdev_domain::failure::FailureClass;
-use rdev_domain::git::{CommitId, OwnRef, Tip};
-use rdev_domain::ids::{Fence, TaskId};
+use rdev_domain::git::{CommitId, OwnRef};
+use rdev_domain::ids::Fence;
 use rdev_domain::ports::PortError;
 use rdev_domain::task::{Task, WipRef};
 use tracing::info;
 
-use crate::attempt::{Attempt, Interrupt, blocking};
-use crate::build::{Made, Site};
-use crate::deliver;
-use crate::git::{self, Fetched};
-use crate::workspace::{self, Workspace};
+use super::output::Made;
+use super::push::search;
+use super::refs::{fetch_own, newest_of, newest_wip};
+use super::target::Site;
+use crate::attempt::interrupt::Interrupt;
+use crate::attempt::workspace::Workspace;
+use crate::attempt::{Attempt, unpushed};
+use crate::git::{self, Fetched, blocking};
 
 /// A commit that holds all of a build's work.
 pub(crate) struct Finished {
@@ -42,7 +45,7 @@ pub(crate) async fn find(
     let task = &attempt.task;
     let mine = WipRef { task: task.id, fence: task.fence };
     if let Some(scan_base) = &task.scan_base
-        && let Some(commit) = deliver::search(attempt, workspace, scan_base, &fetched.tip).await?
+        && let Some(commit) = search(attempt, workspace, scan_base, &fetched.tip).await?
     {
         return Ok(Some(Earlier::Landed(commit)));
     }
@@ -65,10 +68,10 @@ pub(crate) async fn find(
     }
     let here = [Some((task.id, task.wip_floor)), old.map(|old| (old.id, old.wip_floor))];
     for (candidate, floor) in here.into_iter().flatten() {
-        let found = workspace::find_unpushed(&attempt.shared.folders, candidate, floor);
+        let found = unpushed::find_unpushed(&attempt.shared.folders, candidate, floor);
         if let Some((fence, commit, gitdir)) = found {
             info!(task = %task.id, %fence, "going on from a commit that an earlier attempt could not push");
-            workspace::borrow_objects(&workspace.workdir(), &gitdir)?;
+            unpushed::borrow_objects(&workspace.workdir(), &gitdir)?;
             workspace.mark_finished(task.id, task.fence, &commit)?;
             let made = adopt(attempt, workspace, &commit).await?;
             return Ok(Some(Earlier::Finished(Box::new(Finished { commit, wip: mine, made }))));
@@ -114,59 +117,4 @@ pub(crate) async fn adopt(
     .await?;
     let summary = "the work of an earlier attempt was delivered".to_owned();
     Ok(Made { run: None, summary, changes, warnings: vec![] })
-}
-
-/// The newest wip ref that this attempt may go on from: its own task's above
-/// the floor, else the one that a retry was handed.
-pub(crate) fn newest_wip(attempt: &Attempt, fetched: &Fetched) -> Option<(WipRef, CommitId)> {
-    let task = &attempt.task;
-    newest_of(fetched, task.id, task.wip_floor).or_else(|| {
-        let handed = task.resume_from.filter(|_| task.wip_floor == Fence(0))?;
-        Some((handed, at_wip(fetched, handed)?))
-    })
-}
-
-/// The newest wip ref of a task above a fence.
-fn newest_of(fetched: &Fetched, task: TaskId, floor: Fence) -> Option<(WipRef, CommitId)> {
-    let wips = fetched.own.iter().filter_map(|(own, commit)| match own {
-        OwnRef::Wip(id, fence) if *id == task && *fence > floor => {
-            Some((WipRef { task: *id, fence: *fence }, commit.clone()))
-        }
-        _ => None,
-    });
-    wips.max_by_key(|(wip, _)| wip.fence)
-}
-
-/// The commit at a wip ref, if the ref was advertised.
-pub(crate) fn at_wip(fetched: &Fetched, wip: WipRef) -> Option<CommitId> {
-    let wanted = OwnRef::Wip(wip.task, wip.fence);
-    fetched.own.iter().find(|(own, _)| *own == wanted).map(|(_, commit)| commit.clone())
-}
-
-/// Brings the commit of a ref of rdev's own here; where the ref is now.
-pub(crate) async fn fetch_own(
-    attempt: &Attempt,
-    site: &Site,
-    workspace: &Workspace,
-    own: OwnRef,
-) -> Result<CommitId, Interrupt> {
-    let (dirs, remote) = (workspace.workdir(), site.remote.clone());
-    let stop = attempt.held.stop.token().clone();
-    Ok(blocking(move || git::fetch_commit(&dirs, &remote, own, &stop)).await?)
-}
-
-/// What a commit is based on, in terms of the branch: its parent, or "absent"
-/// while the branch does not exist.
-pub(crate) async fn based_on(
-    attempt: &Attempt,
-    workspace: &Workspace,
-    commit: &CommitId,
-    tip: &Tip,
-) -> Result<Tip, Interrupt> {
-    if *tip == Tip::Absent && !matches!(attempt.task.scan_base, Some(Tip::Commit(_))) {
-        return Ok(Tip::Absent);
-    }
-    let (dirs, commit) = (workspace.workdir(), commit.clone());
-    let parent = blocking(move || git::parent(&dirs, &commit)).await?;
-    Ok(parent.map_or(Tip::Absent, Tip::Commit))
 }

@@ -9,7 +9,8 @@ use rdev_domain::git_url::GitUrl;
 use rdev_domain::ports::{CommitState, CommitStatus, PortError};
 use tracing::warn;
 
-use crate::attempt::{Attempt, chain};
+use crate::attempt::Attempt;
+use crate::chain;
 
 /// How long the forge may take.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -12,9 +12,9 @@ use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use crate::events::EventLog;
+use super::event_log::EventLog;
+use super::stop::{Stop, Why};
 use crate::now;
-use crate::stop::{Stop, Why};
 
 /// How often the wake-up's visibility is extended: with the next renewal after that, which comes
 /// within 17 s, so before it ends.

@@ -11,11 +11,10 @@ use rdev_domain::time::Timestamp;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use crate::attempt::{Attempt, blocking, chain};
-use crate::git::{self, Remote};
-use crate::now;
-use crate::runner::Shared;
-use crate::workspace;
+use crate::attempt::{Attempt, unpushed};
+use crate::git::{self, Remote, blocking};
+use crate::runner::context::Shared;
+use crate::{chain, now};
 
 /// How many refs of other tasks one fetch looks at.
 const AT_ONCE: usize = 20;
@@ -33,7 +32,7 @@ pub(crate) fn after(attempt: &Attempt, task: &Task) {
     if !done_with(task.state) {
         return;
     }
-    workspace::forget_unpushed(&attempt.shared.folders, task.id);
+    unpushed::forget_unpushed(&attempt.shared.folders, task.id);
     let Some((remote, mut refs)) = attempt.pushed_refs() else {
         return;
     };
@@ -82,14 +81,14 @@ pub(crate) fn later(attempt: &Attempt, remote: &Remote, own: &[(OwnRef, CommitId
 
 /// At a runner's start: forgets unpushed work whose task needs it no more.
 pub(crate) async fn unpushed(shared: &Shared) {
-    for id in workspace::tasks_with_unpushed(&shared.folders) {
+    for id in unpushed::tasks_with_unpushed(&shared.folders) {
         let gone = match shared.ports.store.task(id).await {
             Ok(record) => done_with(record.task.state),
             Err(PortError::NotFound { .. }) => true,
             Err(_) => false,
         };
         if gone {
-            workspace::forget_unpushed(&shared.folders, id);
+            unpushed::forget_unpushed(&shared.folders, id);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The folders of an attempt, the work that must outlive them, and agent sessions.
+//! The folder of an attempt, and where the work and the sessions that outlive it lie.
 //!
 //! ```text
 //! work/<key>/checkout      the files the agent sees, with a disposable .git
@@ -16,10 +16,8 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use rdev_domain::git::CommitId;
@@ -27,7 +25,9 @@ use rdev_domain::ids::{Fence, TaskId};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::attempt::Interrupt;
+use super::folder::{private_folder, read_folder, remove};
+use super::interrupt::Interrupt;
+use super::unpushed::{salvage, unpushed_folder};
 use crate::config::Folders;
 use crate::git::Workdir;
 use crate::process;
@@ -137,181 +137,12 @@ pub(crate) fn clean_start(folders: &Folders) -> Result<()> {
     Ok(())
 }
 
-/// A commit of an earlier attempt of `task` that is only on this machine.
-pub(crate) fn find_unpushed(
-    folders: &Folders,
-    task: TaskId,
-    above: Fence,
-) -> Option<(Fence, CommitId, PathBuf)> {
-    let attempts = read_folder(&unpushed_folder(folders).join(task.to_string())).ok()?;
-    attempts
-        .into_iter()
-        .filter_map(|folder| {
-            let (_, fence, commit) = read_finished(&folder)?;
-            (fence > above).then_some((fence, commit, folder.join("git")))
-        })
-        .max_by_key(|(fence, ..)| *fence)
-}
-
-/// Makes the objects of an unpushed gitdir readable from `workdir`'s.
-pub(crate) fn borrow_objects(workdir: &Workdir, unpushed: &Path) -> Result<()> {
-    let objects = workdir.gitdir.join("objects");
-    copy_missing(&unpushed.join("objects"), &objects)
-        .with_context(|| format!("cannot read the unpushed work in {}", unpushed.display()))
-}
-
-/// Forgets the unpushed work of a task: it is delivered, or of no use any more.
-pub(crate) fn forget_unpushed(folders: &Folders, task: TaskId) {
-    let folder = unpushed_folder(folders).join(task.to_string());
-    if let Err(error) = remove(&folder) {
-        warn!(error = format!("{error:#}"), "unpushed work was not removed");
-    }
-}
-
-/// The tasks that have unpushed work here.
-pub(crate) fn tasks_with_unpushed(folders: &Folders) -> Vec<TaskId> {
-    let entries = read_folder(&unpushed_folder(folders)).unwrap_or_default();
-    entries.iter().filter_map(|path| path.file_name()?.to_str()?.parse().ok()).collect()
-}
-
-/// Keeps the agent's session of a finished task for `continue_from`.
-pub(crate) fn keep_session(
-    folders: &Folders,
-    workspace: &Workspace,
-    key: &str,
-    task: TaskId,
-) -> Result<()> {
-    let folder = folders.sessions.join(task.to_string());
-    remove(&folder)?;
-    private_folder(&folder)?;
-    fs::write(folder.join("key"), key).context("cannot write the session's key")?;
-    fs::rename(workspace.home(), folder.join("home")).context("cannot keep the agent's session")?;
-    // Verification after a rebase still needs a HOME.
-    private_folder(&workspace.home())
-}
-
-/// The name under `work/` that the session of `task` is bound to; `None` when
-/// the session is not (or no longer) on this machine.
-pub(crate) fn session_key(folders: &Folders, task: TaskId) -> Option<String> {
-    let key = fs::read_to_string(folders.sessions.join(task.to_string()).join("key")).ok()?;
-    key.parse::<TaskId>().ok().map(|id| id.to_string())
-}
-
-/// Puts the session of `task` into a workspace's HOME.
-pub(crate) fn restore_session(
-    folders: &Folders,
-    workspace: &Workspace,
-    task: TaskId,
-) -> Result<()> {
-    let from = folders.sessions.join(task.to_string()).join("home");
-    copy_missing(&from, &workspace.home()).context("cannot restore the agent's session")
-}
-
-/// Removes sessions that were kept for longer than `keep`.
-pub(crate) fn expire_sessions(folders: &Folders, keep: Duration) {
-    for folder in read_folder(&folders.sessions).unwrap_or_default() {
-        let age = fs::metadata(&folder).and_then(|meta| meta.modified());
-        let old =
-            age.is_ok_and(|at| SystemTime::now().duration_since(at).is_ok_and(|age| age > keep));
-        if old && let Err(error) = remove(&folder) {
-            warn!(error = format!("{error:#}"), "an old agent session was not removed");
-        }
-    }
-}
-
-/// Moves an attempt's gitdir to `unpushed/` if it holds a commit that is
-/// nowhere else. May be repeated after a crash at any line of it.
-fn salvage(root: &Path, unpushed: &Path) -> Result<()> {
-    let Some((task, fence, _)) = read_finished(root) else {
-        return Ok(());
-    };
-    let to = unpushed.join(task.to_string()).join(fence.to_string());
-    private_folder(&to)?;
-    if root.join("git").exists() {
-        remove(&to.join("git"))?;
-        fs::rename(root.join("git"), to.join("git")).context("cannot keep an unpushed commit")?;
-    }
-    fs::rename(root.join("finished"), to.join("finished"))
-        .context("cannot keep the mark of an unpushed commit")?;
-    info!(%task, %fence, "kept a commit that is not on its remote yet");
-    Ok(())
-}
-
-fn read_finished(folder: &Path) -> Option<(TaskId, Fence, CommitId)> {
-    let text = fs::read_to_string(folder.join("finished")).ok()?;
-    let mut words = text.split(' ');
-    let (task, fence, commit) = (words.next()?, words.next()?, words.next()?);
-    Some((task.parse().ok()?, Fence(fence.parse().ok()?), commit.parse().ok()?))
-}
-
-fn unpushed_folder(folders: &Folders) -> PathBuf {
-    folders.work.with_file_name("unpushed")
-}
-
-/// Creates a folder that only its owner may enter.
-fn private_folder(folder: &Path) -> Result<()> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(folder)
-        .with_context(|| format!("cannot create {}", folder.display()))
-}
-
-/// Removes a folder (or nothing), also one whose inner folders an agent made read-only.
-fn remove(folder: &Path) -> Result<()> {
-    let gone = |outcome: io::Result<()>| match outcome {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    };
-    if gone(fs::remove_dir_all(folder)).is_ok() {
-        return Ok(());
-    }
-    make_writable(folder);
-    gone(fs::remove_dir_all(folder)).with_context(|| format!("cannot remove {}", folder.display()))
-}
-
-fn make_writable(folder: &Path) {
-    let is_folder = fs::symlink_metadata(folder).is_ok_and(|meta| meta.is_dir());
-    if !is_folder {
-        return;
-    }
-    // What cannot be changed shows in the removal that follows.
-    let _ = fs::set_permissions(folder, fs::Permissions::from_mode(0o700));
-    for entry in read_folder(folder).unwrap_or_default() {
-        make_writable(&entry);
-    }
-}
-
-fn read_folder(folder: &Path) -> Result<Vec<PathBuf>> {
-    let read =
-        || fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>();
-    read().with_context(|| format!("cannot read {}", folder.display()))
-}
-
-/// Copies what `to` does not have yet. Symbolic links are copied as links;
-/// sockets and the like are left out.
-fn copy_missing(from: &Path, to: &Path) -> io::Result<()> {
-    fs::create_dir_all(to)?;
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        let target = to.join(entry.file_name());
-        let kind = entry.file_type()?;
-        if kind.is_dir() {
-            copy_missing(&entry.path(), &target)?;
-        } else if fs::symlink_metadata(&target).is_ok() {
-            continue;
-        } else if kind.is_symlink() {
-            std::os::unix::fs::symlink(fs::read_link(entry.path())?, &target)?;
-        } else if kind.is_file() {
-            fs::copy(entry.path(), &target)?;
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
+    use crate::attempt::unpushed::{find_unpushed, forget_unpushed, tasks_with_unpushed};
 
     fn folders(data: &Path) -> Folders {
         Folders {

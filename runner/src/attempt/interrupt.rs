@@ -1,0 +1,51 @@
+//! Why a phase ends an attempt, and which failure class an error is of.
+
+use rdev_domain::failure::{Failure, FailureClass};
+
+use crate::chain;
+use crate::git::GitError;
+
+/// Why a phase did not end well.
+#[derive(Debug)]
+pub(crate) enum Interrupt {
+    /// It failed.
+    Failed(Failure),
+    /// The attempt's token fired; [`super::stop::Stop::why`] says why.
+    Stopped,
+}
+
+impl Interrupt {
+    pub(crate) fn failed(class: FailureClass, message: impl Into<String>) -> Self {
+        Self::Failed(Failure::new(class, message))
+    }
+
+    /// Somebody has rewritten the branch.
+    pub(crate) fn rewritten(what: &str) -> Self {
+        Self::failed(FailureClass::HistoryRewritten, what)
+    }
+}
+
+impl From<GitError> for Interrupt {
+    fn from(error: GitError) -> Self {
+        let class = match &error {
+            GitError::Cancelled => return Self::Stopped,
+            GitError::Auth { .. } => FailureClass::Auth,
+            GitError::Rejected { .. } | GitError::RefNamespaceRefused => FailureClass::PushRejected,
+            GitError::RepositoryNotFound
+            | GitError::BranchNotFound(_)
+            | GitError::NotAllowed(_)
+            | GitError::BadTree(_) => FailureClass::Invalid,
+            GitError::Unreachable { .. }
+            | GitError::Moved { .. }
+            | GitError::MirrorDamaged { .. }
+            | GitError::Broken { .. } => FailureClass::Infra,
+        };
+        Self::failed(class, chain(&error))
+    }
+}
+
+impl From<anyhow::Error> for Interrupt {
+    fn from(error: anyhow::Error) -> Self {
+        Self::failed(FailureClass::Infra, format!("{error:#}"))
+    }
+}

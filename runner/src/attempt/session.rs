@@ -1,0 +1,48 @@
+//! Agent sessions that outlive their attempt, for `continue_from`.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Result};
+use rdev_domain::ids::TaskId;
+use tracing::warn;
+
+use super::folder::{copy_missing, private_folder, read_folder, remove};
+use crate::config::Folders;
+
+/// Keeps the agent's session of a finished task for `continue_from`.
+pub(crate) fn keep_session(folders: &Folders, home: &Path, key: &str, task: TaskId) -> Result<()> {
+    let folder = folders.sessions.join(task.to_string());
+    remove(&folder)?;
+    private_folder(&folder)?;
+    fs::write(folder.join("key"), key).context("cannot write the session's key")?;
+    fs::rename(home, folder.join("home")).context("cannot keep the agent's session")?;
+    // Verification after a rebase still needs a HOME.
+    private_folder(home)
+}
+
+/// The name under `work/` that the session of `task` is bound to; `None` when
+/// the session is not (or no longer) on this machine.
+pub(crate) fn session_key(folders: &Folders, task: TaskId) -> Option<String> {
+    let key = fs::read_to_string(folders.sessions.join(task.to_string()).join("key")).ok()?;
+    key.parse::<TaskId>().ok().map(|id| id.to_string())
+}
+
+/// Puts the session of `task` into a workspace's HOME.
+pub(crate) fn restore_session(folders: &Folders, home: &Path, task: TaskId) -> Result<()> {
+    let from = folders.sessions.join(task.to_string()).join("home");
+    copy_missing(&from, home).context("cannot restore the agent's session")
+}
+
+/// Removes sessions that were kept for longer than `keep`.
+pub(crate) fn expire_sessions(folders: &Folders, keep: Duration) {
+    for folder in read_folder(&folders.sessions).unwrap_or_default() {
+        let age = fs::metadata(&folder).and_then(|meta| meta.modified());
+        let old =
+            age.is_ok_and(|at| SystemTime::now().duration_since(at).is_ok_and(|age| age > keep));
+        if old && let Err(error) = remove(&folder) {
+            warn!(error = format!("{error:#}"), "an old agent session was not removed");
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! Commits that no server has yet: they are kept when their attempt ends.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use rdev_domain::git::CommitId;
+use rdev_domain::ids::{Fence, TaskId};
+use tracing::{info, warn};
+
+use super::folder::{copy_missing, private_folder, read_folder, remove};
+use crate::config::Folders;
+use crate::git::Workdir;
+
+/// A commit of an earlier attempt of `task` that is only on this machine.
+pub(crate) fn find_unpushed(
+    folders: &Folders,
+    task: TaskId,
+    above: Fence,
+) -> Option<(Fence, CommitId, PathBuf)> {
+    let attempts = read_folder(&unpushed_folder(folders).join(task.to_string())).ok()?;
+    attempts
+        .into_iter()
+        .filter_map(|folder| {
+            let (_, fence, commit) = read_finished(&folder)?;
+            (fence > above).then_some((fence, commit, folder.join("git")))
+        })
+        .max_by_key(|(fence, ..)| *fence)
+}
+
+/// Makes the objects of an unpushed gitdir readable from `workdir`'s.
+pub(crate) fn borrow_objects(workdir: &Workdir, unpushed: &Path) -> Result<()> {
+    let objects = workdir.gitdir.join("objects");
+    copy_missing(&unpushed.join("objects"), &objects)
+        .with_context(|| format!("cannot read the unpushed work in {}", unpushed.display()))
+}
+
+/// Forgets the unpushed work of a task: it is delivered, or of no use any more.
+pub(crate) fn forget_unpushed(folders: &Folders, task: TaskId) {
+    let folder = unpushed_folder(folders).join(task.to_string());
+    if let Err(error) = remove(&folder) {
+        warn!(error = format!("{error:#}"), "unpushed work was not removed");
+    }
+}
+
+/// The tasks that have unpushed work here.
+pub(crate) fn tasks_with_unpushed(folders: &Folders) -> Vec<TaskId> {
+    let entries = read_folder(&unpushed_folder(folders)).unwrap_or_default();
+    entries.iter().filter_map(|path| path.file_name()?.to_str()?.parse().ok()).collect()
+}
+
+/// Moves an attempt's gitdir to `unpushed/` if it holds a commit that is
+/// nowhere else. May be repeated after a crash at any line of it.
+pub(super) fn salvage(root: &Path, unpushed: &Path) -> Result<()> {
+    let Some((task, fence, _)) = read_finished(root) else {
+        return Ok(());
+    };
+    let to = unpushed.join(task.to_string()).join(fence.to_string());
+    private_folder(&to)?;
+    if root.join("git").exists() {
+        remove(&to.join("git"))?;
+        fs::rename(root.join("git"), to.join("git")).context("cannot keep an unpushed commit")?;
+    }
+    fs::rename(root.join("finished"), to.join("finished"))
+        .context("cannot keep the mark of an unpushed commit")?;
+    info!(%task, %fence, "kept a commit that is not on its remote yet");
+    Ok(())
+}
+
+fn read_finished(folder: &Path) -> Option<(TaskId, Fence, CommitId)> {
+    let text = fs::read_to_string(folder.join("finished")).ok()?;
+    let mut words = text.split(' ');
+    let (task, fence, commit) = (words.next()?, words.next()?, words.next()?);
+    Some((task.parse().ok()?, Fence(fence.parse().ok()?), commit.parse().ok()?))
+}
+
+pub(super) fn unpushed_folder(folders: &Folders) -> PathBuf {
+    folders.work.with_file_name("unpushed")
+}

@@ -1,0 +1,52 @@
+//! Committing what an agent made, and how the commit's message comes about.
+
+use std::sync::atomic::Ordering;
+
+use rdev_domain::git::CommitId;
+use rdev_domain::spec::BuildSpec;
+
+use super::output::Made;
+use crate::attempt::Attempt;
+use crate::attempt::interrupt::Interrupt;
+use crate::attempt::workspace::Workspace;
+use crate::git::{self, blocking};
+use crate::now;
+
+pub(super) async fn commit(
+    attempt: &Attempt,
+    spec: &BuildSpec,
+    workspace: &Workspace,
+    parent: Option<CommitId>,
+    made: &Made,
+) -> Result<CommitId, Interrupt> {
+    let (dirs, tree, author) = (workspace.workdir(), made.changes.tree.clone(), attempt.author());
+    let message = message(attempt, spec);
+    let at = now();
+    let commit =
+        blocking(move || git::commit(&dirs, &tree, parent.as_ref(), &message, &author, at)).await?;
+    workspace.mark_finished(attempt.task.id, attempt.task.fence, &commit)?;
+    attempt.committed.store(true, Ordering::Relaxed);
+    Ok(commit)
+}
+
+/// The commit's message: the one asked for, or the prompt's first line and the
+/// prompt; then the trailers, in a paragraph of their own.
+fn message(attempt: &Attempt, spec: &BuildSpec) -> String {
+    let task = &attempt.task;
+    let text = match &spec.commit_message {
+        Some(message) => message.trim().to_owned(),
+        None => {
+            let prompt = spec.prompt.trim();
+            let first = prompt.lines().next().unwrap_or_default().trim();
+            match first.char_indices().nth(72) {
+                None if prompt == first => first.to_owned(),
+                None => format!("{first}\n\n{prompt}"),
+                Some((cut, _)) => format!("{}…\n\n{prompt}", &first[..cut]),
+            }
+        }
+    };
+    format!(
+        "{text}\n\nRdev-Task: {}\nRdev-Attempt: {}\nRdev-Lineage: {}\n",
+        task.id, task.attempt, task.lineage
+    )
+}

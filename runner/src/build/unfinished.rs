@@ -1,0 +1,75 @@
+//! Unfinished work of an attempt that had to stop: saved for people, delivered by nobody.
+
+use std::time::Duration;
+
+use rdev_domain::failure::{Failure, FailureClass};
+use rdev_domain::git::{CommitId, OwnRef};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::refs::push_own;
+use super::target::Site;
+use crate::attempt::Attempt;
+use crate::attempt::interrupt::Interrupt;
+use crate::attempt::stop::Why;
+use crate::attempt::workspace::Workspace;
+use crate::git::{self, blocking};
+use crate::now;
+
+/// Saves unfinished work of an attempt that was released, or ran out of time
+/// or budget, at `refs/rdev/part/…`. It is for people; nothing delivers it.
+pub(super) async fn keep_part(
+    attempt: &Attempt,
+    site: &Site,
+    workspace: &Workspace,
+    start: Option<&CommitId>,
+    interrupt: &Interrupt,
+) {
+    let keep = match interrupt {
+        Interrupt::Stopped => {
+            matches!(attempt.held.stop.why(), Some(Why::Released | Why::TimedOut))
+        }
+        Interrupt::Failed(Failure { class, .. }) => {
+            matches!(class, FailureClass::BudgetExceeded | FailureClass::Timeout)
+        }
+    };
+    if !keep {
+        return;
+    }
+    let (dirs, start, caps) = (workspace.workdir(), start.cloned(), attempt.caps());
+    let author = attempt.author();
+    let part = OwnRef::Part(attempt.task.id, attempt.task.fence);
+    let message = format!("Unfinished work of task {}\n", attempt.task.id);
+    let at = now();
+    // The attempt's own token has fired already.
+    let token = CancellationToken::new();
+    let saved = async {
+        let commit = blocking(move || {
+            let changes = git::stage(&dirs, start.as_ref(), &caps, &[])?;
+            if changes.total == 0 {
+                return Ok(None);
+            }
+            git::commit(&dirs, &changes.tree, start.as_ref(), &message, &author, at).map(Some)
+        });
+        let Some(commit) = commit.await? else { return Ok(false) };
+        push_own(attempt, site, workspace, part, &commit, &token).await?;
+        Ok::<_, Interrupt>(true)
+    };
+    let timer = async {
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        token.cancel();
+        std::future::pending::<()>().await;
+    };
+    // Not left alone when the time is over: the folder is the next attempt's.
+    let saved = tokio::select! {
+        saved = saved => saved,
+        () = timer => unreachable!("the timer never ends"),
+    };
+    match saved {
+        Ok(true) => attempt.note(format!("unfinished work is at refs/{}", part.path())),
+        Ok(false) => {}
+        Err(error) => {
+            warn!(task = %attempt.task.id, ?error, "unfinished work was not saved");
+        }
+    }
+}
