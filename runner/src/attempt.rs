@@ -1,4 +1,4 @@
-//! What all phases of one attempt share, and how they end early.
+//! One attempt: the state that all its phases share.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -16,7 +16,7 @@ use serde_json::json;
 
 use crate::git::{Author, Caps, Credentials, Remote};
 use crate::now;
-use crate::runner::context::Shared;
+use crate::runner::context::RunnerContext;
 
 pub(crate) mod event_log;
 mod folder;
@@ -29,20 +29,20 @@ pub(crate) mod unpushed;
 pub(crate) mod workspace;
 
 use interrupt::Interrupt;
-use lease::Held;
+use lease::ActiveLease;
 use workspace::Workspace;
 
-/// One claim of a task, on its way through the phases.
+/// One attempt at a task. Every phase gets it.
 pub(crate) struct Attempt {
-    pub(crate) shared: Arc<Shared>,
+    pub(crate) context: Arc<RunnerContext>,
     pub(crate) task: Task,
     pub(crate) project: Project,
-    pub(crate) held: Arc<Held>,
-    /// When the attempt must be over.
+    pub(crate) lease: Arc<ActiveLease>,
+    /// When the attempt must have ended.
     pub(crate) deadline: Instant,
-    /// Whether its work is committed: from then on no clock stops it.
+    /// Whether its work is committed: from then on the deadline does not stop it.
     pub(crate) committed: AtomicBool,
-    /// Whether its work is prepared.
+    /// Whether its push is prepared: the task is `pushing`.
     pub(crate) prepared: AtomicBool,
     durations: Mutex<BTreeMap<String, u64>>,
     pushed: Mutex<Option<(Remote, Vec<String>)>>,
@@ -50,17 +50,17 @@ pub(crate) struct Attempt {
 
 impl Attempt {
     pub(crate) fn new(
-        shared: Arc<Shared>,
+        context: Arc<RunnerContext>,
         task: Task,
         project: Project,
-        held: Arc<Held>,
+        lease: Arc<ActiveLease>,
         deadline: Instant,
     ) -> Self {
         Self {
-            shared,
+            context,
             task,
             project,
-            held,
+            lease,
             deadline,
             committed: AtomicBool::new(false),
             prepared: AtomicBool::new(false),
@@ -69,58 +69,58 @@ impl Attempt {
         }
     }
 
-    /// Runs a phase: its events, its metric and its duration. A phase that
-    /// runs twice has the sum of both.
+    /// Runs a phase and records its events, its metric and its duration. The durations of a
+    /// phase that runs twice add up.
     pub(crate) async fn phase<T>(
         &self,
         name: &'static str,
         work: impl Future<Output = Result<T, Interrupt>>,
     ) -> Result<T, Interrupt> {
-        let log = |data| self.held.events.add(EventKind::Phase, data, now());
+        let log = |data| self.lease.events.add(EventKind::Phase, data, now());
         log(json!({"phase": name, "status": "started"}));
         let begun = Instant::now();
         let outcome = work.await;
-        let took = begun.elapsed();
-        let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        let elapsed = begun.elapsed();
+        let millis = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
         let status = if outcome.is_ok() { "finished" } else { "failed" };
         log(json!({"phase": name, "status": status, "duration_ms": millis}));
-        metrics::histogram!("rdev_phase_seconds", "phase" => name).record(took.as_secs_f64());
+        metrics::histogram!("rdev_phase_seconds", "phase" => name).record(elapsed.as_secs_f64());
         let mut durations = self.durations.lock().unwrap_or_else(PoisonError::into_inner);
         *durations.entry(name.to_owned()).or_default() += millis;
         outcome
     }
 
-    /// Milliseconds per phase so far.
+    /// The milliseconds per phase so far.
     pub(crate) fn durations(&self) -> BTreeMap<String, u64> {
         self.durations.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Notes that the attempt is about to push this ref of rdev's own.
+    /// Records that the attempt is about to push this ref of rdev's own.
     pub(crate) fn remember_ref(&self, remote: &Remote, name: &str) {
         let mut pushed = self.pushed.lock().unwrap_or_else(PoisonError::into_inner);
         let (_, names) = pushed.get_or_insert_with(|| (remote.clone(), Vec::new()));
-        if !names.iter().any(|known| known == name) {
+        if !names.iter().any(|recorded| recorded == name) {
             names.push(name.to_owned());
         }
     }
 
-    /// The refs of rdev's own that the attempt has pushed (or tried to).
+    /// The refs of rdev's own that the attempt has pushed or tried to push.
     pub(crate) fn pushed_refs(&self) -> Option<(Remote, Vec<String>)> {
         self.pushed.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// A line for people in the build's log.
+    /// Adds a line for people to the build's log.
     pub(crate) fn note(&self, text: impl AsRef<str>) {
-        self.held.events.note(&self.shared.redactor.redact(text.as_ref()), now());
+        self.lease.events.note(&self.context.redactor.redact(text.as_ref()), now());
     }
 
-    /// An empty folder to work in, as soon as nobody else works in it.
+    /// An empty folder to work in. Waits until no other attempt uses it.
     pub(crate) async fn workspace(&self, key: &str) -> Result<Workspace, Interrupt> {
-        let shared = &self.shared;
-        Workspace::create(&shared.folders, &shared.in_use, key, self.held.stop.token()).await
+        let context = &self.context;
+        Workspace::create(&context.folders, &context.in_use, key, self.lease.stop.token()).await
     }
 
-    /// The repository that the task is about.
+    /// The repository of the task.
     pub(crate) fn remote(&self, of_spec: Option<&GitUrl>) -> Result<Remote, Interrupt> {
         let url = self.project.git_url.as_ref().or(of_spec).cloned().ok_or_else(|| {
             Interrupt::failed(
@@ -128,8 +128,8 @@ impl Attempt {
                 "neither the project nor the build names a repository",
             )
         })?;
-        let config = &self.shared.config;
-        let policy = config.url_policy(&self.shared.folders);
+        let config = &self.context.config;
+        let policy = config.url_policy(&self.context.folders);
         if let Err(error) = url.check(&policy) {
             return Err(Interrupt::failed(FailureClass::Invalid, error.to_string()));
         }
@@ -140,20 +140,20 @@ impl Attempt {
         Ok(Remote { url, credentials, policy, timeout: Duration::from_secs(config.git.timeout_s) })
     }
 
-    /// The branch a build (or check) begins from.
+    /// The branch that a build or check starts from.
     pub(crate) fn branch(&self, of_spec: Option<&Branch>) -> Branch {
         of_spec.unwrap_or(&self.project.default_branch).clone()
     }
 
-    /// Who commits.
+    /// The author of its commits.
     pub(crate) fn author(&self) -> Author {
-        let git = &self.shared.config.git;
+        let git = &self.context.config.git;
         Author { name: git.name.clone(), email: git.email.clone() }
     }
 
-    /// What one build may change.
+    /// The limits on what one build may change.
     pub(crate) fn caps(&self) -> Caps {
-        let settings = &self.shared.config.runner;
+        let settings = &self.context.config.runner;
         Caps {
             files: settings.max_changed_files,
             bytes: settings.max_changed_bytes,

@@ -1,11 +1,12 @@
 //! A build, phase by phase: checkout, agent, verify, commit, push.
 
+use async_trait::async_trait;
 use rdev_domain::failure::FailureClass;
 use rdev_domain::git::{Branch, CommitId, OwnRef};
 use rdev_domain::result::{Outcome, TaskResult, Warning};
 use rdev_domain::spec::BuildSpec;
 use rdev_domain::step::Event;
-use rdev_domain::task::WipRef;
+use rdev_domain::task::{TaskState, WipRef};
 use tracing::warn;
 
 use crate::attempt::interrupt::Interrupt;
@@ -13,6 +14,7 @@ use crate::attempt::settle::Settlement;
 use crate::attempt::workspace::Workspace;
 use crate::attempt::{Attempt, session, unpushed};
 use crate::git::{self, Fetched, blocking};
+use crate::job::handler::TaskHandler;
 
 mod agent_phase;
 mod commit;
@@ -26,95 +28,111 @@ mod refs;
 mod target;
 mod unfinished;
 
-pub(crate) use deliver::resume;
-use earlier::{Earlier, Finished};
-use output::Made;
-use target::Site;
+use earlier::{EarlierWork, FinishedWork};
+use output::AgentOutput;
+use target::BuildTarget;
 
-/// Runs a build whose task was `queued`.
-pub(crate) async fn run(attempt: &Attempt, spec: &BuildSpec) -> Result<Settlement, Interrupt> {
-    let shared = &attempt.shared;
-    let site = Site::of(attempt, spec)?;
+/// The task type `build`.
+pub(crate) struct BuildHandler<'a>(pub(crate) &'a BuildSpec);
+
+#[async_trait]
+impl TaskHandler for BuildHandler<'_> {
+    async fn run(&self, attempt: &Attempt) -> Result<Settlement, Interrupt> {
+        match attempt.task.state {
+            TaskState::Pushing => deliver::resume(attempt, self.0).await,
+            _ => run(attempt, self.0).await,
+        }
+    }
+}
+
+/// Runs a build from its checkout on.
+async fn run(attempt: &Attempt, spec: &BuildSpec) -> Result<Settlement, Interrupt> {
+    let context = &attempt.context;
+    let target = BuildTarget::of(attempt, spec)?;
     let key = workspace_key(attempt, spec)?;
     let workspace = attempt.workspace(&key).await?;
     let (fetched, lfs) =
-        attempt.phase("checkout", checkout(attempt, spec, &site, &workspace)).await?;
+        attempt.phase("checkout", checkout(attempt, spec, &target, &workspace)).await?;
 
-    match earlier::find(attempt, &site, &workspace, &fetched, !spec.auto_push).await? {
+    match earlier::find(attempt, &target, &workspace, &fetched, !spec.auto_push).await? {
         None => {}
-        Some(Earlier::Landed(commit)) => {
-            attempt.note("an earlier attempt's push has landed; there is nothing left to do");
-            return deliver::landed(attempt, spec, &site, &workspace, commit).await;
+        Some(EarlierWork::Landed(commit)) => {
+            attempt.note(
+                "the push of an earlier attempt is on the branch; there is nothing left to do",
+            );
+            return deliver::landed(attempt, spec, &target, &workspace, commit).await;
         }
-        Some(Earlier::Finished(finished)) => {
-            attempt.note("an earlier attempt had finished the work; going on from its commit");
+        Some(EarlierWork::Finished(finished)) => {
+            attempt.note("an earlier attempt finished the work; continuing from its commit");
             if !spec.auto_push {
-                let Finished { commit, made, .. } = *finished;
-                return keep(attempt, &site, &workspace, commit, made).await;
+                let FinishedWork { commit, output, .. } = *finished;
+                return push_kept_ref(attempt, &target, &workspace, commit, output).await;
             }
             let tip = &fetched.tip;
-            return deliver::deliver(attempt, spec, &site, &workspace, tip, *finished).await;
+            return deliver::deliver(attempt, spec, &target, &workspace, tip, *finished).await;
         }
     }
 
-    let outcome = agent_phase::work(attempt, spec, &workspace, fetched.start.as_ref()).await;
-    let mut made = match outcome {
-        Ok(made) => made,
+    let outcome = agent_phase::run(attempt, spec, &workspace, fetched.start.as_ref()).await;
+    let mut output = match outcome {
+        Ok(output) => output,
         Err(interrupt) => {
-            unfinished::keep_part(attempt, &site, &workspace, fetched.start.as_ref(), &interrupt)
+            unfinished::save(attempt, &target, &workspace, fetched.start.as_ref(), &interrupt)
                 .await;
             return Err(interrupt);
         }
     };
     if lfs {
         let message = "the repository uses Git LFS, which is not supported: its files were checked out as pointers";
-        made.warnings
+        output
+            .warnings
             .push(Warning { code: "lfs_pointers".to_owned(), message: message.to_owned() });
     }
-    if made.run.as_ref().is_some_and(|run| run.session_id.is_some()) {
-        let kept = session::keep_session(&shared.folders, &workspace.home(), &key, attempt.task.id);
+    if output.run.as_ref().is_some_and(|run| run.session_id.is_some()) {
+        let kept =
+            session::keep_session(&context.folders, &workspace.home(), &key, attempt.task.id);
         if let Err(error) = kept {
             let message = format!("the agent's session was not kept for continue_from: {error:#}");
             warn!(task = %attempt.task.id, message);
-            made.warnings.push(Warning { code: "session_not_kept".to_owned(), message });
+            output.warnings.push(Warning { code: "session_not_kept".to_owned(), message });
         }
     }
-    if made.changes.total == 0 {
-        return Ok(finish(attempt, Outcome::NoChange, None, &site.target, made));
+    if output.changes.total == 0 {
+        return Ok(finish(attempt, Outcome::NoChange, None, &target.branch, output));
     }
     if !spec.auto_commit {
-        return Ok(finish(attempt, Outcome::DiffOnly, None, &site.target, made));
+        return Ok(finish(attempt, Outcome::DiffOnly, None, &target.branch, output));
     }
     let commit = attempt
-        .phase("commit", commit::commit(attempt, spec, &workspace, fetched.start.clone(), &made))
+        .phase("commit", commit::commit(attempt, spec, &workspace, fetched.start.clone(), &output))
         .await?;
     if !spec.auto_push {
-        return keep(attempt, &site, &workspace, commit, made).await;
+        return push_kept_ref(attempt, &target, &workspace, commit, output).await;
     }
     let wip = WipRef { task: attempt.task.id, fence: attempt.task.fence };
-    let finished = Finished { commit, wip, made };
-    deliver::deliver(attempt, spec, &site, &workspace, &fetched.tip, finished).await
+    let finished = FinishedWork { commit, wip, output };
+    deliver::deliver(attempt, spec, &target, &workspace, &fetched.tip, finished).await
 }
 
-/// Ends a build that was asked not to push its branch: the commit goes to its kept ref.
-async fn keep(
+/// Ends a build with `auto_push: false`: pushes the commit to its kept ref, not to the branch.
+async fn push_kept_ref(
     attempt: &Attempt,
-    site: &Site,
+    target: &BuildTarget,
     workspace: &Workspace,
     commit: CommitId,
-    made: Made,
+    output: AgentOutput,
 ) -> Result<Settlement, Interrupt> {
     let kept = OwnRef::Kept(attempt.task.id);
-    let stop = attempt.held.stop.token();
-    // The ref has no fence in its name: who may be taken for dead does not touch it.
-    attempt.held.right_to_push().await;
-    if attempt.held.stop.why().is_some() {
+    let stop = attempt.lease.stop.token();
+    // The name of the ref has no fence: an attempt whose lease may have expired must not push it.
+    attempt.lease.right_to_push().await;
+    if attempt.lease.stop.reason().is_some() {
         return Err(Interrupt::Stopped);
     }
-    attempt.phase("push", refs::push_own(attempt, site, workspace, kept, &commit, stop)).await?;
-    workspace.mark_safe()?;
-    unpushed::forget_unpushed(&attempt.shared.folders, attempt.task.id);
-    Ok(finish(attempt, Outcome::CommittedNotPushed, Some(commit), &site.target, made))
+    attempt.phase("push", refs::push_own(attempt, target, workspace, kept, &commit, stop)).await?;
+    workspace.clear_finished()?;
+    unpushed::forget_unpushed(&attempt.context.folders, attempt.task.id);
+    Ok(finish(attempt, Outcome::CommittedNotPushed, Some(commit), &target.branch, output))
 }
 
 fn finish(
@@ -122,27 +140,26 @@ fn finish(
     outcome: Outcome,
     commit: Option<CommitId>,
     branch: &Branch,
-    made: Made,
+    output: AgentOutput,
 ) -> Settlement {
-    let result = output::result(attempt, outcome, commit, branch, &made);
+    let result = output.build_result(attempt, outcome, commit, branch);
     Settlement {
         event: Event::Finish {
-            holder: attempt.held.holder.clone(),
+            holder: attempt.lease.holder.clone(),
             result: TaskResult::Build(result),
-            usage: *attempt.held.usage.borrow(),
+            usage: *attempt.lease.usage.borrow(),
         },
-        diff: (made.changes.total > 0).then_some(made.changes.diff),
+        diff: (output.changes.total > 0).then_some(output.changes.diff),
     }
 }
 
-/// The folder that the attempt works in: its own, or the one its session is bound to.
+/// The name of the attempt's folder: its own, or the one that its session is bound to.
 fn workspace_key(attempt: &Attempt, spec: &BuildSpec) -> Result<String, Interrupt> {
     let Some(from) = spec.continue_from else {
         return Ok(attempt.task.id.to_string());
     };
-    session::session_key(&attempt.shared.folders, from).ok_or_else(|| {
-        let message =
-            format!("the agent session of task {from} is not kept on this worker any more");
+    session::session_key(&attempt.context.folders, from).ok_or_else(|| {
+        let message = format!("this worker no longer has the agent session of task {from}");
         Interrupt::failed(FailureClass::Invalid, message)
     })
 }
@@ -150,20 +167,20 @@ fn workspace_key(attempt: &Attempt, spec: &BuildSpec) -> Result<String, Interrup
 async fn checkout(
     attempt: &Attempt,
     spec: &BuildSpec,
-    site: &Site,
+    target: &BuildTarget,
     workspace: &Workspace,
 ) -> Result<(Fetched, bool), Interrupt> {
-    let fetched = site.fetch(attempt).await?;
+    let fetched = target.fetch(attempt).await?;
     let (mirror, start) = (fetched.mirror.clone(), fetched.start.clone());
-    let (dirs, branch) = (workspace.workdir(), site.target.clone());
-    let stop = attempt.held.stop.token().clone();
-    let out =
+    let (dirs, branch) = (workspace.workdir(), target.branch.clone());
+    let stop = attempt.lease.stop.token().clone();
+    let checked_out =
         blocking(move || git::checkout(&mirror, start.as_ref(), &branch, &dirs, &stop)).await?;
-    if out.lfs_pointers {
+    if checked_out.lfs_pointers {
         attempt.note("Git LFS is not supported: its files are checked out as pointers");
     }
     if let Some(from) = spec.continue_from {
-        session::restore_session(&attempt.shared.folders, &workspace.home(), from)?;
+        session::restore_session(&attempt.context.folders, &workspace.home(), from)?;
     }
-    Ok((fetched, out.lfs_pointers))
+    Ok((fetched, checked_out.lfs_pointers))
 }

@@ -1,5 +1,6 @@
 //! The `check` task type: the verify phase alone, without an agent and without a commit.
 
+use async_trait::async_trait;
 use rdev_domain::failure::FailureClass;
 use rdev_domain::result::{CheckResult, TaskResult};
 use rdev_domain::spec::CheckSpec;
@@ -9,21 +10,32 @@ use crate::attempt::Attempt;
 use crate::attempt::interrupt::Interrupt;
 use crate::attempt::settle::Settlement;
 use crate::git::{self, blocking};
+use crate::job::handler::TaskHandler;
 use crate::verify;
 
+/// The task type `check`.
+pub(crate) struct CheckHandler<'a>(pub(crate) &'a CheckSpec);
+
+#[async_trait]
+impl TaskHandler for CheckHandler<'_> {
+    async fn run(&self, attempt: &Attempt) -> Result<Settlement, Interrupt> {
+        run(attempt, self.0).await
+    }
+}
+
 /// Runs a check's commands on its branch.
-pub(crate) async fn run(attempt: &Attempt, spec: &CheckSpec) -> Result<Settlement, Interrupt> {
-    let shared = &attempt.shared;
+async fn run(attempt: &Attempt, spec: &CheckSpec) -> Result<Settlement, Interrupt> {
+    let context = &attempt.context;
     let remote = attempt.remote(None)?;
     let branch = attempt.branch(spec.branch.as_ref());
     let workspace = attempt.workspace(&attempt.task.id.to_string()).await?;
     let dirs = workspace.workdir();
-    // The mirror is held to the end: the checkout's `.git` borrows its objects.
+    // The mirror stays locked to the end: the checkout's `.git` borrows its objects.
     let (commit, _mirror) = attempt
         .phase("checkout", async {
-            let cache = shared.folders.cache.clone();
-            let cap = shared.config.runner.max_cache_bytes;
-            let stop = attempt.held.stop.token().clone();
+            let cache = context.folders.cache.clone();
+            let cap = context.config.runner.max_cache_bytes;
+            let stop = attempt.lease.stop.token().clone();
             let branch = branch.clone();
             let (start, mirror) = blocking(move || {
                 let fetched = git::fetch(&cache, cap, &remote, &branch, &branch, &stop)?;
@@ -31,9 +43,9 @@ pub(crate) async fn run(attempt: &Attempt, spec: &CheckSpec) -> Result<Settlemen
                 Ok((fetched.start, fetched.mirror))
             })
             .await?;
-            let none =
+            let no_branch =
                 || Interrupt::failed(FailureClass::Invalid, "there is no such branch to check");
-            Ok((start.ok_or_else(none)?, mirror))
+            Ok((start.ok_or_else(no_branch)?, mirror))
         })
         .await?;
     let runs = attempt
@@ -45,9 +57,9 @@ pub(crate) async fn run(attempt: &Attempt, spec: &CheckSpec) -> Result<Settlemen
     let result = TaskResult::Check(CheckResult { commit_sha: commit, commands: runs });
     Ok(Settlement {
         event: Event::Finish {
-            holder: attempt.held.holder.clone(),
+            holder: attempt.lease.holder.clone(),
             result,
-            usage: *attempt.held.usage.borrow(),
+            usage: *attempt.lease.usage.borrow(),
         },
         diff: None,
     })

@@ -1,4 +1,5 @@
-//! Removing refs of rdev's own that nobody needs any more; off the path of any build.
+//! Removes refs of rdev's own and unpushed work that nobody needs any more. It runs in the
+//! background; no build waits for it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,41 +14,43 @@ use tracing::debug;
 
 use crate::attempt::{Attempt, unpushed};
 use crate::git::{self, Remote, blocking};
-use crate::runner::context::Shared;
+use crate::runner::context::RunnerContext;
 use crate::{chain, now};
 
-/// How many refs of other tasks one fetch looks at.
-const AT_ONCE: usize = 20;
+/// The number of refs of other tasks that one fetch checks.
+const REFS_PER_FETCH: usize = 20;
 
-/// How old a task must be for its absence from the store to mean that its
-/// record has expired. A younger one may be another installation's, which
-/// shares the repository.
+/// When the store does not know a task of this age, its record has expired. A younger task may
+/// belong to another installation that shares the repository.
 const EXPIRED_AFTER: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
-/// How long one clean-up may take.
+/// The time limit for one clean-up.
 const TIME_LIMIT: Duration = Duration::from_secs(60);
 
-/// After a build has ended well (or was cancelled): removes the refs it has pushed.
-pub(crate) fn after(attempt: &Attempt, task: &Task) {
+/// After a build that succeeded or was cancelled: removes the refs that it has pushed.
+pub(crate) fn after_attempt(attempt: &Attempt, task: &Task) {
     if !done_with(task.state) {
         return;
     }
-    unpushed::forget_unpushed(&attempt.shared.folders, task.id);
+    unpushed::forget_unpushed(&attempt.context.folders, task.id);
     let Some((remote, mut refs)) = attempt.pushed_refs() else {
         return;
     };
     refs.retain(|name| !matches!(OwnRef::parse(name), None | Some(OwnRef::Kept(_))));
-    delete(&attempt.shared, remote, refs);
+    delete(&attempt.context, remote, refs);
 }
 
-/// At a fetch: removes refs of other tasks that ended, as far as they are no
-/// longer needed: wip and part refs of tasks that succeeded or were cancelled,
-/// and all refs of old tasks whose records have expired.
-pub(crate) fn later(attempt: &Attempt, remote: &Remote, own: &[(OwnRef, CommitId)]) {
+/// At a fetch: removes refs of other tasks that nobody needs any more: wip and part refs of tasks
+/// that succeeded or were cancelled, and all refs of old tasks whose records have expired.
+pub(crate) fn remove_refs_of_ended_tasks(
+    attempt: &Attempt,
+    remote: &Remote,
+    own: &[(OwnRef, CommitId)],
+) {
     let mut others: Vec<OwnRef> = own
         .iter()
         .map(|(own, _)| *own)
-        // What stays until a record expires is not in the way of the rest.
+        // Kept refs stay until the record expires: they must not use up the limit.
         .filter(|own| !matches!(own, OwnRef::Kept(task) if !expired(*task)))
         .filter(|own| {
             own.task() != attempt.task.id
@@ -57,15 +60,15 @@ pub(crate) fn later(attempt: &Attempt, remote: &Remote, own: &[(OwnRef, CommitId
     if others.is_empty() {
         return;
     }
-    // From anywhere: many that must stay are not in the way of those that may go.
+    // Start anywhere in the list: many refs that must stay must not hide those that can go.
     let first = rand::random_range(0..others.len());
     others.rotate_left(first);
-    others.truncate(AT_ONCE);
-    let (shared, remote) = (Arc::clone(&attempt.shared), remote.clone());
-    attempt.shared.background.spawn(async move {
+    others.truncate(REFS_PER_FETCH);
+    let (context, remote) = (Arc::clone(&attempt.context), remote.clone());
+    attempt.context.background.spawn(async move {
         let mut refs = Vec::new();
         for own in others {
-            let gone = match shared.ports.store.task(own.task()).await {
+            let gone = match context.ports.store.task(own.task()).await {
                 Ok(record) => done_with(record.task.state) && !matches!(own, OwnRef::Kept(_)),
                 Err(PortError::NotFound { .. }) => expired(own.task()),
                 Err(_) => false,
@@ -75,20 +78,20 @@ pub(crate) fn later(attempt: &Attempt, remote: &Remote, own: &[(OwnRef, CommitId
                 refs.push(format!("refs/heads/{}", own.path()));
             }
         }
-        delete(&shared, remote, refs);
+        delete(&context, remote, refs);
     });
 }
 
-/// At a runner's start: forgets unpushed work whose task needs it no more.
-pub(crate) async fn unpushed(shared: &Shared) {
-    for id in unpushed::tasks_with_unpushed(&shared.folders) {
-        let gone = match shared.ports.store.task(id).await {
+/// Removes unpushed work of tasks that have ended and do not need it any more.
+pub(crate) async fn forget_ended_unpushed(context: &RunnerContext) {
+    for id in unpushed::tasks_with_unpushed(&context.folders) {
+        let gone = match context.ports.store.task(id).await {
             Ok(record) => done_with(record.task.state),
             Err(PortError::NotFound { .. }) => true,
             Err(_) => false,
         };
         if gone {
-            unpushed::forget_unpushed(&shared.folders, id);
+            unpushed::forget_unpushed(&context.folders, id);
         }
     }
 }
@@ -102,11 +105,11 @@ fn done_with(state: TaskState) -> bool {
     matches!(state, TaskState::Succeeded | TaskState::Cancelled)
 }
 
-fn delete(shared: &Shared, remote: Remote, refs: Vec<String>) {
+fn delete(context: &RunnerContext, remote: Remote, refs: Vec<String>) {
     if refs.is_empty() {
         return;
     }
-    shared.background.spawn(async move {
+    context.background.spawn(async move {
         let stop = CancellationToken::new();
         let token = stop.clone();
         let deleted = blocking(move || git::delete_refs(&remote, &refs, &token));

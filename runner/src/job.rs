@@ -1,4 +1,4 @@
-//! One claimed task from its claim to its settlement.
+//! One claimed task, from its claim to its settlement; and the registry of task types.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -14,121 +14,123 @@ use rdev_domain::spec::Work;
 use rdev_domain::task::TaskState;
 use serde_json::json;
 use tokio::task::AbortHandle;
-use tracing::{error, info};
+use tracing::{debug, error, info};
 
 use crate::attempt::Attempt;
 use crate::attempt::event_log::EventLog;
 use crate::attempt::interrupt::Interrupt;
-use crate::attempt::lease::{self, Held};
+use crate::attempt::lease::{ActiveLease, renew_periodically};
 use crate::attempt::settle::{Settlement, settle};
-use crate::attempt::stop::Why;
-use crate::runner::context::Shared;
+use crate::attempt::stop::StopReason;
+use crate::runner::context::RunnerContext;
 use crate::{build, check, cleanup, now};
 
-/// Works on a claimed task until it is settled or lost. `receipt` names the
-/// wake-up that led to it: it is deleted at the end, and comes back to another
-/// runner if this process dies.
-pub(crate) async fn run(shared: Arc<Shared>, claimed: Claimed, receipt: Receipt) {
-    let Claimed { task, lease, project, .. } = claimed;
+pub(crate) mod handler;
+
+use handler::TaskHandler;
+
+/// The registry of task types. A new type is one file with a [`TaskHandler`] and one line here;
+/// without the line the program does not compile.
+fn handler(work: &Work) -> Box<dyn TaskHandler + '_> {
+    match work {
+        Work::Build(spec) => Box::new(build::BuildHandler(spec)),
+        Work::Check(spec) => Box::new(check::CheckHandler(spec)),
+    }
+}
+
+/// Works on a claimed task until it is settled or its lease is lost. `receipt` names the
+/// wake-up that led to it: the wake-up is deleted at the end, and another runner receives it
+/// again if this process dies.
+pub(crate) async fn run(context: Arc<RunnerContext>, claimed: Claimed, receipt: Receipt) {
+    let Claimed { task, lease: claimed_lease, project, .. } = claimed;
     info!(task = %task.id, project = %project.id, attempt = task.attempt, fence = %task.fence, state = task.state.as_str(), "claimed");
-    let settings = &shared.config.runner;
-    let holder = Holder { fence: lease.fence, owner: lease.owner };
-    let held =
-        Arc::new(Held::new(task.id, holder, EventLog::new(task.fence, settings.max_event_bytes)));
-    held.events.add(
-        EventKind::State,
-        json!({"state": task.state.as_str(), "attempt": task.attempt}),
-        now(),
-    );
-    let guard = Guard::begin(Arc::clone(&shared), Arc::clone(&held));
-    guard.keeps(lease::keep(
-        Arc::clone(&held),
-        Arc::clone(&shared.ports.store),
-        Arc::clone(&shared.ports.queue),
+    let settings = &context.config.runner;
+    let holder = Holder { fence: claimed_lease.fence, owner: claimed_lease.owner };
+    let events = EventLog::new(task.fence, settings.max_event_bytes);
+    let lease = Arc::new(ActiveLease::new(task.id, holder, events));
+    let state = json!({"state": task.state.as_str(), "attempt": task.attempt});
+    lease.events.add(EventKind::State, state, now());
+    let renewals = renew_periodically(
+        Arc::clone(&lease),
+        Arc::clone(&context.ports.store),
+        Arc::clone(&context.ports.queue),
         receipt.clone(),
         Duration::from_millis(settings.event_flush_ms),
-    ));
+    );
+    let guard = AttemptGuard::begin(Arc::clone(&context), Arc::clone(&lease), renewals);
     let attempt = Attempt::new(
-        Arc::clone(&shared),
+        Arc::clone(&context),
         task.clone(),
         project,
-        Arc::clone(&held),
+        Arc::clone(&lease),
         Instant::now() + task.work.timeout(),
     );
 
-    let outcome = AssertUnwindSafe(route(&attempt)).catch_unwind().await.unwrap_or_else(|panic| {
-        let what = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-        let what = what.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-        error!(task = %task.id, panic = what, "a phase panicked; this is a defect of rdev");
+    let running = AssertUnwindSafe(run_with_deadline(&attempt)).catch_unwind();
+    let outcome = running.await.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+        error!(task = %task.id, panic = text, "a phase panicked; this is a defect of rdev");
         Err(Interrupt::failed(FailureClass::Infra, "a phase panicked; this is a defect of rdev"))
     });
-    let released = held.stop.why() == Some(Why::Released);
+    let released = lease.stop.reason() == Some(StopReason::Released);
     let settled = settle(&attempt, outcome).await;
     drop(guard);
     if let Some(advanced) = settled {
-        cleanup::after(&attempt, &advanced.task);
-        // A failure here only means that the message comes back and finds nothing.
-        let queue = &shared.ports.queue;
+        cleanup::after_attempt(&attempt, &advanced.task);
+        // If this fails, some runner receives the wake-up again and finds nothing to do.
+        let queue = &context.ports.queue;
         let answered = if released {
             queue.set_visibility(&receipt, Duration::ZERO).await
         } else {
             queue.delete(&receipt).await
         };
         if let Err(error) = answered {
-            tracing::debug!(task = %task.id, %error, "the wake-up was not deleted");
+            debug!(task = %task.id, %error, "the wake-up was not deleted");
         }
     }
 }
 
-/// Ends what runs beside an attempt, however the attempt ends: a lease that
-/// nobody stands behind must not be renewed for ever.
-struct Guard {
-    shared: Arc<Shared>,
-    held: Arc<Held>,
-    keeper: std::sync::OnceLock<AbortHandle>,
+/// Ends the renewals when the attempt ends, also by a panic: nothing may renew the lease of an
+/// attempt that no longer runs.
+struct AttemptGuard {
+    context: Arc<RunnerContext>,
+    lease: Arc<ActiveLease>,
+    renewals: AbortHandle,
 }
 
-impl Guard {
-    fn begin(shared: Arc<Shared>, held: Arc<Held>) -> Self {
-        shared.begin(&held);
-        Self { shared, held, keeper: std::sync::OnceLock::new() }
-    }
-
-    /// Runs the lease's keeper until the guard goes. Called once.
-    fn keeps(&self, keeper: impl Future<Output = ()> + Send + 'static) {
-        self.keeper.get_or_init(|| tokio::spawn(keeper).abort_handle());
+impl AttemptGuard {
+    fn begin(
+        context: Arc<RunnerContext>,
+        lease: Arc<ActiveLease>,
+        renewals: impl Future<Output = ()> + Send + 'static,
+    ) -> Self {
+        context.begin(&lease);
+        Self { context, lease, renewals: tokio::spawn(renewals).abort_handle() }
     }
 }
 
-impl Drop for Guard {
+impl Drop for AttemptGuard {
     fn drop(&mut self) {
-        if let Some(keeper) = self.keeper.get() {
-            keeper.abort();
-        }
-        self.shared.end(&self.held);
+        self.renewals.abort();
+        self.context.end(&self.lease);
     }
 }
 
-/// The registry of handlers: a new task type is one line here and one file.
-async fn route(attempt: &Attempt) -> Result<Settlement, Interrupt> {
-    let pushing = attempt.task.state == TaskState::Pushing;
-    let work = async {
-        match &attempt.task.work {
-            Work::Build(spec) if pushing => build::resume(attempt, spec).await,
-            Work::Build(spec) => build::run(attempt, spec).await,
-            Work::Check(spec) => check::run(attempt, spec).await,
-        }
-    };
-    let timer = async {
+/// Runs the handler of the task's type, and stops the attempt at its deadline.
+async fn run_with_deadline(attempt: &Attempt) -> Result<Settlement, Interrupt> {
+    let handler = handler(&attempt.task.work);
+    let resumed = attempt.task.state == TaskState::Pushing;
+    let deadline = async {
         tokio::time::sleep_until(attempt.deadline.into()).await;
-        // What is committed and prepared is not thrown away by a clock.
-        if !pushing && !attempt.committed.load(Ordering::Relaxed) {
-            attempt.held.stop.now(Why::TimedOut);
+        // The deadline is for the agent: work that is committed is delivered all the same.
+        if !resumed && !attempt.committed.load(Ordering::Relaxed) {
+            attempt.lease.stop.request(StopReason::TimedOut);
         }
         std::future::pending::<()>().await;
     };
     tokio::select! {
-        outcome = work => outcome,
-        () = timer => unreachable!("the timer never ends"),
+        outcome = handler.run(attempt) => outcome,
+        () = deadline => unreachable!("the deadline's future never ends"),
     }
 }

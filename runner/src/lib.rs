@@ -1,8 +1,8 @@
-//! The runner: claims tasks, runs code agents, commits and pushes what they made.
+//! The runner: claims tasks, runs code agents, commits and pushes their work.
 //!
-//! `runner` claims and settles, `job` routes a task to its handler (`build`,
-//! `check`), `deliver` is steps 5 and 6 of `docs/protocol.md`. `rdev up` embeds
-//! this library; it knows its store, queue and forge only as ports.
+//! `runner` receives and claims, `job` runs one task with the handler of its type (`build` or
+//! `check`), `attempt` is the state that the phases of a task share: lease, events, folder,
+//! settlement. `rdev up` embeds this library; it knows store, queue and forge only as ports.
 
 pub mod agent;
 mod attempt;
@@ -24,7 +24,7 @@ pub use runner::context::Ports;
 pub use runner::protection::Protection;
 pub use runner::{Health, Runner, RunnerHandle, start};
 
-/// The wall clock, read at the edge and handed down as a parameter from there.
+/// The wall clock. The edges read it and pass it on as a parameter.
 pub(crate) fn now() -> rdev_domain::time::Timestamp {
     std::time::SystemTime::now().into()
 }

@@ -231,7 +231,7 @@ fn work(environment: &Environment) -> Result<()> {
                 ended = &mut running => break ended.context("the runner panicked")?,
                 () = signals.next() => {
                     signalled += 1;
-                    obey(&handle, signalled, drain_s);
+                    handle_signal(&handle, signalled, drain_s);
                 }
             }
         };
@@ -246,7 +246,7 @@ fn work(environment: &Environment) -> Result<()> {
 }
 
 /// The first signal lets builds end, the second gives them back.
-fn obey(runner: &RunnerHandle, signalled: u32, drain_s: u64) {
+fn handle_signal(runner: &RunnerHandle, signalled: u32, drain_s: u64) {
     if signalled == 1 {
         info!(seconds = drain_s, "no new work; builds that run may end");
         runner.drain();

@@ -1,4 +1,4 @@
-//! A runner: it is started, it runs until it is drained, and a handle reaches it meanwhile.
+//! A runner: `start` prepares it, `run` works until it is drained, a handle controls it meanwhile.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 use tracing::info;
 
 use crate::attempt::session;
-use crate::attempt::stop::Why;
+use crate::attempt::stop::StopReason;
 use crate::attempt::workspace::{self, InUse};
 use crate::config::{Folders, RunnerConfig};
 use crate::redact::Redactor;
@@ -26,47 +26,47 @@ pub(crate) mod context;
 mod heartbeat;
 pub(crate) mod protection;
 
-use context::{Ports, Shared};
-use protection::{Guard, Protection};
+use context::{Ports, RunnerContext};
+use protection::{Protection, ScaleInGuard};
 
-/// A runner that is ready to run.
+/// A runner that has been prepared and can run.
 pub struct Runner {
-    shared: Arc<Shared>,
+    context: Arc<RunnerContext>,
 }
 
-/// Reaches a runner while it runs.
+/// Controls a runner while it runs.
 #[derive(Clone)]
 pub struct RunnerHandle {
-    shared: Arc<Shared>,
+    context: Arc<RunnerContext>,
 }
 
-/// How a runner is doing.
+/// The health of a runner.
 #[derive(Debug, Clone)]
 pub struct Health {
     /// Its id.
     pub worker_id: WorkerId,
-    /// What it reports as its status.
+    /// The status that it reports.
     pub status: WorkerStatus,
-    /// Builds at once.
+    /// The number of builds at once.
     pub slots: u32,
-    /// Tasks it works on.
+    /// The tasks that it works on.
     pub running: Vec<TaskId>,
-    /// How long ago the store last took a heartbeat.
+    /// The time since the store last accepted a heartbeat.
     pub store_ok_age: Duration,
 }
 
 impl Health {
-    /// The store has answered within three heartbeats.
+    /// Whether the store has accepted a heartbeat within the last three intervals.
     pub fn is_well(&self) -> bool {
         self.store_ok_age < 3 * HEARTBEAT_EVERY
     }
 }
 
-/// Makes a runner. Kills what an earlier process of it has left running,
-/// saves that one's unpushed work and empties its work folder.
+/// Prepares a runner. Kills processes that an earlier process of this runner has left, saves
+/// its unpushed work, and empties its work folder.
 ///
 /// # Errors
-/// When a folder cannot be made, or the worker's id is none.
+/// When a folder cannot be made, or the host's name is not a valid worker id.
 pub fn start(
     ports: Ports,
     config: RunnerConfig,
@@ -82,20 +82,20 @@ pub fn start(
         Some(id) => id.clone(),
         None => heartbeat::hostname()
             .parse()
-            .context("the host's name is no worker id; set runner.worker_id")?,
+            .context("the host's name is not a valid worker id; set runner.worker_id")?,
     };
     let process: String = (0..8).map(|_| char::from(rand::random_range(b'a'..=b'z'))).collect();
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let slots = config.runner.slots.unwrap_or_else(|| u32::try_from(cores).unwrap_or(1)).max(1);
-    let can =
+    let capabilities =
         Capabilities { worker_id: worker_id.clone(), agents: agent::available(&config.agents) };
     let tokens = config.git.credentials.iter().map(|entry| entry.token.clone());
-    let shared = Shared {
+    let context = RunnerContext {
         redactor: Redactor::new(tokens.chain(agent::secrets(&config.agents))),
         owner: Owner::new(&worker_id, &process),
         heads_only: git::HeadsOnly::new(folders.cache.join("heads-only")),
         worker_id,
-        can,
+        capabilities,
         slots,
         version: version.to_owned(),
         started_at: now(),
@@ -106,90 +106,92 @@ pub fn start(
         drain: CancellationToken::new(),
         release: CancellationToken::new(),
         ordered_drain: watch::Sender::new(false),
-        protection: Guard::new(protection).context("cannot set up the client of the ECS agent")?,
+        protection: ScaleInGuard::new(protection)
+            .context("cannot set up the client of the ECS agent")?,
         store_ok: watch::Sender::new(Instant::now()),
         ports,
         config,
         folders,
     };
-    Ok(Runner { shared: Arc::new(shared) })
+    Ok(Runner { context: Arc::new(context) })
 }
 
 impl Runner {
-    /// Keeps one more secret out of every log and record, beside those of the configuration.
+    /// Redacts one more secret in every log and record, beside those of the configuration.
     pub fn redact(&self, secret: Secret) {
-        self.shared.redactor.add([secret]);
+        self.context.redactor.add([secret]);
     }
 
-    /// Reaches this runner from elsewhere.
+    /// A handle that controls this runner.
     pub fn handle(&self) -> RunnerHandle {
-        RunnerHandle { shared: Arc::clone(&self.shared) }
+        RunnerHandle { context: Arc::clone(&self.context) }
     }
 
-    /// Runs until a drain is over: every build has ended or was given back.
+    /// Runs until a drain is complete: every build has ended or was given back.
     ///
     /// # Errors
-    /// Never for what one build does; only for a defect of the runner itself.
+    /// Only for a defect of the runner itself, never for a build.
     pub async fn run(self) -> Result<()> {
-        let shared = self.shared;
-        info!(worker = %shared.worker_id, slots = shared.slots, agents = ?shared.can.agents, "the runner takes work");
-        cleanup::unpushed(&shared).await;
-        let heartbeats = tokio::spawn(heartbeat::heartbeats(Arc::clone(&shared)));
-        let protected = Arc::clone(&shared);
-        let protection = tokio::spawn(async move { protected.protection.keep().await });
-        let slots = Arc::new(Semaphore::new(shared.slots as usize));
+        let context = self.context;
+        info!(worker = %context.worker_id, slots = context.slots, agents = ?context.capabilities.agents, "the runner is ready for work");
+        cleanup::forget_ended_unpushed(&context).await;
+        let heartbeats = tokio::spawn(heartbeat::heartbeats(Arc::clone(&context)));
+        let protected = Arc::clone(&context);
+        let protection =
+            tokio::spawn(async move { protected.protection.renew_periodically().await });
+        let slots = Arc::new(Semaphore::new(context.slots as usize));
         let jobs = TaskTracker::new();
-        claim::take_work(&shared, &slots, &jobs).await;
+        claim::claim_work(&context, &slots, &jobs).await;
 
         jobs.close();
-        shared.changed.notify_one();
-        let patience = Duration::from_secs(shared.config.runner.drain_s);
+        context.changed.notify_one();
+        let drain_limit = Duration::from_secs(context.config.runner.drain_s);
         tokio::select! {
             () = jobs.wait() => {}
-            () = tokio::time::sleep(patience) => shared.release_all(),
-            () = shared.release.cancelled() => shared.release_all(),
+            () = tokio::time::sleep(drain_limit) => context.release_all(),
+            () = context.release.cancelled() => context.release_all(),
         }
         jobs.wait().await;
-        shared.background.close();
-        shared.background.wait().await;
+        context.background.close();
+        context.background.wait().await;
         heartbeats.abort();
         protection.abort();
-        heartbeat::report(&shared, WorkerStatus::Offline).await;
-        info!(worker = %shared.worker_id, "the runner has ended");
+        heartbeat::report(&context, WorkerStatus::Offline).await;
+        info!(worker = %context.worker_id, "the runner has ended");
         Ok(())
     }
 }
 
 impl RunnerHandle {
-    /// Learns at once, not at the next renewal, that a task is to be cancelled.
+    /// Stops a cancelled task at once. Without this it stops at its next renewal.
     pub fn cancel(&self, task: TaskId) {
-        if let Some(held) = self.shared.running().get(&task) {
-            held.stop.now(Why::Cancelled);
+        if let Some(lease) = self.context.running().get(&task) {
+            lease.stop.request(StopReason::Cancelled);
         }
     }
 
-    /// How the runner is doing.
+    /// The health of the runner now.
     pub fn health(&self) -> Health {
-        let shared = &self.shared;
-        let mut running: Vec<TaskId> = shared.running().keys().copied().collect();
+        let context = &self.context;
+        let mut running: Vec<TaskId> = context.running().keys().copied().collect();
         running.sort_unstable();
         Health {
-            worker_id: shared.worker_id.clone(),
-            status: shared.status(),
-            slots: shared.slots,
+            worker_id: context.worker_id.clone(),
+            status: context.status(),
+            slots: context.slots,
             running,
-            store_ok_age: shared.store_ok.borrow().elapsed(),
+            store_ok_age: context.store_ok.borrow().elapsed(),
         }
     }
 
-    /// Takes no more work; builds that run may end within `runner.drain_s`.
+    /// Claims nothing more. Running builds have `runner.drain_s` to finish.
     pub fn drain(&self) {
-        self.shared.drain.cancel();
+        self.context.drain.cancel();
     }
 
-    /// Takes no more work and gives back what runs.
+    /// Claims nothing more and gives running builds back to the queue.
     pub fn drain_now(&self) {
-        self.shared.drain.cancel();
-        self.shared.release.cancel();
+        self.context.drain.cancel();
+        self.context.release.cancel();
     }
 }

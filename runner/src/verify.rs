@@ -1,4 +1,4 @@
-//! The verify phase: shell commands in the checkout, each supervised as an agent is.
+//! The verify phase: shell commands in the checkout, supervised like an agent.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -12,11 +12,11 @@ use crate::attempt::workspace::Workspace;
 use crate::chain;
 use crate::process::{self, Ended, Flow, Launch, Limits, Marker};
 
-/// How much of a command's output is kept.
+/// The number of bytes of a command's output that are kept.
 const OUTPUT_BYTES: usize = 16 * 1024;
 
-/// Runs the commands in order until one fails, or the deadline is over. Returns each that ran; all of
-/// them passed if and only if [`passed`] says so.
+/// Runs the commands in order until one fails or the deadline passes. Returns every command that
+/// ran; [`passed`] tells whether all of them succeeded.
 pub(crate) async fn run(
     attempt: &Attempt,
     workspace: &Workspace,
@@ -26,14 +26,14 @@ pub(crate) async fn run(
     let mut runs = Vec::new();
     for command in commands {
         let run = run_one(attempt, workspace, command, deadline).await?;
-        let good = run.exit_code == Some(0);
+        let succeeded = run.exit_code == Some(0);
         attempt.note(format!(
             "verify: {} `{command}` in {} ms",
-            if good { "passed" } else { "failed" },
+            if succeeded { "passed" } else { "failed" },
             run.duration_ms
         ));
         runs.push(run);
-        if !good {
+        if !succeeded {
             break;
         }
     }
@@ -45,7 +45,7 @@ pub(crate) fn passed(runs: &[CommandRun]) -> bool {
     runs.iter().all(|run| run.exit_code == Some(0))
 }
 
-/// What the first command that failed said, for the agent or for a failure's message.
+/// The output of the first command that failed, for the agent or for a failure's message.
 pub(crate) fn complaint(runs: &[CommandRun]) -> String {
     let Some(failed) = runs.iter().find(|run| run.exit_code != Some(0)) else {
         return String::new();
@@ -67,21 +67,21 @@ async fn run_one(
         cwd: workspace.workdir().checkout,
         stdin: None,
         marker: Marker::new(workspace.root()),
-        grace: Duration::from_secs(attempt.shared.config.runner.term_grace_s),
+        grace: Duration::from_secs(attempt.context.config.runner.term_grace_s),
     };
     let limits = Limits { deadline, stall: None };
     let begun = Instant::now();
     let mut output = Tail::default();
-    let stop = attempt.held.stop.token();
+    let stop = attempt.lease.stop.token();
     let ended = process::run(launch, limits, stop, |_, line| {
-        output.add(&attempt.shared.redactor.redact(line));
+        output.add(&attempt.context.redactor.redact(line));
         Flow::Continue
     })
     .await
     .map_err(|error| Interrupt::failed(FailureClass::Infra, chain(&error)))?;
     let exit_code = match ended {
         Ended::Exited(exit) => exit.code,
-        Ended::LastWordsThenHung => Some(0),
+        Ended::HungAfterResult => Some(0),
         Ended::Stopped => return Err(Interrupt::Stopped),
         Ended::TimedOut | Ended::Stalled => {
             let message = format!("`{command}` did not end within the task's timeout_s");

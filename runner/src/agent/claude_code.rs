@@ -1,8 +1,9 @@
 //! Claude Code: `claude -p`, events as JSON lines, `result` last.
 //!
-//! Seen of 2.1.330: the exit status lies in both directions, `subtype` says "success" of model
-//! errors, and a repository's `.claude/settings.json` can name hooks, a key helper (a command), a
-//! proxy and another base URL. So only the user's own settings are read, from the private HOME.
+//! Observed with 2.1.330: the exit status can be wrong in both directions, `subtype` is "success"
+//! for model errors, and a repository's `.claude/settings.json` can name hooks, a key helper (a
+//! command), a proxy and another base URL. So the agent reads only the user's settings, from the
+//! private HOME.
 
 use std::collections::BTreeMap;
 
@@ -13,12 +14,12 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::model_error::{self, ModelError};
-use super::seen::Seen;
-use super::{Agent, Ask, Invocation, Reader, environment, instructions, log};
+use super::parsed_output::ParsedOutput;
+use super::{Agent, AgentRequest, Invocation, Reader, environment, instructions, log};
 use crate::config::AgentSettings;
 use crate::process::{Exit, Stream};
 
-/// Where the model is when nothing else is configured.
+/// The base URL when none is configured.
 const BASE_URL: &str = "https://api.anthropic.com";
 
 pub(super) struct ClaudeCode;
@@ -36,16 +37,20 @@ impl Agent for ClaudeCode {
         &["ANTHROPIC_BASE_URL"]
     }
 
-    fn droppings(&self) -> &'static [&'static str] {
-        // Half-written files of a run that was stopped: `name.tmp.<pid>.<hex>`.
+    fn ignored_artifacts(&self) -> &'static [&'static str] {
+        // Half-written files of a stopped run: `name.tmp.<pid>.<hex>`.
         &["*.tmp.[0-9]*.[0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f]*"]
     }
 
-    fn asks_version(&self) -> bool {
+    fn needs_version_call(&self) -> bool {
         false
     }
 
-    fn invocation(&self, settings: &AgentSettings, ask: &Ask<'_>) -> Result<Invocation, Failure> {
+    fn invocation(
+        &self,
+        settings: &AgentSettings,
+        request: &AgentRequest<'_>,
+    ) -> Result<Invocation, Failure> {
         let base_url = settings.base_url.clone();
         let base_url = base_url.or_else(|| environment::value("ANTHROPIC_BASE_URL", settings));
         let base_url = base_url.unwrap_or_else(|| BASE_URL.to_owned());
@@ -70,28 +75,28 @@ impl Agent for ClaudeCode {
                 args.extend([name.to_owned(), value]);
             }
         };
-        option("--model", ask.model.map(str::to_owned).or_else(|| settings.model.clone()));
-        option("--max-turns", ask.max_turns.map(|turns| turns.to_string()));
-        option("--max-budget-usd", ask.max_cost_usd.map(|cost| cost.to_string()));
-        option("--resume", ask.resume.map(str::to_owned));
-        let words = instructions::read(ask.checkout, &["CLAUDE.md", "AGENTS.md"]);
-        option("--append-system-prompt", words);
+        option("--model", request.model.map(str::to_owned).or_else(|| settings.model.clone()));
+        option("--max-turns", request.max_turns.map(|turns| turns.to_string()));
+        option("--max-budget-usd", request.max_cost_usd.map(|cost| cost.to_string()));
+        option("--resume", request.resume.map(str::to_owned));
+        let instructions = instructions::read(request.checkout, &["CLAUDE.md", "AGENTS.md"]);
+        option("--append-system-prompt", instructions);
         Ok(Invocation {
             args: args.into_iter().map(Into::into).collect(),
             env: vec![
                 ("ANTHROPIC_BASE_URL", base_url),
                 ("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1".to_owned()),
                 ("CLAUDE_CODE_MAX_RETRIES", "2".to_owned()),
-                ("CLAUDE_CODE_TMPDIR", ask.tmp.display().to_string()),
-                // Without it, it refuses to work as root; in containers it often is.
+                ("CLAUDE_CODE_TMPDIR", request.tmp.display().to_string()),
+                // Without it the agent refuses to run as root, as it often does in containers.
                 ("IS_SANDBOX", "1".to_owned()),
             ],
-            stdin: Some(ask.prompt.into()),
+            stdin: Some(request.prompt.into()),
             hide: &[],
         })
     }
 
-    fn reader(&self, _: &AgentSettings, _: Option<&Ask<'_>>) -> Box<dyn Reader> {
+    fn reader(&self, _: &AgentSettings, _: Option<&AgentRequest<'_>>) -> Box<dyn Reader> {
         Box::new(Lines::default())
     }
 }
@@ -119,7 +124,7 @@ struct Outcome {
     terminal_reason: Option<String>,
     total_cost_usd: Option<f64>,
     usage: Tokens,
-    /// Only of this run, unlike `modelUsage` and `total_cost_usd`, which add up over resumes.
+    /// Of this run only. `modelUsage` and `total_cost_usd` add up over resumed runs.
     model_usage_since_last_result: Option<BTreeMap<String, ModelUsage>>,
 }
 
@@ -144,30 +149,35 @@ struct ModelUsage {
 }
 
 impl Reader for Lines {
-    fn line(&mut self, stream: Stream, line: &str, seen: &mut Seen) {
+    fn line(&mut self, stream: Stream, line: &str, parsed: &mut ParsedOutput) {
         let event = match serde_json::from_str::<Value>(line) {
             Ok(event) if stream == Stream::Stdout && event.is_object() => event,
-            _ => return seen.plain(stream, line),
+            _ => return parsed.plain(stream, line),
         };
         if let Some(session) = event["session_id"].as_str() {
-            seen.session = Some(session.to_owned());
+            parsed.session = Some(session.to_owned());
         }
         match event["type"].as_str() {
-            Some("system") => system(&event, seen),
-            Some("assistant") => self.assistant(&event, seen),
-            Some("user") => tool_results(&event, seen),
+            Some("system") => system(&event, parsed),
+            Some("assistant") => self.assistant(&event, parsed),
+            Some("user") => tool_results(&event, parsed),
             Some("rate_limit_event") => self.rate_limit(&event["rate_limit_info"]),
-            Some("result") => self.result(event, seen),
+            Some("result") => self.result(event, parsed),
             _ => {}
         }
     }
 
-    fn verdict(&mut self, exit: Exit, seen: &Seen, now: Timestamp) -> Result<(), Failure> {
+    fn verdict(
+        &mut self,
+        exit: Exit,
+        parsed: &ParsedOutput,
+        now: Timestamp,
+    ) -> Result<(), Failure> {
         let failed = |message: String| Err(Failure::new(FailureClass::AgentFailed, message));
         let Some(result) = &self.result else {
-            return failed(format!("claude ended {} without a result", exit.words()));
+            return failed(format!("claude ended {} without a result", exit.describe()));
         };
-        let told = result.result.clone().unwrap_or_default();
+        let text = result.result.clone().unwrap_or_default();
         match result.subtype.as_str() {
             "error_max_turns" | "error_max_budget_usd" => {
                 let which =
@@ -177,12 +187,12 @@ impl Reader for Lines {
             }
             _ if result.is_error && result.terminal_reason.as_deref() == Some("api_error") => {
                 let status = result.api_error_status;
-                let error = ModelError { status, text: &told, retry_at: self.reset_at };
+                let error = ModelError { status, text: &text, retry_at: self.reset_at };
                 return Err(model_error::failure(error, now));
             }
             "success" if !result.is_error => {}
             other => {
-                return failed(format!("claude ended with {other}: {told}{}", result.errors()));
+                return failed(format!("claude ended with {other}: {text}{}", result.errors()));
             }
         }
         if !result.permission_denials.is_empty() {
@@ -193,9 +203,9 @@ impl Reader for Lines {
             return failed("the model's answer was cut: it used up its output tokens".to_owned());
         }
         if exit.code != Some(0) {
-            return failed(format!("claude ended {} after a good result", exit.words()));
+            return failed(format!("claude ended {} after a good result", exit.describe()));
         }
-        if !self.worked && seen.summary.trim().is_empty() {
+        if !self.worked && parsed.summary.trim().is_empty() {
             return failed("the model answered nothing".to_owned());
         }
         Ok(())
@@ -203,27 +213,27 @@ impl Reader for Lines {
 }
 
 impl Lines {
-    fn assistant(&mut self, event: &Value, seen: &mut Seen) {
+    fn assistant(&mut self, event: &Value, parsed: &mut ParsedOutput) {
         let message = &event["message"];
         for block in message["content"].as_array().into_iter().flatten() {
             match block["type"].as_str() {
-                Some("text") => seen.text(block["text"].as_str().unwrap_or_default()),
+                Some("text") => parsed.text(block["text"].as_str().unwrap_or_default()),
                 Some("tool_use") => {
                     self.worked = true;
                     let [tool, id] =
                         ["name", "id"].map(|key| block[key].as_str().unwrap_or_default());
-                    seen.tool_use(tool, id, &block["input"]);
+                    parsed.tool_use(tool, id, &block["input"]);
                 }
                 _ => {}
             }
         }
-        // One message comes as one event per block, each with the same usage: what was known
-        // when the answer began. The result has the whole.
+        // One message arrives as one event per block. Each has the same usage, from the start of
+        // the answer. The result has the total.
         let id = message["id"].as_str().map(str::to_owned);
         if id != self.last_message && message["model"] != "<synthetic>" {
             self.last_message = id;
             let tokens = Tokens::deserialize(&message["usage"]).unwrap_or_default();
-            seen.usage = seen.usage.plus(Usage { turns: 1, ..tokens.usage() });
+            parsed.usage = parsed.usage.plus(Usage { turns: 1, ..tokens.usage() });
         }
     }
 
@@ -235,14 +245,14 @@ impl Lines {
         }
     }
 
-    fn result(&mut self, event: Value, seen: &mut Seen) {
-        seen.last_words = true;
-        // A result that cannot be read is none.
+    fn result(&mut self, event: Value, parsed: &mut ParsedOutput) {
+        parsed.result_received = true;
+        // A result that cannot be parsed counts as missing.
         let Ok(result) = serde_json::from_value::<Outcome>(event) else { return };
         if let Some(text) = result.result.as_ref().filter(|text| !text.trim().is_empty()) {
-            text.clone_into(&mut seen.summary);
+            text.clone_into(&mut parsed.summary);
         }
-        seen.usage = result.usage(&seen.usage);
+        parsed.usage = result.usage(&parsed.usage);
         self.result = Some(result);
     }
 }
@@ -260,8 +270,8 @@ impl Outcome {
             cost_usd: Some(model.cost_usd),
             turns: 0,
         });
-        let none = Usage { cost_usd: self.total_cost_usd.map(|_| 0.0), turns, ..Usage::default() };
-        models.fold(none, Usage::plus)
+        let start = Usage { cost_usd: self.total_cost_usd.map(|_| 0.0), turns, ..Usage::default() };
+        models.fold(start, Usage::plus)
     }
 
     fn errors(&self) -> String {
@@ -284,31 +294,31 @@ impl Tokens {
     }
 }
 
-fn system(event: &Value, seen: &mut Seen) {
+fn system(event: &Value, parsed: &mut ParsedOutput) {
     let text = |key: &str| event[key].as_str().map(str::to_owned);
     match event["subtype"].as_str() {
         Some("init") => {
-            seen.version = text("claude_code_version").or(seen.version.take());
-            seen.model = text("model").or(seen.model.take());
+            parsed.version = text("claude_code_version").or(parsed.version.take());
+            parsed.model = text("model").or(parsed.model.take());
         }
         Some("api_retry") => {
             let (kind, data) = log(
                 "agent",
                 format!(
-                    "the model answered {} {}: try {} of {}",
+                    "the model answered {} {}: attempt {} of {}",
                     event["error_status"],
                     event["error"].as_str().unwrap_or_default(),
                     event["attempt"],
                     event["max_retries"]
                 ),
             );
-            seen.event(kind, data);
+            parsed.event(kind, data);
         }
         _ => {}
     }
 }
 
-fn tool_results(event: &Value, seen: &mut Seen) {
+fn tool_results(event: &Value, parsed: &mut ParsedOutput) {
     for block in event["message"]["content"].as_array().into_iter().flatten() {
         if block["type"] != "tool_result" {
             continue;
@@ -322,6 +332,6 @@ fn tool_results(event: &Value, seen: &mut Seen) {
             _ => String::new(),
         };
         let id = block["tool_use_id"].as_str().unwrap_or_default();
-        seen.tool_result(id, block["is_error"] == true, &output);
+        parsed.tool_result(id, block["is_error"] == true, &output);
     }
 }

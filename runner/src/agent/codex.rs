@@ -1,8 +1,8 @@
 //! Codex: `codex exec --json`.
 //!
-//! Seen of 0.169.0: the stream tells tokens only at the end, added up over the session's resumes, and never
-//! the model's turns. Its session file (`rollout`) has one record per answer of the model; what
-//! that file says comes first, the stream stands in where there is none.
+//! Observed with 0.169.0: the stream has token counts only at the end, added up over the resumed
+//! runs of the session, and never the model's turns. The session file (`rollout`) has one record
+//! per answer of the model. The runner uses that file, and the stream where there is no file.
 
 use std::path::PathBuf;
 
@@ -12,8 +12,8 @@ use rdev_domain::time::Timestamp;
 use serde_json::{Value, json};
 
 use super::model_error::{self, ModelError};
-use super::seen::Seen;
-use super::{Agent, Ask, Invocation, Reader, environment, log};
+use super::parsed_output::ParsedOutput;
+use super::{Agent, AgentRequest, Invocation, Reader, environment, log};
 use crate::config::{AgentSettings, Price};
 use crate::process::{Exit, Stream};
 
@@ -21,7 +21,7 @@ mod rollout;
 
 use rollout::{Rollouts, Tokens};
 
-/// Where the model is when nothing else is configured.
+/// The base URL when none is configured.
 const BASE_URL: &str = "https://api.openai.com/v1";
 
 pub(super) struct Codex;
@@ -39,26 +39,30 @@ impl Agent for Codex {
         &["OPENAI_BASE_URL"]
     }
 
-    fn droppings(&self) -> &'static [&'static str] {
+    fn ignored_artifacts(&self) -> &'static [&'static str] {
         &[]
     }
 
-    fn asks_version(&self) -> bool {
+    fn needs_version_call(&self) -> bool {
         true
     }
 
-    fn invocation(&self, settings: &AgentSettings, ask: &Ask<'_>) -> Result<Invocation, Failure> {
-        let model = ask.model.or(settings.model.as_deref());
-        if ask.max_cost_usd.is_some() && price(settings, model).is_none() {
-            let why = "codex needs the model's prices to watch max_cost_usd: set agents.codex.model and agents.codex.prices";
-            return Err(Failure::new(FailureClass::Invalid, why));
+    fn invocation(
+        &self,
+        settings: &AgentSettings,
+        request: &AgentRequest<'_>,
+    ) -> Result<Invocation, Failure> {
+        let model = request.model.or(settings.model.as_deref());
+        if request.max_cost_usd.is_some() && price(settings, model).is_none() {
+            let message = "codex needs the model's prices to watch max_cost_usd: set agents.codex.model and agents.codex.prices";
+            return Err(Failure::new(FailureClass::Invalid, message));
         }
         let base_url = settings.base_url.clone();
         let base_url = base_url.or_else(|| environment::value("OPENAI_BASE_URL", settings));
         let base_url = base_url.unwrap_or_else(|| BASE_URL.to_owned());
         let key = self.keys().iter().find(|name| environment::value(name, settings).is_some());
         let key = key.unwrap_or(&"OPENAI_API_KEY");
-        // A JSON string is a TOML string, too.
+        // A JSON string is also a TOML string.
         let provider = format!(
             "model_providers.rdev={{name=\"rdev\",base_url={},env_key=\"{key}\",wire_api=\"responses\",request_max_retries=2,stream_max_retries=2}}",
             json!(base_url)
@@ -74,7 +78,7 @@ impl Agent for Codex {
             "analytics.enabled=false",
             "--disable",
             "plugins",
-            // It would wait for a model that is away for ever.
+            // Without this it waits forever for a model that does not answer.
             "--disable",
             "unbounded_connection_retries",
             "--dangerously-bypass-approvals-and-sandbox",
@@ -83,22 +87,26 @@ impl Agent for Codex {
         if let Some(model) = model {
             args.extend(["-m", model]);
         }
-        if let Some(thread) = ask.resume {
+        if let Some(thread) = request.resume {
             args.extend(["resume", thread]);
         }
-        // The prompt comes on standard input.
+        // It reads the prompt from standard input.
         args.push("-");
         Ok(Invocation {
             args: args.into_iter().map(Into::into).collect(),
             env: Vec::new(),
-            stdin: Some(ask.prompt.into()),
+            stdin: Some(request.prompt.into()),
             hide: &[],
         })
     }
 
-    fn reader(&self, settings: &AgentSettings, ask: Option<&Ask<'_>>) -> Box<dyn Reader> {
-        let model = ask.and_then(|ask| ask.model).or(settings.model.as_deref());
-        let sessions = ask.map(|ask| ask.home.join(".codex/sessions"));
+    fn reader(
+        &self,
+        settings: &AgentSettings,
+        request: Option<&AgentRequest<'_>>,
+    ) -> Box<dyn Reader> {
+        let model = request.and_then(|request| request.model).or(settings.model.as_deref());
+        let sessions = request.map(|request| request.home.join(".codex/sessions"));
         Box::new(Lines::new(sessions, price(settings, model)))
     }
 }
@@ -110,7 +118,7 @@ fn price(settings: &AgentSettings, model: Option<&str>) -> Option<Price> {
 struct Lines {
     rollouts: Rollouts,
     price: Option<Price>,
-    /// What the stream alone tells.
+    /// Counted from the stream alone.
     streamed_turns: u64,
     in_turn: bool,
     last_error: Option<String>,
@@ -121,56 +129,56 @@ struct Lines {
 }
 
 impl Reader for Lines {
-    fn line(&mut self, stream: Stream, line: &str, seen: &mut Seen) {
+    fn line(&mut self, stream: Stream, line: &str, parsed: &mut ParsedOutput) {
         if stream == Stream::Stderr && is_denial(line) {
             self.denied = Some(line.to_owned());
         }
         let event = match serde_json::from_str::<Value>(line) {
             Ok(event) if stream == Stream::Stdout && event.is_object() => event,
-            // Printed at every run with a prompt on standard input.
+            // It prints this whenever the prompt comes from standard input.
             _ if line.starts_with("Reading ") && line.ends_with(" from stdin...") => return,
-            _ => return seen.plain(stream, line),
+            _ => return parsed.plain(stream, line),
         };
-        seen.turn_follows = false;
+        parsed.turn_follows = false;
         let item = &event["item"];
         match event["type"].as_str() {
             Some("thread.started") => {
-                seen.session =
-                    event["thread_id"].as_str().map(str::to_owned).or(seen.session.take());
+                parsed.session =
+                    event["thread_id"].as_str().map(str::to_owned).or(parsed.session.take());
             }
-            Some("item.started") => self.item_started(item, seen),
-            Some("item.completed") => self.item_completed(item, seen),
-            Some("error") => self.error(&event["message"], seen),
+            Some("item.started") => self.item_started(item, parsed),
+            Some("item.completed") => self.item_completed(item, parsed),
+            Some("error") => self.error(&event["message"], parsed),
             Some("turn.completed") => {
                 self.completed = true;
-                seen.last_words = true;
-                self.count(&event["usage"], seen);
+                parsed.result_received = true;
+                self.count(&event["usage"], parsed);
                 return;
             }
             Some("turn.failed") => {
                 let text = event["error"]["message"].as_str().map(str::to_owned);
                 self.failed = Some(text.unwrap_or_else(|| event["error"].to_string()));
-                seen.last_words = true;
+                parsed.result_received = true;
             }
             _ => {}
         }
-        self.count(&Value::Null, seen);
+        self.count(&Value::Null, parsed);
     }
 
-    fn verdict(&mut self, exit: Exit, _: &Seen, now: Timestamp) -> Result<(), Failure> {
+    fn verdict(&mut self, exit: Exit, _: &ParsedOutput, now: Timestamp) -> Result<(), Failure> {
         let failed = |message: String| Err(Failure::new(FailureClass::AgentFailed, message));
-        let told = self.failed.as_ref().or(self.last_error.as_ref().filter(|_| !self.completed));
-        if let Some(text) = told {
-            return Err(model_error::failure(ModelError::told(text), now));
+        let text = self.failed.as_ref().or(self.last_error.as_ref().filter(|_| !self.completed));
+        if let Some(text) = text {
+            return Err(model_error::failure(ModelError::from_text(text), now));
         }
         if !self.completed {
-            return failed(format!("codex ended {} in the middle of its turn", exit.words()));
+            return failed(format!("codex ended {} in the middle of its turn", exit.describe()));
         }
         if let Some(denied) = &self.denied {
             return failed(format!("codex was denied a tool: {denied}"));
         }
         if exit.code != Some(0) {
-            return failed(format!("codex ended {} after its turn", exit.words()));
+            return failed(format!("codex ended {} after its turn", exit.describe()));
         }
         if !self.worked {
             return failed("the model answered nothing".to_owned());
@@ -194,23 +202,23 @@ impl Lines {
         }
     }
 
-    fn item_started(&mut self, item: &Value, seen: &mut Seen) {
+    fn item_started(&mut self, item: &Value, parsed: &mut ParsedOutput) {
         if let Some(tool) = tool(item) {
             self.answer_begun();
-            seen.tool_use(tool, item["id"].as_str().unwrap_or_default(), &input(item));
+            parsed.tool_use(tool, item["id"].as_str().unwrap_or_default(), &input(item));
         }
     }
 
-    fn item_completed(&mut self, item: &Value, seen: &mut Seen) {
+    fn item_completed(&mut self, item: &Value, parsed: &mut ParsedOutput) {
         match (item["type"].as_str(), tool(item)) {
             (Some("agent_message"), _) => {
                 self.answer_begun();
                 self.worked = true;
-                seen.text(item["text"].as_str().unwrap_or_default());
+                parsed.text(item["text"].as_str().unwrap_or_default());
             }
             (Some("error"), _) => {
                 let (kind, data) = log("agent", item["message"].as_str().unwrap_or_default());
-                seen.event(kind, data);
+                parsed.event(kind, data);
             }
             (_, Some(_)) => {
                 self.worked = true;
@@ -218,20 +226,20 @@ impl Lines {
                 let id = item["id"].as_str().unwrap_or_default();
                 let is_error = item["status"] == "failed"
                     || item["exit_code"].as_i64().is_some_and(|code| code != 0);
-                seen.tool_result(id, is_error, &output(item));
-                // The model hears of it, and answers again.
-                seen.turn_follows = true;
+                parsed.tool_result(id, is_error, &output(item));
+                // The model gets the result and answers again.
+                parsed.turn_follows = true;
             }
             _ => {}
         }
     }
 
-    /// "Reconnecting…" is one, and not the end.
-    fn error(&mut self, message: &Value, seen: &mut Seen) {
+    /// Not every error ends the run: "Reconnecting…" is one.
+    fn error(&mut self, message: &Value, parsed: &mut ParsedOutput) {
         let text = message.as_str().unwrap_or_default();
         self.last_error = Some(text.to_owned());
         let (kind, data) = log("agent", text);
-        seen.event(kind, data);
+        parsed.event(kind, data);
     }
 
     fn answer_begun(&mut self) {
@@ -239,13 +247,13 @@ impl Lines {
         self.in_turn = true;
     }
 
-    fn count(&mut self, total: &Value, seen: &mut Seen) {
+    fn count(&mut self, total: &Value, parsed: &mut ParsedOutput) {
         self.rollouts.read_new();
         if self.rollouts.answers > 0 {
-            seen.usage = self.usage(self.rollouts.used, self.rollouts.answers);
+            parsed.usage = self.usage(self.rollouts.used, self.rollouts.answers);
         } else {
             let tokens = Tokens::of(total);
-            seen.usage = Usage { turns: self.streamed_turns, ..self.usage(tokens, 0) };
+            parsed.usage = Usage { turns: self.streamed_turns, ..self.usage(tokens, 0) };
         }
     }
 
@@ -262,14 +270,14 @@ impl Lines {
             input_tokens: fresh,
             output_tokens: tokens.output,
             cache_tokens: tokens.cached,
-            // Nothing is known before the first answer.
+            // There are no tokens before the first answer.
             cost_usd: self.price.filter(|_| tokens.input + tokens.output > 0).map(cost),
             turns,
         }
     }
 }
 
-/// An item that is the use of a tool, by the tool's name.
+/// The name of the tool, if the item is a tool call.
 fn tool(item: &Value) -> Option<&str> {
     match item["type"].as_str()? {
         "agent_message" | "reasoning" | "error" | "todo_list" => None,
@@ -278,7 +286,7 @@ fn tool(item: &Value) -> Option<&str> {
     }
 }
 
-/// What the tool was given: everything that is neither a name nor an answer.
+/// The input of the tool: all fields that are neither names nor results.
 fn input(item: &Value) -> Value {
     let mut input = item.clone();
     if let Some(fields) = input.as_object_mut() {
@@ -290,13 +298,13 @@ fn input(item: &Value) -> Value {
 }
 
 fn output(item: &Value) -> String {
-    let known = ["aggregated_output", "result", "error"].iter().map(|key| &item[*key]);
-    let known = known.filter(|value| !value.is_null());
-    let texts = known.map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned));
+    let fields = ["aggregated_output", "result", "error"].iter().map(|key| &item[*key]);
+    let fields = fields.filter(|value| !value.is_null());
+    let texts = fields.map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned));
     texts.collect::<Vec<_>>().join("\n")
 }
 
-/// Standard error alone says that a write was refused.
+/// Only standard error says that a write was refused.
 fn is_denial(line: &str) -> bool {
     line.contains("rejected by user approval settings") || line.contains("read-only sandbox")
 }

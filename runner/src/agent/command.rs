@@ -1,8 +1,8 @@
 //! Any program as an agent.
 //!
-//! It gets the prompt on standard input and in `RDEV_PROMPT`, works in the checkout, and ends with status
-//! 0 when it is done. `RDEV_MODEL` and `RDEV_SESSION` are there when the build names them. Each line
-//! of standard output that is a JSON object with one of these kinds is an event:
+//! It gets the prompt on standard input and in `RDEV_PROMPT`, works in the checkout, and ends with
+//! status 0 when it has succeeded. `RDEV_MODEL` and `RDEV_SESSION` are set when the build names them.
+//! Each line of standard output that is a JSON object of one of these kinds is an event:
 //!
 //! ```text
 //! {"kind": "agent.text", "text": "…"}
@@ -13,9 +13,9 @@
 //! {"kind": "result", "summary": "…", "session_id": "…", "model": "…", "version": "…"}
 //! ```
 //!
-//! Usage is the sum so far; `max_turns` and `max_cost_usd` are held against it. After a result
-//! it has the grace time to end. Every other line is a log event, and the last ones on standard
-//! output are the summary when no result gives one.
+//! Usage is the sum so far; the limits `max_turns` and `max_cost_usd` are checked against it. After
+//! a result the program must end within the grace time. Every other line is a log event. When no
+//! result has a summary, the last lines of standard output are the summary.
 
 use std::collections::VecDeque;
 
@@ -26,15 +26,15 @@ use rdev_domain::time::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::seen::Seen;
-use super::{Agent, Ask, Invocation, Reader};
+use super::parsed_output::ParsedOutput;
+use super::{Agent, AgentRequest, Invocation, Reader};
 use crate::config::AgentSettings;
 use crate::process::{Exit, Stream};
 
-/// The kernel takes 128 KiB per variable; a longer prompt is only on standard input.
+/// The kernel allows 128 KiB per variable; a longer prompt is only on standard input.
 const LONGEST_VARIABLE: usize = 120 * 1024;
 
-/// How many plain lines make the summary.
+/// The number of plain lines in the summary.
 const SUMMARY_LINES: usize = 10;
 
 pub(super) struct Command;
@@ -52,28 +52,33 @@ impl Agent for Command {
         &[]
     }
 
-    fn droppings(&self) -> &'static [&'static str] {
-        // Aider is a common one.
+    fn ignored_artifacts(&self) -> &'static [&'static str] {
+        // Aider is a common agent.
         &[".aider*"]
     }
 
-    fn asks_version(&self) -> bool {
+    fn needs_version_call(&self) -> bool {
         false
     }
 
-    fn invocation(&self, settings: &AgentSettings, ask: &Ask<'_>) -> Result<Invocation, Failure> {
-        let model = ask.model.or(settings.model.as_deref());
-        let short = Some(ask.prompt).filter(|prompt| prompt.len() <= LONGEST_VARIABLE);
-        let named = [("RDEV_PROMPT", short), ("RDEV_MODEL", model), ("RDEV_SESSION", ask.resume)];
-        let env = named.into_iter().filter_map(|(name, value)| Some((name, value?.to_owned())));
+    fn invocation(
+        &self,
+        settings: &AgentSettings,
+        request: &AgentRequest<'_>,
+    ) -> Result<Invocation, Failure> {
+        let model = request.model.or(settings.model.as_deref());
+        let short = Some(request.prompt).filter(|prompt| prompt.len() <= LONGEST_VARIABLE);
+        let variables =
+            [("RDEV_PROMPT", short), ("RDEV_MODEL", model), ("RDEV_SESSION", request.resume)];
+        let env = variables.into_iter().filter_map(|(name, value)| Some((name, value?.to_owned())));
         Ok(Invocation {
             env: env.collect(),
-            stdin: Some(ask.prompt.into()),
+            stdin: Some(request.prompt.into()),
             ..Invocation::default()
         })
     }
 
-    fn reader(&self, _: &AgentSettings, _: Option<&Ask<'_>>) -> Box<dyn Reader> {
+    fn reader(&self, _: &AgentSettings, _: Option<&AgentRequest<'_>>) -> Box<dyn Reader> {
         Box::new(Lines::default())
     }
 }
@@ -81,13 +86,13 @@ impl Agent for Command {
 #[derive(Default)]
 struct Lines {
     last: VecDeque<String>,
-    summary_told: bool,
+    has_summary: bool,
 }
 
-/// The documented kinds.
+/// An event of the documented kinds.
 #[derive(Deserialize)]
 #[serde(tag = "kind")]
-enum Told {
+enum AgentEvent {
     #[serde(rename = "agent.text")]
     Text { text: String },
     #[serde(rename = "agent.tool_use")]
@@ -131,56 +136,58 @@ enum Told {
 }
 
 impl Reader for Lines {
-    fn line(&mut self, stream: Stream, line: &str, seen: &mut Seen) {
-        seen.turn_follows = false;
-        let told = match serde_json::from_str(line) {
-            Ok(told) if stream == Stream::Stdout => told,
-            _ => return self.plain(stream, line, seen),
+    fn line(&mut self, stream: Stream, line: &str, parsed: &mut ParsedOutput) {
+        parsed.turn_follows = false;
+        let event = match serde_json::from_str(line) {
+            Ok(event) if stream == Stream::Stdout => event,
+            _ => return self.plain(stream, line, parsed),
         };
-        match told {
-            Told::Text { text } => seen.text(&text),
-            Told::ToolUse { tool, id, input } => seen.tool_use(&tool, &id, &input),
-            Told::ToolResult { id, is_error, output } => seen.tool_result(&id, is_error, &output),
-            Told::Usage { input_tokens, output_tokens, cache_tokens, cost_usd, turns } => {
+        match event {
+            AgentEvent::Text { text } => parsed.text(&text),
+            AgentEvent::ToolUse { tool, id, input } => parsed.tool_use(&tool, &id, &input),
+            AgentEvent::ToolResult { id, is_error, output } => {
+                parsed.tool_result(&id, is_error, &output)
+            }
+            AgentEvent::Usage { input_tokens, output_tokens, cache_tokens, cost_usd, turns } => {
                 let cost_usd = cost_usd.filter(|cost| cost.is_finite() && *cost >= 0.0);
-                seen.usage = Usage { input_tokens, output_tokens, cache_tokens, cost_usd, turns };
-                seen.turn_follows = true;
+                parsed.usage = Usage { input_tokens, output_tokens, cache_tokens, cost_usd, turns };
+                parsed.turn_follows = true;
             }
-            Told::Log { text } => {
-                seen.event(EventKind::Log, serde_json::json!({"stream": "agent", "text": text}))
+            AgentEvent::Log { text } => {
+                parsed.event(EventKind::Log, serde_json::json!({"stream": "agent", "text": text}))
             }
-            Told::Result { summary, session_id, model, version } => {
-                self.summary_told = summary.is_some();
-                seen.summary = summary.unwrap_or_else(|| std::mem::take(&mut seen.summary));
-                seen.session = session_id.or(seen.session.take());
-                seen.model = model.or(seen.model.take());
-                seen.version = version.or(seen.version.take());
-                seen.last_words = true;
+            AgentEvent::Result { summary, session_id, model, version } => {
+                self.has_summary = summary.is_some();
+                parsed.summary = summary.unwrap_or_else(|| std::mem::take(&mut parsed.summary));
+                parsed.session = session_id.or(parsed.session.take());
+                parsed.model = model.or(parsed.model.take());
+                parsed.version = version.or(parsed.version.take());
+                parsed.result_received = true;
             }
         }
     }
 
-    fn verdict(&mut self, exit: Exit, seen: &Seen, _: Timestamp) -> Result<(), Failure> {
+    fn verdict(&mut self, exit: Exit, parsed: &ParsedOutput, _: Timestamp) -> Result<(), Failure> {
         if exit.code == Some(0) {
             return Ok(());
         }
-        let mut message = format!("the command ended {}", exit.words());
-        if !seen.summary.trim().is_empty() {
-            message = format!("{message}; it said: {}", seen.summary.trim());
+        let mut message = format!("the command ended {}", exit.describe());
+        if !parsed.summary.trim().is_empty() {
+            message = format!("{message}; it said: {}", parsed.summary.trim());
         }
         Err(Failure::new(FailureClass::AgentFailed, message))
     }
 }
 
 impl Lines {
-    fn plain(&mut self, stream: Stream, line: &str, seen: &mut Seen) {
-        seen.plain(stream, line);
-        if stream == Stream::Stdout && !line.trim().is_empty() && !self.summary_told {
+    fn plain(&mut self, stream: Stream, line: &str, parsed: &mut ParsedOutput) {
+        parsed.plain(stream, line);
+        if stream == Stream::Stdout && !line.trim().is_empty() && !self.has_summary {
             if self.last.len() == SUMMARY_LINES {
                 self.last.pop_front();
             }
             self.last.push_back(line[..line.floor_char_boundary(1000)].to_owned());
-            seen.summary = Vec::from(self.last.clone()).join("\n");
+            parsed.summary = Vec::from(self.last.clone()).join("\n");
         }
     }
 }

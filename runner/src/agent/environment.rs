@@ -1,4 +1,4 @@
-//! What an agent finds in its environment: an allow-list, never the runner's own.
+//! The environment of an agent: an allow-list, never the runner's whole environment.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -8,19 +8,20 @@ use std::path::Path;
 use rdev_domain::secret::Secret;
 use rdev_domain::spec::AgentName;
 
-use super::{Agent, Ask};
+use super::{Agent, AgentRequest};
 use crate::config::AgentSettings;
 
-/// What every program gets from the runner's environment.
+/// The variables that every program gets from the runner's environment.
 const COMMON: [&str; 5] = ["PATH", "LANG", "LC_ALL", "TERM", "TZ"];
 
-/// The machine's own identity, and rdev's: never passed, whatever is configured.
-const NEVER: [&str; 3] = ["AWS_", "ECS_", "RDEV_"];
+/// Variables with credentials of the machine and of rdev. They are never passed on, whatever is
+/// configured.
+const FORBIDDEN_PREFIXES: [&str; 3] = ["AWS_", "ECS_", "RDEV_"];
 
-/// Names of variables whose values are secrets.
+/// Endings of the names of variables whose values are secrets.
 const SECRET_ENDINGS: [&str; 4] = ["_KEY", "_TOKEN", "_SECRET", "_PASSWORD"];
 
-/// The environment of a program that is no agent (the verify phase).
+/// The environment of a program that is not an agent (the verify phase).
 pub fn base_environment(home: &Path, tmp: &Path) -> Vec<(OsString, OsString)> {
     let mut all: Vec<(OsString, OsString)> =
         COMMON.iter().filter_map(|name| Some((name.into(), env::var_os(name)?))).collect();
@@ -32,42 +33,42 @@ pub fn base_environment(home: &Path, tmp: &Path) -> Vec<(OsString, OsString)> {
     all
 }
 
-/// The environment of an agent. Later entries win: what the runner passes on, what the agent's
-/// file sets, what the operator sets.
+/// The environment of an agent. Later entries override earlier ones: first what the runner passes
+/// on, then what the agent's file sets, then what the operator sets.
 pub(super) fn of(
     agent: &dyn Agent,
     settings: &AgentSettings,
-    ask: &Ask<'_>,
+    request: &AgentRequest<'_>,
     own: Vec<(&'static str, String)>,
 ) -> Vec<(OsString, OsString)> {
     let listed = settings.env.iter().map(String::as_str);
     let known = agent.keys().iter().chain(agent.variables()).copied();
     let passed = known.chain(listed).filter(|name| allowed(name));
     let set = settings.set_env.iter().filter(|(name, _)| allowed(name));
-    let mut all = base_environment(ask.home, ask.tmp);
+    let mut all = base_environment(request.home, request.tmp);
     all.extend(passed.filter_map(|name| Some((name.into(), env::var_os(name)?))));
     all.extend(own.into_iter().map(|(name, value)| (name.into(), value.into())));
     all.extend(set.map(|(name, value)| (name.into(), value.into())));
     all
 }
 
-/// A variable as the agent will see it.
+/// The value of a variable in the agent's environment.
 pub(super) fn value(name: &str, settings: &AgentSettings) -> Option<String> {
     let set = settings.set_env.get(name).cloned();
     set.or_else(|| env::var(name).ok()).filter(|value| !value.is_empty())
 }
 
-/// Whether the agent has something to log in to a model with.
+/// Whether the agent has credentials for a model.
 pub fn has_credentials(agent: AgentName, settings: &AgentSettings) -> bool {
     super::of(agent).keys().iter().any(|name| value(name, settings).is_some())
 }
 
-/// Everything in the agents' environments that must not show in logs and events.
+/// All secrets in the agents' environments. They must not appear in logs and events.
 pub fn secrets(settings: &BTreeMap<AgentName, AgentSettings>) -> Vec<Secret> {
-    let none = AgentSettings::default();
+    let default = AgentSettings::default();
     let mut found = Vec::new();
     for agent in AgentName::ALL {
-        let settings = settings.get(&agent).unwrap_or(&none);
+        let settings = settings.get(&agent).unwrap_or(&default);
         let keys = super::of(agent).keys().iter().copied();
         let named = settings.env.iter().chain(settings.set_env.keys()).map(String::as_str);
         let named = named.filter(|name| is_secret(name));
@@ -77,7 +78,7 @@ pub fn secrets(settings: &BTreeMap<AgentName, AgentSettings>) -> Vec<Secret> {
 }
 
 fn allowed(name: &str) -> bool {
-    !NEVER.iter().any(|prefix| name.starts_with(prefix))
+    !FORBIDDEN_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
 fn is_secret(name: &str) -> bool {

@@ -1,6 +1,6 @@
-//! Puts files of the checkout out of an agent's sight while it runs.
+//! Hides files of the checkout from an agent while it runs.
 //!
-//! For settings in the repository that an agent would obey and that nothing else switches off.
+//! For settings in the repository that an agent would apply and that no option switches off.
 
 use std::fs;
 use std::io;
@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-/// What was moved away: from where, to where.
+/// The files that were moved away: the original path and the hidden one.
 #[derive(Debug)]
-#[must_use = "what is hidden must be restored"]
+#[must_use = "hidden files must be restored"]
 pub(super) struct Hidden(Vec<(PathBuf, PathBuf)>);
 
-/// Moves each of `names` that is there from `checkout` to a folder below `attempt_dir`.
+/// Moves each of `names` that exists from `checkout` to a folder below `attempt_dir`.
 pub(super) fn hide(checkout: &Path, attempt_dir: &Path, names: &[&str]) -> Result<Hidden> {
     let aside = attempt_dir.join("hidden");
     let mut moved = Vec::new();
@@ -26,18 +26,18 @@ pub(super) fn hide(checkout: &Path, attempt_dir: &Path, names: &[&str]) -> Resul
             fs::create_dir_all(&aside)?;
             fs::rename(&from, &to)
         };
-        rename().with_context(|| format!("cannot put {name} aside"))?;
+        rename().with_context(|| format!("cannot hide {name}"))?;
         moved.push((from, to));
     }
     Ok(Hidden(moved))
 }
 
 impl Hidden {
-    /// Moves everything back. What the agent has written meanwhile stays as the agent wrote it.
+    /// Moves everything back. Files that the agent has written meanwhile stay as they are.
     pub(super) fn restore(self) -> Result<()> {
         for (original, aside) in self.0 {
             merge(&aside, &original)
-                .with_context(|| format!("cannot put {} back", original.display()))?;
+                .with_context(|| format!("cannot restore {}", original.display()))?;
         }
         Ok(())
     }

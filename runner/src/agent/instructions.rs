@@ -1,20 +1,20 @@
-//! The repository's own words for agents: `CLAUDE.md`, `AGENTS.md`.
+//! The repository's instructions for agents: `CLAUDE.md`, `AGENTS.md`.
 //!
-//! Agents that are told to ignore a repository's settings, which may run commands, ignore these
-//! texts too; so they are handed over with the prompt.
+//! The runner makes agents ignore a repository's settings, because these may run commands. Agents
+//! then ignore these texts too, so the runner passes them on with the prompt.
 
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::Path;
 
-/// What is read of them, in bytes: they travel in an argument, which may have 128 KiB.
+/// The number of bytes that are read: an argument has at most 128 KiB.
 const LONGEST: u64 = 64 * 1024;
 
-/// The first of `names` that is a file at the top of the checkout, with a line that says what it is.
+/// The text of the first of `names` that is a file at the top of the checkout, with a heading.
 pub(super) fn read(checkout: &Path, names: &[&str]) -> Option<String> {
     names.iter().find_map(|name| {
         let path = checkout.join(name);
-        // A link could show any file of this machine to the model.
+        // A link could send any file of this machine to the model.
         if !fs::symlink_metadata(&path).ok()?.is_file() {
             return None;
         }

@@ -1,7 +1,7 @@
-//! Code agents: how each is started, what its output means, and how it ended.
+//! Code agents: how each one is started, and how its output and its end are read.
 //!
-//! A new agent is one file with an `Agent` and a `Reader`, and one line in `of` (and its
-//! name in the domain's `AgentName`).
+//! A new agent is one file with an `Agent` and a `Reader`, one line in `of`, and its name in
+//! the domain's `AgentName`.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::OsString;
@@ -28,58 +28,58 @@ mod hidden;
 mod instructions;
 mod model_error;
 mod opencode;
+mod parsed_output;
 mod program;
-mod seen;
 
 pub use environment::{base_environment, has_credentials, secrets};
-use seen::Seen;
+use parsed_output::ParsedOutput;
 
-/// What an agent is asked, and where and how long it works.
+/// The request to an agent: the task, the folders and the limits.
 #[derive(Debug, Clone, Copy)]
-pub struct Ask<'a> {
-    /// The task in words.
+pub struct AgentRequest<'a> {
+    /// The task, in words.
     pub prompt: &'a str,
-    /// The model; the settings' one when absent.
+    /// The model. `None`: the model of the settings.
     pub model: Option<&'a str>,
-    /// Model turns it may take.
+    /// The limit of model turns.
     pub max_turns: Option<u32>,
-    /// US dollars it may spend.
+    /// The limit of costs in US dollars.
     pub max_cost_usd: Option<f64>,
-    /// The session to go on with; `home` holds what the agent kept of it.
+    /// The session to continue. Its files are in `home`.
     pub resume: Option<&'a str>,
-    /// Its working folder.
+    /// The working folder.
     pub checkout: &'a Path,
     /// Its HOME, private to the attempt.
     pub home: &'a Path,
     /// Its TMPDIR, private to the attempt.
     pub tmp: &'a Path,
-    /// The attempt's folder, which holds the others: by it the processes are known.
+    /// The attempt's folder, which contains the others. Processes are recognized by it.
     pub attempt_dir: &'a Path,
-    /// When it must have ended.
+    /// When the agent must have ended.
     pub deadline: Instant,
-    /// How long it may print nothing.
+    /// The longest time without output.
     pub stall: Duration,
     /// The time between TERM and KILL.
     pub grace: Duration,
 }
 
-/// Something that happened, already redacted.
+/// A progress report, already redacted.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Progress {
-    /// A line for the build's log.
+    /// An event for the build's log.
     Event(EventKind, Value),
-    /// What this run has used so far.
+    /// The usage of this run so far.
     Usage(Usage),
 }
 
-/// What is known at the end, however it ended.
+/// The report about a run that has ended, well or not.
 #[derive(Debug, Clone)]
 pub struct Report {
-    /// Who ran, and its session.
+    /// The agent, its version, model and session.
     pub run: AgentRun,
-    /// What this run used, earlier runs of its session not counted.
+    /// The usage of this run, without earlier runs of its session.
     pub usage: Usage,
-    /// The agent's last words, redacted, at most 4,000 characters.
+    /// The agent's last message, redacted, at most 4,000 characters.
     pub summary: String,
     /// How it ended.
     pub end: End,
@@ -88,55 +88,64 @@ pub struct Report {
 /// How a run ended.
 #[derive(Debug, Clone)]
 pub enum End {
-    /// Well. Whether anything changed is for the diff to say.
+    /// The agent succeeded. Only the diff tells whether it changed anything.
     Done,
-    /// Badly; the message is redacted.
+    /// The agent failed. The message is redacted.
     Failed(Failure),
-    /// The token fired.
+    /// The run was stopped through its token.
     Stopped,
 }
 
-/// What one agent is to the rest of the runner.
+/// One code agent.
 trait Agent: Sync {
-    /// What to look for in `PATH` when no program is configured.
+    /// The program to find in `PATH` when none is configured.
     fn program(&self) -> Option<&'static str>;
 
-    /// The variables with its credentials, passed on from the runner's environment.
+    /// The variables with its credentials. The runner passes them on from its own environment.
     fn keys(&self) -> &'static [&'static str];
 
-    /// Others that it is known to need.
+    /// Other variables that it needs.
     fn variables(&self) -> &'static [&'static str];
 
-    /// What it leaves in the work tree, as patterns for file names.
-    fn droppings(&self) -> &'static [&'static str];
+    /// Patterns of file names for what it leaves in the work tree. They are not committed.
+    fn ignored_artifacts(&self) -> &'static [&'static str];
 
-    /// Whether the version has to be asked with `--version`, since its output does not tell.
-    fn asks_version(&self) -> bool;
+    /// Whether the runner must call `--version`, because the agent's output does not contain it.
+    fn needs_version_call(&self) -> bool;
 
     /// How to start it.
-    fn invocation(&self, settings: &AgentSettings, ask: &Ask<'_>) -> Result<Invocation, Failure>;
+    fn invocation(
+        &self,
+        settings: &AgentSettings,
+        request: &AgentRequest<'_>,
+    ) -> Result<Invocation, Failure>;
 
     /// A reader of its output.
-    fn reader(&self, settings: &AgentSettings, ask: Option<&Ask<'_>>) -> Box<dyn Reader>;
+    fn reader(
+        &self,
+        settings: &AgentSettings,
+        request: Option<&AgentRequest<'_>>,
+    ) -> Box<dyn Reader>;
 }
 
-/// What an agent is started with, beside its program.
+/// How an agent is started, apart from its program.
 #[derive(Debug, Default)]
 struct Invocation {
     args: Vec<OsString>,
     env: Vec<(&'static str, String)>,
     stdin: Option<Vec<u8>>,
-    /// Files of the repository that it must not find: it would run what they say.
+    /// Files of the repository that it must not find, because it would run their contents.
     hide: &'static [&'static str],
 }
 
-/// Understands what one run of an agent prints.
+/// Reads the output of one run of an agent.
 trait Reader: Send {
-    /// One line.
-    fn line(&mut self, stream: Stream, line: &str, seen: &mut Seen);
+    /// Reads one line.
+    fn line(&mut self, stream: Stream, line: &str, parsed: &mut ParsedOutput);
 
-    /// What it came to, when it ended by itself.
-    fn verdict(&mut self, exit: Exit, seen: &Seen, now: Timestamp) -> Result<(), Failure>;
+    /// Decides whether a run that ended by itself succeeded.
+    fn verdict(&mut self, exit: Exit, parsed: &ParsedOutput, now: Timestamp)
+    -> Result<(), Failure>;
 }
 
 fn of(agent: AgentName) -> &'static dyn Agent {
@@ -148,42 +157,53 @@ fn of(agent: AgentName) -> &'static dyn Agent {
     }
 }
 
-/// The agents that can be run here: their program is configured or in `PATH`, and executable.
+/// The agents that can run here: their program is configured or in `PATH`, and executable.
 pub fn available(settings: &BTreeMap<AgentName, AgentSettings>) -> Vec<AgentName> {
-    let none = AgentSettings::default();
-    let there = |agent: &AgentName| {
-        program::find(*agent, of(*agent).program(), settings.get(agent).unwrap_or(&none)).is_ok()
+    let default = AgentSettings::default();
+    let installed = |agent: &AgentName| {
+        program::find(*agent, of(*agent).program(), settings.get(agent).unwrap_or(&default)).is_ok()
     };
-    AgentName::ALL.into_iter().filter(there).collect()
+    AgentName::ALL.into_iter().filter(installed).collect()
 }
 
 /// Patterns of file names that the agent leaves in the work tree and that must not be committed.
-pub fn droppings(agent: AgentName) -> &'static [&'static str] {
-    of(agent).droppings()
+pub fn ignored_artifacts(agent: AgentName) -> &'static [&'static str] {
+    of(agent).ignored_artifacts()
 }
 
-/// Runs an agent until it and everything it started are gone.
+/// The agent that runs, and what its run depends on.
+#[derive(Debug, Clone, Copy)]
+pub struct AgentContext<'a> {
+    /// The agent.
+    pub agent: AgentName,
+    /// Its settings.
+    pub settings: &'a AgentSettings,
+    /// Redacts everything that the agent prints.
+    pub redactor: &'a Redactor,
+    /// Stops the run.
+    pub stop: &'a CancellationToken,
+}
+
+/// Runs an agent until it and every process that it started have ended.
 ///
-/// Every event passes through `redactor` before `progress` sees it.
+/// Every event is redacted before `progress` gets it.
 pub async fn run(
-    agent: AgentName,
-    settings: &AgentSettings,
-    ask: &Ask<'_>,
-    redactor: &Redactor,
-    stop: &CancellationToken,
+    context: &AgentContext<'_>,
+    request: &AgentRequest<'_>,
     progress: &mut (dyn FnMut(Progress) + Send),
 ) -> Report {
-    let model = ask.model.or(settings.model.as_deref()).map(str::to_owned);
-    let mut seen = Seen::new(model);
-    let end = match attempt(agent, settings, ask, redactor, stop, progress, &mut seen).await {
+    let AgentContext { agent, settings, redactor, .. } = *context;
+    let model = request.model.or(settings.model.as_deref()).map(str::to_owned);
+    let mut parsed = ParsedOutput::new(model);
+    let end = match supervise(context, request, progress, &mut parsed).await {
         Ok(end) => end,
         Err(failure) => End::Failed(failure),
     };
-    report(agent, seen, redactor, end)
+    report(agent, parsed, redactor, end)
 }
 
-/// What [`run`] would report about an agent that printed `lines` and ended with `exit`, and the
-/// events on the way: for tests over recorded output.
+/// The report and the progress of an agent that printed `lines` and ended with `exit`: for tests
+/// with recorded output.
 pub fn replay<'a>(
     agent: AgentName,
     settings: &AgentSettings,
@@ -193,62 +213,60 @@ pub fn replay<'a>(
 ) -> (Report, Vec<Progress>) {
     let redactor = Redactor::default();
     let mut reader = of(agent).reader(settings, None);
-    let mut seen = Seen::new(settings.model.clone());
+    let mut parsed = ParsedOutput::new(settings.model.clone());
     let mut progress = Vec::new();
     for (stream, line) in lines {
-        reader.line(stream, line, &mut seen);
-        seen.hand_out(&redactor, &mut |item| progress.push(item));
+        reader.line(stream, line, &mut parsed);
+        parsed.emit(&redactor, &mut |item| progress.push(item));
     }
-    let verdict = reader.verdict(exit, &seen, now);
+    let verdict = reader.verdict(exit, &parsed, now);
     let end = verdict.map_or_else(End::Failed, |()| End::Done);
-    (report(agent, seen, &redactor, end), progress)
+    (report(agent, parsed, &redactor, end), progress)
 }
 
-async fn attempt(
-    agent: AgentName,
-    settings: &AgentSettings,
-    ask: &Ask<'_>,
-    redactor: &Redactor,
-    stop: &CancellationToken,
+async fn supervise(
+    context: &AgentContext<'_>,
+    request: &AgentRequest<'_>,
     progress: &mut (dyn FnMut(Progress) + Send),
-    seen: &mut Seen,
+    parsed: &mut ParsedOutput,
 ) -> Result<End, Failure> {
+    let AgentContext { agent, settings, redactor, stop } = *context;
     let this = of(agent);
     let program = program::find(agent, this.program(), settings)?;
-    let invocation = this.invocation(settings, ask)?;
-    let env = environment::of(this, settings, ask, invocation.env);
-    if this.asks_version() {
-        seen.version = program::version(&program, &env, ask, stop).await;
+    let invocation = this.invocation(settings, request)?;
+    let env = environment::of(this, settings, request, invocation.env);
+    if this.needs_version_call() {
+        parsed.version = program::version(&program, &env, request, stop).await;
     }
-    let hidden = hidden::hide(ask.checkout, ask.attempt_dir, invocation.hide)
+    let hidden = hidden::hide(request.checkout, request.attempt_dir, invocation.hide)
         .map_err(|error| infra(&error))?;
-    let mut reader = this.reader(settings, Some(ask));
+    let mut reader = this.reader(settings, Some(request));
     let args = settings.args.iter().map(OsString::from).chain(invocation.args);
     let launch = Launch {
         program,
         args: args.collect(),
         env,
-        cwd: ask.checkout.to_owned(),
+        cwd: request.checkout.to_owned(),
         stdin: invocation.stdin,
-        marker: Marker::new(ask.attempt_dir),
-        grace: ask.grace,
+        marker: Marker::new(request.attempt_dir),
+        grace: request.grace,
     };
-    let limits = Limits { deadline: ask.deadline, stall: Some(ask.stall) };
+    let limits = Limits { deadline: request.deadline, stall: Some(request.stall) };
     let mut errors = Tail::default();
     let mut exceeded = None;
     let ended = process::run(launch, limits, stop, |stream, line| {
-        // Before anything is cut, so that no half of a secret is left. What is escaped in the
-        // line is found when it is handed out.
+        // Redact before anything is cut, so that no half of a secret remains. Secrets that are
+        // escaped in the line are redacted when its event is emitted.
         let line = &*redactor.redact(line);
         if stream == Stream::Stderr {
             errors.add(line);
         }
-        reader.line(stream, line, seen);
-        seen.hand_out(redactor, progress);
-        exceeded = exceeded.take().or_else(|| over_budget(ask, seen));
-        match seen.last_words {
-            _ if exceeded.is_some() || seen.hopeless => Flow::Stop,
-            true => Flow::LastWords,
+        reader.line(stream, line, parsed);
+        parsed.emit(redactor, progress);
+        exceeded = exceeded.take().or_else(|| over_budget(request, parsed));
+        match parsed.result_received {
+            _ if exceeded.is_some() || parsed.unrecoverable => Flow::Stop,
+            true => Flow::ResultReceived,
             false => Flow::Continue,
         }
     })
@@ -260,11 +278,11 @@ async fn attempt(
     }
     let exit = match ended {
         Ended::Exited(exit) => exit,
-        Ended::LastWordsThenHung => Exit::GOOD,
-        Ended::Stopped if seen.hopeless && !stop.is_cancelled() => Exit::GOOD,
+        Ended::HungAfterResult => Exit::SUCCESS,
+        Ended::Stopped if parsed.unrecoverable && !stop.is_cancelled() => Exit::SUCCESS,
         Ended::Stopped => return Ok(End::Stopped),
         Ended::Stalled => {
-            let message = format!("{agent} printed nothing for {} s", ask.stall.as_secs());
+            let message = format!("{agent} printed nothing for {} s", request.stall.as_secs());
             return Err(Failure::new(FailureClass::AgentStalled, message));
         }
         Ended::TimedOut => {
@@ -272,48 +290,49 @@ async fn attempt(
             return Err(Failure::new(FailureClass::Timeout, message));
         }
     };
-    match reader.verdict(exit, seen, SystemTime::now().into()) {
+    match reader.verdict(exit, parsed, SystemTime::now().into()) {
         Ok(()) => Ok(End::Done),
         Err(failure) => Err(errors.explain(failure)),
     }
 }
 
-/// For agents that do not watch the limits themselves.
-fn over_budget(ask: &Ask<'_>, seen: &Seen) -> Option<String> {
+/// Checks the limits, for agents that do not check them themselves.
+fn over_budget(request: &AgentRequest<'_>, parsed: &ParsedOutput) -> Option<String> {
     let over = |max: &u32| {
-        let (turns, max) = (seen.usage.turns, u64::from(*max));
-        turns > max || (turns == max && seen.turn_follows)
+        let (turns, max) = (parsed.usage.turns, u64::from(*max));
+        turns > max || (turns == max && parsed.turn_follows)
     };
-    let turns = ask.max_turns.filter(over);
+    let turns = request.max_turns.filter(over);
     if let Some(max) = turns {
         return Some(format!("the agent used up its max_turns: {max}"));
     }
-    let cost = ask.max_cost_usd.filter(|max| seen.usage.cost_usd.is_some_and(|cost| cost > *max));
+    let cost =
+        request.max_cost_usd.filter(|max| parsed.usage.cost_usd.is_some_and(|cost| cost > *max));
     cost.map(|max| format!("the agent used up its max_cost_usd: {max}"))
 }
 
-fn report(agent: AgentName, seen: Seen, redactor: &Redactor, mut end: End) -> Report {
+fn report(agent: AgentName, parsed: ParsedOutput, redactor: &Redactor, mut end: End) -> Report {
     if let End::Failed(failure) = &mut end {
         failure.message = redactor.redact(&failure.message).into_owned();
     }
-    let mut summary = redactor.redact(seen.summary.trim()).into_owned();
+    let mut summary = redactor.redact(parsed.summary.trim()).into_owned();
     if let Some((cut, _)) = summary.char_indices().nth(4000) {
         summary.truncate(cut);
     }
     let run = AgentRun {
         provider: agent,
-        version: seen.version,
-        model: seen.model,
-        session_id: seen.session,
+        version: parsed.version,
+        model: parsed.model,
+        session_id: parsed.session,
     };
-    Report { run, usage: seen.usage, summary, end }
+    Report { run, usage: parsed.usage, summary, end }
 }
 
 fn infra(error: &anyhow::Error) -> Failure {
     Failure::new(FailureClass::Infra, format!("{error:#}"))
 }
 
-/// The end of what an agent wrote to standard error.
+/// The last lines that an agent wrote to standard error.
 #[derive(Default)]
 struct Tail(VecDeque<String>);
 
@@ -328,7 +347,7 @@ impl Tail {
         self.0.push_back(line[..line.floor_char_boundary(300)].to_owned());
     }
 
-    /// Adds it to a failure of the agent itself; a model's error says enough.
+    /// Adds the lines to a failure of the agent itself. A model's error needs no more words.
     fn explain(self, failure: Failure) -> Failure {
         if failure.class != FailureClass::AgentFailed || self.0.is_empty() {
             return failure;
@@ -338,7 +357,7 @@ impl Tail {
     }
 }
 
-/// A log line that the agent's reader adds.
+/// A log event of an agent's reader.
 fn log(stream: &str, text: impl Into<String>) -> (EventKind, Value) {
     (EventKind::Log, json!({"stream": stream, "text": text.into()}))
 }

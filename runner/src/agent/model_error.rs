@@ -1,29 +1,29 @@
-//! What a model API's error means for the build.
+//! The failure class of a model API's error.
 
 use std::time::Duration;
 
 use rdev_domain::failure::{Failure, FailureClass};
 use rdev_domain::time::Timestamp;
 
-/// An error of a model API, as far as an agent tells of it.
+/// An error of a model API, as an agent reports it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ModelError<'a> {
     /// The HTTP status.
     pub(super) status: Option<u16>,
-    /// What it or the agent said.
+    /// The message of the API or of the agent.
     pub(super) text: &'a str,
     /// When to try again.
     pub(super) retry_at: Option<Timestamp>,
 }
 
 impl<'a> ModelError<'a> {
-    /// An error of which only the agent's words are known.
-    pub(super) fn told(text: &'a str) -> Self {
+    /// An error of which only the agent's text is known.
+    pub(super) fn from_text(text: &'a str) -> Self {
         Self { status: status_in(text), text, retry_at: None }
     }
 }
 
-/// Words by which an error is known whatever its status says, in lower case.
+/// Words that identify an error whatever its status is, in lower case.
 const QUOTA: [&str; 6] = [
     "usage limit",
     "usage_limit",
@@ -53,21 +53,21 @@ const NETWORK: [&str; 10] = [
     "socket",
 ];
 
-/// The failure that `error` makes of a build.
+/// The failure of a build with this error.
 pub(super) fn failure(error: ModelError<'_>, now: Timestamp) -> Failure {
     let text = error.text.to_lowercase();
-    let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
+    let contains = |words: &[&str]| words.iter().any(|word| text.contains(word));
     let class = match error.status {
         Some(401 | 403) => FailureClass::Auth,
         Some(402) => FailureClass::Quota,
-        _ if says(&QUOTA) => FailureClass::Quota,
+        _ if contains(&QUOTA) => FailureClass::Quota,
         Some(429 | 503 | 529) => FailureClass::RateLimited,
         Some(404) => FailureClass::Invalid,
-        _ if says(&RATE) => FailureClass::RateLimited,
+        _ if contains(&RATE) => FailureClass::RateLimited,
         Some(408 | 500..=599) => FailureClass::Infra,
         Some(_) => FailureClass::AgentFailed,
-        None if says(&AUTH) => FailureClass::Auth,
-        None if says(&NETWORK) => FailureClass::Infra,
+        None if contains(&AUTH) => FailureClass::Auth,
+        None if contains(&NETWORK) => FailureClass::Infra,
         None => FailureClass::AgentFailed,
     };
     let mut failure = Failure::new(class, format!("the model answered: {}", error.text));
@@ -158,7 +158,7 @@ mod tests {
             ("status 12", None),
             ("all is well", None),
         ] {
-            assert_eq!(ModelError::told(text).status, status, "{text}");
+            assert_eq!(ModelError::from_text(text).status, status, "{text}");
         }
     }
 

@@ -1,4 +1,4 @@
-//! Where an agent's program is, and which version it has.
+//! Finds an agent's program, and its version.
 
 use std::collections::HashMap;
 use std::env;
@@ -13,12 +13,12 @@ use rdev_domain::failure::{Failure, FailureClass};
 use rdev_domain::spec::AgentName;
 use tokio_util::sync::CancellationToken;
 
-use super::Ask;
+use super::AgentRequest;
 use crate::config::AgentSettings;
 use crate::process::{self, Ended, Exit, Flow, Launch, Limits, Marker, Stream};
 
-/// How long a program may take to tell its version.
-const VERSION_TAKES: Duration = Duration::from_secs(20);
+/// The time limit for `--version`.
+const VERSION_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The absolute path of the configured program, or of the agent's usual one in `PATH`.
 pub(super) fn find(
@@ -42,7 +42,7 @@ pub(super) fn find(
     };
     found.ok_or_else(|| {
         invalid(format!(
-            "{} is not here or not executable: install {agent}, or set agents.{agent}.program",
+            "{} is not installed or not executable: install {agent}, or set agents.{agent}.program",
             program.display()
         ))
     })
@@ -52,11 +52,11 @@ fn executable(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
-/// What `program --version` prints, but for words; asked once per file. `None` if it does not tell.
+/// The version that `program --version` prints. It is called once per file. `None`: no version.
 pub(super) async fn version(
     program: &Path,
     env: &[(OsString, OsString)],
-    ask: &Ask<'_>,
+    request: &AgentRequest<'_>,
     stop: &CancellationToken,
 ) -> Option<String> {
     type Known = Mutex<HashMap<(PathBuf, SystemTime), String>>;
@@ -69,13 +69,13 @@ pub(super) async fn version(
         program: program.to_owned(),
         args: vec!["--version".into()],
         env: env.to_vec(),
-        // Not the checkout, whose settings it might read.
-        cwd: ask.home.to_owned(),
+        // Not in the checkout: the program might read settings there.
+        cwd: request.home.to_owned(),
         stdin: None,
-        marker: Marker::new(ask.attempt_dir),
+        marker: Marker::new(request.attempt_dir),
         grace: Duration::ZERO,
     };
-    let limits = Limits { deadline: Instant::now() + VERSION_TAKES, stall: None };
+    let limits = Limits { deadline: Instant::now() + VERSION_TIMEOUT, stall: None };
     let mut version = None;
     let ended = process::run(launch, limits, stop, |stream, line| {
         if stream == Stream::Stdout && version.is_none() {
@@ -84,7 +84,7 @@ pub(super) async fn version(
         Flow::Continue
     })
     .await;
-    let version = version.filter(|_| matches!(ended, Ok(Ended::Exited(Exit::GOOD))))?;
+    let version = version.filter(|_| matches!(ended, Ok(Ended::Exited(Exit::SUCCESS))))?;
     KNOWN.lock().unwrap_or_else(PoisonError::into_inner).insert(key, version.clone());
     Some(version)
 }

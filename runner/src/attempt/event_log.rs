@@ -1,4 +1,4 @@
-//! The log of one claim: events wait here until a renewal or the end carries them to the store.
+//! The event log of one claim: events wait here until a renewal or the settlement writes them.
 
 use std::sync::Mutex;
 
@@ -8,10 +8,10 @@ use rdev_domain::time::Timestamp;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
-/// The most that one write carries, in bytes of JSON: below what a DynamoDB item takes.
+/// The largest write, in bytes of JSON: below the limit of a DynamoDB item.
 const CHUNK_BYTES: usize = 300 * 1024;
 
-/// The most that one event may have, in bytes of JSON.
+/// The largest event, in bytes of JSON.
 const EVENT_BYTES: usize = 64 * 1024;
 
 /// Collects the events of one claim, numbered and capped.
@@ -20,7 +20,7 @@ pub(crate) struct EventLog {
     fence: Fence,
     max_bytes: usize,
     inner: Mutex<Inner>,
-    /// Told when there is something to write.
+    /// Notified when there is something to write.
     pub(crate) added: Notify,
 }
 
@@ -38,7 +38,7 @@ impl EventLog {
         Self { fence, max_bytes, inner: Mutex::default(), added: Notify::new() }
     }
 
-    /// Adds an event; past the cap, one last note.
+    /// Adds an event. Past the cap it adds one last note and drops the rest.
     pub(crate) fn add(&self, kind: EventKind, data: Value, now: Timestamp) {
         let mut inner = self.lock();
         if inner.full {
@@ -60,12 +60,12 @@ impl EventLog {
         self.added.notify_one();
     }
 
-    /// A line for people, from rdev itself.
+    /// Adds a line for people, from rdev itself.
     pub(crate) fn note(&self, text: &str, now: Timestamp) {
         self.add(EventKind::Log, json!({"stream": "rdev", "text": text}), now);
     }
 
-    /// Takes what the next write is to carry, oldest first.
+    /// Removes and returns the events of the next write, oldest first.
     pub(crate) fn take_chunk(&self) -> Vec<BuildEvent> {
         let mut inner = self.lock();
         let mut bytes = 0;
@@ -77,14 +77,14 @@ impl EventLog {
         inner.waiting.drain(..count).map(|(_, event)| event).collect()
     }
 
-    /// Puts back what a failed write was to carry.
+    /// Puts back the events of a write that failed.
     pub(crate) fn put_back(&self, events: Vec<BuildEvent>) {
         let mut inner = self.lock();
         let again = events.into_iter().map(|event| (event.data.to_string().len() + 80, event));
         inner.waiting.splice(0..0, again);
     }
 
-    /// Whether anything waits to be written.
+    /// Whether no event waits to be written.
     pub(crate) fn is_empty(&self) -> bool {
         self.lock().waiting.is_empty()
     }

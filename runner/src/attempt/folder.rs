@@ -1,4 +1,4 @@
-//! Making, reading, copying and removing folders, also those that an agent has written to.
+//! Makes, reads, copies and removes folders, also folders that an agent has changed.
 
 use std::fs;
 use std::io;
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-/// Creates a folder that only its owner may enter.
+/// Creates a folder that only its owner can enter.
 pub(super) fn private_folder(folder: &Path) -> Result<()> {
     fs::DirBuilder::new()
         .recursive(true)
@@ -16,7 +16,7 @@ pub(super) fn private_folder(folder: &Path) -> Result<()> {
         .with_context(|| format!("cannot create {}", folder.display()))
 }
 
-/// Removes a folder (or nothing), also one whose inner folders an agent made read-only.
+/// Removes a folder if it exists, also when an agent has made folders in it read-only.
 pub(super) fn remove(folder: &Path) -> Result<()> {
     let gone = |outcome: io::Result<()>| match outcome {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -35,8 +35,8 @@ pub(super) fn read_folder(folder: &Path) -> Result<Vec<PathBuf>> {
     read().with_context(|| format!("cannot read {}", folder.display()))
 }
 
-/// Copies what `to` does not have yet. Symbolic links are copied as links;
-/// sockets and the like are left out.
+/// Copies the files that `to` does not have yet. Symbolic links are copied as links; sockets and
+/// devices are not copied.
 pub(super) fn copy_missing(from: &Path, to: &Path) -> io::Result<()> {
     fs::create_dir_all(to)?;
     for entry in fs::read_dir(from)? {
@@ -61,7 +61,7 @@ fn make_writable(folder: &Path) {
     if !is_folder {
         return;
     }
-    // What cannot be changed shows in the removal that follows.
+    // If this fails, the removal that follows reports it.
     let _ = fs::set_permissions(folder, fs::Permissions::from_mode(0o700));
     for entry in read_folder(folder).unwrap_or_default() {
         make_writable(&entry);

@@ -1,16 +1,16 @@
-//! Why a phase ends an attempt, and which failure class an error is of.
+//! Why a phase ends an attempt early, and the failure class of each error.
 
 use rdev_domain::failure::{Failure, FailureClass};
 
 use crate::chain;
 use crate::git::GitError;
 
-/// Why a phase did not end well.
+/// Why a phase ended without a result.
 #[derive(Debug)]
 pub(crate) enum Interrupt {
     /// It failed.
     Failed(Failure),
-    /// The attempt's token fired; [`super::stop::Stop::why`] says why.
+    /// The attempt was stopped; [`super::stop::Stop::reason`] says why.
     Stopped,
 }
 

@@ -1,4 +1,4 @@
-//! Agent sessions that outlive their attempt, for `continue_from`.
+//! Agent sessions that are kept after their attempt, for `continue_from`.
 
 use std::fs;
 use std::path::Path;
@@ -22,20 +22,20 @@ pub(crate) fn keep_session(folders: &Folders, home: &Path, key: &str, task: Task
     private_folder(home)
 }
 
-/// The name under `work/` that the session of `task` is bound to; `None` when
-/// the session is not (or no longer) on this machine.
+/// The name under `work/` that the session of `task` is bound to. `None`: this machine does not
+/// have the session, or no longer.
 pub(crate) fn session_key(folders: &Folders, task: TaskId) -> Option<String> {
     let key = fs::read_to_string(folders.sessions.join(task.to_string()).join("key")).ok()?;
     key.parse::<TaskId>().ok().map(|id| id.to_string())
 }
 
-/// Puts the session of `task` into a workspace's HOME.
+/// Copies the session of `task` to the HOME of a workspace.
 pub(crate) fn restore_session(folders: &Folders, home: &Path, task: TaskId) -> Result<()> {
     let from = folders.sessions.join(task.to_string()).join("home");
     copy_missing(&from, home).context("cannot restore the agent's session")
 }
 
-/// Removes sessions that were kept for longer than `keep`.
+/// Removes sessions older than `keep`.
 pub(crate) fn expire_sessions(folders: &Folders, keep: Duration) {
     for folder in read_folder(&folders.sessions).unwrap_or_default() {
         let age = fs::metadata(&folder).and_then(|meta| meta.modified());

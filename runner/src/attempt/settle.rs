@@ -1,4 +1,4 @@
-//! Telling the store how an attempt went on, through blips and lost answers.
+//! Reports the transitions of an attempt to the store, and repeats when the store does not answer.
 
 use std::time::{Duration, Instant};
 
@@ -13,53 +13,54 @@ use tracing::{error, info, warn};
 
 use super::Attempt;
 use super::interrupt::Interrupt;
-use super::lease::Held;
-use super::stop::Why;
+use super::lease::ActiveLease;
+use super::stop::StopReason;
 use crate::{chain, now};
 
-/// How an attempt ends.
+/// The end of an attempt.
 pub(crate) struct Settlement {
-    /// What to tell the store.
+    /// The event to report to the store.
     pub(crate) event: Event,
-    /// The diff to keep with it.
+    /// The diff to store with it.
     pub(crate) diff: Option<String>,
 }
 
-/// How long a runner that ends waits for a store that is away.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a runner that shuts down waits for a store that does not answer.
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(60);
 
-/// The longest pause between two tries to reach the store.
+/// The longest pause between two attempts to reach the store.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
-/// Applies an event of this attempt's, with the events that wait. Tries until
-/// the store answers; a repeat whose first try had been applied counts as applied.
+/// Reports a transition of this attempt, with the build events that wait. Repeats until the
+/// store answers. When the store refuses a repeat because it has applied the first report,
+/// the report counts as applied.
 pub(crate) async fn advance(
     attempt: &Attempt,
     event: Event,
     diff: Option<String>,
 ) -> Result<Advanced, Interrupt> {
-    let (store, held) = (&attempt.shared.ports.store, &attempt.held);
-    let by = Actor::worker(attempt.shared.worker_id.clone());
+    let (store, lease) = (&attempt.context.ports.store, &attempt.lease);
+    let by = Actor::worker(attempt.context.worker_id.clone());
     let mut pause = Duration::from_millis(100);
     let mut in_doubt = false;
     let begun = Instant::now();
     loop {
-        let told = {
-            let _turn = held.writing.lock().await;
-            tell(&**store, held, event.clone(), diff.clone(), &by).await
+        let outcome = {
+            let _writing = lease.writing.lock().await;
+            advance_once(&**store, lease, event.clone(), diff.clone(), &by).await
         };
-        match told {
+        match outcome {
             Ok(advanced) => {
                 send(attempt, &advanced).await;
                 return Ok(advanced);
             }
             Err(error) if error.is_transient() => {
-                warn!(task = %held.task, error = chain(&error), "the store did not take a report; trying again");
+                warn!(task = %lease.task, error = chain(&error), "the store did not accept a report; trying again");
                 in_doubt = true;
-                let ending = attempt.shared.release.is_cancelled();
-                let patient = !ending || begun.elapsed() < PATIENCE;
-                if held.stop.why() == Some(Why::LeaseLost) || !patient {
-                    // The lease ends by itself, and somebody recovers the task.
+                let shutting_down = attempt.context.release.is_cancelled();
+                let may_wait = !shutting_down || begun.elapsed() < SHUTDOWN_LIMIT;
+                if lease.stop.reason() == Some(StopReason::LeaseLost) || !may_wait {
+                    // The lease expires, and the task is recovered.
                     return Err(Interrupt::Stopped);
                 }
                 tokio::time::sleep(pause).await;
@@ -69,10 +70,9 @@ pub(crate) async fn advance(
                 return Err(Interrupt::failed(FailureClass::Cancelled, "cancelled"));
             }
             Err(PortError::Refused(Refusal::Stale | Refusal::Ended(_))) if in_doubt => {
-                // Only this attempt can have ended the lease and left the fence as it is.
-                let now_there = store.task(held.task).await;
-                match now_there {
-                    Ok(found) if found.task.fence == held.holder.fence => {
+                // If the fence is the same, this attempt's own first report has ended the lease.
+                match store.task(lease.task).await {
+                    Ok(found) if found.task.fence == lease.holder.fence => {
                         return Ok(Advanced {
                             task: found.task,
                             lease: found.lease,
@@ -80,7 +80,7 @@ pub(crate) async fn advance(
                         });
                     }
                     _ => {
-                        held.stop.now(Why::LeaseLost);
+                        lease.stop.request(StopReason::LeaseLost);
                         return Err(Interrupt::Stopped);
                     }
                 }
@@ -88,7 +88,7 @@ pub(crate) async fn advance(
             Err(
                 PortError::Refused(Refusal::Stale | Refusal::Ended(_)) | PortError::NotFound { .. },
             ) => {
-                held.stop.now(Why::LeaseLost);
+                lease.stop.request(StopReason::LeaseLost);
                 return Err(Interrupt::Stopped);
             }
             Err(error) => {
@@ -98,47 +98,47 @@ pub(crate) async fn advance(
     }
 }
 
-/// One try. Events that it could not write go back, for the next one.
-async fn tell(
+/// Reports once. Build events that were not written go back to the log.
+async fn advance_once(
     store: &dyn Store,
-    held: &Held,
+    lease: &ActiveLease,
     event: Event,
     diff: Option<String>,
     by: &Actor,
 ) -> PortResult<Advanced> {
-    let mut events = held.events.take_chunk();
-    // More than one chunk: the earlier ones go ahead on renewals.
-    while !held.events.is_empty() {
-        if let Err(error) = store.renew(held.task, &held.holder, &events, None, now()).await {
-            held.events.put_back(events);
+    let mut events = lease.events.take_chunk();
+    // More than one chunk: renewals write all but the last.
+    while !lease.events.is_empty() {
+        if let Err(error) = store.renew(lease.task, &lease.holder, &events, None, now()).await {
+            lease.events.put_back(events);
             return Err(error);
         }
-        events = held.events.take_chunk();
+        events = lease.events.take_chunk();
     }
     let record = Record { events: events.clone(), diff };
-    let advanced = store.advance(held.task, event, record, by, now()).await;
+    let advanced = store.advance(lease.task, event, record, by, now()).await;
     if advanced.is_err() {
-        held.events.put_back(events);
+        lease.events.put_back(events);
     }
     advanced
 }
 
-/// Tells the store the attempt's end, whatever it was. `None`: the lease is
-/// lost, and nobody is told anything.
+/// Reports the end of the attempt to the store. `None`: the lease is lost, so there was nothing
+/// to report.
 pub(crate) async fn settle(
     attempt: &Attempt,
     outcome: Result<Settlement, Interrupt>,
 ) -> Option<Advanced> {
     let settlement = match outcome {
         Ok(settlement) => settlement,
-        Err(interrupt) => Settlement { event: ending(attempt, interrupt)?, diff: None },
+        Err(interrupt) => Settlement { event: event_of(attempt, interrupt)?, diff: None },
     };
     let first = advance(attempt, settlement.event, settlement.diff).await;
     let advanced = match first {
         Ok(advanced) => advanced,
         Err(interrupt) => {
-            // A settlement that was itself refused: report that instead, once.
-            let event = ending(attempt, interrupt)?;
+            // The store refused the settlement: report that refusal instead, once.
+            let event = event_of(attempt, interrupt)?;
             match advance(attempt, event, None).await {
                 Ok(advanced) => advanced,
                 Err(_) => {
@@ -152,19 +152,19 @@ pub(crate) async fn settle(
     Some(advanced)
 }
 
-/// The event that an interrupted attempt ends with.
-fn ending(attempt: &Attempt, interrupt: Interrupt) -> Option<Event> {
-    let held = &attempt.held;
-    let holder = held.holder.clone();
-    let failure = match (interrupt, held.stop.why()) {
-        (_, Some(Why::LeaseLost)) => return None,
+/// The event that ends an interrupted attempt. `None`: the lease is lost.
+fn event_of(attempt: &Attempt, interrupt: Interrupt) -> Option<Event> {
+    let lease = &attempt.lease;
+    let holder = lease.holder.clone();
+    let failure = match (interrupt, lease.stop.reason()) {
+        (_, Some(StopReason::LeaseLost)) => return None,
         (Interrupt::Failed(failure), _) => failure,
-        (Interrupt::Stopped, Some(Why::Released)) => return Some(Event::Release { holder }),
-        (Interrupt::Stopped, Some(Why::TimedOut)) => {
+        (Interrupt::Stopped, Some(StopReason::Released)) => return Some(Event::Release { holder }),
+        (Interrupt::Stopped, Some(StopReason::TimedOut)) => {
             let seconds = attempt.task.work.timeout().as_secs();
             Failure::new(FailureClass::Timeout, format!("the attempt took longer than {seconds} s"))
         }
-        (Interrupt::Stopped, Some(Why::Cancelled)) => {
+        (Interrupt::Stopped, Some(StopReason::Cancelled)) => {
             Failure::new(FailureClass::Cancelled, "cancelled")
         }
         (Interrupt::Stopped, None) => {
@@ -172,15 +172,15 @@ fn ending(attempt: &Attempt, interrupt: Interrupt) -> Option<Event> {
         }
     };
     let failure = Failure {
-        message: attempt.shared.redactor.redact(&failure.message).into_owned(),
+        message: attempt.context.redactor.redact(&failure.message).into_owned(),
         ..failure
     };
     attempt.note(format!("the attempt failed ({}): {}", failure.class.as_str(), failure.message));
-    Some(Event::Fail { holder, failure, usage: Some(*held.usage.borrow()) })
+    Some(Event::Fail { holder, failure, usage: Some(*lease.usage.borrow()) })
 }
 
 async fn send(attempt: &Attempt, advanced: &Advanced) {
-    let ports = &attempt.shared.ports;
+    let ports = &attempt.context.ports;
     if let Err(error) = outbox::send(&*ports.store, &*ports.queue, &advanced.outbox, now()).await {
         warn!(task = %attempt.task.id, error = chain(&error), "a wake-up was not sent; the next sweep sends it");
     }
@@ -211,7 +211,7 @@ fn count(advanced: &Advanced) {
             info!(task = %task.id, project = %task.project_id, "the task was cancelled");
         }
         TaskState::Queued | TaskState::Running | TaskState::Pushing => {
-            info!(task = %task.id, project = %task.project_id, state = task.state.as_str(), "the task goes back to its queue");
+            info!(task = %task.id, project = %task.project_id, state = task.state.as_str(), "the task is back in its queue");
         }
     }
 }

@@ -1,15 +1,15 @@
-//! One token per attempt: whatever ends it early goes through here.
+//! One stop signal per attempt: everything that ends an attempt early uses it.
 
 use std::sync::OnceLock;
 
 use tokio_util::sync::CancellationToken;
 
-/// Why an attempt is ended early.
+/// Why an attempt is stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Why {
+pub(crate) enum StopReason {
     /// Somebody cancelled the task.
     Cancelled,
-    /// The lease is lost: no push, no report.
+    /// The lease is lost: the attempt must neither push nor report.
     LeaseLost,
     /// The runner drains and gives the task back.
     Released,
@@ -17,24 +17,24 @@ pub(crate) enum Why {
     TimedOut,
 }
 
-/// The single truth about whether an attempt may go on. The first reason stays.
+/// Decides whether an attempt may continue. Only the first reason counts.
 #[derive(Debug, Default)]
 pub(crate) struct Stop {
     token: CancellationToken,
-    why: OnceLock<Why>,
+    reason: OnceLock<StopReason>,
 }
 
 impl Stop {
-    /// Ends the attempt, unless it is being ended for another reason already.
-    pub(crate) fn now(&self, why: Why) {
-        if self.why.set(why).is_ok() {
+    /// Stops the attempt, unless it is already being stopped for another reason.
+    pub(crate) fn request(&self, reason: StopReason) {
+        if self.reason.set(reason).is_ok() {
             self.token.cancel();
         }
     }
 
-    /// Why the attempt is to end, if it is.
-    pub(crate) fn why(&self) -> Option<Why> {
-        self.why.get().copied()
+    /// The reason, if the attempt is being stopped.
+    pub(crate) fn reason(&self) -> Option<StopReason> {
+        self.reason.get().copied()
     }
 
     /// The token that phases listen to.

@@ -1,4 +1,4 @@
-//! Commits that no server has yet: they are kept when their attempt ends.
+//! Commits that are on no server yet: the runner keeps them when their attempt ends.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use super::folder::{copy_missing, private_folder, read_folder, remove};
 use crate::config::Folders;
 use crate::git::Workdir;
 
-/// A commit of an earlier attempt of `task` that is only on this machine.
+/// Finds the newest commit of `task` that exists only on this machine, with a fence above `above`.
 pub(crate) fn find_unpushed(
     folders: &Folders,
     task: TaskId,
@@ -28,14 +28,14 @@ pub(crate) fn find_unpushed(
         .max_by_key(|(fence, ..)| *fence)
 }
 
-/// Makes the objects of an unpushed gitdir readable from `workdir`'s.
+/// Copies the objects of an unpushed gitdir into the gitdir of `workdir`.
 pub(crate) fn borrow_objects(workdir: &Workdir, unpushed: &Path) -> Result<()> {
     let objects = workdir.gitdir.join("objects");
     copy_missing(&unpushed.join("objects"), &objects)
         .with_context(|| format!("cannot read the unpushed work in {}", unpushed.display()))
 }
 
-/// Forgets the unpushed work of a task: it is delivered, or of no use any more.
+/// Removes the unpushed work of a task: it is delivered, or nobody needs it any more.
 pub(crate) fn forget_unpushed(folders: &Folders, task: TaskId) {
     let folder = unpushed_folder(folders).join(task.to_string());
     if let Err(error) = remove(&folder) {
@@ -43,14 +43,14 @@ pub(crate) fn forget_unpushed(folders: &Folders, task: TaskId) {
     }
 }
 
-/// The tasks that have unpushed work here.
+/// The tasks with unpushed work on this machine.
 pub(crate) fn tasks_with_unpushed(folders: &Folders) -> Vec<TaskId> {
     let entries = read_folder(&unpushed_folder(folders)).unwrap_or_default();
     entries.iter().filter_map(|path| path.file_name()?.to_str()?.parse().ok()).collect()
 }
 
-/// Moves an attempt's gitdir to `unpushed/` if it holds a commit that is
-/// nowhere else. May be repeated after a crash at any line of it.
+/// Moves an attempt's gitdir to `unpushed/` if it has a commit that exists nowhere else. It can
+/// be repeated after a crash at any line.
 pub(super) fn salvage(root: &Path, unpushed: &Path) -> Result<()> {
     let Some((task, fence, _)) = read_finished(root) else {
         return Ok(());
@@ -62,7 +62,7 @@ pub(super) fn salvage(root: &Path, unpushed: &Path) -> Result<()> {
         fs::rename(root.join("git"), to.join("git")).context("cannot keep an unpushed commit")?;
     }
     fs::rename(root.join("finished"), to.join("finished"))
-        .context("cannot keep the mark of an unpushed commit")?;
+        .context("cannot keep the record of an unpushed commit")?;
     info!(%task, %fence, "kept a commit that is not on its remote yet");
     Ok(())
 }

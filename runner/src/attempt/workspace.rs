@@ -1,12 +1,12 @@
-//! The folder of an attempt, and where the work and the sessions that outlive it lie.
+//! The folder of an attempt. This is where each file of attempts lies:
 //!
 //! ```text
 //! work/<key>/checkout      the files the agent sees, with a disposable .git
 //! work/<key>/home, tmp     the agent's HOME and TMPDIR
 //! work/<key>/git           the runner's own gitdir
-//! work/<key>/finished      "<task> <fence> <commit>": committed, not yet safe on a remote
-//! unpushed/<task>/<fence>  such a gitdir, kept after its attempt
-//! sessions/<task>/home     what an agent needs to go on with a session
+//! work/<key>/finished      "<task> <fence> <commit>": committed, but on no remote yet
+//! unpushed/<task>/<fence>  such a gitdir, kept after the end of its attempt
+//! sessions/<task>/home     the files that an agent needs to continue a session
 //! sessions/<task>/key      the folder's name under work/ that the session is bound to
 //! ```
 //!
@@ -32,8 +32,8 @@ use crate::config::Folders;
 use crate::git::Workdir;
 use crate::process;
 
-/// The folder of one attempt. Removed on drop, but for work that is not safe
-/// on a remote yet: that goes to `unpushed/`.
+/// The folder of one attempt. It is removed on drop; a commit that is on no remote yet is moved
+/// to `unpushed/` first.
 #[derive(Debug)]
 pub(crate) struct Workspace {
     root: PathBuf,
@@ -41,12 +41,12 @@ pub(crate) struct Workspace {
     _in_use: tokio::sync::OwnedMutexGuard<()>,
 }
 
-/// Which folders are in use by an attempt of this process.
+/// The folders that attempts of this process use now.
 #[derive(Debug, Default)]
 pub(crate) struct InUse(Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>);
 
 impl Workspace {
-    /// An empty folder named `key`; waits until an earlier attempt has left it.
+    /// An empty folder named `key`. Waits until no other attempt uses it.
     pub(crate) async fn create(
         folders: &Folders,
         in_use: &InUse,
@@ -87,8 +87,8 @@ impl Workspace {
         Workdir { gitdir: self.root.join("git"), checkout: self.root.join("checkout") }
     }
 
-    /// Notes that `commit` exists nowhere but here.
-    pub(crate) fn mark_finished(
+    /// Records that `commit` exists only here.
+    pub(crate) fn record_finished(
         &self,
         task: TaskId,
         fence: Fence,
@@ -99,11 +99,11 @@ impl Workspace {
             .with_context(|| format!("cannot write {}", path.display()))
     }
 
-    /// Notes that it is safe on a remote, or of no use any more.
-    pub(crate) fn mark_safe(&self) -> Result<()> {
+    /// Removes that record: the commit is on a remote, or nobody needs it any more.
+    pub(crate) fn clear_finished(&self) -> Result<()> {
         match fs::remove_file(self.root.join("finished")) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(error).context("cannot remove the mark of unpushed work")
+                Err(error).context("cannot remove the record of unpushed work")
             }
             _ => Ok(()),
         }
@@ -112,7 +112,7 @@ impl Workspace {
 
 impl Drop for Workspace {
     fn drop(&mut self) {
-        // What cannot be saved stays where it is, for the next start to try again.
+        // If this fails the folder stays; the next start of the runner tries again.
         let gone = salvage(&self.root, &self.unpushed).and_then(|()| remove(&self.root));
         if let Err(error) = gone {
             warn!(folder = %self.root.display(), error = format!("{error:#}"), "a workspace was not removed");
@@ -120,15 +120,15 @@ impl Drop for Workspace {
     }
 }
 
-/// Before a runner takes work: kills what an earlier process left running,
-/// saves its unpushed work, and empties `work/`.
+/// Before a runner claims work: kills processes that an earlier process of it has left, saves
+/// its unpushed work, and empties `work/`.
 pub(crate) fn clean_start(folders: &Folders) -> Result<()> {
     for folder in [&folders.work, &folders.cache, &folders.sessions, &unpushed_folder(folders)] {
         private_folder(folder)?;
     }
     let killed = process::kill_leftovers(&folders.work);
     if killed > 0 {
-        info!(killed, "killed what an earlier process of this runner had left running");
+        info!(killed, "killed processes that an earlier process of this runner had left running");
     }
     for entry in read_folder(&folders.work)? {
         salvage(&entry, &unpushed_folder(folders))?;
@@ -165,9 +165,9 @@ mod tests {
             let workspace =
                 Workspace::create(&folders, &in_use, "k", &stop).await.expect("a workspace");
             fs::create_dir_all(workspace.workdir().gitdir.join("objects")).expect("a gitdir");
-            workspace.mark_finished(task, Fence(fence), &commit).expect("a mark");
+            workspace.record_finished(task, Fence(fence), &commit).expect("a mark");
             if safe {
-                workspace.mark_safe().expect("safe");
+                workspace.clear_finished().expect("safe");
             }
             drop(workspace);
             assert_eq!(find_unpushed(&folders, task, Fence(0)).is_some(), !safe, "fence {fence}");

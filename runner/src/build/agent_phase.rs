@@ -1,4 +1,4 @@
-//! Agent and verify, in rounds: until the work passes its verification, or the rounds are used up.
+//! The agent and the verification, in rounds: until the work passes, or the rounds are used up.
 
 use std::time::Duration;
 
@@ -10,64 +10,69 @@ use rdev_domain::result::{TaskResult, Usage};
 use rdev_domain::spec::BuildSpec;
 use serde_json::json;
 
-use super::output::Made;
-use crate::agent::{self, Ask, End, Progress};
+use super::output::AgentOutput;
+use crate::agent::{self, AgentContext, AgentRequest, End, Progress};
 use crate::attempt::Attempt;
 use crate::attempt::interrupt::Interrupt;
 use crate::attempt::workspace::Workspace;
 use crate::git::{self, Changes, blocking};
 use crate::{now, verify};
 
-/// How often an agent is told what its verification said.
+/// How many times the agent gets the output of a failed verification.
 const VERIFY_ROUNDS: u32 = 2;
 
-/// Agent and verify: until what the agent made passes, or the rounds are used up.
-pub(super) async fn work(
+/// Runs the agent and the verification until the work passes or the rounds are used up.
+pub(super) async fn run(
     attempt: &Attempt,
     spec: &BuildSpec,
     workspace: &Workspace,
     start: Option<&CommitId>,
-) -> Result<Made, Interrupt> {
+) -> Result<AgentOutput, Interrupt> {
     let mut session = match spec.continue_from {
-        Some(from) => Some(session_of(attempt, from).await?),
+        Some(from) => Some(session_to_continue(attempt, from).await?),
         None => None,
     };
     let mut prompt = spec.prompt.clone();
     let mut total = Usage::default();
     let mut round = 0;
     loop {
-        let ran = ask(attempt, spec, workspace, &prompt, session.as_deref(), total);
-        let report = attempt.phase("agent", ran).await?;
+        let running = run_agent(attempt, spec, workspace, &prompt, session.as_deref(), total);
+        let report = attempt.phase("agent", running).await?;
         total = total.plus(report.usage);
-        attempt.held.usage.send_replace(total);
+        attempt.lease.usage.send_replace(total);
         let changes = stage(attempt, spec, workspace, start).await?;
-        let made =
-            Made { run: Some(report.run), summary: report.summary, changes, warnings: vec![] };
-        if spec.verify.is_empty() || made.changes.total == 0 {
-            return Ok(made);
+        let output = AgentOutput {
+            run: Some(report.run),
+            summary: report.summary,
+            changes,
+            warnings: vec![],
+        };
+        if spec.verify.is_empty() || output.changes.total == 0 {
+            return Ok(output);
         }
         let runs = attempt
             .phase("verify", verify::run(attempt, workspace, &spec.verify, attempt.deadline))
             .await?;
         if verify::passed(&runs) {
-            return Ok(made);
+            return Ok(output);
         }
         let complaint = verify::complaint(&runs);
         if round == VERIFY_ROUNDS {
             return Err(Interrupt::failed(FailureClass::VerifyFailed, complaint));
         }
         round += 1;
-        session = made.run.and_then(|run| run.session_id);
-        let told =
+        session = output.run.and_then(|run| run.session_id);
+        let feedback =
             format!("The verification of your changes failed. Please fix it.\n\n{complaint}");
-        // An agent without sessions has forgotten what it was asked to do.
-        prompt = if session.is_some() { told } else { format!("{}\n\n{told}", spec.prompt) };
+        // An agent without sessions needs the task again.
+        prompt =
+            if session.is_some() { feedback } else { format!("{}\n\n{feedback}", spec.prompt) };
     }
 }
 
 /// The session that `continue_from` names, as the finished task recorded it.
-async fn session_of(attempt: &Attempt, from: TaskId) -> Result<String, Interrupt> {
-    let record = attempt.shared.ports.store.task(from).await;
+async fn session_to_continue(attempt: &Attempt, from: TaskId) -> Result<String, Interrupt> {
+    let record = attempt.context.ports.store.task(from).await;
     let record = record
         .map_err(|error| anyhow::Error::new(error).context(format!("cannot read task {from}")))?;
     let session = record.task.result.as_ref().and_then(TaskResult::as_build);
@@ -75,12 +80,12 @@ async fn session_of(attempt: &Attempt, from: TaskId) -> Result<String, Interrupt
     session.ok_or_else(|| {
         Interrupt::failed(
             FailureClass::Invalid,
-            format!("task {from} has no agent session to go on with"),
+            format!("task {from} has no agent session to continue"),
         )
     })
 }
 
-async fn ask(
+async fn run_agent(
     attempt: &Attempt,
     spec: &BuildSpec,
     workspace: &Workspace,
@@ -88,12 +93,12 @@ async fn ask(
     resume: Option<&str>,
     so_far: Usage,
 ) -> Result<agent::Report, Interrupt> {
-    let shared = &attempt.shared;
-    let (max_turns, max_cost_usd) = left(spec, so_far)?;
+    let context = &attempt.context;
+    let (max_turns, max_cost_usd) = remaining_limits(spec, so_far)?;
     let dirs = workspace.workdir();
     let (home, tmp) = (workspace.home(), workspace.tmp());
-    let settings = shared.config.agents.get(&spec.agent).cloned().unwrap_or_default();
-    let question = Ask {
+    let settings = context.config.agents.get(&spec.agent).cloned().unwrap_or_default();
+    let request = AgentRequest {
         prompt,
         model: spec.model.as_deref(),
         max_turns,
@@ -105,20 +110,24 @@ async fn ask(
         attempt_dir: workspace.root(),
         deadline: attempt.deadline,
         stall: Duration::from_secs(u64::from(spec.stall_timeout_s)),
-        grace: Duration::from_secs(shared.config.runner.term_grace_s),
+        grace: Duration::from_secs(context.config.runner.term_grace_s),
     };
-    let held = &attempt.held;
+    let lease = &attempt.lease;
     let mut progress = |progress: Progress| match progress {
-        Progress::Event(kind, data) => held.events.add(kind, data, now()),
+        Progress::Event(kind, data) => lease.events.add(kind, data, now()),
         Progress::Usage(usage) => {
-            held.usage.send_replace(so_far.plus(usage));
-            held.events.add(EventKind::AgentUsage, json!(usage), now());
+            lease.usage.send_replace(so_far.plus(usage));
+            lease.events.add(EventKind::AgentUsage, json!(usage), now());
         }
     };
-    let stop = held.stop.token();
-    let report =
-        agent::run(spec.agent, &settings, &question, &shared.redactor, stop, &mut progress).await;
-    held.usage.send_replace(so_far.plus(report.usage));
+    let agent = AgentContext {
+        agent: spec.agent,
+        settings: &settings,
+        redactor: &context.redactor,
+        stop: lease.stop.token(),
+    };
+    let report = agent::run(&agent, &request, &mut progress).await;
+    lease.usage.send_replace(so_far.plus(report.usage));
     match report.end {
         End::Done => Ok(report),
         End::Stopped => Err(Interrupt::Stopped),
@@ -126,8 +135,11 @@ async fn ask(
     }
 }
 
-/// What is left of a build's limits after the runs of earlier rounds: they hold for all together.
-fn left(spec: &BuildSpec, so_far: Usage) -> Result<(Option<u32>, Option<f64>), Interrupt> {
+/// What remains of a build's limits after earlier rounds: the limits are for all rounds together.
+fn remaining_limits(
+    spec: &BuildSpec,
+    so_far: Usage,
+) -> Result<(Option<u32>, Option<f64>), Interrupt> {
     let used_up = |limit: &str| {
         let message = format!("the agent used up its {limit} before the work passed verification");
         Interrupt::failed(FailureClass::BudgetExceeded, message)
@@ -138,7 +150,7 @@ fn left(spec: &BuildSpec, so_far: Usage) -> Result<(Option<u32>, Option<f64>), I
         return Err(used_up("max_turns"));
     }
     let max_cost_usd = spec.max_cost_usd.map(|max| max - so_far.cost_usd.unwrap_or_default());
-    if max_cost_usd.is_some_and(|left| left <= 0.0) {
+    if max_cost_usd.is_some_and(|remaining| remaining <= 0.0) {
         return Err(used_up("max_cost_usd"));
     }
     Ok((max_turns, max_cost_usd))
@@ -151,6 +163,6 @@ async fn stage(
     start: Option<&CommitId>,
 ) -> Result<Changes, Interrupt> {
     let (dirs, start, caps) = (workspace.workdir(), start.cloned(), attempt.caps());
-    let droppings = agent::droppings(spec.agent);
-    Ok(blocking(move || git::stage(&dirs, start.as_ref(), &caps, droppings)).await?)
+    let ignored = agent::ignored_artifacts(spec.agent);
+    Ok(blocking(move || git::stage(&dirs, start.as_ref(), &caps, ignored)).await?)
 }

@@ -1,11 +1,11 @@
-//! Committing what an agent made, and how the commit's message comes about.
+//! The commit of an agent's work, and its message.
 
 use std::sync::atomic::Ordering;
 
 use rdev_domain::git::CommitId;
 use rdev_domain::spec::BuildSpec;
 
-use super::output::Made;
+use super::output::AgentOutput;
 use crate::attempt::Attempt;
 use crate::attempt::interrupt::Interrupt;
 use crate::attempt::workspace::Workspace;
@@ -17,20 +17,20 @@ pub(super) async fn commit(
     spec: &BuildSpec,
     workspace: &Workspace,
     parent: Option<CommitId>,
-    made: &Made,
+    output: &AgentOutput,
 ) -> Result<CommitId, Interrupt> {
-    let (dirs, tree, author) = (workspace.workdir(), made.changes.tree.clone(), attempt.author());
+    let (dirs, tree, author) = (workspace.workdir(), output.changes.tree.clone(), attempt.author());
     let message = message(attempt, spec);
     let at = now();
     let commit =
         blocking(move || git::commit(&dirs, &tree, parent.as_ref(), &message, &author, at)).await?;
-    workspace.mark_finished(attempt.task.id, attempt.task.fence, &commit)?;
+    workspace.record_finished(attempt.task.id, attempt.task.fence, &commit)?;
     attempt.committed.store(true, Ordering::Relaxed);
     Ok(commit)
 }
 
-/// The commit's message: the one asked for, or the prompt's first line and the
-/// prompt; then the trailers, in a paragraph of their own.
+/// The commit message: the one of the build, or the first line of the prompt and the whole
+/// prompt. The trailers follow in a paragraph of their own.
 fn message(attempt: &Attempt, spec: &BuildSpec) -> String {
     let task = &attempt.task;
     let text = match &spec.commit_message {

@@ -1,6 +1,6 @@
-//! How a build is, shown at its commit on the forge (`rdev/build`).
+//! The commit status `rdev/build` on the forge.
 //!
-//! A courtesy: a forge that is away or slow costs a few seconds and never the build.
+//! It is optional: a forge that is down or slow delays a build by a few seconds and never fails it.
 
 use std::time::Duration;
 
@@ -12,11 +12,11 @@ use tracing::warn;
 use crate::attempt::Attempt;
 use crate::chain;
 
-/// How long the forge may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// The time limit for the forge.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Shows it. Sent one after the other, so that an earlier state never comes last.
-pub(crate) async fn show(
+/// Sets the status. Callers wait for it, so that an earlier state never arrives last.
+pub(super) async fn set(
     attempt: &Attempt,
     repository: &GitUrl,
     commit: &CommitId,
@@ -24,7 +24,7 @@ pub(crate) async fn show(
     description: &str,
 ) {
     let task = &attempt.task;
-    let base = attempt.shared.config.public_url.as_deref();
+    let base = attempt.context.config.public_url.as_deref();
     let url = base.map(|base| {
         let base = base.trim_end_matches('/');
         format!("{base}/projects/{}/builds/{}", task.project_id, task.id)
@@ -36,12 +36,12 @@ pub(crate) async fn show(
         description: description.to_owned(),
         url,
     };
-    let sent = attempt.shared.ports.forge.set_status(&status);
-    match tokio::time::timeout(PATIENCE, sent).await {
+    let sent = attempt.context.ports.forge.set_status(&status);
+    match tokio::time::timeout(TIMEOUT, sent).await {
         Ok(Ok(()) | Err(PortError::NotSupported { .. })) => {}
         Ok(Err(error)) => {
-            warn!(task = %task.id, error = chain(&error), "the build's state is not shown on the forge");
+            warn!(task = %task.id, error = chain(&error), "the commit status was not set on the forge");
         }
-        Err(_) => warn!(task = %task.id, "the forge took too long to show the build's state"),
+        Err(_) => warn!(task = %task.id, "the forge took too long to set the commit status"),
     }
 }

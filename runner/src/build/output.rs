@@ -1,4 +1,4 @@
-//! What an agent made, and the build's result as far as it is known.
+//! The output of an agent, and the build result that follows from it.
 
 use rdev_domain::git::{Branch, CommitId};
 use rdev_domain::result::{AgentRun, BuildResult, Outcome, Usage, Warning};
@@ -6,33 +6,35 @@ use rdev_domain::result::{AgentRun, BuildResult, Outcome, Usage, Warning};
 use crate::attempt::Attempt;
 use crate::git::Changes;
 
-/// What an agent made, before it is committed.
-pub(crate) struct Made {
+/// The output of an agent before the commit.
+pub(crate) struct AgentOutput {
     pub(crate) run: Option<AgentRun>,
     pub(crate) summary: String,
     pub(crate) changes: Changes,
     pub(crate) warnings: Vec<Warning>,
 }
 
-/// The result of a build, as far as it is known.
-pub(crate) fn result(
-    attempt: &Attempt,
-    outcome: Outcome,
-    commit: Option<CommitId>,
-    branch: &Branch,
-    made: &Made,
-) -> BuildResult {
-    BuildResult {
-        outcome,
-        commit_sha: commit,
-        branch: branch.clone(),
-        pull_request_url: None,
-        files_changed: made.changes.files.clone(),
-        files_changed_total: made.changes.total,
-        agent: made.run.clone(),
-        usage: Usage::default(),
-        durations_ms: attempt.durations(),
-        summary: made.summary.clone(),
-        warnings: made.warnings.clone(),
+impl AgentOutput {
+    /// The build result as far as it is known now.
+    pub(crate) fn build_result(
+        &self,
+        attempt: &Attempt,
+        outcome: Outcome,
+        commit: Option<CommitId>,
+        branch: &Branch,
+    ) -> BuildResult {
+        BuildResult {
+            outcome,
+            commit_sha: commit,
+            branch: branch.clone(),
+            pull_request_url: None,
+            files_changed: self.changes.files.clone(),
+            files_changed_total: self.changes.total,
+            agent: self.run.clone(),
+            usage: Usage::default(),
+            durations_ms: attempt.durations(),
+            summary: self.summary.clone(),
+            warnings: self.warnings.clone(),
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! Opening a pull request for what was delivered.
+//! Opening a pull request for the delivered commit.
 
 use std::time::Duration;
 
@@ -7,32 +7,32 @@ use rdev_domain::git::CommitId;
 use rdev_domain::ports::{PortError, PullRequest};
 use rdev_domain::result::{BuildResult, Warning};
 
-use super::push::Way;
+use super::push::PushContext;
 use crate::attempt::interrupt::Interrupt;
 use crate::chain;
 
-/// How long a forge may take to open a pull request.
+/// The time limit for the forge to open a pull request.
 const FORGE_TIMEOUT: Duration = Duration::from_secs(60);
 
 pub(super) async fn open(
-    way: &Way<'_>,
+    push: &PushContext<'_>,
     commit: &CommitId,
     result: &mut BuildResult,
 ) -> Result<(), Interrupt> {
-    let (attempt, spec) = (way.attempt, way.spec);
+    let (attempt, spec) = (push.attempt, push.spec);
     let title = spec.prompt.trim().lines().next().unwrap_or_default();
     let request = PullRequest {
-        git_url: way.site.remote.url.clone(),
-        head: way.site.target.clone(),
+        git_url: push.target.remote.url.clone(),
+        head: push.target.branch.clone(),
         commit: commit.clone(),
-        base: way.site.fallback.clone(),
+        base: push.target.base_branch.clone(),
         title: title.chars().take(100).collect(),
         body: format!("{}\n\nTask {}", spec.prompt.trim(), attempt.task.id),
     };
-    let asked = attempt.shared.ports.forge.pull_request(&request);
+    let opened = attempt.context.ports.forge.pull_request(&request);
     let answer = tokio::select! {
-        answer = tokio::time::timeout(FORGE_TIMEOUT, asked) => answer,
-        () = attempt.held.stop.token().cancelled() => return Err(Interrupt::Stopped),
+        answer = tokio::time::timeout(FORGE_TIMEOUT, opened) => answer,
+        () = attempt.lease.stop.token().cancelled() => return Err(Interrupt::Stopped),
     };
     let Ok(answer) = answer else {
         return Err(Interrupt::failed(FailureClass::Infra, "the forge did not answer in time"));

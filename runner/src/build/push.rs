@@ -12,130 +12,132 @@ use tracing::warn;
 
 use super::commit_status;
 use super::refs::push_own;
-use super::target::Site;
+use super::target::BuildTarget;
 use crate::attempt::Attempt;
 use crate::attempt::interrupt::Interrupt;
 use crate::attempt::workspace::Workspace;
-use crate::git::{self, Expect, GitError, Rebased, Scan, blocking};
+use crate::git::{self, Expect, GitError, Push, Rebased, Scan, blocking};
 use crate::{chain, now, verify};
 
-/// How often a moving branch is followed within one claim.
-pub(super) const ROUNDS: u32 = 5;
+/// How many times one claim rebases onto a branch that keeps moving.
+pub(super) const MAX_ROUNDS: u32 = 5;
 
-/// How the push ended.
-pub(super) enum Landing {
-    /// This commit is in the branch's history; `rewritten` when it was, and
-    /// somebody has removed it since.
-    At { commit: CommitId, rewritten: bool },
-    /// The branch has the same change already, from somebody else.
-    Nothing,
+/// The outcome of a push.
+pub(super) enum PushOutcome {
+    /// This commit is on the branch. `rewritten`: it was there, and somebody has
+    /// removed it since.
+    Landed { commit: CommitId, rewritten: bool },
+    /// The branch already has the same change, from somebody else.
+    AlreadyThere,
 }
 
-/// A commit on its way: what it is based on, and where it is kept.
-pub(super) struct Way<'a> {
+/// A commit that is to be pushed: its base, its wip ref, and the build it belongs to.
+pub(super) struct PushContext<'a> {
     pub(super) attempt: &'a Attempt,
     pub(super) spec: &'a BuildSpec,
-    pub(super) site: &'a Site,
+    pub(super) target: &'a BuildTarget,
     pub(super) workspace: &'a Workspace,
     pub(super) wip: WipRef,
     pub(super) commit: CommitId,
     pub(super) base: Tip,
 }
 
-impl Way<'_> {
-    /// Shows on the forge how the build of this commit is.
-    pub(super) async fn show(&self, state: CommitState, description: &str) {
-        let repository = &self.site.remote.url;
-        commit_status::show(self.attempt, repository, &self.commit, state, description).await;
+impl PushContext<'_> {
+    /// Sets the status of this commit on the forge.
+    pub(super) async fn set_status(&self, state: CommitState, description: &str) {
+        let repository = &self.target.remote.url;
+        commit_status::set(self.attempt, repository, &self.commit, state, description).await;
     }
 
-    /// A push that failed is shown at its commit, which is at its wip ref.
-    pub(super) async fn told(
+    /// Sets the status of the commit on the forge when the push has failed. The forge knows
+    /// the commit from its wip ref.
+    pub(super) async fn report_failure(
         &self,
-        landed: Result<Landing, Interrupt>,
-    ) -> Result<Landing, Interrupt> {
-        if let Err(Interrupt::Failed(failure)) = &landed {
+        outcome: Result<PushOutcome, Interrupt>,
+    ) -> Result<PushOutcome, Interrupt> {
+        if let Err(Interrupt::Failed(failure)) = &outcome {
             let prepared = self.attempt.prepared.load(Ordering::Relaxed);
             if prepared {
-                self.show(CommitState::Failure, failure.class.as_str()).await;
+                self.set_status(CommitState::Failure, failure.class.as_str()).await;
             }
         }
-        landed
+        outcome
     }
 
-    /// Search, follow, push, until the commit has landed. `tip` is where the
-    /// branch was seen last; its objects are here.
+    /// Searches, rebases and pushes until the commit is on the branch. `tip` is the last known
+    /// tip of the branch; its objects are in the attempt's repository.
     pub(super) async fn push_from(
         &mut self,
         scan_base: &Tip,
         mut tip: Tip,
-    ) -> Result<Landing, Interrupt> {
+    ) -> Result<PushOutcome, Interrupt> {
         let attempt = self.attempt;
         let mut last: Option<Failure> = None;
         let mut doubt = false;
-        for _ in 0..ROUNDS {
-            attempt.held.right_to_push().await;
-            if attempt.held.stop.why().is_some() {
+        for _ in 0..MAX_ROUNDS {
+            attempt.lease.right_to_push().await;
+            if attempt.lease.stop.reason().is_some() {
                 return Err(Interrupt::Stopped);
             }
             if let Some(commit) = search(attempt, self.workspace, scan_base, &tip).await? {
-                return Ok(Landing::At { commit, rewritten: false });
+                return Ok(PushOutcome::Landed { commit, rewritten: false });
             }
             if tip != self.base {
-                if !self.follow(&tip).await? {
-                    return Ok(Landing::Nothing);
+                if !self.rebase_onto(&tip).await? {
+                    return Ok(PushOutcome::AlreadyThere);
                 }
-                self.keep_wip().await?;
+                self.push_wip().await?;
             }
             // The search and a verification may have taken long.
-            attempt.held.right_to_push().await;
-            if attempt.held.stop.why().is_some() {
+            attempt.lease.right_to_push().await;
+            if attempt.lease.stop.reason().is_some() {
                 return Err(Interrupt::Stopped);
             }
             match self.push_branch().await {
                 Ok(()) => return self.read_back().await,
                 Err(GitError::Cancelled) => return Err(Interrupt::Stopped),
                 Err(GitError::Moved { .. }) => {
-                    let seen = self.fetch_tip().await;
-                    tip = seen.map_err(|interrupt| in_doubt(interrupt, doubt))?;
+                    let fetched = self.fetch_tip().await;
+                    tip = fetched.map_err(|interrupt| in_doubt(interrupt, doubt))?;
                 }
                 Err(
                     error @ (GitError::Rejected { .. }
                     | GitError::Auth { .. }
                     | GitError::RefNamespaceRefused),
                 ) => {
-                    // A refusal may answer a repeat of what had been applied.
-                    if let Ok(seen) = self.fetch_tip().await
+                    // The server may refuse a second push because it has applied the first.
+                    if let Ok(fetched) = self.fetch_tip().await
                         && let Some(commit) =
-                            search(attempt, self.workspace, scan_base, &seen).await?
+                            search(attempt, self.workspace, scan_base, &fetched).await?
                     {
-                        return Ok(Landing::At { commit, rewritten: false });
+                        return Ok(PushOutcome::Landed { commit, rewritten: false });
                     }
                     return Err(in_doubt(error.into(), doubt));
                 }
                 Err(error) => {
-                    warn!(task = %attempt.task.id, error = chain(&error), "the push's answer is doubtful; looking again");
+                    warn!(task = %attempt.task.id, error = chain(&error), "the answer to the push was lost or unclear; looking at the branch again");
                     doubt |= error.is_in_doubt();
                     match self.fetch_tip().await {
-                        Ok(seen) => tip = seen,
+                        Ok(fetched) => tip = fetched,
                         Err(interrupt) => return Err(in_doubt(interrupt, doubt)),
                     }
                     last = Some(Failure::new(FailureClass::Infra, chain(&error)));
                 }
             }
         }
-        // The last round may have brought it there.
+        // The push of the last round may have been applied.
         let found = search(attempt, self.workspace, scan_base, &tip).await;
         if let Some(commit) = found.map_err(|interrupt| in_doubt(interrupt, doubt))? {
-            return Ok(Landing::At { commit, rewritten: false });
+            return Ok(PushOutcome::Landed { commit, rewritten: false });
         }
-        let moving = || format!("the branch moved {ROUNDS} times during the push");
+        let moving = || format!("the branch moved {MAX_ROUNDS} times during the push");
         let failure = last.unwrap_or_else(|| Failure::new(FailureClass::Infra, moving()));
         Err(in_doubt(Interrupt::Failed(failure), doubt))
     }
 
-    /// Rebases onto `tip` and verifies again. False: the same change is there already.
-    pub(super) async fn follow(&mut self, tip: &Tip) -> Result<bool, Interrupt> {
+    /// Rebases onto `tip` and verifies again. Returns false when the branch already has the
+    /// same change.
+    pub(super) async fn rebase_onto(&mut self, tip: &Tip) -> Result<bool, Interrupt> {
         let Tip::Commit(onto) = tip else {
             if matches!(self.base, Tip::Commit(_)) {
                 return Err(Interrupt::rewritten("the branch was deleted"));
@@ -144,9 +146,9 @@ impl Way<'_> {
             return Ok(true);
         };
         let attempt = self.attempt;
-        let (dirs, commit, target) = (self.workspace.workdir(), self.commit.clone(), onto.clone());
+        let (dirs, commit, onto) = (self.workspace.workdir(), self.commit.clone(), onto.clone());
         let (author, at) = (attempt.author(), now());
-        let rebased = blocking(move || git::rebase(&dirs, &commit, &target, &author, at)).await?;
+        let rebased = blocking(move || git::rebase(&dirs, &commit, &onto, &author, at)).await?;
         match rebased {
             Rebased::Clean(commit) => self.commit = commit,
             Rebased::Empty => return Ok(false),
@@ -164,7 +166,7 @@ impl Way<'_> {
         }
         let (dirs, commit) = (self.workspace.workdir(), self.commit.clone());
         blocking(move || git::reset(&dirs, &commit)).await?;
-        // The attempt's own time is for the agent: the work is done, and not thrown away by a clock.
+        // The attempt's deadline is for the agent. The work is done, so a new deadline starts here.
         let deadline = Instant::now() + attempt.task.work.timeout();
         let runs = verify::run(attempt, self.workspace, &self.spec.verify, deadline).await?;
         if verify::passed(&runs) {
@@ -174,40 +176,49 @@ impl Way<'_> {
         Err(Interrupt::failed(FailureClass::Conflict, message))
     }
 
-    /// Puts the commit at its wip ref; where the branch is.
-    pub(super) async fn keep_wip(&self) -> Result<Tip, Interrupt> {
+    /// Pushes the commit to its wip ref. Returns the tip of the branch.
+    pub(super) async fn push_wip(&self) -> Result<Tip, Interrupt> {
         let own = OwnRef::Wip(self.wip.task, self.wip.fence);
-        let stop = self.attempt.held.stop.token();
-        push_own(self.attempt, self.site, self.workspace, own, &self.commit, stop).await
+        let stop = self.attempt.lease.stop.token();
+        push_own(self.attempt, self.target, self.workspace, own, &self.commit, stop).await
     }
 
     async fn push_branch(&self) -> Result<(), GitError> {
         let (dirs, remote, commit) =
-            (self.workspace.workdir(), self.site.remote.clone(), self.commit.clone());
-        let (target, expect) = (self.site.target.clone(), Expect::Exactly(self.base.clone()));
-        let stop = self.attempt.held.stop.token().clone();
+            (self.workspace.workdir(), self.target.remote.clone(), self.commit.clone());
+        let (branch, expect) = (self.target.branch.clone(), Expect::Exactly(self.base.clone()));
+        let stop = self.attempt.lease.stop.token().clone();
         blocking(move || {
-            git::push(&dirs, &remote, &commit, &target.full_name(), &expect, &target, &stop)
+            let push = Push {
+                dirs: &dirs,
+                remote: &remote,
+                commit: &commit,
+                target: &branch.full_name(),
+                expect: &expect,
+                watch: &branch,
+            };
+            git::push(&push, &stop)
         })
         .await
         .map(|_| ())
     }
 
     pub(super) async fn fetch_tip(&self) -> Result<Tip, Interrupt> {
-        let (dirs, remote) = (self.workspace.workdir(), self.site.remote.clone());
-        let (target, stop) = (self.site.target.clone(), self.attempt.held.stop.token().clone());
-        Ok(blocking(move || git::fetch_tip(&dirs, &remote, &target, &stop)).await?)
+        let (dirs, remote) = (self.workspace.workdir(), self.target.remote.clone());
+        let (branch, stop) = (self.target.branch.clone(), self.attempt.lease.stop.token().clone());
+        Ok(blocking(move || git::fetch_tip(&dirs, &remote, &branch, &stop)).await?)
     }
 
-    /// After an acknowledged push: proves from the remote that the commit is there.
-    async fn read_back(&self) -> Result<Landing, Interrupt> {
-        let (remote, target) = (self.site.remote.clone(), self.site.target.clone());
-        let stop = self.attempt.held.stop.token().clone();
+    /// After an acknowledged push: reads the branch from the remote and checks that it has
+    /// the commit.
+    async fn read_back(&self) -> Result<PushOutcome, Interrupt> {
+        let (remote, branch) = (self.target.remote.clone(), self.target.branch.clone());
+        let stop = self.attempt.lease.stop.token().clone();
         let mut tries = 0;
-        let seen = loop {
+        let found = loop {
             let (remote, stop) = (remote.clone(), stop.clone());
             match blocking(move || git::remote_refs(&remote, &stop)).await {
-                Ok(refs) => break refs.into_iter().find(|(name, _)| *name == target.full_name()),
+                Ok(refs) => break refs.into_iter().find(|(name, _)| *name == branch.full_name()),
                 Err(error) if error.is_transient() && tries < 3 => {
                     tries += 1;
                     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -223,7 +234,7 @@ impl Way<'_> {
             }
         };
         let commit = self.commit.clone();
-        let there = match seen {
+        let is_there = match found {
             None => false,
             Some((_, tip)) if tip == commit => true,
             Some(_) => {
@@ -236,11 +247,11 @@ impl Way<'_> {
                 }
             }
         };
-        Ok(Landing::At { commit, rewritten: !there })
+        Ok(PushOutcome::Landed { commit, rewritten: !is_there })
     }
 }
 
-/// A commit of this lineage between the scan base and the tip.
+/// Searches for a commit of this lineage between the scan base and the tip.
 pub(super) async fn search(
     attempt: &Attempt,
     workspace: &Workspace,
@@ -259,12 +270,12 @@ pub(super) async fn search(
         Scan::Found(commit) => Ok(Some(commit)),
         Scan::NotFound => Ok(None),
         Scan::NotAncestor => Err(Interrupt::rewritten(
-            "the branch does not hold the commit that the work was based on any more",
+            "the branch no longer contains the commit that the work was based on",
         )),
     }
 }
 
-/// Notes that an earlier push may still land.
+/// Records in a failure that an earlier push may still be applied.
 fn in_doubt(interrupt: Interrupt, doubt: bool) -> Interrupt {
     match interrupt {
         Interrupt::Failed(failure) => {

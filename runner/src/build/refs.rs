@@ -1,43 +1,52 @@
-//! rdev's own refs in a repository: pushing to them, finding them, and fetching what they hold.
+//! rdev's own refs in a repository: push to them, find them, fetch their commits.
 
 use rdev_domain::git::{CommitId, OwnRef, Tip};
 use rdev_domain::ids::{Fence, TaskId};
 use rdev_domain::task::WipRef;
 use tokio_util::sync::CancellationToken;
 
-use super::target::Site;
+use super::target::BuildTarget;
 use crate::attempt::Attempt;
 use crate::attempt::interrupt::Interrupt;
 use crate::attempt::workspace::Workspace;
-use crate::git::{self, Expect, Fetched, GitError, blocking};
+use crate::git::{self, Expect, Fetched, GitError, Push, blocking};
 
-/// Pushes a commit to one of rdev's own refs; returns where the branch is, as
-/// the push's own advertisement tells.
+/// Pushes a commit to one of rdev's own refs. Returns the tip of the branch, which the push
+/// sees in the server's list of refs.
 pub(super) async fn push_own(
     attempt: &Attempt,
-    site: &Site,
+    target: &BuildTarget,
     workspace: &Workspace,
     own: OwnRef,
     commit: &CommitId,
     stop: &CancellationToken,
 ) -> Result<Tip, Interrupt> {
-    let known = &attempt.shared.heads_only;
-    let mut heads_only = known.contains(&site.remote.url);
+    let known = &attempt.context.heads_only;
+    let mut heads_only = known.contains(&target.remote.url);
     loop {
         let prefix = if heads_only { "refs/heads" } else { "refs" };
         let name = format!("{prefix}/{}", own.path());
-        attempt.remember_ref(&site.remote, &name);
-        let (dirs, remote, commit) = (workspace.workdir(), site.remote.clone(), commit.clone());
-        let (watch, stop) = (site.target.clone(), stop.clone());
+        attempt.remember_ref(&target.remote, &name);
+        let (dirs, remote, commit) = (workspace.workdir(), target.remote.clone(), commit.clone());
+        let (watch, stop) = (target.branch.clone(), stop.clone());
         let pushed = blocking(move || {
-            git::push(&dirs, &remote, &commit, &name, &Expect::Any, &watch, &stop)
+            let push = Push {
+                dirs: &dirs,
+                remote: &remote,
+                commit: &commit,
+                target: &name,
+                expect: &Expect::Any,
+                watch: &watch,
+            };
+            git::push(&push, &stop)
         });
         match pushed.await {
-            // Or a hook that refuses this very push: it is remembered only when a branch is taken.
+            // It may also be a hook that refuses this one push: the server is remembered only
+            // after it has accepted a branch.
             Err(GitError::RefNamespaceRefused) if !heads_only => heads_only = true,
             Ok(tip) => {
-                if heads_only && !known.contains(&site.remote.url) {
-                    known.insert(&site.remote.url);
+                if heads_only && !known.contains(&target.remote.url) {
+                    known.insert(&target.remote.url);
                 }
                 return Ok(tip);
             }
@@ -46,13 +55,13 @@ pub(super) async fn push_own(
     }
 }
 
-/// The newest wip ref that this attempt may go on from: its own task's above
-/// the floor, else the one that a retry was handed.
+/// The newest wip ref that this attempt may continue from: one of its own task above the
+/// floor, or else the one that a retry names.
 pub(super) fn newest_wip(attempt: &Attempt, fetched: &Fetched) -> Option<(WipRef, CommitId)> {
     let task = &attempt.task;
     newest_of(fetched, task.id, task.wip_floor).or_else(|| {
-        let handed = task.resume_from.filter(|_| task.wip_floor == Fence(0))?;
-        Some((handed, at_wip(fetched, handed)?))
+        let named = task.resume_from.filter(|_| task.wip_floor == Fence(0))?;
+        Some((named, at_wip(fetched, named)?))
     })
 }
 
@@ -71,26 +80,26 @@ pub(super) fn newest_of(
     wips.max_by_key(|(wip, _)| wip.fence)
 }
 
-/// The commit at a wip ref, if the ref was advertised.
+/// The commit at a wip ref, if the server has the ref.
 pub(super) fn at_wip(fetched: &Fetched, wip: WipRef) -> Option<CommitId> {
-    let wanted = OwnRef::Wip(wip.task, wip.fence);
-    fetched.own.iter().find(|(own, _)| *own == wanted).map(|(_, commit)| commit.clone())
+    let name = OwnRef::Wip(wip.task, wip.fence);
+    fetched.own.iter().find(|(own, _)| *own == name).map(|(_, commit)| commit.clone())
 }
 
-/// Brings the commit of a ref of rdev's own here; where the ref is now.
+/// Fetches the commit of one of rdev's own refs.
 pub(super) async fn fetch_own(
     attempt: &Attempt,
-    site: &Site,
+    target: &BuildTarget,
     workspace: &Workspace,
     own: OwnRef,
 ) -> Result<CommitId, Interrupt> {
-    let (dirs, remote) = (workspace.workdir(), site.remote.clone());
-    let stop = attempt.held.stop.token().clone();
+    let (dirs, remote) = (workspace.workdir(), target.remote.clone());
+    let stop = attempt.lease.stop.token().clone();
     Ok(blocking(move || git::fetch_commit(&dirs, &remote, own, &stop)).await?)
 }
 
-/// What a commit is based on, in terms of the branch: its parent, or "absent"
-/// while the branch does not exist.
+/// The tip of the branch that a commit is based on: its parent, or absent while the branch
+/// does not exist.
 pub(super) async fn based_on(
     attempt: &Attempt,
     workspace: &Workspace,

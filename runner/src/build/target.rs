@@ -1,4 +1,4 @@
-//! Where a build's work comes from and goes to: repository, branch, and the branch to begin from.
+//! The repository and the branch that a build works on.
 
 use rdev_domain::git::{Branch, Tip};
 use rdev_domain::spec::BuildSpec;
@@ -8,46 +8,47 @@ use crate::attempt::interrupt::Interrupt;
 use crate::cleanup;
 use crate::git::{self, Fetched, GitError, Remote, blocking};
 
-/// Where a build's work comes from and goes to.
-pub(crate) struct Site {
+/// The repository and the branch that a build works on.
+pub(crate) struct BuildTarget {
     pub(crate) remote: Remote,
-    /// The branch that is delivered to.
-    pub(crate) target: Branch,
-    /// The branch to begin from while `target` does not exist.
-    pub(crate) fallback: Branch,
+    /// The branch that the build delivers to.
+    pub(crate) branch: Branch,
+    /// The branch to start from while `branch` does not exist.
+    pub(crate) base_branch: Branch,
 }
 
-impl Site {
+impl BuildTarget {
     pub(crate) fn of(attempt: &Attempt, spec: &BuildSpec) -> Result<Self, Interrupt> {
         let branch = attempt.branch(spec.branch.as_ref());
-        let (target, fallback) = if spec.pull_request {
+        let (branch, base_branch) = if spec.pull_request {
             // Named after the lineage, so that a retry finds what an earlier task pushed.
-            let own = format!("rdev/{}", attempt.task.lineage);
+            let name = format!("rdev/{}", attempt.task.lineage);
+            let own = name.parse();
             let own =
-                own.parse().map_err(|error| anyhow::anyhow!("{own} is no branch: {error}"))?;
+                own.map_err(|error| anyhow::anyhow!("{name} is not a branch name: {error}"))?;
             (own, branch)
         } else {
             (branch, attempt.project.default_branch.clone())
         };
-        Ok(Self { remote: attempt.remote(spec.git_url.as_ref())?, target, fallback })
+        Ok(Self { remote: attempt.remote(spec.git_url.as_ref())?, branch, base_branch })
     }
 
-    /// Brings the mirror up to date and tells where the branch is.
+    /// Updates the mirror and returns the tip of the branch.
     pub(crate) async fn fetch(&self, attempt: &Attempt) -> Result<Fetched, Interrupt> {
-        let shared = &attempt.shared;
-        let (cache, cap) = (shared.folders.cache.clone(), shared.config.runner.max_cache_bytes);
-        let stop = attempt.held.stop.token().clone();
-        let (remote, target, fallback) =
-            (self.remote.clone(), self.target.clone(), self.fallback.clone());
+        let context = &attempt.context;
+        let (cache, cap) = (context.folders.cache.clone(), context.config.runner.max_cache_bytes);
+        let stop = attempt.lease.stop.token().clone();
+        let (remote, branch, base) =
+            (self.remote.clone(), self.branch.clone(), self.base_branch.clone());
         let fetched =
-            blocking(move || git::fetch(&cache, cap, &remote, &target, &fallback, &stop)).await;
+            blocking(move || git::fetch(&cache, cap, &remote, &branch, &base, &stop)).await;
         let fetched = match (fetched, &attempt.task.scan_base) {
             (Err(GitError::BranchNotFound(_)), Some(Tip::Commit(_))) => {
                 return Err(Interrupt::rewritten("the branch was deleted"));
             }
             (fetched, _) => fetched?,
         };
-        cleanup::later(attempt, &self.remote, &fetched.own);
+        cleanup::remove_refs_of_ended_tasks(attempt, &self.remote, &fetched.own);
         Ok(fetched)
     }
 }

@@ -1,4 +1,4 @@
-//! Unfinished work of an attempt that had to stop: saved for people, delivered by nobody.
+//! Unfinished work of an attempt that was stopped: saved for people, never delivered.
 
 use std::time::Duration;
 
@@ -8,26 +8,26 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::refs::push_own;
-use super::target::Site;
+use super::target::BuildTarget;
 use crate::attempt::Attempt;
 use crate::attempt::interrupt::Interrupt;
-use crate::attempt::stop::Why;
+use crate::attempt::stop::StopReason;
 use crate::attempt::workspace::Workspace;
 use crate::git::{self, blocking};
 use crate::now;
 
-/// Saves unfinished work of an attempt that was released, or ran out of time
-/// or budget, at `refs/rdev/part/…`. It is for people; nothing delivers it.
-pub(super) async fn keep_part(
+/// Saves unfinished work at `refs/rdev/part/…` when the attempt was released, or its time or
+/// budget was used up. It is for people; rdev does not deliver it.
+pub(super) async fn save(
     attempt: &Attempt,
-    site: &Site,
+    target: &BuildTarget,
     workspace: &Workspace,
     start: Option<&CommitId>,
     interrupt: &Interrupt,
 ) {
     let keep = match interrupt {
         Interrupt::Stopped => {
-            matches!(attempt.held.stop.why(), Some(Why::Released | Why::TimedOut))
+            matches!(attempt.lease.stop.reason(), Some(StopReason::Released | StopReason::TimedOut))
         }
         Interrupt::Failed(Failure { class, .. }) => {
             matches!(class, FailureClass::BudgetExceeded | FailureClass::Timeout)
@@ -41,7 +41,7 @@ pub(super) async fn keep_part(
     let part = OwnRef::Part(attempt.task.id, attempt.task.fence);
     let message = format!("Unfinished work of task {}\n", attempt.task.id);
     let at = now();
-    // The attempt's own token has fired already.
+    // The attempt's own token is cancelled already.
     let token = CancellationToken::new();
     let saved = async {
         let commit = blocking(move || {
@@ -52,7 +52,7 @@ pub(super) async fn keep_part(
             git::commit(&dirs, &changes.tree, start.as_ref(), &message, &author, at).map(Some)
         });
         let Some(commit) = commit.await? else { return Ok(false) };
-        push_own(attempt, site, workspace, part, &commit, &token).await?;
+        push_own(attempt, target, workspace, part, &commit, &token).await?;
         Ok::<_, Interrupt>(true)
     };
     let timer = async {
@@ -60,7 +60,7 @@ pub(super) async fn keep_part(
         token.cancel();
         std::future::pending::<()>().await;
     };
-    // Not left alone when the time is over: the folder is the next attempt's.
+    // The work is awaited also after its time limit: the next attempt gets the folder.
     let saved = tokio::select! {
         saved = saved => saved,
         () = timer => unreachable!("the timer never ends"),

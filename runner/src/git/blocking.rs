@@ -1,4 +1,4 @@
-//! Git work off the threads of the runtime.
+//! Runs git work outside the threads of the runtime.
 
 use super::GitError;
 
@@ -8,8 +8,8 @@ pub(crate) async fn blocking<T: Send + 'static>(
 ) -> Result<T, GitError> {
     match tokio::task::spawn_blocking(work).await {
         Ok(outcome) => outcome,
-        // Not cancelled: nobody holds its handle. A defect; the attempt's own
-        // guard turns it into a failure.
+        // It cannot be cancelled, because nobody has its handle. So it panicked: a defect, which
+        // `job` turns into a failure of the attempt.
         Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
 }

@@ -20,24 +20,24 @@ use tokio_util::sync::CancellationToken;
 
 use super::{GitError, Mirror, Workdir, names, oid};
 
-/// Files that one thread writes before it looks for more.
+/// The number of files that one thread takes at a time.
 const BATCH: usize = 32;
 
 /// The most threads that one checkout uses.
 const MAX_THREADS: usize = 4;
 
-/// Files and folders that a checkout may have.
+/// The limit of files and folders in a checkout.
 const MAX_ENTRIES: usize = 1_000_000;
 
-/// Bytes that a path may have: more than any system call takes.
+/// The limit of bytes in a path: above what system calls accept.
 const MAX_PATH: usize = 4000;
 
-/// What was checked out.
+/// The result of a checkout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CheckedOut {
-    /// Some files are Git LFS pointers, in place of what they point at.
+    /// Whether some files are Git LFS pointers instead of their contents.
     pub lfs_pointers: bool,
-    /// How many files (and links) there are.
+    /// The number of files and links.
     pub files: u64,
 }
 
@@ -83,7 +83,7 @@ pub(super) fn skeleton(gitdir: &Path, what: &Skeleton<'_>) -> io::Result<()> {
 }
 
 /// Makes the attempt's two repositories and writes the files of `start` into
-/// the checkout, which must be empty. `branch` is what the agent sees as current.
+/// the checkout, which must be empty. `branch` is the current branch in the agent's `.git`.
 ///
 /// # Errors
 /// [`GitError::BadTree`] when the tree has names that no checkout may have;
@@ -129,14 +129,14 @@ pub fn checkout(
     Ok(CheckedOut { lfs_pointers, files: flat.files.len() as u64 })
 }
 
-/// Makes the checkout's files those of `commit`: for a verify after a rebase.
-/// Files that are not part of it go; ignored ones stay.
+/// Sets the checkout's files to those of `commit`, for a verification after a rebase. Other files
+/// are removed; ignored files stay.
 ///
 /// # Errors
 /// [`GitError::Broken`].
 pub fn reset(dirs: &Workdir, commit: &CommitId) -> Result<(), GitError> {
     let repository = super::open(dirs)?;
-    let broken = |error| GitError::broken("bringing the checkout to another commit", error);
+    let broken = |error| GitError::broken("setting the checkout to another commit", error);
     let object = repository.find_object(oid(commit)?, None).map_err(broken)?;
     let mut how = CheckoutBuilder::new();
     how.force().remove_untracked(true);
@@ -149,7 +149,7 @@ struct Flat {
     files: Vec<Entry>,
     submodules: Vec<Entry>,
     folders: Vec<Vec<u8>>,
-    /// Some attributes ask for contents to be converted on checkout.
+    /// Whether some attributes require a conversion on checkout.
     converts: bool,
 }
 
@@ -171,7 +171,7 @@ const MODE_PLAIN: u32 = 0o100_644;
 const MODE_SUBMODULE: u32 = 0o160_000;
 
 impl Flat {
-    /// Not recursive: how deep a tree is, is up to whoever made it.
+    /// Not recursive, because the depth of a tree is under the control of its author.
     fn of(repository: &Repository, root: Oid) -> Result<Self, Unfit> {
         let mut flat = Self::default();
         let mut to_read = vec![(Vec::new(), root)];
@@ -220,7 +220,7 @@ impl Flat {
                 shown()
             ));
         }
-        // A few trees that name each other many times make any number of files.
+        // A few trees that refer to each other many times can make any number of files.
         if self.files.len() + self.folders.len() >= MAX_ENTRIES {
             return Err(format!("the repository has more than {MAX_ENTRIES} files and folders"));
         }
@@ -228,14 +228,14 @@ impl Flat {
     }
 }
 
-/// Whether attributes may ask for line ends or `$Id$` to be written otherwise
-/// than they are stored. On this platform only these words can.
+/// Whether attributes may require other line ends or `$Id$` on checkout. On this platform only
+/// these words can.
 fn converts(attributes: &[u8]) -> bool {
     let has = |word: &[u8]| attributes.windows(word.len()).any(|window| window == word);
     has(b"crlf") || has(b"ident")
 }
 
-/// One file that was written, with what the index remembers of it.
+/// One file that was written, with its data for the index.
 struct Written {
     ctime: IndexTime,
     mtime: IndexTime,
@@ -247,8 +247,8 @@ struct Written {
     lfs_pointer: bool,
 }
 
-/// Writes all files as they are stored, with several threads. Links come last:
-/// as long as files are written there is nothing that could lead out of the checkout.
+/// Writes all files as they are stored, with several threads. Links come last, so that no link can
+/// lead out of the checkout while files are written.
 fn write_all(
     flat: &Flat,
     dirs: &Workdir,
@@ -326,7 +326,7 @@ fn write_one(
     let blob = odb.read(entry.id).map_err(unreadable)?;
     if blob.kind() != ObjectType::Blob {
         return Err(GitError::BadTree(format!(
-            "the repository's file {} is no file",
+            "the repository's file {} is not a file",
             path.display()
         )));
     }
@@ -396,7 +396,7 @@ fn write_index(repository: &Repository, flat: &Flat, written: &[Written]) -> Res
     index.write().map_err(broken)
 }
 
-/// The slow way: libgit2 converts line ends as the attributes say.
+/// The slow path: libgit2 converts line ends as the attributes require.
 fn write_converted(
     repository: &Repository,
     tree: &git2::Tree<'_>,

@@ -1,4 +1,4 @@
-//! Commits, and moving one onto another tip.
+//! Commits and rebases.
 
 use git2::{MergeOptions, Repository, Signature, Time};
 use rdev_domain::git::CommitId;
@@ -6,17 +6,17 @@ use rdev_domain::time::Timestamp;
 
 use super::{Author, GitError, TreeId, Workdir, commit_id, oid};
 
-/// How many conflicting paths are named.
+/// The number of conflicting paths in a message.
 const MAX_NAMED: usize = 20;
 
-/// What came of a rebase.
+/// The result of a rebase.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Rebased {
     /// The same change, as a commit on top of the new tip.
     Clean(CommitId),
     /// It does not apply to these files; at most 20 are named.
     Conflict(Vec<String>),
-    /// The new tip has the same change already.
+    /// The new tip already has the same change.
     Empty,
 }
 
@@ -70,8 +70,8 @@ pub fn parent(dirs: &Workdir, commit: &CommitId) -> Result<Option<CommitId>, Git
     Ok(commit.parent_ids().next().map(commit_id))
 }
 
-/// Applies what `commit` changes against its parent (against nothing, when it
-/// has none) to `onto`, which must be in the attempt's repository. The checkout is not touched.
+/// Applies the changes of `commit` against its parent (against nothing, when it has none) to `onto`,
+/// which must be in the attempt's repository. The checkout does not change.
 ///
 /// # Errors
 /// [`GitError::Broken`].

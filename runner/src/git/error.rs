@@ -1,21 +1,21 @@
-//! Why git did not do what it was asked to.
+//! The errors of git operations.
 
 use std::error::Error;
 
 use rdev_domain::Invalid;
 use rdev_domain::git::Tip;
 
-/// Why git did not do what it was asked to. No message holds a credential.
+/// An error of a git operation. No message contains a credential.
 #[derive(Debug, thiserror::Error)]
 pub enum GitError {
-    /// The server wants other credentials, or some: 401, and 403 where nothing was sent or
-    /// where nothing but reading was asked for.
+    /// The server needs other credentials, or some: 401, and 403 for a request without credentials
+    /// or for reading.
     #[error("the git server refused the credentials: {detail}")]
     Auth {
-        /// What it was asked for, and its answer.
+        /// The request and the answer.
         detail: String,
     },
-    /// The server is away, too slow, or failed by itself; it may work later.
+    /// The server is unreachable, too slow, or has an internal error; it may work later.
     #[error("the git server is not available: {reason}")]
     Unreachable {
         /// What went wrong.
@@ -26,7 +26,7 @@ pub enum GitError {
     /// There is no repository at the URL, or none that these credentials may see.
     #[error("the git server has no such repository, or not for these credentials")]
     RepositoryNotFound,
-    /// Neither the branch nor the one to start from is there, though others are.
+    /// Neither the branch nor its base branch exists, but others do.
     #[error("the repository has no branch {0}")]
     BranchNotFound(String),
     /// The clone URL is not allowed in this installation.
@@ -35,32 +35,32 @@ pub enum GitError {
     /// The server refused the push for good: a hook, a protected branch, no permission (403).
     #[error("the git server refused the push: {reason}")]
     Rejected {
-        /// What it said, a hook's words too; at most 2,000 characters.
+        /// Its message, with the output of hooks; at most 2,000 characters.
         reason: String,
     },
     /// The ref is not where the push expected it; nothing was changed.
     #[error("the branch has moved to {tip}")]
     Moved {
-        /// Where it is.
+        /// The tip now.
         tip: Tip,
     },
-    /// The server refused a ref outside `refs/heads`; it may take a branch.
-    #[error("the git server takes no ref outside refs/heads")]
+    /// The server refused a ref outside `refs/heads`; it may accept a branch.
+    #[error("the git server accepts no ref outside refs/heads")]
     RefNamespaceRefused,
-    /// It was told to stop.
+    /// The operation was cancelled.
     #[error("it was cancelled")]
     Cancelled,
     /// The files may not become a commit, or the repository's tree may not become files.
     #[error("{0}")]
     BadTree(String),
     /// The mirror of the repository is damaged. The next fetch makes a new one.
-    #[error("the repository's mirror in the cache is damaged; it is fetched anew")]
+    #[error("the repository's mirror in the cache is damaged; the next attempt fetches it again")]
     MirrorDamaged {
-        /// What was found.
+        /// The error that showed the damage.
         #[source]
         source: Box<dyn Error + Send + Sync>,
     },
-    /// It will not work later either: a full disk, a strange server, a defect.
+    /// A repeat will fail as well: a full disk, an unknown kind of server, a defect.
     #[error("{doing} failed")]
     Broken {
         /// What was being done.
@@ -77,7 +77,7 @@ impl GitError {
         matches!(self, Self::Unreachable { .. } | Self::MirrorDamaged { .. })
     }
 
-    /// Whether a push may have been applied though there was no answer.
+    /// Whether a push may have been applied although there was no answer.
     pub fn is_in_doubt(&self) -> bool {
         matches!(self, Self::Unreachable { in_doubt: true, .. })
     }

@@ -1,4 +1,4 @@
-//! Which git servers take no refs outside `refs/heads`, remembered below the cache folder.
+//! Remembers which git servers accept no refs outside `refs/heads`.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -9,8 +9,8 @@ use rdev_domain::git_url::GitUrl;
 use sha2::{Digest, Sha256};
 use tracing::warn;
 
-/// The repositories whose server takes no refs outside `refs/heads`;
-/// remembered below the cache folder.
+/// The repositories whose server accepts no refs outside `refs/heads`. Files below the cache
+/// folder keep them for the next process.
 pub(crate) struct HeadsOnly {
     folder: PathBuf,
     known: Mutex<BTreeSet<String>>,
@@ -24,22 +24,22 @@ impl HeadsOnly {
     }
 
     pub(crate) fn contains(&self, url: &GitUrl) -> bool {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).contains(&mark(url))
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).contains(&file_name(url))
     }
 
     pub(crate) fn insert(&self, url: &GitUrl) {
-        let mark = mark(url);
-        let path = self.folder.join(&mark);
-        let noted = fs::create_dir_all(&self.folder).and_then(|()| fs::write(path, url.as_str()));
-        if let Err(error) = noted {
-            warn!(%error, "the next process will not know that this server takes only branches");
+        let name = file_name(url);
+        let path = self.folder.join(&name);
+        let written = fs::create_dir_all(&self.folder).and_then(|()| fs::write(path, url.as_str()));
+        if let Err(error) = written {
+            warn!(%error, "it was not recorded that this server accepts only branches; the next process asks again");
         }
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(mark);
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(name);
     }
 }
 
 /// A file name for a URL.
-fn mark(url: &GitUrl) -> String {
+fn file_name(url: &GitUrl) -> String {
     let digest = Sha256::digest(url.as_str());
     digest[..16].iter().map(|byte| format!("{byte:02x}")).collect()
 }

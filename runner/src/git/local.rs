@@ -15,17 +15,17 @@ use super::transport::Service;
 use super::wire::{self, Advertised};
 use super::{Expect, GitError, Remote, tip_of};
 
-/// Up to this many objects are stored one by one, more of them as a pack, as git does it.
+/// Up to this many objects are stored one by one, more of them as a pack, as git does.
 const LOOSE_LIMIT: usize = 100;
 
-/// How long a ref's lock may be in the way. Who holds it only writes one small file.
-const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+/// How long to wait for a ref's lock. Its holder only writes one small file.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 
 fn writing(error: git2::Error) -> GitError {
     GitError::broken("writing to the local repository", error)
 }
 
-/// Where the remote's refs are, be it a server or a folder.
+/// The remote's refs, on a server or in a folder.
 pub(super) fn advertised(
     remote: &Remote,
     service: Service,
@@ -65,10 +65,10 @@ pub(super) fn push(
 ) -> Result<(), GitError> {
     let repository = open(folder)?;
     copy_objects(source, &repository, commit)?;
-    // What is delivered must outlive a power cut, as the record that says so does:
-    // objects before a ref points at them, and a branch before anybody is told.
+    // A delivered commit must survive a power cut, as its record in the store does: objects are on
+    // disk before a ref points at them, and a branch before anybody is notified.
     sync(folder)?;
-    let deadline = Instant::now() + LOCK_PATIENCE;
+    let deadline = Instant::now() + LOCK_TIMEOUT;
     loop {
         let moved = match expect {
             Expect::Any => repository.reference(target, commit, true, "push"),
@@ -114,7 +114,7 @@ fn sync(folder: &Path) -> Result<(), GitError> {
     rustix::fs::syncfs(&folder).map_err(|error| failed(error.into()))
 }
 
-/// A ref `a` beside which there can be no `a/b`, or the other way round.
+/// A ref whose name conflicts with `target`: there cannot be both `a` and `a/b`.
 fn in_the_way(repository: &Repository, target: &str) -> Option<String> {
     let below = |short: &str, long: &str| {
         long.strip_prefix(short).is_some_and(|rest| rest.starts_with('/'))
@@ -124,10 +124,10 @@ fn in_the_way(repository: &Repository, target: &str) -> Option<String> {
     names.find(|name| below(name, target) || below(target, name))
 }
 
-/// Removes a ref; one that is gone is nothing.
+/// Removes a ref if it exists.
 pub(super) fn delete(folder: &Path, name: &str) -> Result<(), GitError> {
     let repository = open(folder)?;
-    let deadline = Instant::now() + LOCK_PATIENCE;
+    let deadline = Instant::now() + LOCK_TIMEOUT;
     loop {
         let gone = repository.find_reference(name).and_then(|mut reference| reference.delete());
         match gone.map_err(|error| (error.code(), error)) {
@@ -143,8 +143,8 @@ pub(super) fn delete(folder: &Path, name: &str) -> Result<(), GitError> {
     }
 }
 
-/// Copies the objects of `commit` that `to` lacks: what something refers to
-/// always before it, so that whatever is there is whole, also after a crash.
+/// Copies the objects of `commit` that `to` lacks. An object is copied after those that it refers
+/// to, so that every object there is complete, also after a crash.
 fn copy_objects(from: &Repository, to: &Repository, commit: Oid) -> Result<(), GitError> {
     let (source, sink) = (from.odb().map_err(writing)?, to.odb().map_err(writing)?);
     let missing = missing(from, &sink, commit)?;
@@ -164,7 +164,7 @@ fn copy_objects(from: &Repository, to: &Repository, commit: Oid) -> Result<(), G
     let packed = pack.foreach(|piece| match writer.write_all(piece) {
         Ok(()) => true,
         Err(_) => {
-            // The reason is with libgit2, not in the I/O error.
+            // libgit2 has the reason, not the I/O error.
             failed = Some(git2::Error::last_error(-1));
             false
         }
@@ -177,7 +177,7 @@ fn copy_objects(from: &Repository, to: &Repository, commit: Oid) -> Result<(), G
     Ok(())
 }
 
-/// What `commit` needs and `sink` lacks, the referred-to before the referring.
+/// The objects that `commit` needs and `sink` lacks, each after those that it refers to.
 fn missing(from: &Repository, sink: &Odb<'_>, commit: Oid) -> Result<Vec<Oid>, GitError> {
     enum Visit {
         Enter(Oid, ObjectType),

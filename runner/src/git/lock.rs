@@ -13,10 +13,10 @@ use super::GitError;
 /// How a lock is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mode {
-    /// Beside others that share it.
+    /// Together with others that share it.
     Shared,
-    /// Alone.
-    Alone,
+    /// Exclusively.
+    Exclusive,
 }
 
 /// Opens a lock file, making it if it is not there.
@@ -30,11 +30,11 @@ pub(super) fn open(path: &Path) -> Result<File, GitError> {
         .map_err(|error| GitError::broken("opening a lock in the mirror cache", error))
 }
 
-/// Takes the lock if it is free (or shares it, or turns one kind into the other).
+/// Takes the lock if it is free; it may also change from one mode to the other.
 fn try_lock(file: &File, mode: Mode) -> Result<bool, GitError> {
     let operation = match mode {
         Mode::Shared => FlockOperation::NonBlockingLockShared,
-        Mode::Alone => FlockOperation::NonBlockingLockExclusive,
+        Mode::Exclusive => FlockOperation::NonBlockingLockExclusive,
     };
     match flock(file, operation) {
         Ok(()) => Ok(true),
@@ -43,11 +43,11 @@ fn try_lock(file: &File, mode: Mode) -> Result<bool, GitError> {
     }
 }
 
-/// Takes the lock alone, unless somebody uses it. A process that is just being
-/// started has a copy of every open file for a moment; that does not count.
+/// Takes the lock exclusively unless it is in use. A process that is just being started has a
+/// copy of every open file for a moment; this waits for that.
 pub(super) fn lock_unused(file: &File) -> Result<bool, GitError> {
     for _ in 0..10 {
-        if try_lock(file, Mode::Alone)? {
+        if try_lock(file, Mode::Exclusive)? {
             return Ok(true);
         }
         std::thread::sleep(Duration::from_millis(3));
@@ -62,14 +62,14 @@ pub(super) fn lock(file: &File, mode: Mode, cancel: &CancellationToken) -> Resul
         if cancel.is_cancelled() {
             return Err(GitError::Cancelled);
         }
-        // flock can wait by itself, but then nothing could cancel it.
+        // flock could wait by itself, but then nothing could cancel it.
         std::thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(50));
     }
     Ok(())
 }
 
-/// Marks a lock file as used just now, by the file system's clock.
+/// Sets the lock file's time of use to now, by the file system's clock.
 pub(super) fn touch(file: &File) {
     let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
     // Only the order of eviction depends on it.

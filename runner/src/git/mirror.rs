@@ -1,9 +1,9 @@
 //! The mirror cache: one bare repository per repository URL, fetched incrementally.
 //!
-//! Layout: `<hash of the URL>.<n>.git` with `….lock` (shared by whoever borrows the
-//! objects, held alone by whoever removes the mirror), `….fetch` (held by the one who
-//! downloads) and `….damaged` (a mark). A damaged mirror that is still
-//! borrowed is left alone: the next number is used until it is free.
+//! Layout: `<hash of the URL>.<n>.git` with `….lock` (shared by everyone who borrows the
+//! objects, exclusive for removing the mirror), `….fetch` (exclusive for downloading) and
+//! `….damaged` (a mark). A damaged mirror that is still borrowed stays: the next number is used
+//! until it is free.
 //!
 //! A repository in a folder of this machine needs no mirror: it is one.
 
@@ -46,8 +46,8 @@ impl Mirror {
         &self.folder
     }
 
-    /// Something in it cannot be read: what that means for the caller. A mirror
-    /// in the cache is marked, so that the next fetch replaces it.
+    /// The error for a repository that cannot be read. A mirror in the cache is marked as damaged,
+    /// so that the next fetch replaces it.
     pub(super) fn unreadable(&self, error: git2::Error) -> GitError {
         match &self.cached {
             None => GitError::broken("reading the repository", error),
@@ -62,23 +62,23 @@ impl Mirror {
     }
 }
 
-/// What a fetch found.
+/// The result of a fetch.
 #[derive(Debug)]
 pub struct Fetched {
-    /// Where the objects are.
+    /// Has the objects.
     pub mirror: Mirror,
-    /// Where the branch is.
+    /// The tip of the branch.
     pub tip: Tip,
-    /// The commit to build on: the tip; the fallback branch's tip while the
-    /// branch is absent; `None` in an empty repository.
+    /// The commit to start from: the tip of the branch, or the tip of the base branch while the
+    /// branch does not exist. `None`: the repository is empty.
     pub start: Option<CommitId>,
     /// rdev's own refs, below `refs/` and below `refs/heads/`.
     pub own: Vec<OwnTip>,
 }
 
-/// Looks where `branch` is and brings what a checkout of it (or of `fallback`,
-/// while it is absent) needs into the cache below `cache`, which is kept at
-/// `max_cache_bytes` as far as nobody uses what is in it.
+/// Finds the tip of `branch` and fetches what a checkout of it needs into the cache below `cache`.
+/// While the branch does not exist, `base` takes its place. Mirrors that nobody uses are removed
+/// until the cache has at most `max_cache_bytes`.
 ///
 /// # Errors
 /// [`GitError::BranchNotFound`] when there are branches, but neither of the two;
@@ -89,13 +89,13 @@ pub fn fetch(
     max_cache_bytes: u64,
     remote: &Remote,
     branch: &Branch,
-    fallback: &Branch,
+    base: &Branch,
     cancel: &CancellationToken,
 ) -> Result<Fetched, GitError> {
     super::init_process();
     let server = local::advertised(remote, Service::UploadPack, cancel)?;
     let tip = server.find(&branch.full_name());
-    let start = tip.or_else(|| server.find(&fallback.full_name()));
+    let start = tip.or_else(|| server.find(&base.full_name()));
     let mut own = Vec::new();
     let mut others = false;
     for (name, id) in &server.refs {
@@ -105,16 +105,19 @@ pub fn fetch(
         }
     }
     if start.is_none() && others {
-        return Err(GitError::BranchNotFound(fallback.to_string()));
+        return Err(GitError::BranchNotFound(base.to_string()));
     }
     let mirror = match remote.url.to_folder() {
         Some(folder) => Mirror { folder, cached: None },
-        None => cached(cache, max_cache_bytes, remote, &server, branch, start, cancel)?,
+        None => {
+            let download = Download { remote, server: &server, branch, start, cancel };
+            cached(cache, max_cache_bytes, &download)?
+        }
     };
     Ok(Fetched { mirror, tip: tip_of(tip), start: start.map(commit_id), own })
 }
 
-/// Brings one of rdev's own refs into the attempt's repository; its commit.
+/// Fetches one of rdev's own refs into the attempt's repository and returns its commit.
 ///
 /// # Errors
 /// [`GitError::Moved`] to [`Tip::Absent`] when the ref is gone; as [`fetch`].
@@ -126,11 +129,11 @@ pub fn fetch_commit(
 ) -> Result<CommitId, GitError> {
     let names = [format!("refs/{}", own.path()), format!("refs/heads/{}", own.path())];
     let find = |server: &Advertised| names.iter().find_map(|name| server.find(name));
-    let found = bring(dirs, remote, find, "refs/rdev/own", cancel)?;
+    let found = fetch_ref(dirs, remote, find, "refs/rdev/own", cancel)?;
     found.map(commit_id).ok_or(GitError::Moved { tip: Tip::Absent })
 }
 
-/// Brings the branch as it is now into the attempt's repository.
+/// Fetches the branch into the attempt's repository and returns its tip.
 ///
 /// # Errors
 /// As [`fetch`].
@@ -141,12 +144,12 @@ pub fn fetch_tip(
     cancel: &CancellationToken,
 ) -> Result<Tip, GitError> {
     let name = branch.full_name();
-    let found = bring(dirs, remote, |server| server.find(&name), "refs/rdev/tip", cancel)?;
+    let found = fetch_ref(dirs, remote, |server| server.find(&name), "refs/rdev/tip", cancel)?;
     Ok(tip_of(found))
 }
 
-/// Brings the ref that `find` picks into the attempt's repository, where `note` keeps it.
-fn bring(
+/// Fetches the ref that `find` picks into the attempt's repository. The ref `note` keeps it there.
+fn fetch_ref(
     dirs: &Workdir,
     remote: &Remote,
     find: impl Fn(&Advertised) -> Option<Oid>,
@@ -154,85 +157,81 @@ fn bring(
     cancel: &CancellationToken,
 ) -> Result<Option<Oid>, GitError> {
     let server = local::advertised(remote, Service::UploadPack, cancel)?;
-    let Some(wanted) = find(&server) else { return Ok(None) };
+    let Some(id) = find(&server) else { return Ok(None) };
     let repository = super::open(dirs)?;
     let broken = |error| GitError::broken("fetching into the attempt's repository", error);
-    if !repository.odb().map_err(broken)?.exists(wanted) {
+    if !repository.odb().map_err(broken)?.exists(id) {
         if remote.url.to_folder().is_some() {
-            let why = "the attempt does not borrow from the repository that it fetches from";
-            return Err(GitError::broken("fetching into the attempt's repository", why));
+            let reason = "the attempt does not borrow from the repository that it fetches from";
+            return Err(GitError::broken("fetching into the attempt's repository", reason));
         }
-        if !pack::receive(&repository, remote, &server, &[wanted], cancel)? {
-            return Err(GitError::unreachable(format!("it sent a pack without {wanted}")));
+        if !pack::receive(&repository, remote, &server, &[id], cancel)? {
+            return Err(GitError::unreachable(format!("it sent a pack without {id}")));
         }
     }
-    // A later fetch tells the server of it.
-    repository.reference(note, wanted, true, "").map_err(broken)?;
-    Ok(Some(wanted))
+    // A later fetch offers it to the server.
+    repository.reference(note, id, true, "").map_err(broken)?;
+    Ok(Some(id))
 }
 
-/// The cache's mirror of `remote`, with what `start` needs.
-fn cached(
-    cache: &Path,
-    max_cache_bytes: u64,
-    remote: &Remote,
-    server: &Advertised,
-    branch: &Branch,
+/// What a mirror has to contain, and where it comes from.
+#[derive(Clone, Copy)]
+struct Download<'a> {
+    remote: &'a Remote,
+    server: &'a Advertised,
+    branch: &'a Branch,
+    /// The commit to fetch; `None` in an empty repository.
     start: Option<Oid>,
-    cancel: &CancellationToken,
-) -> Result<Mirror, GitError> {
+    cancel: &'a CancellationToken,
+}
+
+/// The mirror of a remote in the cache, with what `start` needs.
+fn cached(cache: &Path, max_cache_bytes: u64, download: &Download<'_>) -> Result<Mirror, GitError> {
     let cache = std::path::absolute(cache)
         .map_err(|error| GitError::broken("reading the mirror cache", error))?;
     fs::create_dir_all(&cache)
         .map_err(|error| GitError::broken("making the mirror cache", error))?;
-    let name = cache_name(&remote.url);
+    let name = cache_name(&download.remote.url);
     let mut renewed = false;
     let mut number = 0;
     loop {
         let slot = Slot::new(&cache, &format!("{name}.{number}"));
-        let Some(mirror) = slot.borrow(cancel)? else {
+        let Some(mirror) = slot.borrow(download.cancel)? else {
             number += 1;
             continue;
         };
-        match fill(&slot, &mirror, remote, server, branch, start, cancel) {
+        match fill(&slot, &mirror, download) {
             Ok(changed) => {
                 if changed {
                     evict(&cache, max_cache_bytes);
                 }
                 return Ok(mirror);
             }
-            // Once: what is damaged again at once has another cause.
+            // Only once: a mirror that is damaged again at once has another cause.
             Err(GitError::MirrorDamaged { .. }) if !renewed => renewed = true,
             Err(error) => return Err(error),
         }
     }
 }
 
-/// Makes sure that `start` can be read from the mirror; whether anything was downloaded.
-fn fill(
-    slot: &Slot,
-    mirror: &Mirror,
-    remote: &Remote,
-    server: &Advertised,
-    branch: &Branch,
-    start: Option<Oid>,
-    cancel: &CancellationToken,
-) -> Result<bool, GitError> {
+/// Downloads `start` into the mirror unless it is there. Returns whether it downloaded anything.
+fn fill(slot: &Slot, mirror: &Mirror, download: &Download<'_>) -> Result<bool, GitError> {
+    let Download { remote, server, branch, start, cancel } = *download;
     if slot.folder.exists() && has(mirror, start)? {
         return Ok(false);
     }
     let fetching = lock::open(&slot.fetch_lock)?;
-    lock::lock(&fetching, Mode::Alone, cancel)?;
+    lock::lock(&fetching, Mode::Exclusive, cancel)?;
     if !slot.folder.exists() {
         create(&slot.folder)?;
     }
-    // Somebody else may have fetched it while this waited.
-    let Some(wanted) = start.filter(|_| !matches!(has(mirror, start), Ok(true))) else {
+    // Another process may have fetched it meanwhile.
+    let Some(id) = start.filter(|_| !matches!(has(mirror, start), Ok(true))) else {
         return Ok(false);
     };
     let repository =
         Repository::open_bare(&slot.folder).map_err(|error| mirror.unreadable(error))?;
-    let received = pack::receive(&repository, remote, server, &[wanted], cancel);
+    let received = pack::receive(&repository, remote, server, &[id], cancel);
     let whole = received.map_err(|error| match error {
         GitError::Broken { source, doing } => match source.downcast::<git2::Error>() {
             Ok(error) => mirror.unreadable(*error),
@@ -241,18 +240,18 @@ fn fill(
         other => other,
     })?;
     if !whole {
-        // Most likely a spoiled pack of the same name is in the way.
+        // Most likely a damaged pack of the same name is in the way.
         let error = git2::Error::from_str("what was fetched into it cannot be found in it");
         return Err(mirror.unreadable(error));
     }
     let note = format!("refs/tips/{}", hash(branch.as_str()));
-    // Whoever was killed while holding the lock for fetching left this behind.
+    // A process that was killed while it fetched has left this file.
     let _ = fs::remove_file(slot.folder.join(format!("{note}.lock")));
-    repository.reference(&note, wanted, true, "").map_err(|error| mirror.unreadable(error))?;
+    repository.reference(&note, id, true, "").map_err(|error| mirror.unreadable(error))?;
     Ok(true)
 }
 
-/// Whether the mirror has a commit. One that is there but cannot be read is damage.
+/// Whether the mirror has a commit. A commit that is there but cannot be read means damage.
 fn has(mirror: &Mirror, commit: Option<Oid>) -> Result<bool, GitError> {
     let read = |error| mirror.unreadable(error);
     let repository = Repository::open_bare(&mirror.folder).map_err(read)?;
@@ -284,7 +283,7 @@ impl Slot {
         }
     }
 
-    /// Shares the mirror's lock. `None` when it is damaged and somebody else still borrows from it.
+    /// Shares the mirror's lock. `None`: it is damaged and another attempt still borrows from it.
     fn borrow(&self, cancel: &CancellationToken) -> Result<Option<Mirror>, GitError> {
         let file = lock::open(&self.lock)?;
         lock::lock(&file, Mode::Shared, cancel)?;
@@ -301,7 +300,7 @@ impl Slot {
         Ok(Some(Mirror { folder: self.folder.clone(), cached: Some(Arc::new(cached)) }))
     }
 
-    /// Removes the mirror; only for whoever holds its lock alone.
+    /// Removes the mirror. The caller must have its lock exclusively.
     fn remove(&self) -> std::io::Result<()> {
         let gone = |result: std::io::Result<()>| match result {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
@@ -312,7 +311,7 @@ impl Slot {
     }
 }
 
-/// Makes an empty mirror; it appears whole or not at all.
+/// Makes an empty mirror, atomically.
 fn create(folder: &Path) -> Result<(), GitError> {
     let broken = |error| GitError::broken("making a mirror in the cache", error);
     let making = folder.with_extension("new");
@@ -324,8 +323,8 @@ fn create(folder: &Path) -> Result<(), GitError> {
     fs::rename(&making, folder).map_err(broken)
 }
 
-/// Removes the mirrors that were not used for longest until the cache is small
-/// enough. One that somebody borrows from stays. Failing, it says so and lets the cache be.
+/// Removes the least recently used mirrors until the cache is small enough. Mirrors that are in use
+/// stay. A failure is logged and does not stop the build.
 fn evict(cache: &Path, max_bytes: u64) {
     if let Err(error) = try_evict(cache, max_bytes) {
         let error: &dyn std::error::Error = &error;
@@ -374,7 +373,7 @@ fn size(folder: &Path) -> std::io::Result<u64> {
     let mut total = 0;
     for entry in entries {
         let entry = entry?;
-        // Something may be removed while this looks: a pack's temporary file.
+        // Files may disappear meanwhile, such as the temporary file of a pack.
         match entry.metadata() {
             Ok(data) if data.is_dir() => total += size(&entry.path())?,
             Ok(data) => total += data.len(),

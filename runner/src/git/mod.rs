@@ -1,10 +1,9 @@
 //! Git: mirrors, checkouts, commits and pushes, without a `git` program.
 //!
-//! libgit2 does what happens on disk (packs, trees, merges); what goes over the
-//! network is our own small client of the smart HTTP protocol (`wire`) on one
-//! HTTP client per process (`transport`). No remote is ever configured in a
-//! repository, so nothing that is planted in a configuration (`insteadOf`,
-//! hooks, filters, fsmonitor) can redirect or run anything.
+//! libgit2 does the work on disk (packs, trees, merges). The network is our own small client of
+//! the smart HTTP protocol (`wire`) on one HTTP client per process (`transport`). No repository
+//! has a configured remote, so an agent cannot redirect or run anything by its configuration
+//! (`insteadOf`, hooks, filters, fsmonitor).
 //!
 //! All functions block: call them in `spawn_blocking`. A build goes
 //! [`fetch`] → [`checkout`] → (agent) → [`stage`] → [`commit`] → [`push`].
@@ -41,24 +40,24 @@ pub use commit::{Rebased, commit, parent, rebase};
 pub use error::GitError;
 pub(crate) use heads_only::HeadsOnly;
 pub use mirror::{Fetched, Mirror, fetch, fetch_commit, fetch_tip};
-pub use push::{delete_refs, push, remote_refs};
+pub use push::{Push, delete_refs, push, remote_refs};
 pub use scan::{Scan, contains, find_lineage};
 pub use tree::{diff_of, stage};
 
-/// A repository somewhere else, and how to get at it.
+/// A remote repository, and how to connect to it.
 #[derive(Debug, Clone)]
 pub struct Remote {
-    /// Where it is.
+    /// Its clone URL.
     pub url: GitUrl,
-    /// What to log in with; sent to this URL's origin only.
+    /// The credentials. They are sent to this URL's origin only.
     pub credentials: Option<Credentials>,
-    /// Which addresses may be connected to.
+    /// The addresses that a connection may use.
     pub policy: UrlPolicy,
-    /// How long a server may be silent before it counts as away.
+    /// The time without a byte after which the server counts as unreachable.
     pub timeout: Duration,
 }
 
-/// What to log in with, as HTTP basic authentication.
+/// Credentials for HTTP basic authentication.
 #[derive(Debug, Clone)]
 pub struct Credentials {
     /// The user name.
@@ -67,7 +66,7 @@ pub struct Credentials {
     pub token: Secret,
 }
 
-/// Who made a commit.
+/// The author of a commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Author {
     /// The name.
@@ -79,29 +78,29 @@ pub struct Author {
 /// The two folders of an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Workdir {
-    /// The runner's own repository. It lies outside the checkout, and the agent is not told of it.
+    /// The runner's own repository. It lies outside the checkout; the agent does not know it.
     pub gitdir: PathBuf,
     /// The files, with a disposable `.git` of their own for the agent.
     pub checkout: PathBuf,
 }
 
-/// How much one build may change.
+/// The limits on what one build may change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Caps {
-    /// Files added, changed or removed.
+    /// The number of files added, changed or removed.
     pub files: u64,
-    /// Bytes of the files added or changed, as they lie in the checkout.
+    /// The bytes of the files added or changed, as they are in the checkout.
     pub bytes: u64,
-    /// Bytes of the diff's text that are kept.
+    /// The bytes of the diff that are kept.
     pub diff_bytes: usize,
 }
 
-/// Where a ref has to be for a push to go through.
+/// The position that a ref must have for a push to succeed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Expect {
-    /// Anywhere: it is rdev's own.
+    /// Any: the ref is rdev's own.
     Any,
-    /// Just there, and the commit has to be a descendant of it.
+    /// Exactly this one, and the pushed commit must be a descendant of it.
     Exactly(Tip),
 }
 
@@ -109,16 +108,16 @@ pub enum Expect {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TreeId(Oid);
 
-/// What a tree or commit changes against what it is built on.
+/// The changes of a tree or commit against its base.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Changes {
-    /// The whole result.
+    /// The resulting tree.
     pub tree: TreeId,
     /// The changed files, at most 1,000, by path.
     pub files: Vec<FileChange>,
-    /// How many files are changed; 0 when nothing is.
+    /// The number of changed files.
     pub total: u64,
-    /// The unified diff. When it was longer than the cap it is cut at a line's end and says so.
+    /// The unified diff. A diff longer than the cap is cut at the end of a line and says so.
     pub diff: String,
 }
 
@@ -127,8 +126,8 @@ pub type OwnTip = (OwnRef, CommitId);
 
 /// Prepares libgit2 for this process, once; further calls do nothing.
 ///
-/// Nobody's git configuration counts: the folders of the system's and the
-/// user's configuration, attributes and ignore files are emptied.
+/// libgit2 then ignores every git configuration of the system and the user: their search paths
+/// for configuration, attributes and ignore files are empty.
 pub fn init_process() {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| {

@@ -1,12 +1,12 @@
-//! Names that must not become files, and links that must not become links.
+//! Names and links that must not be written to a checkout.
 
 use std::collections::HashMap;
 
-/// How many links may lead to each other.
+/// The longest chain of links.
 const MAX_LINKS: u32 = 40;
 
-/// Whether some file system takes `name` (one part of a path) for `.git`: by
-/// case, as an NTFS short name or stream, or with characters that HFS ignores.
+/// Whether some file system treats `name` (one part of a path) as `.git`: by case, as an NTFS
+/// short name or stream, or with characters that HFS ignores.
 pub(super) fn is_dot_git(name: &[u8]) -> bool {
     // On Windows a backslash separates as well.
     name.split(|byte| *byte == b'\\').any(|part| ntfs_dot_git(part) || hfs_dot_git(part))
@@ -28,8 +28,8 @@ fn hfs_dot_git(name: &[u8]) -> bool {
 /// Why a repository's tree may not have an entry of this name; `None` when it may.
 pub(super) fn bad_entry(name: &[u8]) -> Option<&'static str> {
     match name {
-        b"" | b"." | b".." => Some("is no name for a file"),
-        _ if name.contains(&b'/') || name.contains(&0) => Some("is no name for a file"),
+        b"" | b"." | b".." => Some("is not a valid file name"),
+        _ if name.contains(&b'/') || name.contains(&0) => Some("is not a valid file name"),
         _ if is_dot_git(name) => Some("is git's own"),
         _ => None,
     }

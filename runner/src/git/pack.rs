@@ -1,4 +1,4 @@
-//! Packs: what a push has to send, and taking in what a fetch brings.
+//! Packs: a push sends one, a fetch stores one.
 
 use std::collections::HashSet;
 use std::io::Write;
@@ -9,17 +9,17 @@ use tokio_util::sync::CancellationToken;
 use super::wire::{Advertised, fetch_pack};
 use super::{GitError, Remote};
 
-/// How many of the server's refs are looked at to find out what it has already.
+/// The number of the server's refs that are checked to find objects that it has.
 const MAX_HIDDEN: usize = 64;
 
-/// How many commits are offered to a server in a fetch.
+/// The number of commits that a fetch offers to the server.
 const MAX_HAVES: usize = 256;
 
-/// How far back commits are looked at for that.
+/// How many ancestors are considered for that.
 const MAX_WALKED: usize = 2000;
 
-/// Brings what `wants` need into the repository. `false` when they cannot be
-/// found in it afterwards.
+/// Fetches what `wants` need into the repository. Returns false when the objects are not in it
+/// afterwards.
 pub(super) fn receive(
     repository: &Repository,
     remote: &Remote,
@@ -33,7 +33,7 @@ pub(super) fn receive(
     let odb = repository.odb().map_err(broken)?;
     let mut writer = odb.packwriter().map_err(broken)?;
     fetch_pack(remote, server, wants, &haves, cancel, |piece| {
-        // The reason is with libgit2, not in the I/O error.
+        // libgit2 has the reason, not the I/O error.
         writer.write_all(piece).map_err(|_| broken(git2::Error::last_error(-1)))
     })?;
     writer.commit().map_err(broken)?;
@@ -42,8 +42,8 @@ pub(super) fn receive(
     Ok(wants.iter().all(|want| odb.exists(*want)))
 }
 
-/// Commits that the repository has, for the server to build on: where its refs
-/// are, and ever fewer of their ancestors.
+/// Commits that the repository has, so that the server does not send them: the tips of its refs
+/// and some of their ancestors, fewer and fewer.
 fn haves(repository: &Repository) -> Result<Vec<Oid>, GitError> {
     let broken = |error| GitError::broken("looking for what is there already", error);
     let mut walk = repository.revwalk().map_err(broken)?;
@@ -60,7 +60,7 @@ fn haves(repository: &Repository) -> Result<Vec<Oid>, GitError> {
     let mut seen: HashSet<Oid> = found.iter().copied().collect();
     let mut next = 0;
     for (n, id) in walk.take(MAX_WALKED).enumerate() {
-        // Damage in the history is found by whoever needs that part of it.
+        // Damage in the history is reported when that part of it is needed.
         let Ok(id) = id else { break };
         if found.len() >= MAX_HAVES {
             break;
@@ -75,7 +75,7 @@ fn haves(repository: &Repository) -> Result<Vec<Oid>, GitError> {
     Ok(found)
 }
 
-/// A pack with `commit` and what it needs, without what the server has.
+/// A pack with `commit` and the objects it needs, without those that the server has.
 pub(super) fn to_send<'a>(
     repository: &'a Repository,
     commit: Oid,

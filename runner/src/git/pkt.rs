@@ -23,9 +23,9 @@ pub(super) struct PktReader<S> {
     limit: u64,
 }
 
-/// Where pieces come from: appends the next one, `false` at the end.
+/// A source of pieces.
 pub(super) trait Pieces {
-    /// Appends the next piece to `buffer`; `false` when there is none any more.
+    /// Appends the next piece to `buffer`. Returns false at the end.
     fn append_to(&mut self, buffer: &mut Vec<u8>) -> Result<bool, GitError>;
 }
 
@@ -58,12 +58,12 @@ impl<S: Pieces> PktReader<S> {
         }
     }
 
-    /// Gives the source back, without what was read ahead of it.
+    /// Returns the source, without the data that was read ahead.
     pub(super) fn into_source(self) -> S {
         self.source
     }
 
-    /// Makes sure that `wanted` bytes are there from `at` on.
+    /// Reads until the buffer has `wanted` bytes from `at` on.
     fn fill(&mut self, wanted: usize) -> Result<(), GitError> {
         if self.buffer.len() - self.at >= wanted {
             return Ok(());
@@ -77,14 +77,14 @@ impl<S: Pieces> PktReader<S> {
             }
             self.read += (self.buffer.len() - before) as u64;
             if self.read > self.limit {
-                return Err(strange("its answer is longer than any that makes sense"));
+                return Err(strange("its answer is too long"));
             }
         }
         Ok(())
     }
 }
 
-/// A server that does not speak as git servers do.
+/// An error for a server that does not follow git's protocol.
 pub(super) fn strange(what: &str) -> GitError {
     GitError::broken("talking to the git server", what)
 }

@@ -1,4 +1,4 @@
-//! Looking for a lineage's commit in a branch's history.
+//! Searches a branch's history for the commit of a lineage.
 
 use git2::{Oid, Repository, Sort};
 use rdev_domain::git::{CommitId, Tip};
@@ -6,19 +6,19 @@ use rdev_domain::ids::TaskId;
 
 use super::{GitError, Workdir, commit_id, oid};
 
-/// What was found in a history.
+/// The result of a search.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Scan {
     /// The lineage's commit.
     Found(CommitId),
-    /// It is not there.
+    /// There is no commit of the lineage.
     NotFound,
-    /// The history no longer holds the commit that the search begins at.
+    /// The history no longer contains the commit that the search starts from.
     NotAncestor,
 }
 
 /// Searches `base..tip` for a commit with `Rdev-Lineage: <lineage>` in the last
-/// paragraph of its message; with an absent base, all that `tip` holds.
+/// paragraph of its message; with an absent base, the whole history of `tip`.
 /// `tip` must be in the attempt's repository ([`super::fetch_tip`]).
 ///
 /// # Errors
@@ -38,8 +38,8 @@ pub fn find_lineage(
     if let Tip::Commit(base) = base {
         let base = oid(base)?;
         if !is_there(&repository, base)? {
-            // All that `tip` holds is here, unless something is damaged: then
-            // this walk fails, and nobody's history is called rewritten.
+            // The whole history of `tip` is here unless something is damaged. Then this walk fails,
+            // so that damage does not count as a rewritten history.
             walk.try_for_each(|id| id.map(|_| ())).map_err(broken)?;
             return Ok(Scan::NotAncestor);
         }
@@ -61,7 +61,7 @@ pub fn find_lineage(
 }
 
 /// Whether `commit` is `tip` or an ancestor of it. `tip` must be in the
-/// attempt's repository; a `commit` that is not there is no ancestor.
+/// attempt's repository; a `commit` that is not there is not an ancestor.
 ///
 /// # Errors
 /// [`GitError::Broken`].

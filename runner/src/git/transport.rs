@@ -1,10 +1,9 @@
 //! HTTP for git: one client per process, on a small runtime of its own.
 //!
-//! Answers and large requests are streamed; a request goes to the remote's own
-//! origin only, because no redirect is followed. Every address that a name
-//! resolves to is checked against the installation's policy at the moment of
-//! connecting, so that a name cannot be pointed at a private address after it was
-//! accepted. For the same reason no proxy is used.
+//! Answers and large requests are streamed. A request goes to the remote's own origin only,
+//! because the client follows no redirect. When it connects, it checks each address of the name
+//! against the installation's policy, so that a name that was accepted cannot be changed to a
+//! private address later. For the same reason it uses no proxy.
 
 use std::error::Error;
 use std::future::Future;
@@ -24,20 +23,20 @@ use tokio_util::sync::CancellationToken;
 use super::pkt::{Pieces, strange};
 use super::{GitError, Remote};
 
-/// Requests up to this size have a length; longer ones are sent in chunks, as git does it.
+/// Requests up to this size have a length; longer ones are sent in chunks, as git does.
 const WHOLE: usize = 1 << 20;
 
 /// The size of a chunk.
 const CHUNK: usize = 64 << 10;
 
-/// How long a connection may take to be made.
+/// The time limit for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long one exchange may take in all. A server whose hook hangs is not silent: it sends
-/// signs of life for ever.
+/// The time limit for one exchange. A server whose hook hangs is not silent: it sends keep-alives
+/// forever.
 const EXCHANGE_LIMIT: Duration = Duration::from_secs(30 * 60);
 
-/// How long the end of an answer that is complete is waited for.
+/// How long to wait for the end of an answer that is complete.
 const DRAIN_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// A git service of the server.
@@ -58,7 +57,7 @@ impl Service {
     }
 }
 
-/// The process's HTTP clients and what drives them.
+/// The process's HTTP clients and their runtime.
 struct Net {
     runtime: Runtime,
     /// For policies that allow only public addresses.
@@ -88,7 +87,7 @@ fn net() -> Result<&'static Net, GitError> {
 fn client(allow_private: bool) -> reqwest::Result<Client> {
     let policy = UrlPolicy { allow_private, file_root: None };
     Client::builder()
-        // Some servers answer in git's protocol only to a name that begins like this.
+        // Some servers use git's protocol only for a client with such a name.
         .user_agent(concat!("git/2.0 (rdev ", env!("CARGO_PKG_VERSION"), ")"))
         .redirect(reqwest::redirect::Policy::none())
         .no_proxy()
@@ -116,7 +115,7 @@ impl Resolve for CheckedResolver {
     }
 }
 
-/// One exchange with a remote: who asks, and when to stop.
+/// One exchange with a remote.
 #[derive(Clone, Copy)]
 pub(super) struct Session<'a> {
     net: &'static Net,
@@ -126,27 +125,28 @@ pub(super) struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    /// Checks the URL against the policy; connects to nothing yet.
+    /// Checks the URL against the policy. It does not connect yet.
     pub(super) fn new(remote: &'a Remote, cancel: &'a CancellationToken) -> Result<Self, GitError> {
         remote.url.check(&remote.policy)?;
         Ok(Self { net: net()?, remote, cancel, began: Instant::now() })
     }
 
-    /// Asks for a service's list of refs.
+    /// Requests a service's list of refs.
     pub(super) fn get(&self, service: Service) -> Result<Answer<'a>, GitError> {
         let path = format!("info/refs?service={}", service.name());
         let response = self.twice(|| Ok(self.request(reqwest::Method::GET, &path)))?;
         self.answer(response, service, "advertisement")
     }
 
-    /// Asks `git-upload-pack`. Nothing changes there, so a broken connection is tried again.
+    /// Sends a request to `git-upload-pack`. It changes nothing there, so it is repeated after a
+    /// broken connection.
     pub(super) fn ask(&self, body: &[u8]) -> Result<Answer<'a>, GitError> {
         let service = Service::UploadPack;
         let response = self.twice(|| Ok(self.post(service).body(body.to_vec())))?;
         self.answer(response, service, "result")
     }
 
-    /// Begins a request to `git-receive-pack`.
+    /// Starts a request to `git-receive-pack`.
     pub(super) fn upload(&self) -> Upload<'a> {
         Upload { session: *self, waiting: Vec::new(), sending: None }
     }
@@ -169,7 +169,7 @@ impl<'a> Session<'a> {
             .header(ACCEPT, kind("result"))
     }
 
-    /// Sends a request that may be sent twice: a kept connection may have been closed meanwhile.
+    /// Sends a request that may be repeated: a reused connection may have been closed meanwhile.
     fn twice(
         &self,
         request: impl Fn() -> Result<RequestBuilder, GitError>,
@@ -182,7 +182,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Waits for `future`, for the server's time limit, and for being told to stop.
+    /// Waits for `future`, at most until the server's time limit or a cancellation.
     fn wait<T>(&self, future: impl Future<Output = T>) -> Result<T, GitError> {
         let silence = self.remote.timeout;
         let left = EXCHANGE_LIMIT.saturating_sub(self.began.elapsed());
@@ -192,7 +192,7 @@ impl<'a> Session<'a> {
                 () = self.cancel.cancelled() => Err(GitError::Cancelled),
                 done = tokio::time::timeout(silence.min(left), future) => done.map_err(|_| {
                     GitError::unreachable(match left < silence {
-                        true => format!("it was not done after {EXCHANGE_LIMIT:?}"),
+                        true => format!("it had not finished after {EXCHANGE_LIMIT:?}"),
                         false => format!("it was silent for {silence:?}"),
                     })
                 }),
@@ -200,11 +200,11 @@ impl<'a> Session<'a> {
         })
     }
 
-    /// What a failed request means.
+    /// The error for a failed request.
     fn failed(&self, error: reqwest::Error, sent: bool) -> GitError {
         let in_doubt = sent && !error.is_connect();
         let error = error.without_url();
-        // A policy's refusal comes up as the deepest source of a failure to connect.
+        // A refusal of the policy is the innermost source of a failure to connect.
         let mut reason = error.to_string();
         let mut source = error.source();
         while let Some(inner) = source {
@@ -235,7 +235,7 @@ impl<'a> Session<'a> {
         let wanted = format!("application/x-{}-{what}", service.name());
         let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
         if kind.map(|kind| kind.split(';').next().unwrap_or_default().trim()) != Some(&wanted) {
-            return Err(strange("what answers at this URL is not a git server"));
+            return Err(strange("the server at this URL is not a git server"));
         }
         Ok(Answer { session: *self, response, in_doubt: false })
     }
@@ -267,21 +267,21 @@ impl<'a> Session<'a> {
     }
 }
 
-/// An answer's body, as it comes in.
+/// An answer's body, streamed.
 pub(super) struct Answer<'a> {
     session: Session<'a>,
     response: Response,
-    /// The request may have changed something: an answer that breaks off leaves that open.
+    /// Whether the request may have changed something, so that a lost answer leaves that open.
     in_doubt: bool,
 }
 
 impl Answer<'_> {
-    /// Reads the body's end, after which the connection can be used again. The
-    /// end comes with the last line or not at all: this does not wait for it for long.
+    /// Reads the end of the body, after which the connection can be reused. The end usually arrives
+    /// with the last line: this does not wait long for it.
     pub(super) fn drain(mut self) {
         let ends = async { while let Ok(Some(_)) = self.response.chunk().await {} };
         self.session.net.runtime.block_on(async {
-            // Not in time: then the connection is not kept, and that is all.
+            // If it does not arrive in time, the connection is not reused.
             let _ = tokio::time::timeout(DRAIN_TIMEOUT, ends).await;
         });
     }
@@ -309,7 +309,7 @@ impl Pieces for Answer<'_> {
     }
 }
 
-/// A request body of any length on its way.
+/// A request body of any length, streamed.
 pub(super) struct Upload<'a> {
     session: Session<'a>,
     waiting: Vec<u8>,
@@ -322,14 +322,14 @@ struct Sending {
 }
 
 impl Drop for Sending {
-    /// A request that is given up must not end as if it were whole.
+    /// A request that is given up must not look complete to the server.
     fn drop(&mut self) {
         self.response.abort();
     }
 }
 
 impl<'a> Upload<'a> {
-    /// Adds to the body. Past a certain size the request begins, and this waits for the network.
+    /// Adds to the body. Above a certain size the request starts, and this waits for the network.
     pub(super) fn write(&mut self, data: &[u8]) -> Result<(), GitError> {
         self.waiting.extend_from_slice(data);
         let limit = if self.sending.is_some() { CHUNK } else { WHOLE };
@@ -350,14 +350,13 @@ impl<'a> Upload<'a> {
         });
         let piece = std::mem::replace(&mut self.waiting, Vec::with_capacity(CHUNK));
         match session.wait(sending.pieces.send(piece)) {
-            // Nobody takes it any more: the server has answered already, or the
-            // connection broke. `finish` tells which.
+            // The server has answered already, or the connection broke. `finish` tells which.
             Ok(_) => Ok(()),
             Err(error) => Err(error),
         }
     }
 
-    /// Ends the body and waits for the answer to begin.
+    /// Ends the body and waits for the start of the answer.
     pub(super) fn finish(mut self) -> Result<Answer<'a>, GitError> {
         let session = self.session;
         let service = Service::ReceivePack;
@@ -394,7 +393,7 @@ impl<'a> Upload<'a> {
     }
 }
 
-/// The same error about a push that had been sent.
+/// The same error, for a push that had been sent.
 pub(super) fn doubtful(error: GitError) -> GitError {
     match error {
         GitError::Unreachable { reason, .. } => GitError::Unreachable { reason, in_doubt: true },
@@ -413,7 +412,7 @@ mod tests {
         let net = net().expect("the client");
         let refused = net.runtime.block_on(resolver.resolve(name)).err().expect("refused");
         assert!(refused.downcast_ref::<rdev_domain::Invalid>().is_some(), "{refused}");
-        // The whole way, past the check of the URL's text.
+        // The whole path, behind the check of the URL's text.
         let answer = net.runtime.block_on(net.public.get("http://localhost:9/").send());
         let error = answer.expect_err("refused before any connection");
         let mut source: Option<&(dyn Error + 'static)> = Some(&error);

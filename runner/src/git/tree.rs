@@ -1,8 +1,8 @@
-//! From the files in the checkout to a tree that may become a commit.
+//! Turns the files of the checkout into a tree that can be committed.
 //!
 //! Staging reads the checkout with the runner's own gitdir: the checkout's `.git`,
-//! its configuration, filters, hooks and fsmonitor have no part in it. libgit2 knows
-//! no external filters; of the attributes only line ends and `$Id$` count.
+//! its configuration, filters, hooks and fsmonitor have no effect. libgit2 has no external
+//! filters; of the attributes only line ends and `$Id$` have an effect.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
@@ -16,10 +16,10 @@ use rdev_domain::result::{ChangeStatus, FileChange};
 
 use super::{Caps, Changes, GitError, TreeId, Workdir, names, oid};
 
-/// How many changed files are listed one by one.
+/// The number of changed files that are listed one by one.
 const MAX_LISTED: usize = 1000;
 
-/// Files longer than this are shown as binary in a diff.
+/// A diff shows longer files as binary.
 const MAX_DIFFED: i64 = 8 << 20;
 
 const MODE_LINK: u32 = 0o120_000;
@@ -29,12 +29,12 @@ fn broken(error: git2::Error) -> GitError {
     GitError::broken("staging the checkout", error)
 }
 
-/// Stages the whole checkout as `git add --all` would, and tells what it
-/// changes against `start`. `ignore` are patterns as in `.gitignore`, beside the repository's own.
+/// Stages the whole checkout like `git add --all` and returns the changes against `start`. `ignore`
+/// has patterns as in `.gitignore`, in addition to the repository's own.
 ///
 /// # Errors
-/// [`GitError::BadTree`] in words for the build's owner, when the files hold another
-/// repository, a link out of the tree, a name that is git's own, or more than `caps` allows.
+/// [`GitError::BadTree`] with a message for the build's owner, when the files contain another
+/// repository, a link out of the tree, a name reserved by git, or more than `caps` allows.
 pub fn stage(
     dirs: &Workdir,
     start: Option<&CommitId>,
@@ -57,7 +57,7 @@ pub fn stage(
     changes(&repository, base.as_ref(), &tree, caps)
 }
 
-/// What `commit` changes against `base` (against nothing, when there is none).
+/// The changes of `commit` against `base` (against nothing, when there is no base).
 ///
 /// # Errors
 /// As [`stage`], for a commit that somebody else made.
@@ -93,8 +93,8 @@ fn shown(path: &[u8]) -> String {
     format!("{:?}", String::from_utf8_lossy(path))
 }
 
-/// Looks through all folders that are not ignored for what git, or some file
-/// system, takes for another repository. libgit2 would pass over it in silence.
+/// Searches all folders that are not ignored for another repository, as git or some file system
+/// recognizes it. libgit2 would skip it without a word.
 fn refuse_nested(repository: &Repository, index: &Index, root: &Path) -> Result<(), GitError> {
     let reading = |error| GitError::broken("reading the checkout", error);
     let mut tracked: HashSet<Vec<u8>> = HashSet::new();
@@ -145,7 +145,7 @@ fn refuse_nested(repository: &Repository, index: &Index, root: &Path) -> Result<
     Ok(())
 }
 
-/// Brings the index to what lies in the checkout.
+/// Updates the index from the checkout.
 fn update_index(
     repository: &Repository,
     index: &mut Index,
@@ -205,7 +205,7 @@ fn update_index(
             )));
         }
         index.add_path(Path::new(OsStr::from_bytes(path))).map_err(|error| {
-            // By now it can only be the file itself: gone, or not to be read.
+            // The remaining cause is the file itself: it is gone or cannot be read.
             bad(format!("{} cannot be added: {}", shown(path), error.message()))
         })?;
     }
@@ -228,7 +228,7 @@ fn within(caps: &Caps, files: u64, bytes: u64) -> Result<(), GitError> {
     Ok(())
 }
 
-/// Submodules may stay as they were, or go.
+/// Submodules may stay as they were or be removed.
 fn refuse_submodules(index: &Index, base: Option<&Tree<'_>>) -> Result<(), GitError> {
     for entry in index.iter().filter(|entry| entry.mode == MODE_SUBMODULE) {
         if before(base, &entry.path) != Some((entry.id, entry.mode)) {
@@ -238,7 +238,7 @@ fn refuse_submodules(index: &Index, base: Option<&Tree<'_>>) -> Result<(), GitEr
     Ok(())
 }
 
-/// Links may not leave the tree, unless they did so before, by themselves, and are unchanged.
+/// Links must not leave the tree, unless they did so before, by themselves, and are unchanged.
 fn refuse_links(
     repository: &Repository,
     index: &Index,
@@ -270,13 +270,13 @@ fn refuse_links(
     Ok(())
 }
 
-/// What `path` was in the start's tree.
+/// The entry of `path` in the start's tree.
 fn before(base: Option<&Tree<'_>>, path: &[u8]) -> Option<(git2::Oid, u32)> {
     let entry = base?.get_path(Path::new(OsStr::from_bytes(path))).ok()?;
     Some((entry.id(), u32::try_from(entry.filemode()).ok()?))
 }
 
-/// What `tree` changes against `base`, within `caps`.
+/// The changes of `tree` against `base`, within `caps`.
 fn changes(
     repository: &Repository,
     base: Option<&Tree<'_>>,
@@ -346,7 +346,7 @@ fn listed(diff: &Diff<'_>, max_bytes: usize) -> Result<(Vec<FileChange>, String)
     Ok((files, text))
 }
 
-/// Cuts a diff that is too long at the end of a line, and says so; whether it did.
+/// Cuts a diff that is too long at the end of a line and adds a note. Returns whether it did.
 fn cut(text: &mut String, max_bytes: usize) -> bool {
     if text.len() <= max_bytes {
         return false;

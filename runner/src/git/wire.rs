@@ -1,7 +1,7 @@
 //! The smart HTTP protocol (version 0): list refs, fetch a pack, update refs.
 //!
-//! A fetch is two requests and never more: all that we have is offered together
-//! with `done`. A push is two as well, and its own list of refs tells where every branch is.
+//! A fetch is two requests: the client offers all its commits together with `done`. A push is two
+//! requests as well; its list of refs has the tip of every branch.
 
 use git2::Oid;
 use tokio_util::sync::CancellationToken;
@@ -10,28 +10,28 @@ use super::pkt::{Pkt, PktReader, flush, line, strange};
 use super::transport::{Answer, Service, Session, doubtful};
 use super::{GitError, Remote};
 
-/// The most that a list of refs may have, in bytes: about half a million refs.
+/// The limit of a list of refs, in bytes: about half a million refs.
 const MAX_ADVERTISEMENT: u64 = 32 << 20;
 
-/// The most that a server may say about a push, in bytes.
+/// The limit of a server's report about a push, in bytes.
 const MAX_REPORT: u64 = 4 << 20;
 
-/// How much of what a server says is passed on, in bytes.
+/// The number of bytes of a server's messages that are passed on.
 const MAX_WORDS: usize = 2000;
 
-/// How we present ourselves in the protocol.
+/// The client's name in the protocol.
 const AGENT: &str = concat!("agent=rdev/", env!("CARGO_PKG_VERSION"));
 
-/// Where the server's refs are.
+/// The server's refs.
 #[derive(Debug, Default)]
 pub(super) struct Advertised {
-    /// Full names, with what they point at.
+    /// Full names with their objects.
     pub(super) refs: Vec<(String, Oid)>,
     capabilities: Vec<String>,
 }
 
 impl Advertised {
-    /// Where a ref is.
+    /// The object of a ref.
     pub(super) fn find(&self, name: &str) -> Option<Oid> {
         self.refs.iter().find(|(other, _)| other == name).map(|(_, id)| *id)
     }
@@ -41,7 +41,7 @@ impl Advertised {
     }
 }
 
-/// One ref to be updated, if it still is where it was.
+/// One ref to update, if it has not moved.
 pub(super) struct Update<'a> {
     pub(super) name: &'a str,
     /// `None`: it is created.
@@ -50,9 +50,9 @@ pub(super) struct Update<'a> {
     pub(super) new: Option<Oid>,
 }
 
-/// What the server says about one updated ref.
+/// The server's answer about one ref.
 pub(super) enum Verdict {
-    /// It did it.
+    /// It updated the ref.
     Done,
     /// It did not, for this reason (one line).
     Refused(String),
@@ -62,7 +62,7 @@ pub(super) enum Verdict {
 pub(super) struct Report {
     /// By ref name.
     pub(super) verdicts: Vec<(String, Verdict)>,
-    /// What hooks and the server itself had to say, in lines.
+    /// The messages of hooks and of the server, in lines.
     pub(super) words: String,
 }
 
@@ -76,10 +76,10 @@ pub(super) fn advertised(
     let mut lines = PktReader::new(session.get(service)?, MAX_ADVERTISEMENT);
     match lines.next()? {
         Pkt::Data(first) if first.starts_with(b"# service=") => {}
-        _ => return Err(strange("its list of refs does not begin as one")),
+        _ => return Err(strange("its list of refs has no valid start")),
     }
     if lines.next()? != Pkt::Flush {
-        return Err(strange("its list of refs does not begin as one"));
+        return Err(strange("its list of refs has no valid start"));
     }
     let found = read_refs(&mut lines)?;
     lines.into_source().drain();
@@ -114,9 +114,8 @@ fn read_refs(lines: &mut PktReader<Answer<'_>>) -> Result<Advertised, GitError> 
         let (id, name) = entry
             .split_at_checked(40)
             .and_then(|(id, name)| Some((std::str::from_utf8(id).ok()?, name.strip_prefix(b" ")?)))
-            .ok_or_else(|| strange("its list of refs has a line that is none"))?;
-        let id =
-            Oid::from_str(id).map_err(|_| strange("its list of refs has a line that is none"))?;
+            .ok_or_else(|| strange("its list of refs has an invalid line"))?;
+        let id = Oid::from_str(id).map_err(|_| strange("its list of refs has an invalid line"))?;
         // Names that are not UTF-8 cannot be a branch of ours.
         let Ok(name) = std::str::from_utf8(name) else { continue };
         if !id.is_zero() && name.starts_with("refs/") && !name.ends_with("^{}") {
@@ -126,7 +125,7 @@ fn read_refs(lines: &mut PktReader<Answer<'_>>) -> Result<Advertised, GitError> 
     Ok(found)
 }
 
-/// Fetches what `wants` need beyond `haves`; gives the pack to `sink` in pieces.
+/// Fetches what `wants` need beyond `haves`. `sink` gets the pack in pieces.
 pub(super) fn fetch_pack(
     remote: &Remote,
     server: &Advertised,
@@ -139,7 +138,7 @@ pub(super) fn fetch_pack(
         return Err(strange("it is too old: it has no side-band-64k"));
     }
     let mut capabilities = "side-band-64k".to_owned();
-    // Not `no-progress`: progress is a sign of life while a large pack is made.
+    // Not `no-progress`: progress messages keep the connection alive while the server packs.
     for wish in ["ofs-delta", "thin-pack"] {
         if server.can(wish) {
             capabilities.push(' ');
@@ -173,14 +172,14 @@ pub(super) fn fetch_pack(
                 return Err(strange(&words(&data[4..])));
             }
             Pkt::Data(data) if data.starts_with(b"ACK ") || data.starts_with(b"NAK") => {}
-            Pkt::Data(_) => return Err(strange("its answer to a fetch is not one")),
+            Pkt::Data(_) => return Err(strange("its answer to a fetch is not valid")),
         }
     }
     lines.into_source().drain();
     Ok(())
 }
 
-/// Asks for `updates`, with the pack that `pack` writes (none when refs are only removed).
+/// Requests `updates`, with the pack that `pack` writes (none when refs are only removed).
 pub(super) fn send_updates(
     remote: &Remote,
     server: &Advertised,
@@ -222,7 +221,7 @@ pub(super) fn send_updates(
     report.finish()
 }
 
-/// Puts a report together.
+/// Collects the parts of a report.
 #[derive(Default)]
 struct ReportReader {
     status: Vec<u8>,
@@ -239,7 +238,7 @@ impl ReportReader {
                 Pkt::Data([3, message @ ..]) => {
                     return Err(GitError::unreachable(format!("it stopped: {}", words(message))));
                 }
-                Pkt::Data(_) => return Err(strange("its answer to a push is not one")),
+                Pkt::Data(_) => return Err(strange("its answer to a push is not valid")),
             }
         }
     }
@@ -276,8 +275,8 @@ impl ReportReader {
         }
         let words = words(&said);
         if !unpacked {
-            // A full disk or a killed process looks like this, and passes; what is
-            // refused for good is refused by name, and comes as a verdict.
+            // A full disk or a killed process looks like this and may pass. A ref that is refused
+            // for good gets a verdict by its name.
             return Err(GitError::unreachable(format!("it could not store the push: {words}")));
         }
         Ok(Report { verdicts, words })
@@ -299,7 +298,7 @@ impl super::pkt::Pieces for Rest {
     }
 }
 
-/// A server's words, made fit for a log: printable, in lines, not too long.
+/// A server's message for a log: printable, in lines, not too long.
 fn words(said: &[u8]) -> String {
     let said = String::from_utf8_lossy(said);
     let lines = said.split(['\n', '\r']).map(str::trim_end).filter(|line| !line.is_empty());

@@ -2,8 +2,9 @@
 //!
 //! It is the "subreaper" of its tree: a process whose parent dies becomes its child, whatever
 //! sessions, groups and double forks there were. So the tree is always known, and the guardian
-//! ends exactly when nothing of the tree is left. When the runner dies, even by SIGKILL, it
-//! ends the tree itself, with those in it who have hidden: who else would still know them?
+//! ends exactly when nothing of the tree is left. When the runner dies, even by SIGKILL, the
+//! guardian ends the tree itself, with the processes in it that have escaped: nobody else knows
+//! them any more.
 //!
 //! It is a fork without exec of a process with many threads: only system calls from here on,
 //! no allocation, no locks.
@@ -63,27 +64,27 @@ unsafe fn guard(runner: libc::pid_t, agent: libc::pid_t, report: RawFd) -> ! {
         let mut all: libc::sigset_t = std::mem::zeroed();
         libc::sigfillset(&raw mut all);
         libc::sigprocmask(libc::SIG_SETMASK, &raw const all, std::ptr::null_mut());
-        // From here on the runner's death is a message. One that came before has ended us both.
+        // From here on the runner's death is a signal to handle. Before, it ended this process too.
         libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGUSR1, 0, 0, 0);
-        // Not in the agent's folder: what is found there is killed at the runner's next start.
+        // Not in the agent's folder: the runner's next start kills processes there.
         libc::chdir(c"/".as_ptr());
         // The agent's pipes, and everything that the runner has open.
         close_all_but(report);
-        tell(report, agent);
+        write_report(report, agent);
         loop {
             let mut status = 0;
             let pid = libc::waitpid(-1, &raw mut status, libc::WNOHANG);
             if pid == agent {
-                tell(report, status);
+                write_report(report, status);
             } else if pid == 0 {
-                let alone = libc::getppid() != runner;
-                if alone {
+                let runner_died = libc::getppid() != runner;
+                if runner_died {
                     end_children(agent);
                 }
-                // Until a child ends or the runner does; soon, while they are to end.
-                let (seconds, nanoseconds) = if alone { (0, 2_000_000) } else { (1, 0) };
-                let patience = libc::timespec { tv_sec: seconds, tv_nsec: nanoseconds };
-                libc::sigtimedwait(&raw const all, std::ptr::null_mut(), &raw const patience);
+                // Wait until a child or the runner ends; briefly while the children are being ended.
+                let (seconds, nanoseconds) = if runner_died { (0, 2_000_000) } else { (1, 0) };
+                let timeout = libc::timespec { tv_sec: seconds, tv_nsec: nanoseconds };
+                libc::sigtimedwait(&raw const all, std::ptr::null_mut(), &raw const timeout);
             } else if pid < 0 && *libc::__errno_location() != libc::EINTR {
                 libc::_exit(0);
             }
@@ -91,7 +92,7 @@ unsafe fn guard(runner: libc::pid_t, agent: libc::pid_t, report: RawFd) -> ! {
     }
 }
 
-/// Sends KILL to every child. Theirs become ours when they end, and are met the next time.
+/// Sends KILL to every child. Their children become ours when they end; the next call kills them.
 ///
 /// # Safety
 /// As [`split`].
@@ -105,7 +106,7 @@ unsafe fn end_children(agent: libc::pid_t) {
         read
     };
     let Ok(length @ 1..) = usize::try_from(read) else {
-        // A kernel that keeps no such list: then it is the agent's own group, and no more.
+        // The kernel has no such list: then only the agent's own group is killed.
         // SAFETY: system calls on plain numbers.
         unsafe {
             libc::kill(-agent, libc::SIGKILL);
@@ -128,10 +129,10 @@ unsafe fn end_children(agent: libc::pid_t) {
 
 /// # Safety
 /// As [`split`].
-unsafe fn tell(report: RawFd, number: i32) {
+unsafe fn write_report(report: RawFd, number: i32) {
     let bytes = number.to_ne_bytes();
     // SAFETY: the pointer and the length are those of `bytes`. A pipe takes 4 bytes at once,
-    // and if nobody reads any more nobody needs them.
+    // and if nobody reads it the number is not needed.
     unsafe {
         libc::write(report, bytes.as_ptr().cast(), bytes.len());
     }

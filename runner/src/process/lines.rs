@@ -1,9 +1,9 @@
-//! Bytes into lines, with a cap on what one line may hold.
+//! Splits bytes into lines, with a limit on the length of a line.
 
-/// What is kept of one line, in bytes.
+/// The longest line, in bytes.
 const LONGEST: usize = 1 << 20;
 
-/// Stands at the end of a line that was longer.
+/// Marks the end of a line that was cut.
 const CUT: &str = " […]";
 
 /// The line that is being read.
@@ -14,23 +14,23 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    /// Hands out each line that `chunk` ends.
+    /// Emits each line that `chunk` completes.
     pub(super) fn push(&mut self, chunk: &[u8], mut on_line: impl FnMut(&str)) {
         for piece in chunk.split_inclusive(|byte| *byte == b'\n') {
             match piece.strip_suffix(b"\n") {
                 Some(end) => {
                     self.keep(end);
-                    self.hand_out(&mut on_line);
+                    self.emit(&mut on_line);
                 }
                 None => self.keep(piece),
             }
         }
     }
 
-    /// Hands out a last line that no line end ended.
+    /// Emits a last line without a line end.
     pub(super) fn end(&mut self, mut on_line: impl FnMut(&str)) {
         if !self.bytes.is_empty() {
-            self.hand_out(&mut on_line);
+            self.emit(&mut on_line);
         }
     }
 
@@ -40,7 +40,7 @@ impl Lines {
         self.bytes.extend_from_slice(&bytes[..bytes.len().min(room)]);
     }
 
-    fn hand_out(&mut self, on_line: &mut impl FnMut(&str)) {
+    fn emit(&mut self, on_line: &mut impl FnMut(&str)) {
         let bytes = self.bytes.strip_suffix(b"\r").unwrap_or(&self.bytes);
         let line = String::from_utf8_lossy(bytes);
         if self.cut {
@@ -49,7 +49,7 @@ impl Lines {
             on_line(&line)
         }
         self.cut = false;
-        // A long line's memory is given back; a short one's serves the next.
+        // The memory of a long line is released; that of a short one is reused.
         if self.bytes.capacity() > 64 * 1024 {
             self.bytes = Vec::new();
         } else {

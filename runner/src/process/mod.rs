@@ -1,11 +1,11 @@
-//! One supervised process tree: started in a session of its own, watched, and
-//! gone when [`run`] returns.
+//! One supervised process tree: it starts in a session of its own, is watched, and has ended when
+//! [`run`] returns.
 //!
 //! Killing a process group is not enough: agents run their tools in sessions
 //! of their own, and some leave them running. So each tree has a guardian, a
 //! bare fork of the runner between it and the agent (see `guardian`): orphans
-//! of the tree become its children, and it ends only when it has none left. What
-//! ran away nevertheless is found by its environment and its working folder.
+//! of the tree become its children, and it ends only when it has no children left. Processes that
+//! escape nevertheless are found by their environment and their working folder.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
@@ -23,26 +23,26 @@ mod watch;
 /// The environment variable that carries the [`Marker`].
 pub const MARKER: &str = "RDEV_ATTEMPT";
 
-/// What to start, and how it is treated.
+/// The program to start, and how it is supervised.
 #[derive(Debug, Clone)]
 pub struct Launch {
-    /// A path, or a name that the runner's `PATH` knows.
+    /// A path, or a name to find in the runner's `PATH`.
     pub program: PathBuf,
     /// Its arguments. Everybody on the machine can read them.
     pub args: Vec<OsString>,
-    /// The whole environment, but for the marker.
+    /// The whole environment without the marker.
     pub env: Vec<(OsString, OsString)>,
     /// The working folder.
     pub cwd: PathBuf,
     /// Written to standard input, which is then closed; `None` is `/dev/null`.
     pub stdin: Option<Vec<u8>>,
-    /// By what its processes are known.
+    /// Identifies its processes.
     pub marker: Marker,
-    /// The time between TERM and KILL, and between its last words and TERM.
+    /// The time between TERM and KILL, and between its result and TERM.
     pub grace: Duration,
 }
 
-/// The folder of an attempt: its processes have it in their environment.
+/// The folder of an attempt. The attempt's processes have it in their environment.
 #[derive(Debug, Clone)]
 pub struct Marker(PathBuf);
 
@@ -56,7 +56,7 @@ impl Marker {
         &self.0
     }
 
-    /// `NAME=value` as it stands in `/proc/<pid>/environ`.
+    /// `NAME=value` as in `/proc/<pid>/environ`.
     fn assignment(&self) -> Vec<u8> {
         [MARKER.as_bytes(), b"=", self.0.as_os_str().as_bytes()].concat()
     }
@@ -67,16 +67,16 @@ fn real(folder: &Path) -> PathBuf {
     folder.canonicalize().unwrap_or_else(|_| folder.to_owned())
 }
 
-/// When a process has had its time.
+/// The time limits of a process.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// It is stopped then.
+    /// It is stopped at this time.
     pub deadline: Instant,
-    /// It is stopped after printing nothing for so long.
+    /// It is stopped after so long without output.
     pub stall: Option<Duration>,
 }
 
-/// Where a line was printed.
+/// The stream that a line was printed to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stream {
     /// Standard output.
@@ -85,13 +85,13 @@ pub enum Stream {
     Stderr,
 }
 
-/// What the reader of a line wants next.
+/// How to continue after a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flow {
-    /// Go on.
+    /// Continue.
     Continue,
-    /// Nothing of interest will follow: it may end by itself within the grace time.
-    LastWords,
+    /// The result has been printed: the process has the grace time to end by itself.
+    ResultReceived,
     /// Stop it.
     Stop,
 }
@@ -101,14 +101,14 @@ pub enum Flow {
 pub enum Ended {
     /// By itself.
     Exited(Exit),
-    /// It was stopped: the token fired, or the reader answered [`Flow::Stop`].
+    /// It was stopped, by the token or by [`Flow::Stop`].
     Stopped,
-    /// It was stopped after a long silence.
+    /// It was stopped after a long time without output.
     Stalled,
     /// It was stopped at the deadline.
     TimedOut,
-    /// It was stopped, since it did not end after its last words. Counts as status 0.
-    LastWordsThenHung,
+    /// It was stopped because it did not end after its result. Counts as status 0.
+    HungAfterResult,
 }
 
 /// An exit status.
@@ -122,18 +122,18 @@ pub struct Exit {
 
 impl Exit {
     /// Status 0.
-    pub const GOOD: Self = Self { code: Some(0), signal: None };
+    pub const SUCCESS: Self = Self { code: Some(0), signal: None };
 
     /// "with status 1", "by signal 9".
-    pub(crate) fn words(self) -> String {
+    pub(crate) fn describe(self) -> String {
         match (self.code, self.signal) {
             (Some(code), _) => format!("with status {code}"),
             (None, Some(signal)) => format!("by signal {signal}"),
-            (None, None) => "in an unknown way".to_owned(),
+            (None, None) => "for an unknown reason".to_owned(),
         }
     }
 
-    /// From what `waitpid` tells.
+    /// From the status of `waitpid`.
     fn from_wait(status: i32) -> Self {
         if libc::WIFEXITED(status) {
             Self { code: Some(libc::WEXITSTATUS(status)), signal: None }
@@ -143,15 +143,15 @@ impl Exit {
     }
 }
 
-/// Why a process could not be run, or not be ended.
+/// An error while starting or ending a process.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// It did not start.
     #[error("cannot start {program}")]
     Spawn {
-        /// What was to be started.
+        /// The program.
         program: String,
-        /// Why it was not.
+        /// The reason.
         #[source]
         source: std::io::Error,
     },
@@ -164,10 +164,10 @@ pub enum RunError {
 ///
 /// Each line it prints goes to `on_line`: without its end, at most 1 MiB of it, bytes that
 /// are not UTF-8 replaced. Any output restarts the stall clock. Background processes that
-/// outlive the process are killed. One tree per marker at a time: whatever carries the
-/// marker at the end is killed.
+/// outlive the process are killed. One tree per marker at a time: every process with the marker
+/// is killed at the end.
 ///
-/// Not for cancelling by drop: what is found of the tree is then killed, but not waited for.
+/// Do not cancel it by a drop: the tree is then killed, but nothing waits for its end.
 ///
 /// # Errors
 /// When it cannot be started, or when something of it survives KILL.
@@ -185,9 +185,9 @@ pub async fn run(
 /// Prepares this process for running agents. Called once, at the start of a program that
 /// has a runner.
 ///
-/// It becomes the parent of processes that escape from their guardian, so that they can be
-/// found; and other processes of its user may no longer read its environment and memory
-/// through `/proc`, where credentials are.
+/// The process becomes the parent of processes that escape from their guardian, so that it can
+/// find them. Other processes of its user can no longer read its environment and memory through
+/// `/proc`, where credentials are.
 ///
 /// # Errors
 /// When the kernel refuses.
@@ -197,9 +197,9 @@ pub fn init_process() -> std::io::Result<()> {
     Ok(())
 }
 
-/// Kills every process, but this one, whose marker or working folder lies below `work`:
-/// what an earlier runner left when it died. Waits (at most 10 s) until they are gone.
-/// Returns how many there were.
+/// Kills every process except this one whose marker or working folder lies below `work`: an
+/// earlier runner has left them when it died. Waits (at most 10 s) until they have ended. Returns
+/// their number.
 pub fn kill_leftovers(work: &Path) -> usize {
     tree::kill_below(&real(work), Duration::from_secs(10))
 }

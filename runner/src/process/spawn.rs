@@ -17,7 +17,7 @@ use tokio::task::{AbortHandle, spawn_blocking};
 
 use super::{Exit, Launch, MARKER, Marker, RunError, guardian, tree};
 
-/// How long KILL may take until a process that is still there is an error.
+/// How long after KILL a process that is still alive is an error.
 const KILL_TAKES: Duration = Duration::from_secs(10);
 
 /// A running tree.
@@ -36,7 +36,7 @@ pub(super) struct Tree {
     pub(super) stderr: Option<ChildStderr>,
 }
 
-/// Starts what `launch` says.
+/// Starts the program of `launch`.
 pub(super) async fn start(mut launch: Launch) -> Result<Tree, RunError> {
     let input = launch.stdin.take();
     let program = launch.program.display().to_string();
@@ -120,7 +120,7 @@ async fn on_spawn_thread(mut command: Command, reporter: OwnedFd) -> io::Result<
     spawned.await.map_err(|_| gone())?
 }
 
-/// A program that does not read its input, or ends before, is no error.
+/// A program that does not read its input, or ends before, is not an error.
 async fn feed(mut pipe: ChildStdin, bytes: Vec<u8>) {
     let _ = pipe.write_all(&bytes).await;
 }
@@ -151,18 +151,18 @@ impl Tree {
     /// TERM for the agent's process group.
     pub(super) fn terminate(&self) {
         if let Some(group) = Pid::from_raw(self.agent) {
-            // Fails only when it is gone.
+            // It fails only when the group has ended.
             let _ = kill_process_group(group, Signal::TERM);
         }
     }
 
-    /// KILL for all that is left, until nothing is.
+    /// Sends KILL to everything that is left, until nothing is left.
     pub(super) async fn finish(&mut self) -> Result<(), RunError> {
         if let Some(task) = self.stdin.take() {
             task.abort();
         }
         let until = Instant::now() + KILL_TAKES;
-        // Most trees are gone by now.
+        // Most trees have ended by now.
         let mut patience = Duration::from_millis(20);
         let mut killed = Vec::new();
         loop {
@@ -191,7 +191,7 @@ impl Tree {
 impl Drop for Tree {
     fn drop(&mut self) {
         if !self.finished {
-            // While the guardian is there to tell who belongs to it; it is killed next.
+            // While the guardian lives, its children are known. It is killed next.
             tree::kill_tree(self.guardian_pid, &self.marker);
         }
     }

@@ -1,4 +1,4 @@
-//! Who belongs to an attempt, as `/proc` tells: by descent, by environment, by working folder.
+//! Finds the processes of an attempt in `/proc`: by descent, by environment, by working folder.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
@@ -26,7 +26,7 @@ pub(super) fn kill_tree(guardian: i32, marker: &Marker) -> Vec<i32> {
 }
 
 /// Sends KILL to everything whose marker or working folder lies below `work`, until it is
-/// gone or `limit` is over. Returns how many there were.
+/// gone or `limit` has passed. Returns their number.
 pub(super) fn kill_below(work: &Path, limit: Duration) -> usize {
     let prefix = [MARKER.as_bytes(), b"=", work.as_os_str().as_bytes(), b"/"].concat();
     let until = Instant::now() + limit;
@@ -46,12 +46,11 @@ pub(super) fn kill_below(work: &Path, limit: Duration) -> usize {
     }
 }
 
-/// Takes the status of those that have ended as children of ours: orphans whose guardian
-/// was killed.
+/// Reaps those that have ended as children of ours: orphans whose guardian was killed.
 pub(super) fn reap(killed: &mut Vec<i32>) {
     killed.retain(|pid| {
         let pid = Pid::from_raw(*pid);
-        // An error: it is no child of ours.
+        // An error means that it is not a child of ours.
         pid.is_some_and(|pid| matches!(waitpid(Some(pid), WaitOptions::NOHANG), Ok(None)))
     });
 }
@@ -59,13 +58,13 @@ pub(super) fn reap(killed: &mut Vec<i32>) {
 fn kill(mut found: BTreeSet<i32>) -> Vec<i32> {
     found.remove(&getpid().as_raw_pid());
     for pid in found.iter().copied().filter_map(Pid::from_raw) {
-        // Fails when it is gone, or not ours; whether it is gone the next look tells.
+        // It fails when the process has ended or is not ours; the next look shows which.
         let _ = kill_process(pid, Signal::KILL);
     }
     found.into_iter().collect()
 }
 
-/// Everything that lives, with its parent.
+/// All processes that are alive, with their parents.
 fn parents() -> HashMap<i32, i32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
@@ -84,7 +83,7 @@ fn parent_if_alive(pid: i32) -> Option<i32> {
 fn descendants(root: i32, parents: &HashMap<i32, i32>) -> BTreeSet<i32> {
     let below = |pid: i32| {
         let mut at = pid;
-        // A chain is never longer than there are processes, even if it was read while it changed.
+        // A chain is never longer than the number of processes, even if it changed while it was read.
         for _ in 0..parents.len() {
             match parents.get(&at) {
                 Some(parent) if *parent == root => return true,

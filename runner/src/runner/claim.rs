@@ -10,69 +10,73 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
-use super::context::Shared;
-use super::protection::Hold;
+use super::context::RunnerContext;
+use super::protection::ProtectedSlot;
 use crate::{chain, job, now};
 
-/// How long one receive waits for a message.
+/// The time that one receive waits for a message.
 const RECEIVE_WAIT: Duration = Duration::from_secs(20);
 
-/// How long a wake-up is put off whose work this runner cannot take now.
+/// The delay of a wake-up whose work this runner cannot take now.
 const POSTPONE: Duration = Duration::from_secs(60);
 
 /// The longest pause while the store or the queue is away, or protection is denied.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// Receives, claims and starts jobs until the drain begins.
-pub(super) async fn take_work(shared: &Arc<Shared>, slots: &Arc<Semaphore>, jobs: &TaskTracker) {
+pub(super) async fn claim_work(
+    context: &Arc<RunnerContext>,
+    slots: &Arc<Semaphore>,
+    jobs: &TaskTracker,
+) {
     let mut pause = Duration::from_millis(200);
-    let mut kept: Option<Hold> = None;
+    let mut protection: Option<ProtectedSlot> = None;
     loop {
         let next = async {
-            wait_until_wanted(shared, true).await;
+            drain_order(context, false).await;
             let permit = Arc::clone(slots).acquire_owned().await.ok()?;
             let received = tokio::select! {
                 biased;
-                received = shared.ports.queue.receive(RECEIVE_WAIT) => received,
-                // A drain was ordered meanwhile: begin anew, and wait.
-                () = wait_until_wanted(shared, false) => Ok(None),
+                received = context.ports.queue.receive(RECEIVE_WAIT) => received,
+                // A drain was ordered meanwhile: wait again.
+                () = drain_order(context, true) => Ok(None),
             };
             Some((permit, received))
         };
         let (permit, received) = tokio::select! {
             biased;
-            () = shared.drain.cancelled() => return,
+            () = context.drain.cancelled() => return,
             next = next => match next {
                 Some(next) => next,
                 None => return,
             },
         };
         let outcome = match received {
-            Ok(None) => Ok(Taken::Done),
-            Ok(Some(message)) => take(shared, message, permit, jobs).await,
+            Ok(None) => Ok(WakeUpOutcome::Handled),
+            Ok(Some(message)) => handle_wake_up(context, message, permit, jobs).await,
             Err(error) => Err(error),
         };
-        // What it was kept for is over: a job that was started holds its own.
-        drop(kept.take());
+        // A job that was started has a protected slot of its own.
+        drop(protection.take());
         match outcome {
-            Ok(Taken::Done) => pause = Duration::from_millis(200),
-            Ok(Taken::Unprotected) => {
-                // This runner is likely to be stopped. Nothing is received before it is protected.
+            Ok(WakeUpOutcome::Handled) => pause = Duration::from_millis(200),
+            Ok(WakeUpOutcome::Unprotected) => {
+                // ECS is likely to stop this runner: it receives nothing before it is protected.
                 tokio::select! {
-                    hold = protected(shared) => kept = Some(hold),
-                    () = shared.drain.cancelled() => return,
+                    slot = wait_for_protection(context) => protection = Some(slot),
+                    () = context.drain.cancelled() => return,
                 }
             }
             Err(error) => {
-                warn!(error = chain(&error), "no work can be taken now; trying again");
-                // Nothing is received while the store is away: each receive counts.
+                warn!(error = chain(&error), "the runner cannot claim work now; trying again");
+                // Each receive counts against a message, so none is done while the store is down.
                 loop {
                     tokio::select! {
                         () = tokio::time::sleep(pause) => {}
-                        () = shared.drain.cancelled() => return,
+                        () = context.drain.cancelled() => return,
                     }
                     pause = (pause * 2).min(LONGEST_PAUSE);
-                    if shared.ports.store.ping().await.is_ok() {
+                    if context.ports.store.ping().await.is_ok() {
                         break;
                     }
                 }
@@ -81,80 +85,86 @@ pub(super) async fn take_work(shared: &Arc<Shared>, slots: &Arc<Semaphore>, jobs
     }
 }
 
-/// Asks for protection until it is given.
-async fn protected(shared: &Shared) -> Hold {
+/// Asks for protection until ECS gives it.
+async fn wait_for_protection(context: &RunnerContext) -> ProtectedSlot {
     let mut pause = Duration::from_secs(1);
     loop {
         tokio::time::sleep(pause).await;
-        match shared.protection.take().await {
-            Ok(hold) => return hold,
+        match context.protection.acquire().await {
+            Ok(slot) => return slot,
             Err(_) => pause = (pause * 2).min(LONGEST_PAUSE),
         }
     }
 }
 
-/// Waits until work is wanted, or is not: a drain may be ordered through the API.
-async fn wait_until_wanted(shared: &Shared, wanted: bool) {
-    let mut ordered = shared.ordered_drain.subscribe();
-    // The sender lives as long as `shared`, so this can only end well.
-    let _ = ordered.wait_for(|ordered| *ordered != wanted).await;
+/// Waits until a drain is ordered through the API (`true`), or until no drain is (`false`).
+async fn drain_order(context: &RunnerContext, expected: bool) {
+    let mut ordered = context.ordered_drain.subscribe();
+    // The sender lives as long as `context`, so this cannot fail.
+    let _ = ordered.wait_for(|ordered| *ordered == expected).await;
 }
 
-/// What came of a wake-up.
-enum Taken {
-    /// All that is to be done about it.
-    Done,
-    /// It went back: the runner may be stopped at any time.
+/// The result of handling a wake-up.
+enum WakeUpOutcome {
+    /// There is nothing more to do about it.
+    Handled,
+    /// It went back to the queue, because ECS may stop this runner at any time.
     Unprotected,
 }
 
-/// Steps 2 and 3 of the protocol: what a wake-up leads to.
-async fn take(
-    shared: &Arc<Shared>,
+/// Steps 2 and 3 of the protocol: claims a task of the wake-up's project and starts its job.
+async fn handle_wake_up(
+    context: &Arc<RunnerContext>,
     message: ReceivedMessage,
     permit: OwnedSemaphorePermit,
     jobs: &TaskTracker,
-) -> Result<Taken, PortError> {
-    let queue = &shared.ports.queue;
+) -> Result<WakeUpOutcome, PortError> {
+    let queue = &context.ports.queue;
     let Ok(wake_up) = message.body else {
-        // Received often enough, it goes to the dead-letter queue.
+        // After enough receives it goes to the dead-letter queue.
         queue.set_visibility(&message.receipt, Duration::ZERO).await?;
-        return Ok(Taken::Done);
+        return Ok(WakeUpOutcome::Handled);
     };
-    let hold = match shared.protection.take().await {
-        Ok(hold) => hold,
+    let slot = match context.protection.acquire().await {
+        Ok(slot) => slot,
         Err(denied) => {
-            warn!(error = chain(&denied), "no work is taken until the runner is protected");
+            warn!(
+                error = chain(&denied),
+                "the runner claims nothing until it is protected from scale-in"
+            );
             queue.set_visibility(&message.receipt, Duration::ZERO).await?;
-            return Ok(Taken::Unprotected);
+            return Ok(WakeUpOutcome::Unprotected);
         }
     };
-    let claim =
-        shared.ports.store.claim_next(&wake_up.project_id, &shared.owner, &shared.can, now()).await;
+    let claim = context
+        .ports
+        .store
+        .claim_next(&wake_up.project_id, &context.owner, &context.capabilities, now())
+        .await;
     let outcome = match claim {
         Ok(Claim::Claimed(claimed)) => {
             metrics::counter!("rdev_tasks_claimed_total").increment(1);
             if let Err(error) =
-                outbox::send(&*shared.ports.store, &**queue, &claimed.outbox, now()).await
+                outbox::send(&*context.ports.store, &**queue, &claimed.outbox, now()).await
             {
                 warn!(error = chain(&error), "a wake-up was not sent; the next sweep sends it");
             }
-            let shared = Arc::clone(shared);
+            let context = Arc::clone(context);
             jobs.spawn(async move {
-                Box::pin(job::run(shared, *claimed, message.receipt)).await;
+                Box::pin(job::run(context, *claimed, message.receipt)).await;
                 drop(permit);
-                drop(hold);
+                drop(slot);
             });
             Ok(())
         }
         Ok(Claim::Nothing) => queue.delete(&message.receipt).await,
-        // The holder may just have died: then nobody else would send a wake-up.
+        // The holder may have died just now: then nobody else would send a wake-up.
         Ok(Claim::SlotsTaken) if message.receive_count > 1 => {
             postpone(&**queue, &wake_up, &message.receipt, POSTPONE).await
         }
         Ok(Claim::SlotsTaken) => queue.delete(&message.receipt).await,
-        // The sweep wakes the project again while something is due. Putting each
-        // wake-up off as well would add one to the queue with every sweep.
+        // The sweep sends another wake-up while something is due. If this runner postponed each
+        // wake-up as well, every sweep would add one to the queue.
         Ok(Claim::Unsuited) => queue.delete(&message.receipt).await,
         Ok(Claim::Contended) => {
             postpone(&**queue, &wake_up, &message.receipt, Duration::from_secs(1)).await
@@ -165,10 +175,10 @@ async fn take(
             Err(error)
         }
     };
-    outcome.map(|()| Taken::Done)
+    outcome.map(|()| WakeUpOutcome::Handled)
 }
 
-/// A new message with a delay, then the old one goes: its receive count begins anew.
+/// Sends the wake-up again with a delay, then deletes the old one: the receive count starts at 0.
 async fn postpone(
     queue: &dyn Queue,
     wake_up: &WakeUp,

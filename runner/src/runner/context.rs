@@ -1,4 +1,4 @@
-//! What all attempts of a runner share: its ports, its settings, and what it is doing now.
+//! The state that all attempts of a runner share: its ports, its settings, and what runs now.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,27 +12,27 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::protection::Guard;
-use crate::attempt::lease::Held;
-use crate::attempt::stop::Why;
+use super::protection::ScaleInGuard;
+use crate::attempt::lease::ActiveLease;
+use crate::attempt::stop::StopReason;
 use crate::attempt::workspace::InUse;
 use crate::config::{Folders, RunnerConfig};
 use crate::git::HeadsOnly;
 use crate::redact::Redactor;
 
-/// What a runner works with.
+/// The services that a runner works with.
 #[derive(Clone)]
 pub struct Ports {
-    /// Where tasks are.
+    /// Has the tasks.
     pub store: Arc<dyn Store>,
-    /// Where wake-ups come from.
+    /// Delivers wake-ups.
     pub queue: Arc<dyn Queue>,
-    /// Where pull requests are opened.
+    /// Opens pull requests and shows commit statuses.
     pub forge: Arc<dyn Forge>,
 }
 
-/// What all attempts of a runner share.
-pub(crate) struct Shared {
+/// The state that all attempts of a runner share.
+pub(crate) struct RunnerContext {
     pub(crate) ports: Ports,
     pub(crate) config: RunnerConfig,
     pub(crate) folders: Folders,
@@ -40,42 +40,42 @@ pub(crate) struct Shared {
     pub(crate) redactor: Redactor,
     pub(crate) in_use: InUse,
     pub(crate) heads_only: HeadsOnly,
-    /// Clean-up that no build waits for.
+    /// Clean-up that runs in the background; no build waits for it.
     pub(crate) background: TaskTracker,
     pub(super) owner: Owner,
-    pub(super) can: Capabilities,
+    pub(super) capabilities: Capabilities,
     pub(super) slots: u32,
     pub(super) version: String,
     pub(super) started_at: Timestamp,
-    pub(super) running: Mutex<HashMap<TaskId, Arc<Held>>>,
-    /// Told when `running` changes.
+    pub(super) running: Mutex<HashMap<TaskId, Arc<ActiveLease>>>,
+    /// Notified when `running` changes.
     pub(super) changed: Notify,
-    /// No more claims, for good.
+    /// Cancelled when the runner is to claim nothing more, for good.
     pub(super) drain: CancellationToken,
-    /// Builds that still run are given back.
+    /// Cancelled when the runner is to give back what still runs.
     pub(crate) release: CancellationToken,
-    /// No more claims while this is true: a drain that was asked for through the API.
+    /// True while somebody has ordered a drain through the API: no claims meanwhile.
     pub(super) ordered_drain: watch::Sender<bool>,
-    pub(super) protection: Guard,
-    /// When the store last took a heartbeat; before that, when the runner was made.
+    pub(super) protection: ScaleInGuard,
+    /// When the store last accepted a heartbeat; before the first one, when the runner started.
     pub(super) store_ok: watch::Sender<Instant>,
 }
 
-impl Shared {
-    /// An attempt begins: it can be reached, and the worker is busy.
-    pub(crate) fn begin(&self, held: &Arc<Held>) {
-        self.running().insert(held.task, Arc::clone(held));
+impl RunnerContext {
+    /// Registers an attempt: from now on it can be stopped, and the worker is busy.
+    pub(crate) fn begin(&self, lease: &Arc<ActiveLease>) {
+        self.running().insert(lease.task, Arc::clone(lease));
         if self.release.is_cancelled() {
-            held.stop.now(Why::Released);
+            lease.stop.request(StopReason::Released);
         }
         self.changed.notify_one();
     }
 
-    /// An attempt has ended.
-    pub(crate) fn end(&self, held: &Arc<Held>) {
+    /// Removes an attempt that has ended.
+    pub(crate) fn end(&self, lease: &Arc<ActiveLease>) {
         let mut running = self.running();
-        if running.get(&held.task).is_some_and(|known| Arc::ptr_eq(known, held)) {
-            running.remove(&held.task);
+        if running.get(&lease.task).is_some_and(|registered| Arc::ptr_eq(registered, lease)) {
+            running.remove(&lease.task);
         }
         drop(running);
         self.changed.notify_one();
@@ -92,12 +92,12 @@ impl Shared {
 
     pub(super) fn release_all(&self) {
         self.release.cancel();
-        for held in self.running().values() {
-            held.stop.now(Why::Released);
+        for lease in self.running().values() {
+            lease.stop.request(StopReason::Released);
         }
     }
 
-    pub(super) fn running(&self) -> std::sync::MutexGuard<'_, HashMap<TaskId, Arc<Held>>> {
+    pub(super) fn running(&self) -> std::sync::MutexGuard<'_, HashMap<TaskId, Arc<ActiveLease>>> {
         // Every change is one insert or remove, so a panic elsewhere leaves it whole.
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,9 +1,9 @@
-//! Protection from scale-in: on ECS a task that builds is not the one to be stopped.
+//! Protection from scale-in: ECS must not stop a container that builds.
 //!
-//! ECS takes any task of a service away when there are too many. A runner asks its
+//! When a service has too many containers, ECS stops any of them. A runner asks the ECS
 //! container agent for protection after it has received a wake-up and before it claims
-//! (step 2 of `docs/protocol.md`), renews it while it builds, and gives it back when its
-//! last slot is free. Elsewhere there is nothing to ask.
+//! (step 2 of `docs/protocol.md`), renews the protection while it builds, and ends it when
+//! its last slot is free. Elsewhere no protection is needed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,22 +17,22 @@ use tracing::{info, warn};
 
 use crate::chain;
 
-/// For how long protection is asked; a runner that hangs has it no longer.
-const EXPIRES: Duration = Duration::from_secs(30 * 60);
+/// How long protection lasts. A runner that hangs loses it after this time.
+const EXPIRES_AFTER: Duration = Duration::from_secs(30 * 60);
 
-/// How long after a failed renewal the next one is tried.
-const RETRY: Duration = Duration::from_secs(60);
+/// The pause between a failed renewal and the next one.
+const RETRY_AFTER: Duration = Duration::from_secs(60);
 
-/// How long the agent may take to answer. It asks ECS itself.
-const ANSWER: Duration = Duration::from_secs(10);
+/// The time limit for an answer of the ECS agent, which calls ECS itself.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What can take this runner away while it builds, and whom to ask not to.
+/// What may stop this runner while it builds, and how the runner prevents it.
 #[derive(Debug, Clone, Default)]
 pub enum Protection {
-    /// Nobody does without SIGTERM and time.
+    /// Nothing stops it without a SIGTERM and time to drain.
     #[default]
     None,
-    /// ECS, which is asked through the container's agent.
+    /// ECS. The runner asks the ECS agent of its container for protection.
     Ecs {
         /// The agent's address, from `ECS_AGENT_URI`.
         agent: Url,
@@ -52,22 +52,22 @@ impl Protection {
     }
 }
 
-/// Why there is no protection.
+/// Why ECS gives no protection.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Denied {
-    /// ECS will not give it: the task is about to be stopped, or a deployment waits.
+pub(crate) enum ProtectionDenied {
+    /// ECS refuses: it is about to stop the task, or a deployment waits.
     #[error("ECS gives no protection from scale-in: {0}")]
     Refused(String),
-    /// The agent did not answer as it should.
+    /// The ECS agent did not answer.
     #[error("the ECS agent does not answer")]
     NoAnswer(#[source] reqwest::Error),
 }
 
-/// Who is protected now, and until when.
-pub(crate) enum Guard {
-    /// There is nothing to do.
-    Idle,
-    /// One state for all slots.
+/// Keeps the runner protected while slots need it.
+pub(crate) enum ScaleInGuard {
+    /// No protection is needed.
+    Unneeded,
+    /// One protection for all slots.
     Ecs(Arc<Ecs>),
 }
 
@@ -80,18 +80,20 @@ pub(crate) struct Ecs {
 
 #[derive(Default)]
 struct State {
-    /// How many slots want it.
-    holds: usize,
-    /// When the protection that is there was asked for.
+    /// The number of slots that need it.
+    slots: usize,
+    /// When the current protection was requested.
     since: Option<Instant>,
 }
 
-/// A slot that wants the runner to be protected, until it is dropped.
-pub(crate) struct Hold(Option<Arc<Ecs>>);
+/// A slot that needs the runner to be protected, until it is dropped.
+pub(crate) struct ProtectedSlot(Option<Arc<Ecs>>);
 
-impl Guard {
+impl ScaleInGuard {
     pub(crate) fn new(protection: Protection) -> Result<Self, reqwest::Error> {
-        let Protection::Ecs { mut agent, renew_every } = protection else { return Ok(Self::Idle) };
+        let Protection::Ecs { mut agent, renew_every } = protection else {
+            return Ok(Self::Unneeded);
+        };
         // It is a link-local address, with a path that names this container.
         let path = agent.path().trim_end_matches('/').to_owned();
         agent.set_path(&format!("{path}/task-protection/v1/state"));
@@ -99,78 +101,78 @@ impl Guard {
             .no_proxy()
             .tls_certs_only([])
             .redirect(reqwest::redirect::Policy::none())
-            .timeout(ANSWER)
+            .timeout(TIMEOUT)
             .build()?;
         let state = Mutex::default();
         Ok(Self::Ecs(Arc::new(Ecs { http, state_url: agent, renew_every, state })))
     }
 
-    /// Protects the runner until what this gives is dropped.
+    /// Protects the runner until the returned slot is dropped.
     ///
     /// # Errors
-    /// When there is no protection to be had. Then nothing may be claimed.
-    pub(crate) async fn take(&self) -> Result<Hold, Denied> {
-        let Self::Ecs(ecs) = self else { return Ok(Hold(None)) };
+    /// When ECS gives no protection. Then the runner must not claim anything.
+    pub(crate) async fn acquire(&self) -> Result<ProtectedSlot, ProtectionDenied> {
+        let Self::Ecs(ecs) = self else { return Ok(ProtectedSlot(None)) };
         let mut state = ecs.state.lock().await;
         let fresh = state.since.is_some_and(|since| since.elapsed() < ecs.renew_every);
         if !fresh {
-            let asked = Instant::now();
+            let requested = Instant::now();
             ecs.set(true).await?;
-            state.since = Some(asked);
+            state.since = Some(requested);
         }
-        state.holds += 1;
+        state.slots += 1;
         drop(state);
-        Ok(Hold(Some(Arc::clone(ecs))))
+        Ok(ProtectedSlot(Some(Arc::clone(ecs))))
     }
 
-    /// Renews for as long as it is polled.
-    pub(crate) async fn keep(&self) {
+    /// Renews the protection for as long as this is polled.
+    pub(crate) async fn renew_periodically(&self) {
         let Self::Ecs(ecs) = self else { return std::future::pending().await };
         let mut pause = ecs.renew_every;
         loop {
             tokio::time::sleep(pause).await;
             pause = ecs.renew_every;
             let mut state = ecs.state.lock().await;
-            if state.holds == 0 {
+            if state.slots == 0 {
                 continue;
             }
-            let asked = Instant::now();
+            let requested = Instant::now();
             match ecs.set(true).await {
-                Ok(()) => state.since = Some(asked),
+                Ok(()) => state.since = Some(requested),
                 Err(error) => {
-                    // What runs goes on: it is no worse off than without protection.
+                    // Running builds continue: they are no worse off than without protection.
                     warn!(error = chain(&error), "protection from scale-in was not renewed");
-                    pause = RETRY.min(ecs.renew_every);
+                    pause = RETRY_AFTER.min(ecs.renew_every);
                 }
             }
         }
     }
 }
 
-impl Drop for Hold {
+impl Drop for ProtectedSlot {
     fn drop(&mut self) {
         let Some(ecs) = self.0.take() else { return };
         tokio::spawn(async move { ecs.release().await });
     }
 }
 
-/// What the agent answers.
+/// The response of the ECS agent.
 #[derive(Deserialize)]
-struct Answer {
-    protection: Option<Given>,
-    failure: Option<Said>,
-    error: Option<Said>,
+struct StateResponse {
+    protection: Option<ProtectionState>,
+    failure: Option<Reason>,
+    error: Option<Reason>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Given {
+struct ProtectionState {
     protection_enabled: bool,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Said {
+struct Reason {
     #[serde(alias = "Code")]
     reason: Option<String>,
     #[serde(alias = "Detail")]
@@ -178,42 +180,44 @@ struct Said {
 }
 
 impl Ecs {
-    async fn set(&self, on: bool) -> Result<(), Denied> {
-        let minutes = EXPIRES.as_secs() / 60;
-        let body = match on {
+    async fn set(&self, enabled: bool) -> Result<(), ProtectionDenied> {
+        let minutes = EXPIRES_AFTER.as_secs() / 60;
+        let body = match enabled {
             true => json!({"ProtectionEnabled": true, "ExpiresInMinutes": minutes}),
             false => json!({"ProtectionEnabled": false}),
         };
-        let asked = self.http.put(self.state_url.clone()).json(&body).send().await;
-        let answer = asked.map_err(no_answer)?;
-        let status = answer.status();
-        let text = answer.bytes().await.map_err(no_answer)?;
-        let answer: Answer = serde_json::from_slice(&text)
-            .map_err(|_| Denied::Refused(format!("a strange answer of the agent ({status})")))?;
-        if answer.protection.is_some_and(|given| given.protection_enabled == on) {
+        let sent = self.http.put(self.state_url.clone()).json(&body).send().await;
+        let response = sent.map_err(no_answer)?;
+        let status = response.status();
+        let text = response.bytes().await.map_err(no_answer)?;
+        let response: StateResponse = serde_json::from_slice(&text).map_err(|_| {
+            ProtectionDenied::Refused(format!("the ECS agent sent an unknown answer ({status})"))
+        })?;
+        if response.protection.is_some_and(|state| state.protection_enabled == enabled) {
             return Ok(());
         }
-        let said = answer.failure.or(answer.error);
-        let said = said.map(|said| [said.reason, said.message].into_iter().flatten().collect());
-        let said: Vec<String> = said.unwrap_or_default();
-        Err(Denied::Refused(if said.is_empty() { status.to_string() } else { said.join(": ") }))
+        let reason = response.failure.or(response.error);
+        let words = reason.map(|it| [it.reason, it.message].into_iter().flatten().collect());
+        let words: Vec<String> = words.unwrap_or_default();
+        let reason = if words.is_empty() { status.to_string() } else { words.join(": ") };
+        Err(ProtectionDenied::Refused(reason))
     }
 
-    /// One slot less that wants protection; it is given back with the last one.
+    /// Releases one slot; with the last one the protection ends.
     async fn release(&self) {
         let mut state = self.state.lock().await;
-        state.holds -= 1;
-        if state.holds > 0 {
+        state.slots -= 1;
+        if state.slots > 0 {
             return;
         }
-        // Whatever comes of it: the next one has to ask again.
+        // Also if this call fails: the next slot has to request protection again.
         state.since = None;
         if let Err(error) = self.set(false).await {
-            info!(error = chain(&error), "protection from scale-in ends by itself");
+            info!(error = chain(&error), "protection from scale-in was not ended; it expires");
         }
     }
 }
 
-fn no_answer(error: reqwest::Error) -> Denied {
-    Denied::NoAnswer(error.without_url())
+fn no_answer(error: reqwest::Error) -> ProtectionDenied {
+    ProtectionDenied::NoAnswer(error.without_url())
 }

@@ -13,7 +13,7 @@ use rdev_domain::event::EventKind;
 use rdev_domain::failure::FailureClass;
 use rdev_domain::secret::Secret;
 use rdev_domain::spec::AgentName;
-use rdev_runner::agent::{self, Ask, End, Progress, Report};
+use rdev_runner::agent::{self, AgentRequest, End, Progress, Report};
 use rdev_runner::config::{AgentSettings, Price};
 use rdev_runner::redact::Redactor;
 use rdev_testkit::servers::model::{ModelServer, Script, Tokens};
@@ -111,7 +111,7 @@ impl Bench {
 
     pub(crate) async fn run_until(&self, wish: Wish<'_>, stop: &CancellationToken) -> Report {
         let (home, tmp) = (self.folder.path().join("home"), self.folder.path().join("tmp"));
-        let ask = Ask {
+        let ask = AgentRequest {
             prompt: wish.prompt,
             model: None,
             max_turns: wish.max_turns,

@@ -10,7 +10,7 @@ use rdev_domain::event::EventKind;
 use rdev_domain::failure::FailureClass;
 use rdev_domain::secret::Secret;
 use rdev_domain::spec::AgentName;
-use rdev_runner::agent::{self, Ask, End, Progress, Report};
+use rdev_runner::agent::{self, AgentRequest, End, Progress, Report};
 use rdev_runner::config::AgentSettings;
 use rdev_runner::redact::Redactor;
 use tempfile::TempDir;
@@ -46,10 +46,10 @@ impl Bench {
         self.run_with(|ask| ask).await
     }
 
-    async fn run_with(&self, wish: impl Fn(Ask<'_>) -> Ask<'_>) -> Ran {
+    async fn run_with(&self, wish: impl Fn(AgentRequest<'_>) -> AgentRequest<'_>) -> Ran {
         let folder = |name| self.folder.path().join(name);
         let (checkout, home, tmp) = (folder("checkout"), folder("home"), folder("tmp"));
-        let ask = Ask {
+        let ask = AgentRequest {
             prompt: "make it blue",
             model: Some("m1"),
             max_turns: None,
@@ -108,7 +108,7 @@ async fn a_command_gets_the_prompt_twice_and_works_in_the_checkout() {
 async fn a_prompt_that_no_variable_can_hold_still_arrives() {
     static LONG: LazyLock<String> = LazyLock::new(|| "x".repeat(200_000));
     let bench = bench("wc -c > size; echo \"${RDEV_PROMPT-unset}\" > variable");
-    let ran = bench.run_with(|ask| Ask { prompt: LONG.as_str(), ..ask }).await;
+    let ran = bench.run_with(|ask| AgentRequest { prompt: LONG.as_str(), ..ask }).await;
     assert!(matches!(ran.report.end, End::Done), "{:?}", ran.report.end);
     assert_eq!((ran.read("size").trim(), ran.read("variable").trim()), ("200000", "unset"));
 }
@@ -160,11 +160,11 @@ async fn secrets_are_in_no_event_summary_or_failure() {
 async fn a_command_that_reports_its_usage_is_held_to_the_limits() {
     let usage = |fields: &str| format!("echo '{{\"kind\": \"agent.usage\", {fields}}}'; sleep 300");
     let turns =
-        bench(&usage("\"turns\": 3")).run_with(|ask| Ask { max_turns: Some(3), ..ask }).await;
+        bench(&usage("\"turns\": 3")).run_with(|ask| AgentRequest { max_turns: Some(3), ..ask }).await;
     assert_eq!(turns.class(), FailureClass::BudgetExceeded);
     assert_eq!(turns.report.usage.turns, 3);
     let cost = bench(&usage("\"cost_usd\": 2.5"))
-        .run_with(|ask| Ask { max_cost_usd: Some(2.0), ..ask })
+        .run_with(|ask| AgentRequest { max_cost_usd: Some(2.0), ..ask })
         .await;
     assert_eq!(cost.class(), FailureClass::BudgetExceeded);
 }
@@ -179,10 +179,10 @@ async fn a_result_ends_a_command_that_does_not_end_itself() {
 #[tokio::test]
 async fn silence_and_the_deadline_have_classes_of_their_own() {
     let short = Duration::from_millis(200);
-    let silent = bench("sleep 300").run_with(|ask| Ask { stall: short, ..ask }).await;
+    let silent = bench("sleep 300").run_with(|ask| AgentRequest { stall: short, ..ask }).await;
     assert_eq!(silent.class(), FailureClass::AgentStalled);
     let late = bench("while :; do echo x; sleep 0.05; done");
-    let late = late.run_with(|ask| Ask { deadline: Instant::now() + short, ..ask }).await;
+    let late = late.run_with(|ask| AgentRequest { deadline: Instant::now() + short, ..ask }).await;
     assert_eq!(late.class(), FailureClass::Timeout);
 }
 

@@ -278,7 +278,7 @@ async fn the_deadline_ends_it() {
 #[tokio::test]
 async fn after_its_last_words_it_has_the_grace_time_to_end() {
     let attempt = attempt();
-    let last_words = |script: &'static str, flow| {
+    let result_received = |script: &'static str, flow| {
         let launch = shell(&attempt, script);
         async move {
             let stop = CancellationToken::new();
@@ -288,11 +288,11 @@ async fn after_its_last_words_it_has_the_grace_time_to_end() {
             .await
         }
     };
-    let hung = last_words("echo done; sleep 300", Flow::LastWords).await;
-    assert_eq!(hung.expect("it runs"), Ended::LastWordsThenHung);
-    let good = last_words("echo done; sleep 0.05; exit 5", Flow::LastWords).await;
+    let hung = result_received("echo done; sleep 300", Flow::ResultReceived).await;
+    assert_eq!(hung.expect("it runs"), Ended::HungAfterResult);
+    let good = result_received("echo done; sleep 0.05; exit 5", Flow::ResultReceived).await;
     assert_eq!(good.expect("it runs"), exited(5));
-    let told = last_words("echo done; sleep 300", Flow::Stop).await;
+    let told = result_received("echo done; sleep 300", Flow::Stop).await;
     assert_eq!(told.expect("it runs"), Ended::Stopped);
 }
 

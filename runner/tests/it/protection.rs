@@ -30,17 +30,17 @@ enum Mood {
 /// An agent of ECS.
 struct Agent {
     uri: String,
-    shared: Arc<Shared>,
+    shared: Arc<RunnerContext>,
     server: JoinHandle<std::io::Result<()>>,
 }
 
-struct Shared {
+struct RunnerContext {
     mood: Mutex<Mood>,
     /// What it was told: protected or not.
     told: Mutex<Vec<bool>>,
 }
 
-async fn state(State(agent): State<Arc<Shared>>, Json(body): Json<Value>) -> Response {
+async fn state(State(agent): State<Arc<RunnerContext>>, Json(body): Json<Value>) -> Response {
     let on = body["ProtectionEnabled"].as_bool().expect("what is asked for");
     if on {
         let minutes = body["ExpiresInMinutes"].as_u64().expect("how long");
@@ -67,7 +67,7 @@ impl Agent {
     async fn start(mood: Mood) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let uri = format!("http://{}/api/one", listener.local_addr().expect("an address"));
-        let shared = Arc::new(Shared { mood: Mutex::new(mood), told: Mutex::default() });
+        let shared = Arc::new(RunnerContext { mood: Mutex::new(mood), told: Mutex::default() });
         let router = Router::new()
             .route("/api/one/task-protection/v1/state", put(state))
             .with_state(Arc::clone(&shared));

@@ -1,4 +1,4 @@
-//! Codex's session files: one JSON line per thing that happened.
+//! Codex's session files: one JSON line per event.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-/// What one or more answers of the model used.
+/// The tokens of one or more answers of the model.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Tokens {
-    /// Sent, cached ones too.
+    /// Sent, with the cached ones.
     pub(super) input: u64,
     /// Of these, read from the cache.
     pub(super) cached: u64,
@@ -30,19 +30,19 @@ impl Tokens {
     }
 }
 
-/// What the files below a folder tell from some moment on.
+/// The records that are added to the files below a folder.
 #[derive(Debug, Default)]
 pub(super) struct Rollouts {
     folder: Option<PathBuf>,
     read_to: HashMap<PathBuf, u64>,
-    /// How often the model has answered.
+    /// The number of answers of the model.
     pub(super) answers: u64,
-    /// What that used.
+    /// Their tokens.
     pub(super) used: Tokens,
 }
 
 impl Rollouts {
-    /// Everything that is there now is of an earlier run.
+    /// Skips everything that exists now: it is of an earlier run.
     pub(super) fn from_now(folder: Option<PathBuf>) -> Self {
         let files = folder.iter().flat_map(|folder| files(folder, 0));
         let read_to = files.filter_map(|file| Some((fs::metadata(&file).ok()?.len(), file)));
@@ -50,7 +50,7 @@ impl Rollouts {
         Self { folder, read_to, ..Self::default() }
     }
 
-    /// Counts the records that were added. What cannot be read is left for the next time.
+    /// Counts the records that were added. A record that cannot be read now is read the next time.
     pub(super) fn read_new(&mut self) {
         for path in self.folder.iter().flat_map(|folder| files(folder, 0)).collect::<Vec<_>>() {
             let from = self.read_to.get(&path).copied().unwrap_or_default();
@@ -69,7 +69,7 @@ impl Rollouts {
         loop {
             line.clear();
             let read = reader.read_until(b'\n', &mut line)?;
-            // The rest of a line that is being written comes later.
+            // The line is not complete yet; it is read the next time.
             if line.pop() != Some(b'\n') {
                 return Ok(at);
             }
@@ -79,7 +79,7 @@ impl Rollouts {
     }
 
     fn record(&mut self, line: &[u8]) {
-        // Most lines are long and of no interest.
+        // Most lines are long and not needed: skip them without parsing.
         let named = b"\"token_usage_record\"";
         if !line.windows(named.len()).take(200).any(|window| window == named) {
             return;

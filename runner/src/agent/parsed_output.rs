@@ -1,4 +1,4 @@
-//! What the output of an agent has told so far.
+//! What the runner has read from an agent's output so far.
 
 use rdev_domain::event::EventKind;
 use rdev_domain::result::Usage;
@@ -8,30 +8,30 @@ use super::{Progress, log};
 use crate::process::Stream;
 use crate::redact::Redactor;
 
-/// What is kept of one text in an event, in bytes.
+/// The longest text in an event, in bytes.
 const LONGEST_TEXT: usize = 64 * 1024;
 
-/// Filled by an agent's reader.
+/// The data that an agent's reader has found.
 #[derive(Debug, Default)]
-pub(super) struct Seen {
+pub(super) struct ParsedOutput {
     pub(super) session: Option<String>,
     pub(super) version: Option<String>,
     pub(super) model: Option<String>,
-    /// What this run has used so far.
+    /// The usage of this run so far.
     pub(super) usage: Usage,
-    /// What the agent said last.
+    /// The last message of the agent.
     pub(super) summary: String,
-    /// Nothing of interest will follow.
-    pub(super) last_words: bool,
-    /// It would go on for ever without getting anywhere: it is stopped, and its reader asked why.
-    pub(super) hopeless: bool,
-    /// The model will be asked again: the moment to stop for a limit of turns.
+    /// The agent has printed its result; nothing of interest follows.
+    pub(super) result_received: bool,
+    /// The agent would run forever without progress: it is stopped, and its reader says why.
+    pub(super) unrecoverable: bool,
+    /// The agent is about to call the model again: the moment to enforce a limit of turns.
     pub(super) turn_follows: bool,
     events: Vec<(EventKind, Value)>,
-    told: Usage,
+    reported_usage: Usage,
 }
 
-impl Seen {
+impl ParsedOutput {
     pub(super) fn new(model: Option<String>) -> Self {
         Self { model, ..Self::default() }
     }
@@ -40,7 +40,7 @@ impl Seen {
         self.events.push((kind, data));
     }
 
-    /// The agent spoke.
+    /// Adds a message of the agent.
     pub(super) fn text(&mut self, text: &str) {
         if text.trim().is_empty() {
             return;
@@ -58,7 +58,7 @@ impl Seen {
         self.event(EventKind::AgentToolResult, data);
     }
 
-    /// A line that is not in the agent's own form.
+    /// Adds a line that is not in the agent's own format.
     pub(super) fn plain(&mut self, stream: Stream, line: &str) {
         if !line.trim().is_empty() {
             let stream = if stream == Stream::Stdout { "stdout" } else { "stderr" };
@@ -67,15 +67,15 @@ impl Seen {
         }
     }
 
-    /// Hands out what is new: redacted first, then cut, so that no half of a secret is left.
-    pub(super) fn hand_out(&mut self, redactor: &Redactor, to: &mut dyn FnMut(Progress)) {
+    /// Emits what is new. It is redacted first and then cut, so that no half of a secret remains.
+    pub(super) fn emit(&mut self, redactor: &Redactor, to: &mut dyn FnMut(Progress)) {
         for (kind, mut data) in self.events.drain(..) {
             redactor.redact_json(&mut data);
             cut(&mut data);
             to(Progress::Event(kind, data));
         }
-        if self.told != self.usage {
-            self.told = self.usage;
+        if self.reported_usage != self.usage {
+            self.reported_usage = self.usage;
             to(Progress::Usage(self.usage));
         }
     }
