@@ -30,7 +30,7 @@ pub(crate) async fn key(
     }
     let by = Actor::maintenance();
     let old = store.keys().await?;
-    let (text, key) = rdev_functions::keys::generate(NAME, vec![Scope::Admin], now, None);
+    let (text, key) = rdev_functions::http::key_text::generate(NAME, vec![Scope::Admin], now, None);
     store.create_key(&key, &by, now).await?;
     for key in old.iter().filter(|key| key.name == NAME && key.revoked_at.is_none()) {
         store.revoke_key(&key.id, &by, now).await?;

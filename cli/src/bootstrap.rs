@@ -21,7 +21,7 @@ pub(crate) async fn run(bootstrap: Bootstrap, json: bool) -> anyhow::Result<Exit
     };
     let store = rdev_aws::stack::store(&sdk, table.clone(), Retention::default());
     let now = Timestamp::from(std::time::SystemTime::now());
-    let (text, key) = rdev_functions::keys::generate(&name, scopes, now, None);
+    let (text, key) = rdev_functions::http::key_text::generate(&name, scopes, now, None);
     if let Err(error) = store.create_key(&key, &Actor::maintenance(), now).await {
         let transient = error.is_transient();
         let error =

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use rdev_domain::ports::{Queue, Store};
-use rdev_functions::maintenance::{dead_letters, sweep};
+use rdev_functions::services::maintenance::{dead_letters, sweep};
 use rdev_platform::webhooks::Sender;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;

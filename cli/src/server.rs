@@ -16,7 +16,7 @@ use rdev_domain::secret::Secret;
 use rdev_domain::spec::AgentName;
 use rdev_domain::time::Timestamp;
 use rdev_embedded::Embedded;
-use rdev_functions::templates::check_registry;
+use rdev_functions::services::templates::check_registry;
 use rdev_functions::{HookSecrets, Settings};
 use rdev_platform::config::{AnyDns, Platform, Wrong};
 use rdev_platform::webhooks::Sender;
@@ -279,7 +279,9 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
 }
 
 fn prometheus() -> anyhow::Result<PrometheusHandle> {
-    rdev_functions::ops::prometheus().install_recorder().context("cannot set up metrics")
+    rdev_functions::services::metrics::prometheus()
+        .install_recorder()
+        .context("cannot set up metrics")
 }
 
 fn now() -> Timestamp {

@@ -12,7 +12,7 @@ use rdev_domain::provision::Provisioning;
 use rdev_domain::secret::Secret;
 use rdev_domain::time::Timestamp;
 use rdev_domain::token::Token;
-use rdev_functions::templates::{Template, Values};
+use rdev_functions::services::templates::{Template, Values};
 use rdev_functions::{Context, HookSecrets, Settings};
 use rdev_testkit::tools::needs::NotRun;
 use rdev_testkit::tools::npm;

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime};
 
 use rdev_functions::Context;
-use rdev_functions::maintenance::sweep;
+use rdev_functions::services::maintenance::sweep;
 use rdev_platform::webhooks::Sender;
 use serde_json::Value;
 

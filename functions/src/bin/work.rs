@@ -4,7 +4,8 @@ mod wiring;
 
 use std::process::ExitCode;
 
-use rdev_functions::{lambda, serve, work};
+use rdev_functions::endpoints::work;
+use rdev_functions::{lambda, serve};
 
 fn main() -> ExitCode {
     wiring::run(|context| {

@@ -7,8 +7,8 @@ use rdev_domain::time::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::maintenance;
-use crate::problem::chain;
+use crate::services::error::chain;
+use crate::services::maintenance;
 
 #[derive(Deserialize)]
 struct Batch {

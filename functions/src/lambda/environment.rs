@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::Settings;
-use crate::templates::check_registry;
+use crate::services::templates::check_registry;
 
 /// A variable that has a wrong value, or a name that means nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,13 +2,15 @@
 
 use utoipa_axum::router::OpenApiRouter;
 
-use crate::{
-    Api, agents, audit, builds, ci, deliveries, domains, hooks, keys, openapi, ops, projects,
-    templates, work, workers,
+use crate::app::App;
+use crate::endpoints::{
+    agents, audit, builds, ci, deliveries, domains, hooks, keys, ops, projects, templates, work,
+    workers,
 };
+use crate::http::openapi;
 
 /// Makes the router of a function.
-pub type Family = fn() -> OpenApiRouter<Api>;
+pub type Family = fn() -> OpenApiRouter<App>;
 
 /// Every function of the API, by the name of its program.
 pub const FUNCTIONS: [(&str, Family); 7] = [
@@ -33,22 +35,22 @@ pub struct Route {
 }
 
 /// What the function `projects` serves: projects, what their webhooks were told, templates.
-pub fn projects() -> OpenApiRouter<Api> {
+pub fn projects() -> OpenApiRouter<App> {
     projects::router().merge(deliveries::router()).merge(templates::router())
 }
 
 /// What the function `builds` serves: builds, and the agents that do them.
-pub fn builds() -> OpenApiRouter<Api> {
+pub fn builds() -> OpenApiRouter<App> {
     builds::router().merge(agents::router())
 }
 
 /// What the function `ci` serves: pipelines, and the webhooks of Gitea and Woodpecker.
-pub fn ci() -> OpenApiRouter<Api> {
+pub fn ci() -> OpenApiRouter<App> {
     ci::router().merge(hooks::router())
 }
 
 /// What the function `ops` serves: health, metrics, the API's description, keys, the audit log.
-pub fn ops() -> OpenApiRouter<Api> {
+pub fn ops() -> OpenApiRouter<App> {
     ops::router().merge(keys::router()).merge(audit::router())
 }
 

@@ -18,8 +18,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tower::ServiceExt;
 
-use crate::gate;
-use crate::problem::{Answer, Code, Problem};
+use crate::http::middleware;
+use crate::http::problem::{Answer, Code, Problem};
 
 /// Lambda takes answers of 6 MB, as JSON. Text of this size fits however much of it is escaped.
 const TEXT_BYTES: usize = 1024 * 1024;
@@ -66,7 +66,7 @@ pub async fn answer(router: &Router, event: Value) -> Value {
             Ok(response) => response,
             Err(never) => match never {},
         },
-        Err(problem) => gate::refused(problem),
+        Err(problem) => middleware::refuse(problem),
     };
     told(response).await
 }
@@ -167,7 +167,7 @@ async fn told(response: Response) -> Value {
     let mut body = to_bytes(body, BINARY_BYTES).await.ok();
     if body.is_none() {
         tracing::error!("an answer was cut short, or has more than a function may answer");
-        let (other, text) = gate::refused(gate::panicked()).into_parts();
+        let (other, text) = middleware::refuse(Problem::internal()).into_parts();
         parts = other;
         body = to_bytes(text, BINARY_BYTES).await.ok();
     }

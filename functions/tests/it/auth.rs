@@ -4,7 +4,9 @@ use http::header::AUTHORIZATION;
 use http::{Method, Request};
 use rdev_domain::audit::Actor;
 use rdev_domain::key::Scope;
-use rdev_functions::{Settings, keys, serve};
+use rdev_functions::endpoints;
+use rdev_functions::http::key_text;
+use rdev_functions::{Settings, serve};
 use serde_json::{Value, json};
 
 use crate::support::{Fixture, now, request, send};
@@ -102,7 +104,7 @@ async fn every_operation_asks_for_a_key_and_for_its_scopes() {
 #[tokio::test]
 async fn every_documented_operation_is_in_the_table_of_scopes_or_open_to_all() {
     let document: Value =
-        serde_json::from_str(rdev_functions::openapi::json()).expect("the document is JSON");
+        serde_json::from_str(endpoints::openapi_json()).expect("the document is JSON");
     let mut open = Vec::new();
     let mut keyed = 0;
     for (route, item) in document["paths"].as_object().expect("paths") {
@@ -144,9 +146,9 @@ async fn refusal(fixture: &Fixture, authorization: Option<&str>) -> Value {
 async fn every_bad_key_is_refused_with_the_same_words() {
     let fixture = Fixture::new().await;
     let good = fixture.admin.clone();
-    let (unknown, _) = keys::generate("never stored", vec![Admin], now(), None);
+    let (unknown, _) = key_text::generate("never stored", vec![Admin], now(), None);
     let revoked = {
-        let (text, key) = keys::generate("revoked", vec![Admin], now(), None);
+        let (text, key) = key_text::generate("revoked", vec![Admin], now(), None);
         let by = Actor::maintenance();
         fixture.store().create_key(&key, &by, now()).await.expect("a key");
         fixture.store().revoke_key(&key.id, &by, now()).await.expect("revoked");
@@ -155,7 +157,7 @@ async fn every_bad_key_is_refused_with_the_same_words() {
     let other_secret = {
         // A right checksum and an id that is there, but another secret.
         let id = good[5..17].parse().expect("its id");
-        keys::generate("thief", vec![Admin], now(), Some(id)).0.expose().to_owned()
+        key_text::generate("thief", vec![Admin], now(), Some(id)).0.expose().to_owned()
     };
     let mut wrong_checksum = good.clone();
     let last = if wrong_checksum.pop() == Some('a') { 'b' } else { 'a' };
@@ -265,7 +267,7 @@ async fn zero_a_second_is_no_limit() {
 #[tokio::test]
 async fn a_router_that_stands_alone_has_the_same_gate() {
     let fixture = Fixture::new().await;
-    let app = serve(rdev_functions::workers::router(), fixture.context.clone());
+    let app = serve(endpoints::workers::router(), fixture.context.clone());
     let ask = |method, path: &'static str, key| send(&app, request(method, path, key, None));
     ask(Method::GET, "/workers", None).await.assert_problem(401, "unauthorized");
     let key = Some(fixture.admin.as_str());
@@ -275,15 +277,15 @@ async fn a_router_that_stands_alone_has_the_same_gate() {
     refused.assert_problem(405, "method_not_allowed");
     assert_eq!(refused.header("allow"), "GET,HEAD");
     for alone in [
-        rdev_functions::projects::router,
-        rdev_functions::builds::router,
-        rdev_functions::domains::router,
-        rdev_functions::ci::router,
-        rdev_functions::work::router,
-        rdev_functions::agents::router,
-        keys::router,
-        rdev_functions::audit::router,
-        rdev_functions::ops::router,
+        endpoints::projects::router,
+        endpoints::builds::router,
+        endpoints::domains::router,
+        endpoints::ci::router,
+        endpoints::work::router,
+        endpoints::agents::router,
+        endpoints::keys::router,
+        endpoints::audit::router,
+        endpoints::ops::router,
     ] {
         let app = serve(alone(), fixture.context.clone());
         let reply = send(&app, request(Method::GET, "/workers", key, None)).await;

@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use http::Method;
-use rdev_functions::openapi;
-use rdev_functions::problem::Code;
+use rdev_functions::endpoints::openapi_json;
+use rdev_functions::http::problem::Code;
 use serde_json::Value;
 
 use crate::auth::OPERATIONS;
@@ -24,11 +24,11 @@ fn read(path: &str) -> String {
 fn the_committed_openapi_document_is_that_of_the_code() {
     let path = root().join("docs/openapi.json");
     if std::env::var_os("RDEV_BLESS").is_some() {
-        fs::write(&path, openapi::json()).expect("written");
+        fs::write(&path, openapi_json()).expect("written");
     }
     let committed = fs::read_to_string(&path).unwrap_or_default();
     assert!(
-        committed == openapi::json(),
+        committed == openapi_json(),
         "docs/openapi.json is not what the code says; write it anew with\n\
          RDEV_BLESS=1 cargo test -p rdev-functions openapi"
     );
@@ -36,7 +36,7 @@ fn the_committed_openapi_document_is_that_of_the_code() {
 
 #[test]
 fn every_reference_of_the_document_leads_somewhere() {
-    let document: Value = serde_json::from_str(openapi::json()).expect("JSON");
+    let document: Value = serde_json::from_str(openapi_json()).expect("JSON");
     let mut open = vec![&document];
     let mut references = 0;
     while let Some(value) = open.pop() {

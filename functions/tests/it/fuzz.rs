@@ -4,7 +4,7 @@ use axum::body::Body;
 use http::{Method, Request};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use rdev_functions::problem::Code;
+use rdev_functions::http::problem::Code;
 use serde_json::{Map, Value, json};
 
 use crate::auth::OPERATIONS;

@@ -10,6 +10,7 @@ mod fuzz;
 mod idempotency;
 mod keys;
 mod lambda;
+mod layers;
 mod map;
 mod ops;
 mod pages;

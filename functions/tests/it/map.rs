@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use rdev_functions::openapi;
+use rdev_functions::endpoints::openapi_json;
 use serde_json::Value;
 
 fn root() -> PathBuf {
@@ -30,7 +30,7 @@ fn quoted(cell: &str) -> impl Iterator<Item = &str> {
 
 #[test]
 fn every_operation_has_its_place_on_the_map_and_no_other_has() {
-    let document: Value = serde_json::from_str(openapi::json()).expect("JSON");
+    let document: Value = serde_json::from_str(openapi_json()).expect("JSON");
     let paths = document["paths"].as_object().expect("paths");
     let known: BTreeSet<String> = paths
         .iter()

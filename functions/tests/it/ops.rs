@@ -86,7 +86,7 @@ async fn metrics_are_for_this_machine_or_for_a_key() {
 // Metrics are recorded for this thread alone, so this test has only one.
 #[tokio::test(flavor = "current_thread")]
 async fn metrics_tell_what_was_counted_and_what_the_store_knows() {
-    let recorder = rdev_functions::ops::prometheus().build_recorder();
+    let recorder = rdev_functions::services::metrics::prometheus().build_recorder();
     let handle = recorder.handle();
     let _guard = metrics::set_default_local_recorder(&recorder);
     let fixture = Fixture::with(|context| context.metrics = Some(handle)).await;

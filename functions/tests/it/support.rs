@@ -17,7 +17,8 @@ use rdev_domain::step::Event;
 use rdev_domain::time::Timestamp;
 use rdev_domain::worker::{Worker, WorkerStatus};
 use rdev_embedded::{Embedded, Options};
-use rdev_functions::{Context, Settings, api, keys};
+use rdev_functions::http::key_text;
+use rdev_functions::{Context, Settings, api};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tower::ServiceExt;
@@ -74,7 +75,7 @@ impl Fixture {
 
     /// A new key with these scopes.
     pub(crate) async fn key(&self, scopes: &[Scope]) -> String {
-        let (text, key) = keys::generate("test", scopes.to_vec(), now(), None);
+        let (text, key) = key_text::generate("test", scopes.to_vec(), now(), None);
         let by = Actor::maintenance();
         self.store().create_key(&key, &by, now()).await.expect("a key");
         text.expose().to_owned()

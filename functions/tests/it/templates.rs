@@ -5,8 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use http::StatusCode;
-use rdev_functions::templates::{ALL, Template, TemplateView, Values};
-use rdev_functions::{List, Settings, serve, templates};
+use rdev_functions::endpoints::templates::{self, TemplateView};
+use rdev_functions::services::templates::{ALL, Template, Values};
+use rdev_functions::{List, Settings, serve};
 use serde_json::Value;
 
 use crate::support::Fixture;

@@ -1,0 +1,82 @@
+//! Why a service did not do what it was called for. `http/problem.rs` says which status and code
+//! each gets.
+
+use std::error::Error;
+use std::fmt::Write;
+
+use rdev_domain::Invalid;
+use rdev_domain::ports::{Conflict, PortError};
+use rdev_domain::spec::FieldError;
+use rdev_domain::step::Refusal;
+
+/// What services return.
+pub type ServiceResult<T> = Result<T, ServiceError>;
+
+/// Why a service did not do what it was called for.
+#[derive(Debug, thiserror::Error)]
+pub enum ServiceError {
+    /// A port did not.
+    #[error(transparent)]
+    Port(#[from] PortError),
+    /// Fields of the request break rules.
+    #[error("{} fields break rules", .0.len())]
+    Invalid(Vec<FieldError>),
+    /// The key does not allow it.
+    #[error("{0}")]
+    MissingScope(String),
+    /// The project is being deleted.
+    #[error("the project is being deleted")]
+    ProjectDeleting,
+    /// A repository that rdev did not create is not deleted by it.
+    #[error("the project's repository was not made by rdev and is not deleted by it")]
+    RepositoryNotOurs,
+    /// The forge creates no repositories.
+    #[error(
+        "this installation makes no repositories: name an existing one with `git_url`, or set \
+         `repository` to false"
+    )]
+    ForgeNotConfigured,
+    /// No CI runs for the repository.
+    #[error("this installation has no CI for the repository")]
+    CiNotConfigured,
+    /// There is no DNS provider.
+    #[error("this installation has no DNS provider ([dns])")]
+    DnsNotConfigured,
+    /// A system outside of rdev failed; the service has logged it.
+    #[error(transparent)]
+    Upstream(PortError),
+}
+
+impl From<Refusal> for ServiceError {
+    fn from(refusal: Refusal) -> Self {
+        Self::Port(refusal.into())
+    }
+}
+
+impl From<Conflict> for ServiceError {
+    fn from(conflict: Conflict) -> Self {
+        Self::Port(conflict.into())
+    }
+}
+
+/// A field that breaks a rule.
+pub(crate) fn field(name: &str, message: impl Into<String>) -> FieldError {
+    FieldError { field: name.to_owned(), message: message.into() }
+}
+
+/// A field whose type refuses its value.
+pub(crate) fn refused(name: &str, invalid: &Invalid) -> FieldError {
+    field(name, invalid.why.clone())
+}
+
+/// An error and what caused it, in one line.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        // Writing to a string cannot fail.
+        let _ = write!(text, ": {cause}");
+        source = cause.source();
+    }
+    text
+}

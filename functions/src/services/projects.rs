@@ -1,0 +1,132 @@
+//! Changing and deleting projects, and resuming what their creation left undone.
+
+use rdev_domain::audit::Actor;
+use rdev_domain::git::Branch;
+use rdev_domain::ids::ProjectId;
+use rdev_domain::ports::PortError;
+use rdev_domain::project::{Project, ProjectPatch};
+use rdev_domain::time::Timestamp;
+use rdev_domain::webhook::WebhookUrl;
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+use crate::app::App;
+use crate::services::error::{ServiceError, ServiceResult, chain, refused};
+use crate::services::project_rules::{check_build_limit, check_description, webhook};
+use crate::services::{domain_records, provision};
+
+/// What to change; absent fields stay as they are.
+#[derive(Debug, Clone, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ChangeProject {
+    /// For people, at most 1,000 characters.
+    #[serde(default)]
+    pub description: Option<String>,
+    /// The branch that builds use unless they name another.
+    #[serde(default)]
+    pub default_branch: Option<Branch>,
+    /// How many of its tasks may run at once: 1 to 100.
+    #[serde(default)]
+    #[schema(minimum = 1, maximum = 100)]
+    pub build_limit: Option<u32>,
+    /// Who is told when a build ends, given together with `webhook_secret`; an empty text
+    /// removes it.
+    #[serde(default)]
+    pub webhook_url: Option<String>,
+    /// What signs that: `whsec_` and 24 to 64 bytes in base64.
+    #[serde(default)]
+    pub webhook_secret: Option<String>,
+}
+
+/// Changes a project, and its webhook when the request names one.
+pub(crate) async fn change(
+    app: &App,
+    by: &Actor,
+    id: &ProjectId,
+    request: ChangeProject,
+    now: Timestamp,
+) -> ServiceResult<Project> {
+    let mut errors = Vec::new();
+    check_description(request.description.as_deref(), &mut errors);
+    check_build_limit(request.build_limit, &mut errors);
+    let removed = request.webhook_url.as_deref() == Some("") && request.webhook_secret.is_none();
+    let url = request.webhook_url.as_deref().filter(|_| !removed);
+    let url = match url.map(str::parse::<WebhookUrl>).transpose() {
+        Ok(url) => url,
+        Err(invalid) => {
+            errors.push(refused("webhook_url", &invalid));
+            None
+        }
+    };
+    let webhook = webhook(app, url, request.webhook_secret.as_deref(), &mut errors);
+    if !errors.is_empty() {
+        return Err(ServiceError::Invalid(errors));
+    }
+    let patch = ProjectPatch {
+        description: request.description,
+        default_branch: request.default_branch,
+        build_limit: request.build_limit,
+        ..ProjectPatch::default()
+    };
+    let (mut project, outbox) = app.store().update_project(id, &patch, by, now).await?;
+    app.send(&outbox, now).await;
+    if removed || webhook.is_some() {
+        project = app.store().set_webhook(id, webhook.as_ref(), by, now).await?;
+    }
+    Ok(project)
+}
+
+/// Runs the steps of a project's creation that are not done.
+pub(crate) async fn resume(
+    app: &App,
+    by: &Actor,
+    id: &ProjectId,
+    now: Timestamp,
+) -> ServiceResult<Project> {
+    let project = app.store().project(id).await?;
+    provision::run(app, by, project, now).await
+}
+
+/// Deletes a project with what it has in other systems, unless one of its tasks runs.
+pub(crate) async fn delete(
+    app: &App,
+    by: &Actor,
+    id: &ProjectId,
+    with_repository: bool,
+    now: Timestamp,
+) -> ServiceResult<()> {
+    let project = app.store().project(id).await?;
+    // Only what was made from a template is ours. Another repository of that
+    // name may be left from a project that was deleted without it.
+    if with_repository && project.template.is_none() {
+        return Err(ServiceError::RepositoryNotOurs);
+    }
+    app.store().begin_delete_project(id, by, now).await?;
+    for domain in app.store().domains(id).await? {
+        let (dns, _) = domain_records::provider(app)?;
+        domain_records::withdraw(app, dns, domain, by, now).await?;
+    }
+    if let (Some(ci), Some(ci_id)) = (app.ci(), project.ci_id) {
+        ci.deactivate(ci_id).await?;
+    }
+    if with_repository {
+        let deleted = app.forge().delete_repository(id, project.nonce).await;
+        deleted.map_err(forge_failed)?;
+    }
+    match app.store().forget_project(id, by, now).await {
+        // Two deletes at once: the other one was faster.
+        Ok(()) | Err(PortError::NotFound { .. }) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Why a repository was not deleted: the forge failed, or any other error as it is.
+fn forge_failed(error: PortError) -> ServiceError {
+    match error {
+        PortError::Broken { .. } | PortError::NotFound { .. } => {
+            tracing::error!(error = %chain(&error), "the forge failed");
+            ServiceError::Upstream(error)
+        }
+        error => error.into(),
+    }
+}

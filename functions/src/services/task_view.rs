@@ -1,0 +1,35 @@
+//! A task as the API shows it.
+
+use rdev_domain::ports::TaskRecord;
+use rdev_domain::task::Task;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::services::build_pipeline::BuildPipeline;
+
+/// A task, and whether its cancellation was asked for.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct TaskView {
+    /// The task.
+    #[serde(flatten)]
+    pub task: Task,
+    /// Somebody asked to cancel it, and its worker has not stopped yet.
+    pub cancel_requested: bool,
+    /// The pipeline of the commit that it has pushed; only in the record of one build.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pipeline: Option<BuildPipeline>,
+}
+
+/// A task that was just queued.
+impl From<Task> for TaskView {
+    fn from(task: Task) -> Self {
+        Self { task, cancel_requested: false, pipeline: None }
+    }
+}
+
+impl From<TaskRecord> for TaskView {
+    fn from(record: TaskRecord) -> Self {
+        let cancel_requested = record.lease.is_some_and(|lease| lease.cancel_requested);
+        Self { task: record.task, cancel_requested, pipeline: None }
+    }
+}
