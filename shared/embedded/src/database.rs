@@ -1,202 +1,191 @@
-//! One SQLite file: a thread that writes it, and a few connections that read it.
+//! One SQLite file: one thread writes it, and a few connections read it.
+
+pub(crate) mod migrate;
+mod readers;
+#[cfg(test)]
+mod tests;
+mod writer;
 
 use std::any::Any;
 use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rdev_domain::ports::{PortError, PortResult};
-use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 
-use crate::failed::{Failed, Lost};
-use crate::migrate::{Migrated, migrate};
-use crate::writer::{self, Job, Order, Ran};
+use crate::error::{Error, NotCommitted};
+use migrate::{Migrated, migrate};
+use readers::{Readers, connect};
+use writer::{Job, Outcome, Request};
 
-/// How many reads run at once.
-const READERS: usize = 4;
-
-/// How many statements a connection keeps prepared: more than we have.
-const STATEMENTS: usize = 200;
-
-/// Which database it is, and how it is kept.
+/// A database's name, its schema, and whether its commits are durable.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Kind {
-    /// What errors call it.
+pub(crate) struct Schema {
+    /// The database's name in error messages.
     pub(crate) what: &'static str,
-    /// Its schema, oldest migration first.
+    /// The migrations, oldest first.
     pub(crate) migrations: &'static [&'static str],
-    /// Whether a commit waits for the disk. Without it the file stays whole
-    /// after a power cut, but may lack the last commits.
+    /// Whether a commit waits for the disk. Without that, the file is still
+    /// consistent after a power cut, but the last commits may be missing.
     pub(crate) durable: bool,
 }
 
-/// Why a file cannot be opened.
+/// Why a database cannot be opened.
 #[derive(Debug)]
 pub(crate) enum CannotOpen {
-    /// The file itself cannot be made.
+    /// The file cannot be created or opened.
     File(io::Error),
-    /// SQLite said no.
     Sqlite(rusqlite::Error),
-    /// A newer program wrote it.
+    /// A newer program wrote the file.
     Newer {
         /// The file's version.
         found: usize,
     },
 }
 
-/// An open database. Dropping it waits until everything asked for is written.
+/// An open database. Dropping it waits until the writing thread has done all its work.
 #[derive(Debug)]
 pub(crate) struct Database {
     what: &'static str,
-    orders: Option<Sender<Order>>,
+    requests: Option<Sender<Request>>,
     writer: Option<JoinHandle<()>>,
     readers: Arc<Readers>,
 }
 
-#[derive(Debug)]
-struct Readers {
-    file: PathBuf,
-    busy_timeout: Duration,
-    idle: Mutex<Vec<Connection>>,
-    permits: Arc<Semaphore>,
-}
-
 impl Database {
-    /// Opens (or makes) the file, brings its schema up to date and starts its thread.
+    /// Opens or creates the file, migrates it to the current schema and starts the
+    /// writing thread.
     pub(crate) fn open(
         file: &Path,
-        kind: Kind,
+        schema: Schema,
         busy_timeout: Duration,
     ) -> Result<Self, CannotOpen> {
-        // SQLite makes its side files with the mode of this one.
+        // SQLite gives its side files the mode of this one.
         OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(file)?;
         let conn = connect(file, OpenFlags::SQLITE_OPEN_READ_WRITE, busy_timeout)?;
-        // A file of a newer version is not even switched to WAL.
-        if let Migrated::Newer { found } = migrate(&conn, kind.migrations)? {
+        // A file of a newer version stays exactly as it is: not even its journal mode changes.
+        if let Migrated::Newer { found } = migrate(&conn, schema.migrations)? {
             return Err(CannotOpen::Newer { found });
         }
         conn.pragma_update(None, "journal_mode", "wal")?;
-        conn.pragma_update(None, "synchronous", if kind.durable { "full" } else { "normal" })?;
+        conn.pragma_update(None, "synchronous", if schema.durable { "full" } else { "normal" })?;
         conn.pragma_update(None, "journal_size_limit", 64 * 1024 * 1024)?;
         conn.pragma_update(None, "temp_store", "memory")?;
         conn.pragma_update(None, "cache_size", -16 * 1024)?;
-        let (orders, waiting) = mpsc::channel();
+        let (requests, received) = mpsc::channel();
         let writer = std::thread::Builder::new()
-            .name(format!("rdev-{}", kind.what.replace(' ', "-")))
-            .spawn(move || writer::run(&conn, &waiting))?;
+            .name(format!("rdev-{}", schema.what.replace(' ', "-")))
+            .spawn(move || writer::run(&conn, &received))?;
         Ok(Self {
-            what: kind.what,
-            orders: Some(orders),
+            what: schema.what,
+            requests: Some(requests),
             writer: Some(writer),
-            readers: Arc::new(Readers {
-                file: file.to_owned(),
-                busy_timeout,
-                idle: Mutex::new(Vec::new()),
-                permits: Arc::new(Semaphore::new(READERS)),
-            }),
+            readers: Arc::new(Readers::new(file.to_owned(), busy_timeout)),
         })
     }
 
-    /// Runs `work` in a transaction, and answers once it is committed. When
-    /// `work` fails nothing of it is kept. Work that was not begun when its
-    /// caller went away is left out.
+    /// Runs `work` in a transaction, and returns once it is committed. If `work`
+    /// fails, all its changes are rolled back. If the caller is dropped before the
+    /// work starts, the work does not run.
     pub(crate) async fn write<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Connection) -> Result<T, Failed> + Send + 'static,
+        work: impl FnOnce(&Connection) -> Result<T, Error> + Send + 'static,
     ) -> PortResult<T> {
-        let (reply, answer) = oneshot::channel();
+        let (reply, received) = oneshot::channel();
         let what = self.what;
         let job: Job = Box::new(move |conn| {
-            let outcome = match conn {
-                Ok(_) if reply.is_closed() => return Ran { keep: false, answer: Box::new(|_| ()) },
+            let result = match conn {
+                Ok(_) if reply.is_closed() => {
+                    return Outcome { commit: false, reply: Box::new(|_| ()) };
+                }
                 Ok(conn) => catch(|| work(conn)),
-                Err(lost) => Err(Failed::Lost(lost.clone())),
+                Err(error) => Err(Error::NotCommitted(error.clone())),
             };
-            let keep = outcome.is_ok();
-            let answer = Box::new(move |lost: Option<&Lost>| {
-                let outcome = match (outcome, lost) {
-                    (Err(own @ (Failed::Sqlite(_) | Failed::Panicked(_))), _) => Err(own),
-                    (_, Some(lost)) => Err(Failed::Lost(lost.clone())),
-                    (outcome, None) => outcome,
+            let commit = result.is_ok();
+            let reply = Box::new(move |not_committed: Option<&NotCommitted>| {
+                let result = match (result, not_committed) {
+                    (Err(own @ (Error::Sqlite(_) | Error::Panicked(_))), _) => Err(own),
+                    (_, Some(error)) => Err(Error::NotCommitted(error.clone())),
+                    (result, None) => result,
                 };
-                // The caller may have gone away; then nobody wants to know.
-                let _ = reply.send(outcome.map_err(|failed| failed.into_port(what)));
+                // The caller may have been dropped: then the result is not needed.
+                let _ = reply.send(result.map_err(|error| error.into_port(what)));
             });
-            Ran { keep, answer }
+            Outcome { commit, reply }
         });
-        self.order(Order::Now(job))?;
-        answer.await.map_err(|_| self.stopped())?
+        self.request(Request::Now(job))?;
+        received.await.map_err(|_| self.stopped())?
     }
 
-    /// Leaves `work` to be done with the next transaction, in its order among
-    /// all others, within 100 ms. Only for work that may also be lost.
+    /// Runs `work` in the next transaction, within 100 ms, in its order among all
+    /// other work. Only for work that may be lost: no caller waits for it.
     pub(crate) fn write_soon(
         &self,
-        work: impl FnOnce(&Connection) -> Result<(), Failed> + Send + 'static,
+        work: impl FnOnce(&Connection) -> Result<(), Error> + Send + 'static,
     ) -> PortResult<()> {
         let what = self.what;
         let job: Job = Box::new(move |conn| {
-            let outcome = match conn {
+            let result = match conn {
                 Ok(conn) => catch(|| work(conn)),
-                Err(lost) => Err(Failed::Lost(lost.clone())),
+                Err(error) => Err(Error::NotCommitted(error.clone())),
             };
-            let keep = outcome.is_ok();
-            let answer = Box::new(move |lost: Option<&Lost>| {
-                let outcome = match lost {
-                    Some(lost) => Err(Failed::Lost(lost.clone())),
-                    None => outcome,
+            let commit = result.is_ok();
+            let reply = Box::new(move |not_committed: Option<&NotCommitted>| {
+                let result = match not_committed {
+                    Some(error) => Err(Error::NotCommitted(error.clone())),
+                    None => result,
                 };
-                if let Err(failed) = outcome {
-                    tracing::warn!(error = %failed.into_port(what), "a write was lost");
+                if let Err(error) = result {
+                    tracing::warn!(error = %error.into_port(what), "a write was lost");
                 }
             });
-            Ran { keep, answer }
+            Outcome { commit, reply }
         });
-        self.order(Order::Soon(job))
+        self.request(Request::Soon(job))
     }
 
-    /// Runs `work` on a connection that can only read, on a thread that may block.
+    /// Runs `work` on a read-only connection, on a thread that may block.
     pub(crate) async fn read<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Connection) -> Result<T, Failed> + Send + 'static,
+        work: impl FnOnce(&Connection) -> Result<T, Error> + Send + 'static,
     ) -> PortResult<T> {
         let readers = Arc::clone(&self.readers);
-        let permit = Arc::clone(&readers.permits).acquire_owned().await;
-        let outcome = tokio::task::spawn_blocking(move || {
+        let permit = readers.permit().await;
+        let result = tokio::task::spawn_blocking(move || {
             let _permit = permit;
             let conn = readers.take()?;
-            let outcome = catch(|| work(&conn));
+            let result = catch(|| work(&conn));
             readers.give_back(conn);
-            outcome
+            result
         });
-        match outcome.await {
-            Ok(outcome) => outcome.map_err(|failed| failed.into_port(self.what)),
+        match result.await {
+            Ok(result) => result.map_err(|error| error.into_port(self.what)),
             Err(_) => Err(self.stopped()),
         }
     }
 
-    /// Reads while nothing else is under way yet, on this thread.
-    pub(crate) fn at_start<T>(
+    /// Reads on the calling thread, which blocks: only while the database is being opened.
+    pub(crate) fn read_blocking<T>(
         &self,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> rusqlite::Result<T> {
         let conn = self.readers.take()?;
-        let outcome = work(&conn);
+        let result = work(&conn);
         self.readers.give_back(conn);
-        outcome
+        result
     }
 
-    fn order(&self, order: Order) -> PortResult<()> {
-        let orders = self.orders.as_ref().ok_or_else(|| self.stopped())?;
-        orders.send(order).map_err(|_| self.stopped())
+    fn request(&self, request: Request) -> PortResult<()> {
+        let requests = self.requests.as_ref().ok_or_else(|| self.stopped())?;
+        requests.send(request).map_err(|_| self.stopped())
     }
 
     fn stopped(&self) -> PortError {
@@ -206,7 +195,7 @@ impl Database {
 
 impl Drop for Database {
     fn drop(&mut self) {
-        self.orders = None;
+        self.requests = None;
         if let Some(writer) = self.writer.take()
             && writer.join().is_err()
         {
@@ -215,38 +204,12 @@ impl Drop for Database {
     }
 }
 
-impl Readers {
-    fn take(&self) -> rusqlite::Result<Connection> {
-        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        match idle {
-            Some(conn) => Ok(conn),
-            None => connect(&self.file, OpenFlags::SQLITE_OPEN_READ_ONLY, self.busy_timeout),
-        }
-    }
-
-    fn give_back(&self, conn: Connection) {
-        // A panic may have left a snapshot open, which would hold back checkpoints.
-        if conn.is_autocommit() {
-            self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(conn);
-        }
-    }
-}
-
-fn connect(file: &Path, mode: OpenFlags, busy_timeout: Duration) -> rusqlite::Result<Connection> {
-    let conn = Connection::open_with_flags(file, mode | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
-    conn.busy_timeout(busy_timeout)?;
-    // One plan per statement. Without this SQLite plans again for each new value.
-    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
-    conn.set_prepared_statement_cache_capacity(STATEMENTS);
-    Ok(conn)
-}
-
-/// Runs `work`; a panic in it is its own failure and not the thread's.
-fn catch<T>(work: impl FnOnce() -> Result<T, Failed>) -> Result<T, Failed> {
+/// Runs `work`. A panic becomes an error of this work and does not end the thread.
+fn catch<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
         let message = message(panic.as_ref());
         tracing::error!(message, "a database operation panicked");
-        Err(Failed::Panicked(message))
+        Err(Error::Panicked(message))
     })
 }
 
@@ -265,201 +228,5 @@ impl From<io::Error> for CannotOpen {
 impl From<rusqlite::Error> for CannotOpen {
     fn from(error: rusqlite::Error) -> Self {
         Self::Sqlite(error)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Barrier;
-
-    use rdev_domain::ports::Conflict;
-
-    use super::*;
-
-    const KIND: Kind = Kind {
-        what: "the test",
-        migrations: &["CREATE TABLE numbers (n INTEGER PRIMARY KEY) STRICT"],
-        durable: true,
-    };
-
-    type Work = Box<dyn FnOnce(&Connection) -> Result<(), Failed> + Send>;
-
-    fn open() -> (tempfile::TempDir, Arc<Database>) {
-        let folder = tempfile::tempdir().expect("a folder");
-        let file = folder.path().join("test.db");
-        let database = Database::open(&file, KIND, Duration::from_millis(50)).expect("a database");
-        (folder, Arc::new(database))
-    }
-
-    fn insert(conn: &Connection, n: i64) -> Result<(), Failed> {
-        conn.prepare_cached("INSERT INTO numbers (n) VALUES (?1)")?.execute([n])?;
-        Ok(())
-    }
-
-    #[tokio::test]
-    async fn what_is_durable_is_synced_at_every_commit_and_the_rest_is_not() {
-        // 2 is FULL, 1 is NORMAL.
-        for (durable, expected) in [(true, 2), (false, 1)] {
-            let folder = tempfile::tempdir().expect("a folder");
-            let file = folder.path().join("test.db");
-            let kind = Kind { durable, ..KIND };
-            let database = Database::open(&file, kind, Duration::from_millis(50)).expect("opened");
-            let look = |conn: &Connection| {
-                let journal: String =
-                    conn.query_row("PRAGMA journal_mode", [], |row| row.get(0))?;
-                let synchronous: i64 =
-                    conn.query_row("PRAGMA synchronous", [], |row| row.get(0))?;
-                Ok((journal, synchronous))
-            };
-            let found = database.write(look).await.expect("an answer");
-            assert_eq!(found, ("wal".to_owned(), expected));
-        }
-    }
-
-    async fn numbers(database: &Database) -> Vec<i64> {
-        let read = |conn: &Connection| {
-            let mut all = conn.prepare_cached("SELECT n FROM numbers ORDER BY n")?;
-            let all = all.query_map([], |row| row.get(0))?;
-            Ok(all.collect::<rusqlite::Result<_>>()?)
-        };
-        database.read(read).await.expect("numbers")
-    }
-
-    /// Holds the writer until `n` more pieces of work wait for it, so that they
-    /// become one batch; then starts them, in order.
-    async fn as_one_batch<T: Send + 'static>(
-        database: &Arc<Database>,
-        work: Vec<impl FnOnce(&Connection) -> Result<T, Failed> + Send + 'static>,
-    ) -> Vec<PortResult<T>> {
-        let gate = Arc::new(Barrier::new(2));
-        let held = {
-            let (database, gate) = (Arc::clone(database), Arc::clone(&gate));
-            tokio::spawn(async move {
-                let wait = move |_: &Connection| {
-                    gate.wait();
-                    Ok(())
-                };
-                database.write(wait).await
-            })
-        };
-        tokio::task::yield_now().await;
-        let mut calls: Vec<_> =
-            work.into_iter().map(|work| Box::pin(database.write(work))).collect();
-        // One poll of each sends its order.
-        for call in &mut calls {
-            let sent = std::future::poll_fn(|context| {
-                std::task::Poll::Ready(call.as_mut().poll(context).is_pending())
-            });
-            assert!(sent.await, "the writer is held");
-        }
-        tokio::task::spawn_blocking(move || gate.wait()).await.expect("the gate opens");
-        held.await.expect("no panic").expect("the gate's own write");
-        let mut answers = Vec::new();
-        for call in calls {
-            answers.push(call.await);
-        }
-        answers
-    }
-
-    #[tokio::test]
-    async fn one_that_fails_in_a_batch_hurts_no_other() {
-        let (_folder, database) = open();
-        let work: Vec<Work> = vec![
-            Box::new(|conn| insert(conn, 1)),
-            Box::new(|conn| {
-                insert(conn, 2)?;
-                Err(Conflict::Contended.into())
-            }),
-            Box::new(|conn| insert(conn, 1)),
-            Box::new(|conn| {
-                insert(conn, 3)?;
-                panic!("a defect")
-            }),
-            Box::new(|conn| insert(conn, 4)),
-        ];
-        let answers = as_one_batch(&database, work).await;
-        assert!(answers[0].is_ok() && answers[4].is_ok(), "{answers:?}");
-        assert!(matches!(answers[1], Err(PortError::Conflict(Conflict::Contended))));
-        assert!(matches!(answers[2], Err(PortError::Broken { .. })), "a constraint: {answers:?}");
-        assert!(matches!(answers[3], Err(PortError::Broken { .. })), "a panic: {answers:?}");
-        assert_eq!(numbers(&database).await, [1, 4]);
-    }
-
-    #[tokio::test]
-    async fn a_batch_is_one_transaction() {
-        let (folder, database) = open();
-        let other = Connection::open(folder.path().join("test.db")).expect("a second connection");
-        let seen = |other: &Connection| {
-            other
-                .query_row("PRAGMA data_version", [], |row| row.get::<_, i64>(0))
-                .expect("a number")
-        };
-        let before = seen(&other);
-        let work: Vec<_> = (0..50).map(|n| move |conn: &Connection| insert(conn, n)).collect();
-        let answers = as_one_batch(&database, work).await;
-        assert!(answers.iter().all(Result::is_ok), "{answers:?}");
-        assert_eq!(numbers(&database).await.len(), 50);
-        // It counts the commits of others.
-        assert_eq!(seen(&other), before + 1);
-    }
-
-    #[tokio::test]
-    async fn when_a_batch_cannot_be_committed_all_its_callers_hear_of_it() {
-        let (folder, database) = open();
-        let other = Connection::open(folder.path().join("test.db")).expect("a second connection");
-        other.execute_batch("BEGIN IMMEDIATE").expect("the write lock");
-        let answer = database.write(|conn| insert(conn, 1)).await;
-        assert!(matches!(answer, Err(PortError::Unavailable { .. })), "{answer:?}");
-        other.execute_batch("ROLLBACK").expect("the lock is free");
-        database.write(|conn| insert(conn, 2)).await.expect("it goes on");
-        assert_eq!(numbers(&database).await, [2]);
-    }
-
-    #[tokio::test]
-    async fn a_full_disk_is_told_as_such_and_passes() {
-        let (_folder, database) = open();
-        let limit = |pages: i64| {
-            move |conn: &Connection| {
-                conn.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(()))?;
-                Ok(())
-            }
-        };
-        database.write(limit(3)).await.expect("a small disk");
-        let fill = |from: i64| {
-            move |conn: &Connection| (from..from + 400).try_for_each(|n| insert(conn, n))
-        };
-        let mut full = None;
-        for from in 0..40 {
-            if let Err(error) = database.write(fill(from * 400)).await {
-                full = Some(error);
-                break;
-            }
-        }
-        assert!(matches!(full, Some(PortError::Unavailable { .. })), "{full:?}");
-        assert_eq!(numbers(&database).await.len() % 400, 0, "half a piece of work was kept");
-        database.write(limit(1000)).await.expect("space again");
-        database.write(fill(1_000_000)).await.expect("it goes on");
-    }
-
-    #[tokio::test]
-    async fn work_that_may_wait_is_done_before_what_comes_after_it_and_at_the_end() {
-        let (folder, database) = open();
-        database.write_soon(|conn| insert(conn, 1)).expect("an open database");
-        let seen = database.write(|conn| {
-            Ok(conn.query_row("SELECT count(*) FROM numbers", [], |row| row.get::<_, i64>(0))?)
-        });
-        assert_eq!(seen.await.expect("a count"), 1);
-        database.write_soon(|conn| insert(conn, 2)).expect("an open database");
-        drop(database);
-        let file = folder.path().join("test.db");
-        let again = Database::open(&file, KIND, Duration::from_millis(50)).expect("a database");
-        assert_eq!(numbers(&again).await, [1, 2]);
-    }
-
-    #[tokio::test]
-    async fn a_reader_cannot_write() {
-        let (_folder, database) = open();
-        database.read(|conn| insert(conn, 1)).await.expect_err("it is read-only");
-        assert!(numbers(&database).await.is_empty());
     }
 }

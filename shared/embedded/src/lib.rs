@@ -1,26 +1,26 @@
 //! The one-machine adapters of rdev: a store and a queue on SQLite, and bare
 //! repositories in a folder.
 //!
-//! [`open()`] takes a data folder for this process alone and gives all three:
+//! [`open()`] locks a data folder for this process and opens all three:
 //!
 //! ```text
-//! <data>/lock                  held while anything of it is open; holds the pid
+//! <data>/lock                  locked while the folder is in use; contains the pid
 //! <data>/rdev.db               the store, synced at every commit
-//! <data>/queue.db              the queue: hints, which the sweep can make anew
+//! <data>/queue.db              the queue: hints, which the sweep can send again
 //! <data>/repos/<project>.git   the repositories
 //! ```
 //!
-//! Files are 0600 and folders that are made here 0700.
+//! Files have mode 0600, and new folders have mode 0700.
+
+#![allow(missing_docs)]
 
 mod database;
-mod failed;
+mod error;
 mod forge;
 mod lock;
-mod migrate;
 mod open;
 mod queue;
 mod store;
-mod writer;
 
 pub use forge::{Author, LocalForge};
 pub use open::{Embedded, OpenError, Options, open};

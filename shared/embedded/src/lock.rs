@@ -1,4 +1,4 @@
-//! The data folder's lock: one process at a time.
+//! The data folder's lock: one process at a time uses the folder.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
@@ -8,27 +8,26 @@ use std::path::Path;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
-/// A folder that is ours until this is dropped, or the process ends in any way:
-/// the kernel frees the lock with the file.
+/// A lock that lasts until this value is dropped or the process ends, however it
+/// ends: the kernel releases the lock with the file.
 #[derive(Debug)]
 pub(crate) struct DataLock {
     _file: File,
 }
 
-/// What came of taking the lock.
+/// The result of [`acquire`].
 #[derive(Debug)]
-pub(crate) enum Taken {
-    /// It is ours.
-    Ours(DataLock),
-    /// Another process holds it, by its pid where that can be read.
+pub(crate) enum Acquired {
+    Lock(DataLock),
+    /// Another process has the lock. Its pid, if the file contains one.
     HeldBy(Option<u32>),
 }
 
-/// Takes the lock file at `path`, and writes this process's id into it.
+/// Locks the file at `path`, and writes this process's id into it.
 ///
-/// The file is never deleted: whoever waits for a name could lock a file that
-/// has lost it.
-pub(crate) fn take(path: &Path) -> io::Result<Taken> {
+/// The file is never deleted: a process that has opened it could then lock a file
+/// that no longer has this name.
+pub(crate) fn acquire(path: &Path) -> io::Result<Acquired> {
     let mut file = OpenOptions::new()
         .read(true)
         .write(true)
@@ -41,12 +40,12 @@ pub(crate) fn take(path: &Path) -> io::Result<Taken> {
             file.set_len(0)?;
             file.rewind()?;
             writeln!(file, "{}", std::process::id())?;
-            Ok(Taken::Ours(DataLock { _file: file }))
+            Ok(Acquired::Lock(DataLock { _file: file }))
         }
         Err(Errno::WOULDBLOCK) => {
             let mut text = String::new();
             file.read_to_string(&mut text)?;
-            Ok(Taken::HeldBy(text.trim().parse().ok()))
+            Ok(Acquired::HeldBy(text.trim().parse().ok()))
         }
         Err(error) => Err(error.into()),
     }

@@ -9,25 +9,25 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row, params};
 use ulid::Ulid;
 
-use super::Tx;
 use super::rows::{self, blob, bound};
-use crate::failed::Failed;
+use super::transaction::Tx;
+use crate::error::Error;
 
-/// Records that the transaction's actor did `action` on `subject`.
+/// Records that the actor of the transaction has done `action` to `subject`.
 pub(super) fn record(
     tx: &Tx<'_>,
     action: &str,
     subject: &str,
     project: Option<&ProjectId>,
-) -> Result<(), Failed> {
-    let expires_at = tx.shared.retention.audit_expires_at(tx.now);
+) -> Result<(), Error> {
+    let expires_at = tx.context.retention.audit_expires_at(tx.now);
     tx.conn
         .prepare_cached(
             "INSERT INTO audit (id, at, actor, action, subject, project, request_id, expires_at)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
         )?
         .execute(params![
-            blob(tx.shared.next_id(tx.now)),
+            blob(tx.context.next_id(tx.now)),
             tx.now.as_millis(),
             tx.by.name(),
             action,
@@ -39,7 +39,7 @@ pub(super) fn record(
     Ok(())
 }
 
-/// The latest id in the log: new ones go on from there, also when the clock went back.
+/// The newest id in the log. New ids are greater, even if the clock went back.
 pub(super) fn last_id(conn: &Connection) -> rusqlite::Result<Ulid> {
     let last = conn.query_row("SELECT max(id) FROM audit", [], |row| row.get(0))?;
     Ok(Option::map_or(last, Ulid::nil(), Ulid::from_bytes))
@@ -50,7 +50,7 @@ pub(super) fn list(
     filter: &AuditFilter,
     page: &Page,
     latest: Timestamp,
-) -> Result<Listed<AuditEvent>, Failed> {
+) -> Result<Listed<AuditEvent>, Error> {
     const ALL: &str = "SELECT id, at, actor, action, subject, project, request_id FROM audit
          WHERE id < ?1 AND (expires_at IS NULL OR expires_at > ?2)
          ORDER BY id DESC LIMIT ?3";

@@ -1,36 +1,35 @@
-//! Step 3: the first due task of a project that a runner can do.
+//! Step 3: a runner claims the first due task of a project that it can do.
 
 use rdev_domain::ids::{Owner, ProjectId, TaskId};
-use rdev_domain::ports::{Capabilities, Claim, Claimed, TaskRecord};
-use rdev_domain::project::{Project, ProjectState};
+use rdev_domain::ports::{Capabilities, Claim, Claimed};
+use rdev_domain::project::ProjectState;
 use rdev_domain::step::{Event, Slots, step};
-use rdev_domain::time::Timestamp;
-use rdev_domain::wake_up::OutboxEntry;
 use rusqlite::{OptionalExtension, params};
 use ulid::Ulid;
 
 use super::rows::{self, Found};
-use super::{Tx, projects, recover, transition};
-use crate::failed::Failed;
+use super::transaction::Tx;
+use super::{projects, queue_entry, recover, transition};
+use crate::error::Error;
 
 pub(super) fn claim_next(
     tx: &Tx<'_>,
     project_id: &ProjectId,
     owner: &Owner,
     can: &Capabilities,
-) -> Result<Claim, Failed> {
+) -> Result<Claim, Error> {
     let project = match projects::find(tx.conn, project_id)? {
         Some(project) if project.state != ProjectState::Deleting => project,
-        // A wake-up of a project that is no more.
+        // The wake-up is older than the end of its project.
         _ => return Ok(Claim::Nothing),
     };
-    promote(tx, project_id)?;
-    let mut taken = slots_taken(tx, project_id)?;
+    queue_entry::promote_project(tx, project_id)?;
+    let mut taken = leased_tasks(tx, project_id)?;
     let mut any_due = something_due(tx, project_id)?;
     let mut outbox = Vec::new();
     if taken > 0 && (taken >= project.build_limit || !any_due) {
         outbox = recover::expired_of(tx, project_id)?;
-        taken = slots_taken(tx, project_id)?;
+        taken = leased_tasks(tx, project_id)?;
         any_due = something_due(tx, project_id)?;
     }
     if !any_due {
@@ -41,83 +40,47 @@ pub(super) fn claim_next(
         return Ok(Claim::SlotsTaken);
     }
     while let Some(id) = first_suitable(tx, project_id, can)? {
-        match rows::find(tx.conn, id, Timestamp::from_millis(i64::MIN))? {
+        match rows::find_any(tx.conn, id)? {
             Some(Found::Task(record)) => {
-                return take(tx, project, owner, can, slots, &record, outbox);
+                let (owner, worker_id) = (owner.clone(), can.worker_id.clone());
+                let event = Event::Claim { owner, worker_id, slots };
+                let step = step(&record.task, record.lease.as_ref(), event, tx.now)?;
+                transition::write(tx, &record, &step)?;
+                // No other transaction runs meanwhile: a claim without a lease is a defect.
+                let Some(lease) = step.lease else { return Ok(Claim::Contended) };
+                let claimed = Claimed { task: step.task, lease, project, outbox };
+                return Ok(Claim::Claimed(Box::new(claimed)));
             }
-            Some(Found::Unreadable(unreadable)) => {
-                outbox.extend(transition::poison(tx, &unreadable)?);
+            Some(Found::Corrupt(corrupt)) => {
+                outbox.extend(transition::poison(tx, &corrupt)?);
             }
             None => return Err(rusqlite::Error::QueryReturnedNoRows.into()),
         }
     }
-    // A poisoned one may have been all that was due.
-    let left = something_due(tx, project_id)?;
-    Ok(if left { Claim::Unsuited } else { Claim::Nothing })
-}
-
-fn take(
-    tx: &Tx<'_>,
-    project: Project,
-    owner: &Owner,
-    can: &Capabilities,
-    slots: Slots,
-    record: &TaskRecord,
-    outbox: Vec<OutboxEntry>,
-) -> Result<Claim, Failed> {
-    let event = Event::Claim { owner: owner.clone(), worker_id: can.worker_id.clone(), slots };
-    let step = step(&record.task, record.lease.as_ref(), event, tx.now)?;
-    transition::write(tx, record, &step)?;
-    // Inside the writer nobody else can have taken it: a claim without a lease is a defect.
-    let Some(lease) = step.lease else { return Ok(Claim::Contended) };
-    Ok(Claim::Claimed(Box::new(Claimed { task: step.task, lease, project, outbox })))
-}
-
-/// Moves what has become due to the due part of the queue.
-fn promote(tx: &Tx<'_>, project: &ProjectId) -> Result<(), Failed> {
-    let bounds = params![project.as_str(), tx.now.as_millis()];
-    let moved = tx
-        .conn
-        .prepare_cached(
-            "INSERT INTO due (project, agent, rank, priority, task, since)
-             SELECT project, agent, rank, priority, task, at FROM later
-             WHERE project = ?1 AND at <= ?2",
-        )?
-        .execute(bounds)?;
-    if moved > 0 {
-        tx.conn
-            .prepare_cached("DELETE FROM later WHERE project = ?1 AND at <= ?2")?
-            .execute(bounds)?;
-    }
-    Ok(())
+    // A corrupt task, which has been ended, may have been the only one that was due.
+    let any_due = something_due(tx, project_id)?;
+    Ok(if any_due { Claim::Unsuited } else { Claim::Nothing })
 }
 
 /// How many tasks of the project have a lease.
-pub(super) fn slots_taken(tx: &Tx<'_>, project: &ProjectId) -> Result<u32, Failed> {
+pub(super) fn leased_tasks(tx: &Tx<'_>, project: &ProjectId) -> Result<u32, Error> {
     let mut count = tx.conn.prepare_cached("SELECT count(*) FROM leases WHERE project = ?1")?;
     Ok(count.query_row([project.as_str()], |row| row.get(0))?)
 }
 
-fn something_due(tx: &Tx<'_>, project: &ProjectId) -> Result<bool, Failed> {
-    due_since(tx, project, tx.now)
+fn something_due(tx: &Tx<'_>, project: &ProjectId) -> Result<bool, Error> {
+    queue_entry::due_since(tx, project, tx.now)
 }
 
-/// Whether the project has something that has been due since `time` or longer.
-pub(super) fn due_since(tx: &Tx<'_>, project: &ProjectId, time: Timestamp) -> Result<bool, Failed> {
-    let mut any =
-        tx.conn.prepare_cached("SELECT 1 FROM due WHERE project = ?1 AND since <= ?2 LIMIT 1")?;
-    Ok(any.exists(params![project.as_str(), time.as_millis()])?)
-}
-
-/// The first of the heads of the queue's parts that the runner can do: one for
-/// what needs no agent, one for each agent it offers.
+/// The first due task that the runner can do: the first of those that need no agent, and
+/// of those that need each agent that the runner offers.
 fn first_suitable(
     tx: &Tx<'_>,
     project: &ProjectId,
     can: &Capabilities,
-) -> Result<Option<TaskId>, Failed> {
-    // The clock may have gone back since an entry became due: skip it then. The
-    // plus keeps the index of `since` out of it, which would sort the whole queue.
+) -> Result<Option<TaskId>, Error> {
+    // The clock may have gone back since an entry became due: such an entry is skipped. The
+    // plus stops SQLite from using the index of `since`, with which it would sort the queue.
     let mut head = tx.conn.prepare_cached(
         "SELECT rank, priority, task FROM due WHERE project = ?1 AND agent = ?2 AND +since <= ?3
          ORDER BY rank, priority, task LIMIT 1",

@@ -1,4 +1,4 @@
-//! Deliveries to webhooks.
+//! Webhook deliveries.
 
 use rdev_domain::ids::ProjectId;
 use rdev_domain::page::{Listed, Page};
@@ -7,16 +7,16 @@ use rdev_domain::time::Timestamp;
 use rdev_domain::webhook::{KEPT, WebhookDelivery};
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::Tx;
 use super::rows::{self, blob, bound};
-use crate::failed::Failed;
+use super::transaction::Tx;
+use crate::error::Error;
 
-/// Writes the message that a task has ended, if somebody is to be told.
-pub(super) fn announce(tx: &Tx<'_>, task: &Task) -> Result<(), Failed> {
+/// Creates the delivery that reports the end of a task, if the task asks for one.
+pub(super) fn create(tx: &Tx<'_>, task: &Task) -> Result<(), Error> {
     if !task.notify {
         return Ok(());
     }
-    let Some(delivery) = WebhookDelivery::of(task, tx.shared.next_id(tx.now), tx.now) else {
+    let Some(delivery) = WebhookDelivery::of(task, tx.context.next_id(tx.now), tx.now) else {
         return Ok(());
     };
     tx.conn
@@ -38,7 +38,7 @@ pub(super) fn due(
     conn: &Connection,
     now: Timestamp,
     limit: u32,
-) -> Result<Vec<WebhookDelivery>, Failed> {
+) -> Result<Vec<WebhookDelivery>, Error> {
     let mut due = conn.prepare_cached(
         "SELECT body FROM deliveries WHERE next_at <= ?1 ORDER BY next_at, id LIMIT ?2",
     )?;
@@ -50,7 +50,7 @@ pub(super) fn update(
     conn: &Connection,
     before: &WebhookDelivery,
     after: &WebhookDelivery,
-) -> Result<bool, Failed> {
+) -> Result<bool, Error> {
     let mut one = conn.prepare_cached("SELECT body FROM deliveries WHERE id = ?1")?;
     let there: Option<WebhookDelivery> =
         one.query_row([blob(before.id)], |row| rows::body(row, 0)).optional()?;
@@ -74,7 +74,7 @@ pub(super) fn list(
     project: &ProjectId,
     page: &Page,
     latest: Timestamp,
-) -> Result<Listed<WebhookDelivery>, Failed> {
+) -> Result<Listed<WebhookDelivery>, Error> {
     let mut all = conn.prepare_cached(
         "SELECT body FROM deliveries
          WHERE project = ?1 AND id < ?2 AND (expires_at IS NULL OR expires_at > ?3)
@@ -89,7 +89,7 @@ pub(super) fn list(
     Ok(Listed::from_one_more(all, page, |delivery| delivery.id))
 }
 
-/// Only what has ended expires: what is still to be told never does.
+/// A delivery expires after it has ended. One that is still to be sent does not.
 fn expires_at(delivery: &WebhookDelivery) -> Option<Timestamp> {
     delivery.next_at.is_none().then(|| delivery.updated_at.plus(KEPT))
 }

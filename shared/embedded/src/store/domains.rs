@@ -1,4 +1,4 @@
-//! Domains: no name is there twice.
+//! Domains. A name belongs to at most one project.
 
 use rdev_domain::dns::{Domain, DomainName, DomainState};
 use rdev_domain::ids::ProjectId;
@@ -7,10 +7,11 @@ use rdev_domain::project::ProjectState;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::rows::{self, blob};
-use super::{Tx, audit, projects};
-use crate::failed::Failed;
+use super::transaction::Tx;
+use super::{audit, projects};
+use crate::error::Error;
 
-pub(super) fn reserve(tx: &Tx<'_>, domain: Domain) -> Result<Domain, Failed> {
+pub(super) fn reserve(tx: &Tx<'_>, domain: Domain) -> Result<Domain, Error> {
     if projects::get(tx.conn, &domain.project_id)?.state == ProjectState::Deleting {
         return Err(Conflict::ProjectNotReady.into());
     }
@@ -33,9 +34,9 @@ pub(super) fn reserve(tx: &Tx<'_>, domain: Domain) -> Result<Domain, Failed> {
     Ok(domain)
 }
 
-pub(super) fn update(tx: &Tx<'_>, domain: Domain) -> Result<Domain, Failed> {
+pub(super) fn update(tx: &Tx<'_>, domain: Domain) -> Result<Domain, Error> {
     let name = &domain.spec.domain;
-    let there = find(tx.conn, name)?.is_some_and(|there| is_same(&there, &domain));
+    let there = find(tx.conn, name)?.is_some_and(|there| is_same_reservation(&there, &domain));
     if !there {
         return Err(not_found(name).into());
     }
@@ -47,50 +48,50 @@ pub(super) fn update(tx: &Tx<'_>, domain: Domain) -> Result<Domain, Failed> {
     Ok(domain)
 }
 
-pub(super) fn forget(tx: &Tx<'_>, domain: &Domain) -> Result<(), Failed> {
+pub(super) fn forget(tx: &Tx<'_>, domain: &Domain) -> Result<(), Error> {
     match find(tx.conn, &domain.spec.domain)? {
-        Some(there) if is_same(&there, domain) => remove(tx, &there),
+        Some(there) if is_same_reservation(&there, domain) => remove(tx, &there),
         _ => Ok(()),
     }
 }
 
-/// Removes every domain that a project still has.
-pub(super) fn forget_all(tx: &Tx<'_>, project: &ProjectId) -> Result<(), Failed> {
+/// Removes all domains of a project.
+pub(super) fn forget_all(tx: &Tx<'_>, project: &ProjectId) -> Result<(), Error> {
     for domain in list(tx.conn, project)? {
         remove(tx, &domain)?;
     }
     Ok(())
 }
 
-pub(super) fn get(conn: &Connection, name: &DomainName) -> Result<Domain, Failed> {
+pub(super) fn get(conn: &Connection, name: &DomainName) -> Result<Domain, Error> {
     find(conn, name)?.ok_or_else(|| not_found(name).into())
 }
 
-pub(super) fn list(conn: &Connection, project: &ProjectId) -> Result<Vec<Domain>, Failed> {
+pub(super) fn list(conn: &Connection, project: &ProjectId) -> Result<Vec<Domain>, Error> {
     let mut all =
         conn.prepare_cached("SELECT body FROM domains WHERE project = ?1 ORDER BY id DESC")?;
     let all = all.query_map([project.as_str()], |row| rows::body(row, 0))?;
     Ok(all.collect::<rusqlite::Result<_>>()?)
 }
 
-fn find(conn: &Connection, name: &DomainName) -> Result<Option<Domain>, Failed> {
+fn find(conn: &Connection, name: &DomainName) -> Result<Option<Domain>, Error> {
     let mut one = conn.prepare_cached("SELECT body FROM domains WHERE fqdn = ?1")?;
     Ok(one.query_row([name.as_str()], |row| rows::body(row, 0)).optional()?)
 }
 
-/// Whether both are one reservation of the name, and not an earlier and a later one.
-fn is_same(there: &Domain, domain: &Domain) -> bool {
+/// Whether both are the same reservation of the name, and not an earlier and a later one.
+fn is_same_reservation(there: &Domain, domain: &Domain) -> bool {
     there.id == domain.id && there.project_id == domain.project_id
 }
 
-fn remove(tx: &Tx<'_>, domain: &Domain) -> Result<(), Failed> {
+fn remove(tx: &Tx<'_>, domain: &Domain) -> Result<(), Error> {
     tx.conn
         .prepare_cached("DELETE FROM domains WHERE fqdn = ?1")?
         .execute([domain.spec.domain.as_str()])?;
     record(tx, "domain.removed", domain)
 }
 
-fn record(tx: &Tx<'_>, action: &str, domain: &Domain) -> Result<(), Failed> {
+fn record(tx: &Tx<'_>, action: &str, domain: &Domain) -> Result<(), Error> {
     let subject = format!("domain/{}", domain.spec.domain);
     audit::record(tx, action, &subject, Some(&domain.project_id))
 }

@@ -1,4 +1,4 @@
-//! A task's log and its diff.
+//! A task's events and its diff.
 
 use rdev_domain::event::{BuildEvent, EventKind};
 use rdev_domain::ids::TaskId;
@@ -8,16 +8,15 @@ use rdev_domain::time::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 use serde::Deserialize;
 use serde::de::IntoDeserializer;
-use serde::de::value::{Error, StrDeserializer};
+use serde::de::value::{Error as ValueError, StrDeserializer};
 
 use super::rows::{self, blob, signed, unsigned};
-use super::tasks::not_found;
-use crate::failed::Failed;
+use crate::error::Error;
 
-/// Events whose content was encoded before they come to the thread that writes.
-pub(super) struct Encoded(Vec<(i64, i64, EventKind, String)>);
+/// Events, encoded before they are sent to the writing thread.
+pub(super) struct EncodedEvents(Vec<(i64, i64, EventKind, String)>);
 
-impl Encoded {
+impl EncodedEvents {
     pub(super) fn of(events: &[BuildEvent]) -> Self {
         let encode = |event: &BuildEvent| {
             (signed(event.seq), event.at.as_millis(), event.kind, event.data.to_string())
@@ -26,8 +25,9 @@ impl Encoded {
     }
 }
 
-/// Adds events. Those that are there already came twice: their first answer was lost.
-pub(super) fn write(conn: &Connection, task: TaskId, events: &Encoded) -> Result<(), Failed> {
+/// Adds events. Skips those that exist: the caller has sent them again because it did not
+/// get the first answer.
+pub(super) fn write(conn: &Connection, task: TaskId, events: &EncodedEvents) -> Result<(), Error> {
     if events.0.is_empty() {
         return Ok(());
     }
@@ -42,7 +42,7 @@ pub(super) fn write(conn: &Connection, task: TaskId, events: &Encoded) -> Result
 }
 
 /// Sets a task's diff; a later one replaces it.
-pub(super) fn write_diff(conn: &Connection, task: TaskId, diff: &str) -> Result<(), Failed> {
+pub(super) fn write_diff(conn: &Connection, task: TaskId, diff: &str) -> Result<(), Error> {
     conn.prepare_cached(
         "INSERT INTO diffs (task, diff) VALUES (?1, ?2)
          ON CONFLICT (task) DO UPDATE SET diff = excluded.diff",
@@ -57,7 +57,7 @@ pub(super) fn list(
     after: u64,
     limit: u32,
     latest: Timestamp,
-) -> Result<EventPage, Failed> {
+) -> Result<EventPage, Error> {
     let snapshot = conn.unchecked_transaction()?;
     let (state, expired) = state_of(&snapshot, task, latest)?;
     let mut events = Vec::new();
@@ -92,7 +92,7 @@ pub(super) fn diff(
     conn: &Connection,
     task: TaskId,
     latest: Timestamp,
-) -> Result<Option<String>, Failed> {
+) -> Result<Option<String>, Error> {
     let snapshot = conn.unchecked_transaction()?;
     let (_, expired) = state_of(&snapshot, task, latest)?;
     let diff = if expired {
@@ -112,7 +112,7 @@ fn state_of(
     conn: &Connection,
     task: TaskId,
     latest: Timestamp,
-) -> Result<(TaskState, bool), Failed> {
+) -> Result<(TaskState, bool), Error> {
     let mut one = conn.prepare_cached(
         "SELECT state, events_expire_at IS NOT NULL AND events_expire_at <= ?2 FROM tasks
          WHERE id = ?1 AND (expires_at IS NULL OR expires_at > ?2)",
@@ -122,11 +122,11 @@ fn state_of(
             Ok((rows::state(row, 0)?, row.get(1)?))
         })
         .optional()?;
-    found.ok_or_else(|| not_found(task).into())
+    found.ok_or_else(|| rows::task_not_found(task).into())
 }
 
-fn kind(text: &str) -> Result<EventKind, Error> {
-    let text: StrDeserializer<'_, Error> = text.into_deserializer();
+fn kind(text: &str) -> Result<EventKind, ValueError> {
+    let text: StrDeserializer<'_, ValueError> = text.into_deserializer();
     EventKind::deserialize(text)
 }
 

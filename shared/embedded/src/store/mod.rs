@@ -5,29 +5,33 @@
 
 mod audit;
 mod claim;
+mod dead_letters;
 mod deliveries;
 mod domains;
 mod events;
 mod keys;
-mod letters;
-mod lists;
+mod outbox;
 mod pipelines;
-#[cfg(test)]
-mod plans;
+mod project_delete;
 mod projects;
+#[cfg(test)]
+mod query_plans;
+mod queue_entry;
 mod recover;
 mod requests;
 mod retention;
 mod rows;
+pub(crate) mod schema;
 mod stats;
 mod sweep;
+mod task_list;
 mod tasks;
+mod transaction;
 mod transition;
 mod webhooks;
 mod workers;
 
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use rdev_domain::audit::{Actor, AuditEvent};
@@ -56,44 +60,20 @@ use rdev_domain::worker::Worker;
 use rusqlite::Connection;
 use ulid::Ulid;
 
-use crate::database::{Database, Kind};
-use crate::failed::Failed;
+use crate::database::Database;
+use crate::error::Error;
 use crate::lock::DataLock;
-
-pub(crate) const KIND: Kind = Kind {
-    what: "the store",
-    migrations: &[
-        include_str!("../../migrations/store-1.sql"),
-        include_str!("../../migrations/store-2.sql"),
-    ],
-    durable: true,
-};
+use transaction::{Context, Tx};
 
 /// Registry, task state and audit in `rdev.db`.
 ///
-/// It has no clock. What has expired is hidden from readers by the latest
-/// `now` that any caller has named; the minute's sweep names one.
+/// The store has no clock. Readers do not see what had expired at the latest `now` that
+/// any caller has passed; the sweep passes one every minute.
 #[derive(Debug)]
 pub struct SqliteStore {
     database: Database,
-    shared: Arc<Shared>,
+    context: Arc<Context>,
     _lock: Arc<DataLock>,
-}
-
-/// What every operation needs beside its connection.
-#[derive(Debug)]
-struct Shared {
-    retention: Retention,
-    latest: AtomicI64,
-    last_id: Mutex<Ulid>,
-}
-
-/// One writing transaction.
-struct Tx<'a> {
-    conn: &'a Connection,
-    shared: &'a Shared,
-    by: &'a Actor,
-    now: Timestamp,
 }
 
 impl SqliteStore {
@@ -102,44 +82,31 @@ impl SqliteStore {
         retention: Retention,
         lock: Arc<DataLock>,
     ) -> rusqlite::Result<Self> {
-        let last_id = database.at_start(audit::last_id)?;
-        let shared =
-            Shared { retention, latest: AtomicI64::new(i64::MIN), last_id: Mutex::new(last_id) };
-        Ok(Self { database, shared: Arc::new(shared), _lock: lock })
+        let last_id = database.read_blocking(audit::last_id)?;
+        let context = Arc::new(Context::new(retention, last_id));
+        Ok(Self { database, context, _lock: lock })
     }
 
-    /// A change that `by` makes.
+    /// Runs a transaction in the name of `by`.
     async fn change<T: Send + 'static>(
         &self,
         by: &Actor,
         now: Timestamp,
-        work: impl FnOnce(&Tx<'_>) -> Result<T, Failed> + Send + 'static,
+        work: impl FnOnce(&Tx<'_>) -> Result<T, Error> + Send + 'static,
     ) -> PortResult<T> {
-        self.shared.latest.fetch_max(now.as_millis(), Ordering::Relaxed);
-        let (shared, by) = (Arc::clone(&self.shared), by.clone());
-        self.database.write(move |conn| work(&Tx { conn, shared: &shared, by: &by, now })).await
+        self.context.note_time(now);
+        let (context, by) = (Arc::clone(&self.context), by.clone());
+        self.database.write(move |conn| work(&Tx { conn, context: &context, by: &by, now })).await
     }
 
-    /// A read; `latest` hides what had expired by then.
+    /// Runs a read. It gets the latest time that a caller has passed, and leaves out what
+    /// had expired by then.
     async fn read<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Connection, Timestamp) -> Result<T, Failed> + Send + 'static,
+        work: impl FnOnce(&Connection, Timestamp) -> Result<T, Error> + Send + 'static,
     ) -> PortResult<T> {
-        let latest = Timestamp::from_millis(self.shared.latest.load(Ordering::Relaxed));
+        let latest = self.context.latest();
         self.database.read(move |conn| work(conn, latest)).await
-    }
-}
-
-impl Shared {
-    /// A new ULID of `now`, above every one that was made before: the audit log
-    /// is in the order of its transactions.
-    fn next_id(&self, now: Timestamp) -> Ulid {
-        const LATEST: i64 = (1 << 48) - 1;
-        let millis = u64::try_from(now.as_millis().clamp(0, LATEST)).unwrap_or(0);
-        let fresh = Ulid::from_parts(millis, Ulid::generate().random());
-        let mut last = self.last_id.lock().unwrap_or_else(PoisonError::into_inner);
-        *last = if fresh > *last { fresh } else { last.increment().unwrap_or(fresh) };
-        *last
     }
 }
 
@@ -182,11 +149,11 @@ impl Store for SqliteStore {
         by: &Actor,
         now: Timestamp,
     ) -> PortResult<Project> {
-        // The first transaction shuts the queue; then nothing can be claimed or
-        // added, and the rest is cancelled in pages that let others through.
+        // The first transaction closes the project: no task can be claimed or added. Then the
+        // queued tasks are cancelled in pages, between which other transactions run.
         loop {
             let id = id.clone();
-            let page = self.change(by, now, move |tx| projects::begin_delete(tx, &id)).await?;
+            let page = self.change(by, now, move |tx| project_delete::begin(tx, &id)).await?;
             if let Some(project) = page {
                 return Ok(project);
             }
@@ -195,7 +162,7 @@ impl Store for SqliteStore {
 
     async fn forget_project(&self, id: &ProjectId, by: &Actor, now: Timestamp) -> PortResult<()> {
         let id = id.clone();
-        self.change(by, now, move |tx| projects::forget(tx, &id)).await
+        self.change(by, now, move |tx| project_delete::forget(tx, &id)).await
     }
 
     async fn set_webhook(
@@ -287,7 +254,7 @@ impl Store for SqliteStore {
     }
 
     async fn enqueue(&self, task: &Task, by: &Actor, now: Timestamp) -> PortResult<Enqueued> {
-        let new = tasks::New::of(task.clone())?;
+        let new = tasks::NewTask::of(task.clone())?;
         self.change(by, now, move |tx| tasks::enqueue(tx, new)).await
     }
 
@@ -312,8 +279,8 @@ impl Store for SqliteStore {
         now: Timestamp,
     ) -> PortResult<Renewal> {
         let holder = holder.clone();
-        let events = events::Encoded::of(events);
-        // A renewal is no change of a record: nobody is named for it.
+        let events = events::EncodedEvents::of(events);
+        // A renewal writes no audit event: it needs no actor of its own.
         let by = Actor::maintenance();
         self.change(&by, now, move |tx| tasks::renew(tx, task, &holder, &events, usage)).await
     }
@@ -326,18 +293,18 @@ impl Store for SqliteStore {
         by: &Actor,
         now: Timestamp,
     ) -> PortResult<Advanced> {
-        let events = events::Encoded::of(&record.events);
+        let events = events::EncodedEvents::of(&record.events);
         self.change(by, now, move |tx| tasks::advance(tx, task, event, &events, record.diff))
             .await?
     }
 
     async fn task(&self, id: TaskId) -> PortResult<TaskRecord> {
-        self.read(move |conn, latest| lists::task(conn, id, latest)).await
+        self.read(move |conn, latest| task_list::task(conn, id, latest)).await
     }
 
     async fn tasks(&self, filter: &TaskFilter, page: &Page) -> PortResult<Listed<TaskRecord>> {
         let (filter, page) = (filter.clone(), *page);
-        self.read(move |conn, latest| lists::tasks(conn, &filter, &page, latest)).await
+        self.read(move |conn, latest| task_list::tasks(conn, &filter, &page, latest)).await
     }
 
     async fn events(&self, task: TaskId, after: u64, limit: u32) -> PortResult<EventPage> {
@@ -356,10 +323,10 @@ impl Store for SqliteStore {
         if outbox.is_empty() {
             return Ok(());
         }
-        // An outbox entry that outlives a crash is sent twice, which is nothing: not
-        // worth a sync of its own, and nobody needs to wait for it.
+        // If a crash restores an entry, its wake-up is sent twice, which does no harm. So
+        // the delete needs no sync of its own, and no caller waits for it.
         let outbox = outbox.to_vec();
-        self.database.write_soon(move |conn| transition::delete_outbox(conn, &outbox))
+        self.database.write_soon(move |conn| outbox::delete(conn, &outbox))
     }
 
     async fn sweep(&self, now: Timestamp) -> PortResult<Swept> {
@@ -446,16 +413,16 @@ impl Store for SqliteStore {
 
     async fn record_dead_letter(&self, letter: &DeadLetter) -> PortResult<()> {
         let letter = letter.clone();
-        self.database.write(move |conn| letters::record(conn, &letter)).await
+        self.database.write(move |conn| dead_letters::record(conn, &letter)).await
     }
 
     async fn dead_letters(&self, page: &Page) -> PortResult<Listed<DeadLetter>> {
         let page = *page;
-        self.read(move |conn, _| letters::list(conn, &page)).await
+        self.read(move |conn, _| dead_letters::list(conn, &page)).await
     }
 
     async fn delete_dead_letter(&self, id: Ulid, by: &Actor, now: Timestamp) -> PortResult<()> {
-        self.change(by, now, move |tx| letters::delete(tx, id)).await
+        self.change(by, now, move |tx| dead_letters::delete(tx, id)).await
     }
 
     async fn audit(&self, filter: &AuditFilter, page: &Page) -> PortResult<Listed<AuditEvent>> {
@@ -464,7 +431,7 @@ impl Store for SqliteStore {
     }
 
     async fn ping(&self) -> PortResult<()> {
-        // Through the writer: a reader alone would not tell that it is stuck.
+        // Through the writing thread: a read would not notice that it hangs.
         self.database
             .write(|conn| {
                 conn.prepare_cached("SELECT 1 FROM projects LIMIT 1")?.exists([])?;

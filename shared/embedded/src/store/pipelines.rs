@@ -1,4 +1,4 @@
-//! What is known of commits' pipelines.
+//! The newest known pipeline of each commit.
 
 use rdev_domain::git::CommitId;
 use rdev_domain::ids::ProjectId;
@@ -6,11 +6,12 @@ use rdev_domain::pipeline::CommitPipeline;
 use rdev_domain::time::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{Tx, rows};
-use crate::failed::Failed;
+use super::rows;
+use super::transaction::Tx;
+use crate::error::Error;
 
-pub(super) fn record(tx: &Tx<'_>, pipeline: &CommitPipeline) -> Result<(), Failed> {
-    let expires_at = tx.shared.retention.pipeline_expires_at(tx.now);
+pub(super) fn record(tx: &Tx<'_>, pipeline: &CommitPipeline) -> Result<(), Error> {
+    let expires_at = tx.context.retention.pipeline_expires_at(tx.now);
     tx.conn
         .prepare_cached(
             "INSERT INTO pipelines (project, sha, at, expires_at, body)
@@ -35,7 +36,7 @@ pub(super) fn get(
     project: &ProjectId,
     commit: &CommitId,
     latest: Timestamp,
-) -> Result<Option<CommitPipeline>, Failed> {
+) -> Result<Option<CommitPipeline>, Error> {
     let mut one = conn.prepare_cached(
         "SELECT body FROM pipelines
          WHERE project = ?1 AND sha = ?2 AND (expires_at IS NULL OR expires_at > ?3)",

@@ -1,19 +1,19 @@
-//! Step 7: turning dead leases into queue entries.
+//! Step 7: a task whose lease has expired returns to the queue.
 
 use rdev_domain::ids::{ProjectId, TaskId};
 use rdev_domain::lease::CLOCK_SLACK;
 use rdev_domain::step::{Event, Refusal, step};
-use rdev_domain::time::Timestamp;
 use rdev_domain::wake_up::OutboxEntry;
 use rusqlite::{Params, params};
 
 use super::rows::{self, Found};
-use super::{Tx, transition};
-use crate::failed::Failed;
+use super::transaction::Tx;
+use super::transition;
+use crate::error::Error;
 
 /// Recovers the expired leases of a project.
-pub(super) fn expired_of(tx: &Tx<'_>, project: &ProjectId) -> Result<Vec<OutboxEntry>, Failed> {
-    let ids = held(
+pub(super) fn expired_of(tx: &Tx<'_>, project: &ProjectId) -> Result<Vec<OutboxEntry>, Error> {
+    let ids = leased(
         tx,
         "SELECT task FROM leases WHERE project = ?1 AND until < ?2",
         params![project.as_str(), tx.now.minus(CLOCK_SLACK).as_millis()],
@@ -21,9 +21,9 @@ pub(super) fn expired_of(tx: &Tx<'_>, project: &ProjectId) -> Result<Vec<OutboxE
     recover(tx, &ids, false)
 }
 
-/// Recovers up to `limit` expired leases; how many, and their outbox entries.
-pub(super) fn expired(tx: &Tx<'_>, limit: u32) -> Result<(usize, Vec<OutboxEntry>), Failed> {
-    let ids = held(
+/// Recovers up to `limit` expired leases. Returns how many, and their outbox entries.
+pub(super) fn expired(tx: &Tx<'_>, limit: u32) -> Result<(usize, Vec<OutboxEntry>), Error> {
+    let ids = leased(
         tx,
         "SELECT task FROM leases WHERE until < ?1 LIMIT ?2",
         params![tx.now.minus(CLOCK_SLACK).as_millis(), limit],
@@ -31,22 +31,22 @@ pub(super) fn expired(tx: &Tx<'_>, limit: u32) -> Result<(usize, Vec<OutboxEntry
     Ok((ids.len(), recover(tx, &ids, false)?))
 }
 
-/// Recovers every lease: their holders are known to be dead.
-pub(super) fn everything(tx: &Tx<'_>) -> Result<Vec<OutboxEntry>, Failed> {
-    let ids = held(tx, "SELECT task FROM leases", [])?;
+/// Recovers every lease. All holders must be known to be dead.
+pub(super) fn everything(tx: &Tx<'_>) -> Result<Vec<OutboxEntry>, Error> {
+    let ids = leased(tx, "SELECT task FROM leases", [])?;
     recover(tx, &ids, true)
 }
 
-fn held(tx: &Tx<'_>, sql: &str, params: impl Params) -> Result<Vec<TaskId>, Failed> {
-    let mut held = tx.conn.prepare_cached(sql)?;
-    let ids = held.query_map(params, |row| rows::ulid(row, 0).map(TaskId))?;
+fn leased(tx: &Tx<'_>, sql: &str, params: impl Params) -> Result<Vec<TaskId>, Error> {
+    let mut leases = tx.conn.prepare_cached(sql)?;
+    let ids = leases.query_map(params, |row| rows::ulid(row, 0).map(TaskId))?;
     Ok(ids.collect::<rusqlite::Result<_>>()?)
 }
 
-fn recover(tx: &Tx<'_>, ids: &[TaskId], proved_dead: bool) -> Result<Vec<OutboxEntry>, Failed> {
+fn recover(tx: &Tx<'_>, ids: &[TaskId], proved_dead: bool) -> Result<Vec<OutboxEntry>, Error> {
     let mut outbox = Vec::new();
     for &id in ids {
-        let found = rows::find(tx.conn, id, Timestamp::from_millis(i64::MIN))?;
+        let found = rows::find_any(tx.conn, id)?;
         match found {
             Some(Found::Task(record)) => {
                 let lease = record.lease.as_ref().ok_or(Refusal::Stale)?;
@@ -58,8 +58,8 @@ fn recover(tx: &Tx<'_>, ids: &[TaskId], proved_dead: bool) -> Result<Vec<OutboxE
                 let step = step(&record.task, Some(lease), event, tx.now)?;
                 outbox.extend(transition::write(tx, &record, &step)?);
             }
-            Some(Found::Unreadable(unreadable)) => {
-                outbox.extend(transition::poison(tx, &unreadable)?);
+            Some(Found::Corrupt(corrupt)) => {
+                outbox.extend(transition::poison(tx, &corrupt)?);
             }
             None => return Err(rusqlite::Error::QueryReturnedNoRows.into()),
         }

@@ -6,9 +6,9 @@ use rusqlite::types::ValueRef;
 use rusqlite::{OptionalExtension, params};
 use ulid::Ulid;
 
-use super::Tx;
 use super::rows::{self, blob};
-use crate::failed::Failed;
+use super::transaction::Tx;
+use crate::error::Error;
 
 struct Record {
     body_sha256: String,
@@ -22,11 +22,11 @@ pub(super) fn begin(
     key: &RequestKey,
     body_sha256: &str,
     nonce: Ulid,
-) -> Result<Begun, Failed> {
+) -> Result<Begun, Error> {
     let until = tx.now.plus(IN_FLIGHT).as_millis();
     let Some(record) = find(tx, key)? else {
-        let expires_at = expires_at(tx.now, tx.shared.retention.idempotency_days);
-        // It takes the place of one that has expired.
+        let expires_at = expires_at(tx.now, tx.context.retention.idempotency_days);
+        // It replaces a record that has expired.
         tx.conn
             .prepare_cached(
                 "INSERT OR REPLACE INTO requests
@@ -51,21 +51,21 @@ pub(super) fn begin(
     Ok(Begun::Go { nonce: record.nonce, resumed: true })
 }
 
-pub(super) fn finish(tx: &Tx<'_>, key: &RequestKey, answer: &StoredAnswer) -> Result<(), Failed> {
+pub(super) fn finish(tx: &Tx<'_>, key: &RequestKey, answer: &StoredAnswer) -> Result<(), Error> {
     tx.conn
         .prepare_cached("UPDATE requests SET answer = ?2 WHERE key = ?1")?
         .execute(params![key.0, serde_json::to_string(answer)?])?;
     Ok(())
 }
 
-pub(super) fn release(tx: &Tx<'_>, key: &RequestKey) -> Result<(), Failed> {
+pub(super) fn release(tx: &Tx<'_>, key: &RequestKey) -> Result<(), Error> {
     tx.conn
         .prepare_cached("UPDATE requests SET in_flight_until = ?2 WHERE key = ?1")?
         .execute(params![key.0, tx.now.as_millis()])?;
     Ok(())
 }
 
-fn find(tx: &Tx<'_>, key: &RequestKey) -> Result<Option<Record>, Failed> {
+fn find(tx: &Tx<'_>, key: &RequestKey) -> Result<Option<Record>, Error> {
     let mut one = tx.conn.prepare_cached(
         "SELECT body_sha256, nonce, in_flight_until, answer FROM requests
          WHERE key = ?1 AND expires_at > ?2",

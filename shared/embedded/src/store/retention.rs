@@ -1,24 +1,21 @@
 //! Deleting what has expired, a page at a time.
 
-use std::time::Duration;
-
 use rdev_domain::time::Timestamp;
 use rusqlite::{Connection, params};
 
-use super::Tx;
-use crate::failed::Failed;
+use super::transaction::Tx;
+use super::workers::FORGOTTEN_AFTER;
+use crate::error::Error;
 
-/// How many events one page deletes: they are small and many.
-const EVENTS: usize = 5000;
+/// The most events that one page deletes. Events are small and many.
+const MAX_EVENTS: usize = 5000;
 
-/// A worker that was silent for so long is not listed any more.
-pub(super) const WORKER_FORGOTTEN_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// Deletes up to `limit` records of each kind; how many, and whether there may be more.
-pub(super) fn purge(tx: &Tx<'_>, limit: u32) -> Result<(u64, bool), Failed> {
+/// Deletes up to `limit` expired records of each kind. Returns how many, and whether there
+/// may be more.
+pub(super) fn purge(tx: &Tx<'_>, limit: u32) -> Result<(u64, bool), Error> {
     let (mut deleted, mut more) = purge_logs(tx.conn, limit, tx.now)?;
     for (sql, until) in [
-        // Events first: a task's row is what remembers that there are any.
+        // Only after its events: the row is what says that there are events to delete.
         (
             "DELETE FROM tasks WHERE row IN (
                  SELECT row FROM tasks WHERE expires_at <= ?1 AND events_expire_at IS NULL LIMIT ?2)",
@@ -46,7 +43,7 @@ pub(super) fn purge(tx: &Tx<'_>, limit: u32) -> Result<(u64, bool), Failed> {
         (
             "DELETE FROM workers
              WHERE id IN (SELECT id FROM workers WHERE last_heartbeat_at <= ?1 LIMIT ?2)",
-            tx.now.minus(WORKER_FORGOTTEN_AFTER),
+            tx.now.minus(FORGOTTEN_AFTER),
         ),
     ] {
         let n = tx.conn.prepare_cached(sql)?.execute(params![until.as_millis(), limit])?;
@@ -56,13 +53,14 @@ pub(super) fn purge(tx: &Tx<'_>, limit: u32) -> Result<(u64, bool), Failed> {
     Ok((deleted, more))
 }
 
-/// Deletes events and diffs of tasks whose log has expired; counts one for each task.
-fn purge_logs(conn: &Connection, limit: u32, now: Timestamp) -> Result<(u64, bool), Failed> {
+/// Deletes events and diffs of tasks whose log has expired. Returns the number of these tasks,
+/// and whether there may be more.
+fn purge_logs(conn: &Connection, limit: u32, now: Timestamp) -> Result<(u64, bool), Error> {
     let tasks = conn
         .prepare_cached("SELECT row, id FROM tasks WHERE events_expire_at <= ?1 LIMIT ?2")?
         .query_map(params![now.as_millis(), limit], |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect::<rusqlite::Result<Vec<(i64, [u8; 16])>>>()?;
-    let mut left = EVENTS;
+    let mut remaining = MAX_EVENTS;
     let mut deleted = 0;
     for (row, task) in &tasks {
         let events = conn
@@ -70,9 +68,9 @@ fn purge_logs(conn: &Connection, limit: u32, now: Timestamp) -> Result<(u64, boo
                 "DELETE FROM events
                  WHERE task = ?1 AND seq IN (SELECT seq FROM events WHERE task = ?1 LIMIT ?2)",
             )?
-            .execute(params![task, i64::try_from(left).unwrap_or(i64::MAX)])?;
-        left -= events;
-        if left == 0 {
+            .execute(params![task, i64::try_from(remaining).unwrap_or(i64::MAX)])?;
+        remaining -= events;
+        if remaining == 0 {
             return Ok((deleted, true));
         }
         let diffs = conn.prepare_cached("DELETE FROM diffs WHERE task = ?1")?.execute([task])?;

@@ -1,11 +1,11 @@
-//! How records stand in rows, and how a task is rebuilt whose record cannot be read.
+//! Reading and writing records as rows, and rebuilding a task whose record is corrupt.
 
 use rdev_domain::Invalid;
 use rdev_domain::failure::{Failure, FailureClass};
 use rdev_domain::ids::{Fence, Owner, ProjectId, TaskId};
 use rdev_domain::lease::Lease;
 use rdev_domain::page::Page;
-use rdev_domain::ports::TaskRecord;
+use rdev_domain::ports::{PortError, TaskRecord};
 use rdev_domain::result::Usage;
 use rdev_domain::spec::{BuildSpec, CheckSpec, Work};
 use rdev_domain::task::{Priority, Task, TaskState};
@@ -14,12 +14,12 @@ use rusqlite::types::{Type, ValueRef};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use ulid::Ulid;
 
-use crate::failed::Failed;
+use crate::error::Error;
 
-/// Every type of task, as [`Work::kind`] names it.
+/// Every type of task: the names that [`Work::kind`] gives them.
 pub(super) const KINDS: [&str; 2] = ["build", "check"];
 
-/// What [`found`] reads: a task `t` and its lease `l`.
+/// The columns that [`found`] reads: a task `t` and its lease `l`.
 pub(super) const FROM_TASKS: &str = "t.id, t.project, t.kind, t.agent, t.state, t.priority,
     t.available_at, t.body, l.fence, l.owner, l.heartbeat, l.until, l.cancel_requested, l.usage,
     t.notify FROM tasks t LEFT JOIN leases l ON l.project = t.project AND l.task = t.id";
@@ -28,12 +28,12 @@ pub(super) const FROM_TASKS: &str = "t.id, t.project, t.kind, t.agent, t.state, 
 pub(super) enum Found {
     /// A task with its lease.
     Task(Box<TaskRecord>),
-    /// Its body cannot be read.
-    Unreadable(Unreadable),
+    /// A task whose body cannot be decoded.
+    Corrupt(CorruptTask),
 }
 
-/// What is known of a task whose body cannot be read: its columns.
-pub(super) struct Unreadable {
+/// A task whose body cannot be decoded. Its columns are still known.
+pub(super) struct CorruptTask {
     pub(super) id: TaskId,
     pub(super) project: ProjectId,
     pub(super) kind: String,
@@ -46,20 +46,20 @@ pub(super) struct Unreadable {
 }
 
 impl Found {
-    /// The task; one that cannot be read as its columns tell it.
+    /// The task. A corrupt one is rebuilt from its columns.
     pub(super) fn into_record(self) -> TaskRecord {
         match self {
             Self::Task(record) => *record,
-            Self::Unreadable(unreadable) => {
-                let task = unreadable.rebuild();
-                TaskRecord { task, lease: unreadable.lease }
+            Self::Corrupt(corrupt) => {
+                let task = corrupt.rebuild();
+                TaskRecord { task, lease: corrupt.lease }
             }
         }
     }
 }
 
-impl Unreadable {
-    /// A task that says what is left, and that it is poison.
+impl CorruptTask {
+    /// A task with the values of the columns, and `poison` as its failure.
     pub(super) fn rebuild(&self) -> Task {
         let work = if self.kind == KINDS[0] {
             let mut spec = BuildSpec::of("");
@@ -82,16 +82,26 @@ impl Unreadable {
     }
 }
 
-/// One task. `None` when there is none, or it had expired at `latest`.
+/// One task. `None` if it does not exist, or had expired at `latest`.
 pub(super) fn find(
     conn: &Connection,
     id: TaskId,
     latest: Timestamp,
-) -> Result<Option<Found>, Failed> {
+) -> Result<Option<Found>, Error> {
     let mut one = conn.prepare_cached(&format!(
         "SELECT {FROM_TASKS} WHERE t.id = ?1 AND (t.expires_at IS NULL OR t.expires_at > ?2)"
     ))?;
     Ok(one.query_row(params![blob(id.0), latest.as_millis()], found).optional()?)
+}
+
+/// One task, expired or not.
+pub(super) fn find_any(conn: &Connection, id: TaskId) -> Result<Option<Found>, Error> {
+    find(conn, id, Timestamp::from_millis(i64::MIN))
+}
+
+/// The error for a task that does not exist.
+pub(super) fn task_not_found(id: TaskId) -> PortError {
+    PortError::not_found(format!("task \"{id}\""))
 }
 
 /// Reads a row of [`FROM_TASKS`].
@@ -100,7 +110,7 @@ pub(super) fn found(row: &Row<'_>) -> rusqlite::Result<Found> {
     let lease = lease(row)?;
     let state = state(row, 4)?;
     let project = row.get_ref(1)?.as_str()?;
-    // The body is read where SQLite has it, not copied first.
+    // The body is decoded from SQLite's memory, without a copy.
     let task = match row.get_ref(7)? {
         ValueRef::Text(body) => serde_json::from_slice::<Task>(body).ok(),
         _ => None,
@@ -111,7 +121,7 @@ pub(super) fn found(row: &Row<'_>) -> rusqlite::Result<Found> {
         {
             Found::Task(Box::new(TaskRecord { task, lease }))
         }
-        _ => Found::Unreadable(Unreadable {
+        _ => Found::Corrupt(CorruptTask {
             id,
             project: parsed(row, 1)?,
             kind: row.get(2)?,
@@ -141,36 +151,34 @@ fn lease(row: &Row<'_>) -> rusqlite::Result<Option<Lease>> {
     }))
 }
 
-/// Reads what [`Owner::new`] makes. A worker's id never holds a `/`.
+/// Reads the text of an [`Owner`]. A worker's id never contains a `/`.
 fn owner(text: &str) -> Result<Owner, Invalid> {
     let (worker, process) =
         text.split_once('/').ok_or_else(|| Invalid::new("lease owner", "must have a '/'"))?;
     Ok(Owner::new(&worker.parse()?, process))
 }
 
-/// Reads a task's state.
 pub(super) fn state(row: &Row<'_>, column: usize) -> rusqlite::Result<TaskState> {
     let text = row.get_ref(column)?.as_str()?;
     let known = TaskState::ALL.into_iter().find(|state| state.as_str() == text);
     known.ok_or_else(|| conversion(column, Invalid::new("task state", "is not a known one")))
 }
 
-/// A ULID as it is stored.
+/// A ULID as a column stores it.
 pub(super) fn blob(id: Ulid) -> [u8; 16] {
     id.to_bytes()
 }
 
-/// Reads a ULID.
 pub(super) fn ulid(row: &Row<'_>, column: usize) -> rusqlite::Result<Ulid> {
     row.get(column).map(Ulid::from_bytes)
 }
 
-/// The upper bound of a page's ids: below it, or above all there are.
+/// The exclusive upper bound of a page's ids. Without a cursor it is above every id.
 pub(super) fn bound(page: &Page) -> Vec<u8> {
     page.before.map_or_else(|| vec![0xff; 17], |before| blob(before).to_vec())
 }
 
-/// Reads a text as one of the domain's checked types.
+/// Parses a text column as one of the domain's validated types.
 pub(super) fn parsed<T>(row: &Row<'_>, column: usize) -> rusqlite::Result<T>
 where
     T: std::str::FromStr<Err = Invalid>,
@@ -178,7 +186,7 @@ where
     row.get_ref(column)?.as_str()?.parse().map_err(|error| conversion(column, error))
 }
 
-/// Reads a record that is stored as JSON.
+/// Decodes a record that is stored as JSON.
 pub(super) fn body<T: serde::de::DeserializeOwned>(
     row: &Row<'_>,
     column: usize,
@@ -193,12 +201,12 @@ fn conversion(
     rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(error))
 }
 
-/// A number that SQLite keeps as a signed one.
+/// A number as SQLite stores it: signed.
 pub(super) fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// A count or a fence that was stored by [`signed`].
+/// A number that was stored by [`signed`].
 pub(super) fn unsigned(number: i64) -> u64 {
     u64::try_from(number).unwrap_or(0)
 }

@@ -1,13 +1,13 @@
-//! How much there is to do: counts over what is unfinished, never over what is done.
+//! How much work there is. It counts unfinished tasks and never reads finished ones.
 
 use rdev_domain::ports::WorkStats;
 use rdev_domain::time::Timestamp;
 use rusqlite::{Connection, params};
 
 use super::rows::unsigned;
-use crate::failed::Failed;
+use crate::error::Error;
 
-pub(super) fn work_stats(conn: &Connection, now: Timestamp) -> Result<WorkStats, Failed> {
+pub(super) fn work_stats(conn: &Connection, now: Timestamp) -> Result<WorkStats, Error> {
     let mut all = conn.prepare_cached(
         "SELECT due_n + now_due_n, later_n,
                 min(coalesce(oldest, oldest_later), coalesce(oldest_later, oldest)),

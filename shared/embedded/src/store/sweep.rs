@@ -1,34 +1,28 @@
-//! Step 11: one page of the minute's sweep.
+//! Step 11: one page of the sweep, which runs every minute.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use rdev_domain::ids::ProjectId;
 use rdev_domain::ports::Swept;
 use rdev_domain::project::ProjectState;
-use rdev_domain::time::Timestamp;
-use rdev_domain::wake_up::OutboxEntry;
 use rdev_domain::worker::SILENT_AFTER;
-use rusqlite::{OptionalExtension, params};
+use rusqlite::OptionalExtension;
 
-use super::rows::{self, blob};
-use super::{Tx, claim, projects, recover, retention, workers};
-use crate::failed::Failed;
+use super::transaction::Tx;
+use super::{claim, outbox, projects, queue_entry, recover, retention, rows, workers};
+use crate::error::Error;
 
-/// How many records of one kind a page takes, so that others get their turn.
+/// The most records of one kind in a page: other transactions run between two pages.
 const PAGE: u32 = 500;
 
-/// An outbox entry this old is not about to be sent by the one who wrote it.
-const OUTBOX_OVERDUE: Duration = Duration::from_secs(30);
-
-/// A wake-up for what has been due for so long may have been lost.
+/// If a task has been due for this long, its wake-up may have been lost.
 const DUE_FOR_LONG: Duration = Duration::from_secs(2 * 60);
 
-/// Whoever provisions a project for so long is dead.
+/// If a project has been provisioning for this long, the process that did it is dead.
 const PROVISIONING_FOR_LONG: Duration = Duration::from_secs(2 * 60);
 
-pub(super) fn page(tx: &Tx<'_>) -> Result<Swept, Failed> {
-    let mut swept = Swept { outbox: overdue_outbox(tx)?, ..Swept::default() };
+pub(super) fn page(tx: &Tx<'_>) -> Result<Swept, Error> {
+    let mut swept = Swept { outbox: outbox::overdue(tx, PAGE)?, ..Swept::default() };
     swept.more |= swept.outbox.len() == PAGE as usize;
 
     let (recovered, outbox) = recover::expired(tx, PAGE)?;
@@ -36,16 +30,16 @@ pub(super) fn page(tx: &Tx<'_>) -> Result<Swept, Failed> {
     swept.more |= recovered == PAGE as usize;
     swept.outbox.extend(outbox);
 
-    let (mut wake, more) = promote(tx)?;
+    let (mut wake, more) = queue_entry::promote(tx, PAGE)?;
     swept.more |= more;
-    swept.offline = workers::silence(tx, tx.now.minus(SILENT_AFTER))?;
-    swept.more |= projects::give_up_provisioning(tx, tx.now.minus(PROVISIONING_FOR_LONG), PAGE)?;
+    swept.offline = workers::mark_offline(tx, tx.now.minus(SILENT_AFTER))?;
+    swept.more |= projects::fail_stuck_provisioning(tx, tx.now.minus(PROVISIONING_FOR_LONG), PAGE)?;
     let (expired, more) = retention::purge(tx, PAGE)?;
     swept.expired = expired;
     swept.more |= more;
 
     if !swept.more {
-        // On the last page only, or each page would wake them all again.
+        // On the last page only: otherwise each page would wake the same projects again.
         wake.extend(due_for_long(tx)?);
     }
     for project in wake {
@@ -56,54 +50,9 @@ pub(super) fn page(tx: &Tx<'_>) -> Result<Swept, Failed> {
     Ok(swept)
 }
 
-fn overdue_outbox(tx: &Tx<'_>) -> Result<Vec<OutboxEntry>, Failed> {
-    let mut overdue = tx.conn.prepare_cached(
-        "SELECT send_at, id, project FROM marks WHERE send_at <= ?1 ORDER BY send_at, id LIMIT ?2",
-    )?;
-    let until = tx.now.minus(OUTBOX_OVERDUE).as_millis();
-    let overdue = overdue.query_map(params![until, PAGE], |row| {
-        Ok(OutboxEntry {
-            send_at: Timestamp::from_millis(row.get(0)?),
-            id: rows::ulid(row, 1)?,
-            project_id: rows::parsed(row, 2)?,
-        })
-    })?;
-    Ok(overdue.collect::<rusqlite::Result<_>>()?)
-}
-
-/// Moves what was parked and is now due to the due part of its queue; the
-/// projects, and whether there may be more.
-fn promote(tx: &Tx<'_>) -> Result<(BTreeSet<ProjectId>, bool), Failed> {
-    let mut parked = tx.conn.prepare_cached(
-        "SELECT project, at, task FROM later WHERE at <= ?1 ORDER BY at LIMIT ?2",
-    )?;
-    let parked = parked
-        .query_map(params![tx.now.as_millis(), PAGE], |row| {
-            Ok((rows::parsed::<ProjectId>(row, 0)?, row.get::<_, i64>(1)?, rows::ulid(row, 2)?))
-        })?
-        .collect::<rusqlite::Result<Vec<_>>>()?;
-    let more = parked.len() == PAGE as usize;
-    let mut projects = BTreeSet::new();
-    for (project, at, task) in parked {
-        let key = params![project.as_str(), at, blob(task)];
-        tx.conn
-            .prepare_cached(
-                "INSERT INTO due (project, agent, rank, priority, task, since)
-                 SELECT project, agent, rank, priority, task, at FROM later
-                 WHERE project = ?1 AND at = ?2 AND task = ?3",
-            )?
-            .execute(key)?;
-        tx.conn
-            .prepare_cached("DELETE FROM later WHERE project = ?1 AND at = ?2 AND task = ?3")?
-            .execute(key)?;
-        projects.insert(project);
-    }
-    Ok((projects, more))
-}
-
-/// The projects whose oldest due task has been due for long: two look-ups for
-/// each project that has anything due.
-fn due_for_long(tx: &Tx<'_>) -> Result<Vec<ProjectId>, Failed> {
+/// The projects whose oldest due task has been due for long. It costs two lookups for each
+/// project that has a due task.
+fn due_for_long(tx: &Tx<'_>) -> Result<Vec<ProjectId>, Error> {
     let mut next = tx
         .conn
         .prepare_cached("SELECT project FROM due WHERE project > ?1 ORDER BY project LIMIT 1")?;
@@ -114,17 +63,17 @@ fn due_for_long(tx: &Tx<'_>) -> Result<Vec<ProjectId>, Failed> {
         next.query_row([&last], |row| rows::parsed::<ProjectId>(row, 0)).optional()?
     {
         last = project.as_str().to_owned();
-        if claim::due_since(tx, &project, since)? {
+        if queue_entry::due_since(tx, &project, since)? {
             found.push(project);
         }
     }
     Ok(found)
 }
 
-fn has_free_slot(tx: &Tx<'_>, id: &ProjectId) -> Result<bool, Failed> {
+fn has_free_slot(tx: &Tx<'_>, id: &ProjectId) -> Result<bool, Error> {
     Ok(match projects::find(tx.conn, id)? {
         Some(project) if project.state != ProjectState::Deleting => {
-            claim::slots_taken(tx, id)? < project.build_limit
+            claim::leased_tasks(tx, id)? < project.build_limit
         }
         _ => false,
     })

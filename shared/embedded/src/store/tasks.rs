@@ -7,21 +7,21 @@ use rdev_domain::project::ProjectState;
 use rdev_domain::result::Usage;
 use rdev_domain::step::{Event, Refusal, step};
 use rdev_domain::task::{Task, TaskState};
-use rdev_domain::time::Timestamp;
 use rusqlite::params;
 
-use super::events::Encoded;
+use super::events::EncodedEvents;
 use super::rows::{self, Found, blob};
-use super::{Tx, audit, events, projects, transition};
-use crate::failed::Failed;
+use super::transaction::Tx;
+use super::{audit, events, outbox, projects, queue_entry, transition};
+use crate::error::Error;
 
-/// A new task, encoded before it comes to the thread that writes.
-pub(super) struct New {
+/// A new task, encoded before it is sent to the writing thread.
+pub(super) struct NewTask {
     task: Task,
     body: String,
 }
 
-impl New {
+impl NewTask {
     pub(super) fn of(task: Task) -> PortResult<Self> {
         let body =
             serde_json::to_string(&task).map_err(|error| PortError::broken("the task", error))?;
@@ -29,12 +29,9 @@ impl New {
     }
 }
 
-/// Every task, expired or not.
-const ALL: Timestamp = Timestamp::from_millis(i64::MIN);
-
-pub(super) fn enqueue(tx: &Tx<'_>, new: New) -> Result<Enqueued, Failed> {
-    let New { task, body } = new;
-    if let Some(found) = rows::find(tx.conn, task.id, ALL)? {
+pub(super) fn enqueue(tx: &Tx<'_>, new: NewTask) -> Result<Enqueued, Error> {
+    let NewTask { task, body } = new;
+    if let Some(found) = rows::find_any(tx.conn, task.id)? {
         let there = found.into_record().task;
         if there.lineage != task.lineage || there.project_id != task.project_id {
             return Err(Conflict::IdTaken.into());
@@ -61,19 +58,19 @@ pub(super) fn enqueue(tx: &Tx<'_>, new: New) -> Result<Enqueued, Failed> {
             task.notify,
             body,
         ])?;
-    transition::enter_queue(tx, &task, false)?;
+    queue_entry::insert(tx, &task, false)?;
     if let Some(old) = task.retry_of {
         set_retried_as(tx, old, task.id)?;
     }
     let subject = transition::subject(task.id);
     audit::record(tx, "task.enqueued", &subject, Some(&task.project_id))?;
-    let outbox = transition::write_outbox(tx, &task.project_id, &[task.available_at.max(tx.now)])?;
+    let outbox = outbox::write(tx, &task.project_id, &[task.available_at.max(tx.now)])?;
     Ok(Enqueued { task, outbox })
 }
 
-/// Notes on a task that it was retried. One that has expired meanwhile needs no note.
-fn set_retried_as(tx: &Tx<'_>, old: TaskId, new: TaskId) -> Result<(), Failed> {
-    let Some(Found::Task(record)) = rows::find(tx.conn, old, ALL)? else { return Ok(()) };
+/// Records on a task that it was retried, unless it has expired meanwhile.
+fn set_retried_as(tx: &Tx<'_>, old: TaskId, new: TaskId) -> Result<(), Error> {
+    let Some(Found::Task(record)) = rows::find_any(tx.conn, old)? else { return Ok(()) };
     let task = Task { retried_as: Some(new), updated_at: tx.now, ..record.task };
     tx.conn
         .prepare_cached("UPDATE tasks SET body = ?2 WHERE id = ?1")?
@@ -85,10 +82,10 @@ pub(super) fn renew(
     tx: &Tx<'_>,
     id: TaskId,
     holder: &Holder,
-    events: &Encoded,
+    events: &EncodedEvents,
     usage: Option<Usage>,
-) -> Result<Renewal, Failed> {
-    let record = rows::find(tx.conn, id, ALL)?.map(Found::into_record);
+) -> Result<Renewal, Error> {
+    let record = rows::find_any(tx.conn, id)?.map(Found::into_record);
     let (task, lease) = match record {
         Some(record) => (record.task, record.lease.ok_or(Refusal::Stale)?),
         None => return Err(Refusal::Stale.into()),
@@ -99,30 +96,30 @@ pub(super) fn renew(
     Ok(Renewal { cancel_requested: lease.cancel_requested, until: lease.until })
 }
 
-/// Applies an event. The inner result is an answer whose transaction stands:
-/// whoever touches a task that cannot be read ends it, and hears that it has ended.
+/// Applies an event. The inner result is returned from a transaction that is committed: an
+/// event for a corrupt task ends the task, and its caller learns that it has ended.
 pub(super) fn advance(
     tx: &Tx<'_>,
     id: TaskId,
     event: Event,
-    events: &Encoded,
+    events: &EncodedEvents,
     diff: Option<String>,
-) -> Result<PortResult<Advanced>, Failed> {
-    let Some(found) = rows::find(tx.conn, id, ALL)? else {
-        return Err(not_found(id).into());
+) -> Result<PortResult<Advanced>, Error> {
+    let Some(found) = rows::find_any(tx.conn, id)? else {
+        return Err(rows::task_not_found(id).into());
     };
     let record = match found {
         Found::Task(record) => record,
-        Found::Unreadable(unreadable) if unreadable.state.is_terminal() => {
-            return Err(Refusal::Ended(unreadable.state).into());
+        Found::Corrupt(corrupt) if corrupt.state.is_terminal() => {
+            return Err(Refusal::Ended(corrupt.state).into());
         }
-        Found::Unreadable(unreadable) => {
-            transition::poison(tx, &unreadable)?;
+        Found::Corrupt(corrupt) => {
+            transition::poison(tx, &corrupt)?;
             return Ok(Err(Refusal::Ended(TaskState::Failed).into()));
         }
     };
     if matches!(event, Event::Claim { .. }) {
-        // Only claim_next counts the project's slots in the same transaction.
+        // Only `claim_next` counts the project's slots in the same transaction.
         return Err(Refusal::WrongState(record.task.state).into());
     }
     let step = step(&record.task, record.lease.as_ref(), event, tx.now)?;
@@ -132,9 +129,4 @@ pub(super) fn advance(
         events::write_diff(tx.conn, id, &diff)?;
     }
     Ok(Ok(Advanced { task: step.task, lease: step.lease, outbox }))
-}
-
-/// There is no such task.
-pub(super) fn not_found(id: TaskId) -> PortError {
-    PortError::not_found(format!("task \"{id}\""))
 }

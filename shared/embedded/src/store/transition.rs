@@ -1,85 +1,52 @@
-//! Writing what a step of the state machine returns.
+//! Writing the result of a step of the state machine.
 //!
-//! Everything beside the task follows from the record before and after: the
-//! queue entry it leaves and the one it enters, the lease that appears (a slot
-//! taken), changes or goes (a slot freed), the outbox entries, the audit event, and when
-//! it ends the time it expires.
+//! All other records follow from the task before and after the step: its queue entry, its
+//! lease (which is one of the project's slots), the outbox entries, the audit event, and
+//! when the task has ended its expiry time and the webhook delivery.
 
-use rdev_domain::ids::{ProjectId, TaskId};
+use rdev_domain::ids::TaskId;
 use rdev_domain::lease::Lease;
 use rdev_domain::ports::TaskRecord;
 use rdev_domain::result::Usage;
 use rdev_domain::step::Step;
-use rdev_domain::task::{QueuePlace, Task, TaskState};
+use rdev_domain::task::{Task, TaskState};
 use rdev_domain::time::Timestamp;
 use rdev_domain::wake_up::OutboxEntry;
 use rusqlite::{Connection, params};
 
-use super::rows::{Unreadable, blob, signed};
-use super::{Tx, audit, deliveries};
-use crate::failed::Failed;
+use super::queue_entry::{self, Entry};
+use super::rows::{CorruptTask, blob, signed};
+use super::transaction::Tx;
+use super::{audit, deliveries, outbox};
+use crate::error::Error;
 
-/// A task's entry in its project's queue.
-pub(super) struct Entry<'a> {
-    project: &'a ProjectId,
-    agent: &'a str,
-    rank: u8,
-    priority: u8,
-    task: TaskId,
-    at: Timestamp,
-}
-
-impl<'a> Entry<'a> {
-    fn of(task: &'a Task) -> Self {
-        let push = task.state == TaskState::Pushing;
-        let agent = if push { None } else { task.work.agent() };
-        Self {
-            project: &task.project_id,
-            agent: agent.map_or("", |agent| agent.as_str()),
-            rank: u8::from(!push),
-            priority: 9 - u8::from(task.priority),
-            task: task.id,
-            at: task.available_at,
-        }
-    }
-}
-
-/// Writes `step`, which was made from `before`; the outbox entries it has written.
+/// Writes `step`, which was computed from `before`. Returns the new outbox entries.
 pub(super) fn write(
     tx: &Tx<'_>,
     before: &TaskRecord,
     step: &Step,
-) -> Result<Vec<OutboxEntry>, Failed> {
+) -> Result<Vec<OutboxEntry>, Error> {
     let task = &step.task;
     update(tx, task, &serde_json::to_string(task)?)?;
     if before.task.queue_place(before.lease.is_some(), tx.now).is_some() {
-        leave_queue(tx.conn, &Entry::of(&before.task))?;
+        queue_entry::delete(tx.conn, &Entry::of(&before.task))?;
     }
-    enter_queue(tx, task, step.lease.is_some())?;
+    queue_entry::insert(tx, task, step.lease.is_some())?;
     write_lease(tx.conn, task, before.lease.as_ref(), step.lease.as_ref())?;
-    // Before the audit event: its id is the one that later ids go on from.
+    // Before the audit event: after a restart, new ids are greater than its id.
     if !before.task.state.is_terminal() {
-        deliveries::announce(tx, task)?;
+        deliveries::create(tx, task)?;
     }
     audit::record(tx, step.action, &subject(task.id), Some(&task.project_id))?;
-    write_outbox(tx, &task.project_id, &step.wake_ups)
+    outbox::write(tx, &task.project_id, &step.wake_ups)
 }
 
-/// Ends a task that cannot be read as `poison`: a raw write that asks nothing
-/// of its body, which is kept aside.
-pub(super) fn poison(tx: &Tx<'_>, unreadable: &Unreadable) -> Result<Vec<OutboxEntry>, Failed> {
-    let mut task = unreadable.rebuild();
-    let rank = if task.state == TaskState::Pushing { 0 } else { 1 };
-    let entry = Entry {
-        project: &unreadable.project,
-        agent: if rank == 0 { "" } else { &unreadable.agent },
-        rank,
-        priority: unreadable.priority,
-        task: task.id,
-        at: task.available_at,
-    };
-    leave_queue(tx.conn, &entry)?;
-    write_lease(tx.conn, &task, unreadable.lease.as_ref(), None)?;
+/// Ends a task whose record is corrupt as `poison`. Nothing is read from its body, which is
+/// kept in a column of its own.
+pub(super) fn poison(tx: &Tx<'_>, corrupt: &CorruptTask) -> Result<Vec<OutboxEntry>, Error> {
+    let mut task = corrupt.rebuild();
+    queue_entry::delete(tx.conn, &Entry::of_corrupt(corrupt))?;
+    write_lease(tx.conn, &task, corrupt.lease.as_ref(), None)?;
     tx.conn
         .prepare_cached("UPDATE tasks SET unreadable = coalesce(unreadable, body) WHERE id = ?1")?
         .execute([blob(task.id.0)])?;
@@ -88,20 +55,20 @@ pub(super) fn poison(tx: &Tx<'_>, unreadable: &Unreadable) -> Result<Vec<OutboxE
     task.finished_at = Some(tx.now);
     update(tx, &task, &serde_json::to_string(&task)?)?;
     tracing::error!(task = %task.id, project = %task.project_id, "a task's record cannot be read");
-    deliveries::announce(tx, &task)?;
+    deliveries::create(tx, &task)?;
     audit::record(tx, "task.failed", &subject(task.id), Some(&task.project_id))?;
-    let freed = if unreadable.lease.is_some() { &[tx.now][..] } else { &[] };
-    write_outbox(tx, &task.project_id, freed)
+    let wake_ups = if corrupt.lease.is_some() { &[tx.now][..] } else { &[] };
+    outbox::write(tx, &task.project_id, wake_ups)
 }
 
-/// What the audit log calls a task.
+/// The name of a task in the audit log.
 pub(super) fn subject(id: TaskId) -> String {
     format!("task/{id}")
 }
 
-fn update(tx: &Tx<'_>, task: &Task, body: &str) -> Result<(), Failed> {
+fn update(tx: &Tx<'_>, task: &Task, body: &str) -> Result<(), Error> {
     let ended = task.state.is_terminal();
-    let retention = &tx.shared.retention;
+    let retention = &tx.context.retention;
     let expires_at = ended.then(|| retention.task_expires_at(task, tx.now)).flatten();
     let events_expire_at = ended.then(|| retention.events_expire_at(tx.now)).flatten();
     // Events do not outlive their task.
@@ -125,54 +92,12 @@ fn update(tx: &Tx<'_>, task: &Task, body: &str) -> Result<(), Failed> {
     Ok(())
 }
 
-/// Gives a task the queue entry it is to have, if any.
-pub(super) fn enter_queue(tx: &Tx<'_>, task: &Task, held: bool) -> Result<(), Failed> {
-    let insert = match task.queue_place(held, tx.now) {
-        None => return Ok(()),
-        Some(QueuePlace::Due { .. }) => {
-            "INSERT INTO due (project, agent, rank, priority, task, since)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6)"
-        }
-        Some(QueuePlace::Later { .. }) => {
-            "INSERT INTO later (project, agent, rank, priority, task, at)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6)"
-        }
-    };
-    let Entry { project, agent, rank, priority, task, at } = Entry::of(task);
-    tx.conn.prepare_cached(insert)?.execute(params![
-        project.as_str(),
-        agent,
-        rank,
-        priority,
-        blob(task.0),
-        at.as_millis()
-    ])?;
-    Ok(())
-}
-
-/// Removes an entry from the part of the queue that it is in: what was for
-/// later when it was written may have been moved since.
-fn leave_queue(conn: &Connection, entry: &Entry<'_>) -> Result<(), Failed> {
-    let Entry { project, agent, rank, priority, task, at } = entry;
-    let removed = conn
-        .prepare_cached(
-            "DELETE FROM due WHERE project = ?1 AND agent = ?2 AND rank = ?3 AND priority = ?4
-                                   AND task = ?5",
-        )?
-        .execute(params![project.as_str(), agent, rank, priority, blob(task.0)])?;
-    if removed == 0 {
-        conn.prepare_cached("DELETE FROM later WHERE project = ?1 AND at = ?2 AND task = ?3")?
-            .execute(params![project.as_str(), at.as_millis(), blob(task.0)])?;
-    }
-    Ok(())
-}
-
 fn write_lease(
     conn: &Connection,
     task: &Task,
     before: Option<&Lease>,
     after: Option<&Lease>,
-) -> Result<(), Failed> {
+) -> Result<(), Error> {
     let project = task.project_id.as_str();
     match (before, after) {
         (None, Some(lease)) => {
@@ -204,13 +129,13 @@ fn write_lease(
     Ok(())
 }
 
-/// Changes what may change of a lease while it is held.
+/// Updates the columns that may change during a lease.
 pub(super) fn update_lease(
     conn: &Connection,
     project: &str,
     task: TaskId,
     lease: &Lease,
-) -> Result<(), Failed> {
+) -> Result<(), Error> {
     conn.prepare_cached(
         "UPDATE leases SET heartbeat = ?3, until = ?4, cancel_requested = ?5, usage = ?6
          WHERE project = ?1 AND task = ?2",
@@ -226,35 +151,9 @@ pub(super) fn update_lease(
     Ok(())
 }
 
-fn usage(lease: &Lease) -> Result<Option<String>, Failed> {
+fn usage(lease: &Lease) -> Result<Option<String>, Error> {
     if lease.usage == Usage::default() {
         return Ok(None);
     }
     Ok(Some(serde_json::to_string(&lease.usage)?))
-}
-
-/// Writes an outbox entry for each time at which the project is to be woken.
-pub(super) fn write_outbox(
-    tx: &Tx<'_>,
-    project: &ProjectId,
-    times: &[Timestamp],
-) -> Result<Vec<OutboxEntry>, Failed> {
-    let mut insert =
-        tx.conn.prepare_cached("INSERT INTO marks (send_at, id, project) VALUES (?1, ?2, ?3)")?;
-    let mut outbox = Vec::with_capacity(times.len());
-    for &send_at in times {
-        let id = tx.shared.next_id(tx.now);
-        insert.execute(params![send_at.as_millis(), blob(id), project.as_str()])?;
-        outbox.push(OutboxEntry { id, project_id: project.clone(), send_at });
-    }
-    Ok(outbox)
-}
-
-/// Deletes outbox entries; each deletes only itself.
-pub(super) fn delete_outbox(conn: &Connection, outbox: &[OutboxEntry]) -> Result<(), Failed> {
-    let mut delete = conn.prepare_cached("DELETE FROM marks WHERE send_at = ?1 AND id = ?2")?;
-    for entry in outbox {
-        delete.execute(params![entry.send_at.as_millis(), blob(entry.id)])?;
-    }
-    Ok(())
 }

@@ -1,4 +1,4 @@
-//! Webhooks: the URL stands in the project, the secret in a table of its own.
+//! Webhooks. The URL is in the project, the secret in a table of its own.
 
 use rdev_domain::ids::ProjectId;
 use rdev_domain::ports::Conflict;
@@ -7,14 +7,15 @@ use rdev_domain::secret::Secret;
 use rdev_domain::webhook::Webhook;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{Tx, projects, rows};
-use crate::failed::Failed;
+use super::transaction::Tx;
+use super::{projects, rows};
+use crate::error::Error;
 
 pub(super) fn set(
     tx: &Tx<'_>,
     id: &ProjectId,
     webhook: Option<&Webhook>,
-) -> Result<Project, Failed> {
+) -> Result<Project, Error> {
     let before = projects::get(tx.conn, id)?;
     if before.state == ProjectState::Deleting {
         return Err(Conflict::ProjectNotReady.into());
@@ -43,7 +44,7 @@ pub(super) fn set(
     Ok(project)
 }
 
-pub(super) fn get(conn: &Connection, id: &ProjectId) -> Result<Option<Webhook>, Failed> {
+pub(super) fn get(conn: &Connection, id: &ProjectId) -> Result<Option<Webhook>, Error> {
     let mut one = conn.prepare_cached(
         "SELECT p.body, w.secret FROM webhooks w JOIN projects p ON p.id = w.project
          WHERE w.project = ?1",
@@ -56,8 +57,8 @@ pub(super) fn get(conn: &Connection, id: &ProjectId) -> Result<Option<Webhook>, 
     }))
 }
 
-/// Removes the secret of a project's webhook.
-pub(super) fn forget(tx: &Tx<'_>, id: &ProjectId) -> Result<(), Failed> {
+/// Deletes the secret of a project's webhook.
+pub(super) fn forget(tx: &Tx<'_>, id: &ProjectId) -> Result<(), Error> {
     tx.conn.prepare_cached("DELETE FROM webhooks WHERE project = ?1")?.execute([id.as_str()])?;
     Ok(())
 }

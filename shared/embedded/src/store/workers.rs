@@ -1,16 +1,21 @@
 //! Workers.
 
+use std::time::Duration;
+
 use rdev_domain::ids::WorkerId;
 use rdev_domain::ports::PortError;
 use rdev_domain::time::Timestamp;
 use rdev_domain::worker::{Worker, WorkerStatus};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::retention::WORKER_FORGOTTEN_AFTER;
-use super::{Tx, audit, rows};
-use crate::failed::Failed;
+use super::transaction::Tx;
+use super::{audit, rows};
+use crate::error::Error;
 
-pub(super) fn heartbeat(tx: &Tx<'_>, worker: Worker) -> Result<bool, Failed> {
+/// A worker that has sent no heartbeat for this long is deleted.
+pub(super) const FORGOTTEN_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
+
+pub(super) fn heartbeat(tx: &Tx<'_>, worker: Worker) -> Result<bool, Error> {
     let worker = Worker { last_heartbeat_at: tx.now, ..worker };
     let mut upsert = tx.conn.prepare_cached(
         "INSERT INTO workers (id, status, drain, last_heartbeat_at, body) VALUES (?1, ?2, 0, ?3, ?4)
@@ -27,14 +32,14 @@ pub(super) fn heartbeat(tx: &Tx<'_>, worker: Worker) -> Result<bool, Failed> {
     Ok(upsert.query_row(values, |row| row.get(0))?)
 }
 
-pub(super) fn get(conn: &Connection, id: &WorkerId) -> Result<Worker, Failed> {
+pub(super) fn get(conn: &Connection, id: &WorkerId) -> Result<Worker, Error> {
     let mut one = conn.prepare_cached("SELECT body, status, drain FROM workers WHERE id = ?1")?;
     let found = one.query_row([id.as_str()], worker).optional()?;
     found.ok_or_else(|| not_found(id).into())
 }
 
-pub(super) fn all(conn: &Connection, latest: Timestamp) -> Result<Vec<Worker>, Failed> {
-    let since = latest.minus(WORKER_FORGOTTEN_AFTER).as_millis();
+pub(super) fn all(conn: &Connection, latest: Timestamp) -> Result<Vec<Worker>, Error> {
+    let since = latest.minus(FORGOTTEN_AFTER).as_millis();
     let mut all = conn.prepare_cached(
         "SELECT body, status, drain FROM workers WHERE last_heartbeat_at > ?1 ORDER BY id",
     )?;
@@ -42,7 +47,7 @@ pub(super) fn all(conn: &Connection, latest: Timestamp) -> Result<Vec<Worker>, F
     Ok(all.collect::<rusqlite::Result<_>>()?)
 }
 
-pub(super) fn set_drain(tx: &Tx<'_>, id: &WorkerId, drain: bool) -> Result<Worker, Failed> {
+pub(super) fn set_drain(tx: &Tx<'_>, id: &WorkerId, drain: bool) -> Result<Worker, Error> {
     let changed = tx
         .conn
         .prepare_cached("UPDATE workers SET drain = ?2 WHERE id = ?1 AND drain <> ?2")?
@@ -55,16 +60,17 @@ pub(super) fn set_drain(tx: &Tx<'_>, id: &WorkerId, drain: bool) -> Result<Worke
     Ok(worker)
 }
 
-/// Turns those that were last heard of at `since` or earlier `offline`; how many.
-pub(super) fn silence(tx: &Tx<'_>, since: Timestamp) -> Result<u64, Failed> {
+/// Marks the workers whose last heartbeat was at `since` or earlier as `offline`. Returns
+/// how many.
+pub(super) fn mark_offline(tx: &Tx<'_>, since: Timestamp) -> Result<u64, Error> {
     let offline = WorkerStatus::Offline.as_str();
-    let silenced = tx
+    let changed = tx
         .conn
         .prepare_cached(
             "UPDATE workers SET status = ?1 WHERE status <> ?1 AND last_heartbeat_at <= ?2",
         )?
         .execute(params![offline, since.as_millis()])?;
-    Ok(silenced as u64)
+    Ok(changed as u64)
 }
 
 fn worker(row: &Row<'_>) -> rusqlite::Result<Worker> {

@@ -1,5 +1,5 @@
-//! How SQLite carries out every statement of the store: by an index, but where
-//! a table is small by nature.
+//! How SQLite runs every statement of the store: with an index, except where a table
+//! is always small.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -17,11 +17,13 @@ use rdev_domain::task::TaskState;
 use rdev_domain::worker::WorkerStatus;
 use rusqlite::trace::{TraceEvent, TraceEventCodes};
 
+use super::schema::SCHEMA;
+use super::transaction::Context;
 use super::*;
-use crate::migrate::migrate;
+use crate::database::migrate::migrate;
 
-/// Tables that a statement may read from end to end: there are as many rows as
-/// slots, workers or keys, or it counts exactly these rows.
+/// Tables that a statement may read completely: they have as many rows as there are
+/// slots, workers or keys, or the statement counts exactly these rows.
 const SMALL: [&str; 8] = [
     "SCAN leases",
     "SCAN workers",
@@ -36,40 +38,38 @@ const SMALL: [&str; 8] = [
 
 struct Scene {
     conn: Connection,
-    shared: Shared,
+    context: Context,
     by: Actor,
 }
 
 impl Scene {
     fn at(&self, seconds: i64) -> Tx<'_> {
         let now = Timestamp::from_millis(2_000_000_000_000 + seconds * 1000);
-        Tx { conn: &self.conn, shared: &self.shared, by: &self.by, now }
+        Tx { conn: &self.conn, context: &self.context, by: &self.by, now }
     }
 }
 
-/// Every statement that the store runs, each at least once.
+/// Runs every statement of the store at least once, and returns them.
 fn every_statement() -> (Scene, BTreeSet<String>) {
     let mut conn = Connection::open_in_memory().expect("a database");
-    migrate(&conn, KIND.migrations).expect("the schema");
-    let seen = Arc::new(Mutex::new(BTreeSet::new()));
+    migrate(&conn, SCHEMA.migrations).expect("the schema");
+    let statements = Arc::new(Mutex::new(BTreeSet::new()));
     let collect = {
-        let seen = Arc::clone(&seen);
+        let statements = Arc::clone(&statements);
         move |event: TraceEvent<'_>| {
             if let TraceEvent::Stmt(statement, _) = event {
-                seen.lock().expect("no panic in here").insert(statement.sql().into_owned());
+                statements.lock().expect("no panic in here").insert(statement.sql().into_owned());
             }
         }
     };
     conn.trace_v2(TraceEventCodes::SQLITE_TRACE_STMT, Some(collect)).expect("a trace");
-    let retention = Retention::default();
-    let (latest, last_id) = (AtomicI64::new(i64::MIN), Mutex::new(Ulid::nil()));
-    let shared = Shared { retention, latest, last_id };
-    let scene = Scene { conn, shared, by: Actor::maintenance() };
+    let context = Context::new(Retention::default(), Ulid::nil());
+    let scene = Scene { conn, context, by: Actor::maintenance() };
     projects_and_tasks(&scene);
     everything_else(&scene);
     scene.conn.flush_prepared_statement_cache();
-    let seen = seen.lock().expect("no panic in here").clone();
-    (scene, seen)
+    let statements = statements.lock().expect("no panic in here").clone();
+    (scene, statements)
 }
 
 fn projects_and_tasks(scene: &Scene) {
@@ -90,7 +90,7 @@ fn projects_and_tasks(scene: &Scene) {
         pushed: None,
         created_at: tx.now,
         updated_at: tx.now,
-        nonce: tx.shared.next_id(tx.now),
+        nonce: tx.context.next_id(tx.now),
     };
     projects::create(&tx, project).expect("a project");
     let raise = ProjectPatch { build_limit: Some(3), ..ProjectPatch::default() };
@@ -106,44 +106,45 @@ fn projects_and_tasks(scene: &Scene) {
 
     let check = CheckSpec { branch: None, commands: vec!["true".to_owned()], timeout_s: 9 };
     let new = |wait: u64| {
-        let id = TaskId(tx.shared.next_id(tx.now));
+        let id = TaskId(tx.context.next_id(tx.now));
         let mut task = Task::new(id, site.clone(), Work::Check(check.clone()), tx.now);
         task.notify = true;
         task.available_at = tx.now.plus(Duration::from_secs(wait));
         task
     };
     let enqueue = |task: Task| {
-        tasks::enqueue(&tx, tasks::New::of(task).expect("JSON")).expect("it is taken").task
+        tasks::enqueue(&tx, tasks::NewTask::of(task).expect("JSON")).expect("a queued task").task
     };
     let (first, parked) = (enqueue(new(0)), enqueue(new(5)));
     enqueue(Task { retry_of: Some(first.id), ..new(0) });
     enqueue(new(0));
     enqueue(new(7));
-    let held = claim(&scene.at(1), &site);
-    let holder = Holder { fence: held.lease.fence, owner: held.lease.owner.clone() };
-    let log = events::Encoded::of(&[BuildEvent {
+    let claimed = claim(&scene.at(1), &site);
+    let holder = Holder { fence: claimed.lease.fence, owner: claimed.lease.owner.clone() };
+    let log = events::EncodedEvents::of(&[BuildEvent {
         seq: 1,
         at: tx.now,
         kind: rdev_domain::event::EventKind::Log,
         data: serde_json::json!({}),
     }]);
-    tasks::renew(&scene.at(2), held.task.id, &holder, &log, None).expect("a renewal");
+    tasks::renew(&scene.at(2), claimed.task.id, &holder, &log, None).expect("a renewal");
     let commit_sha = "0".repeat(40).parse().expect("a commit");
     let finish = Event::Finish {
         holder,
         result: TaskResult::Check(CheckResult { commit_sha, commands: Vec::new() }),
         usage: Usage::default(),
     };
-    let done = tasks::advance(&scene.at(3), held.task.id, finish, &log, Some("diff".to_owned()));
+    let done = tasks::advance(&scene.at(3), claimed.task.id, finish, &log, Some("diff".to_owned()));
     done.expect("a transaction").expect("a finished task");
     tasks::advance(&scene.at(3), parked.id, Event::Cancel, &log, None)
         .expect("a transaction")
         .expect("a parked task can be cancelled");
-    let [told, _] = &deliveries::due(tx.conn, scene.at(3).now, 9).expect("deliveries")[..] else {
+    let [delivery, _] = &deliveries::due(tx.conn, scene.at(3).now, 9).expect("deliveries")[..]
+    else {
         panic!("two tasks have ended")
     };
-    let ended = told.begun(tx.now).ended(Some(200), None, tx.now);
-    assert!(deliveries::update(tx.conn, told, &ended).expect("a delivery"));
+    let ended = delivery.begun(tx.now).ended(Some(200), None, tx.now);
+    assert!(deliveries::update(tx.conn, delivery, &ended).expect("a delivery"));
     deliveries::list(tx.conn, &site, &page, tx.now).expect("deliveries");
     let pipeline = CommitPipeline {
         project_id: site.clone(),
@@ -161,7 +162,7 @@ fn projects_and_tasks(scene: &Scene) {
         for state in [None, Some(TaskState::Queued)] {
             for builds_only in [false, true] {
                 let filter = TaskFilter { project: project.clone(), state, builds_only };
-                lists::tasks(tx.conn, &filter, &page, tx.now).expect("tasks");
+                task_list::tasks(tx.conn, &filter, &page, tx.now).expect("tasks");
             }
         }
         let filter = AuditFilter { project };
@@ -169,21 +170,21 @@ fn projects_and_tasks(scene: &Scene) {
     }
     stats::work_stats(tx.conn, tx.now).expect("stats");
 
-    // A dead holder, and one whose task cannot be read.
+    // Two expired leases, one of a task whose record is corrupt.
     claim(&scene.at(10), &site);
-    let poisoned = claim(&scene.at(11), &site).task.id;
+    let corrupt = claim(&scene.at(11), &site).task.id;
     scene
         .conn
-        .execute("UPDATE tasks SET body = '' WHERE id = ?1", [rows::blob(poisoned.0)])
+        .execute("UPDATE tasks SET body = '' WHERE id = ?1", [rows::blob(corrupt.0)])
         .expect("a broken record");
     assert_eq!(sweep::page(&scene.at(500)).expect("a sweep").recovered, 2);
     claim(&scene.at(501), &site);
     recover::everything(&scene.at(502)).expect("the holders are dead");
-    assert!(projects::begin_delete(&scene.at(503), &site).expect("nothing runs").is_some());
-    projects::forget(&scene.at(504), &site).expect("it is being deleted");
+    assert!(project_delete::begin(&scene.at(503), &site).expect("nothing runs").is_some());
+    project_delete::forget(&scene.at(504), &site).expect("it is being deleted");
     let outbox = sweep::page(&scene.at(1000)).expect("a sweep").outbox;
     assert!(!outbox.is_empty());
-    transition::delete_outbox(tx.conn, &outbox).expect("outbox entries go");
+    outbox::delete(tx.conn, &outbox).expect("outbox entries go");
 }
 
 fn domains_of(tx: &Tx<'_>, site: &ProjectId) {
@@ -195,7 +196,7 @@ fn domains_of(tx: &Tx<'_>, site: &ProjectId) {
             ttl: Ttl::AUTOMATIC,
         };
         let domain = Domain {
-            id: tx.shared.next_id(tx.now),
+            id: tx.context.next_id(tx.now),
             project_id: site.clone(),
             spec,
             state: DomainState::Pending,
@@ -241,7 +242,7 @@ fn everything_else(scene: &Scene) {
         build_limit: 1,
         created_at: tx.now,
         updated_at: tx.now,
-        nonce: tx.shared.next_id(tx.now),
+        nonce: tx.context.next_id(tx.now),
     };
     projects::create(&tx, stuck).expect("a project");
     let key = RequestKey("a".to_owned());
@@ -282,26 +283,26 @@ fn everything_else(scene: &Scene) {
     workers::set_drain(&tx, &worker.id, true).expect("a worker");
     workers::all(tx.conn, tx.now).expect("workers");
     let letter = DeadLetter {
-        id: tx.shared.next_id(tx.now),
+        id: tx.context.next_id(tx.now),
         at: tx.now,
         body: String::new(),
         reason: String::new(),
         project_id: None,
         receive_count: 1,
     };
-    letters::record(tx.conn, &letter).expect("a letter");
-    letters::list(tx.conn, &Page { limit: 1, before: None }).expect("letters");
-    letters::delete(&tx, letter.id).expect("no letter");
+    dead_letters::record(tx.conn, &letter).expect("a dead letter");
+    dead_letters::list(tx.conn, &Page { limit: 1, before: None }).expect("dead letters");
+    dead_letters::delete(&tx, letter.id).expect("a deleted dead letter");
     audit::last_id(tx.conn).expect("an id");
-    // Retention of everything.
+    // Everything expires.
     let swept = sweep::page(&scene.at(500 * 24 * 60 * 60)).expect("a sweep");
     assert!(swept.expired > 0 && swept.offline == 1, "{swept:?}");
 }
 
 #[test]
-fn every_statement_walks_an_index_and_sorts_nothing() {
+fn every_statement_uses_an_index_and_sorts_nothing() {
     let (scene, statements) = every_statement();
-    assert!(statements.len() > 90, "{} statements were seen", statements.len());
+    assert!(statements.len() > 90, "{} statements ran", statements.len());
     let mut wrong = Vec::new();
     for sql in &statements {
         let mut plan =
@@ -310,7 +311,7 @@ fn every_statement_walks_an_index_and_sorts_nothing() {
         while let Some(step) = steps.next().expect("a step") {
             let step: String = step.get(3).expect("a text");
             let scans = step.starts_with("SCAN") && !SMALL.iter().any(|s| step.starts_with(s));
-            // A handful of keys are put in order.
+            // There are only a few keys to sort.
             let sorts = step.contains("TEMP B-TREE") && !sql.contains("FROM keys ORDER BY");
             if scans || sorts || step.contains("AUTOMATIC") {
                 wrong.push(format!("{step}\n    {sql}"));

@@ -1,21 +1,21 @@
-//! Schema versions: `PRAGMA user_version` counts the migrations a file has had.
+//! Schema versions: `PRAGMA user_version` is the number of migrations that were applied.
 
 use rusqlite::Connection;
 
-/// What a file's version says about it.
+/// The result of migrating a file.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Migrated {
-    /// It has every migration now.
+    /// The file has every migration.
     Current,
-    /// A newer program wrote it.
+    /// A newer program wrote the file. It was not changed.
     Newer {
         /// The file's version.
         found: usize,
     },
 }
 
-/// Applies what is missing of `migrations`, each in a transaction of its own
-/// together with the new version.
+/// Applies those of `migrations` that the file lacks. One transaction contains one
+/// migration and the new version.
 pub(crate) fn migrate(conn: &Connection, migrations: &[&str]) -> rusqlite::Result<Migrated> {
     let version = |conn: &Connection| {
         conn.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0))
@@ -45,7 +45,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_gets_the_migrations_that_it_lacks_and_each_only_once() {
+    fn each_missing_migration_is_applied_once() {
         let conn = Connection::open_in_memory().expect("a database");
         let first = ["CREATE TABLE a (x INTEGER) STRICT"];
         assert_eq!(migrate(&conn, &first).expect("version 1"), Migrated::Current);
@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn a_migration_that_fails_leaves_the_version_before_it() {
+    fn a_migration_that_fails_changes_nothing() {
         let conn = Connection::open_in_memory().expect("a database");
         let broken = [
             "CREATE TABLE a (x INTEGER) STRICT",

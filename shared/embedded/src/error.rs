@@ -1,4 +1,4 @@
-//! Why a piece of work on a database did not succeed, and what a port makes of it.
+//! Errors of database work, and how they become errors of a port.
 
 use std::fmt;
 
@@ -6,48 +6,46 @@ use rdev_domain::ports::{Conflict, PortError};
 use rdev_domain::step::Refusal;
 use rusqlite::ErrorCode;
 
-/// What goes wrong inside a transaction.
+/// Why a piece of database work failed.
 #[derive(Debug)]
-pub(crate) enum Failed {
-    /// SQLite said no.
+pub(crate) enum Error {
     Sqlite(rusqlite::Error),
-    /// A record is not what was written.
+    /// A record cannot be encoded as JSON.
     Record(serde_json::Error),
-    /// The answer that the port promises for this case.
+    /// An error that the port's contract defines, as it is.
     Port(PortError),
     /// The work panicked: a defect.
     Panicked(String),
-    /// The transaction that held the work did not last.
-    Lost(Lost),
+    /// The transaction that contained the work was not committed.
+    NotCommitted(NotCommitted),
 }
 
-/// Why a whole batch was not committed. Each of its callers is told.
+/// Why a whole batch was not committed. Each caller of the batch gets this error.
 #[derive(Debug, Clone)]
-pub(crate) struct Lost {
-    why: String,
+pub(crate) struct NotCommitted {
+    reason: String,
     transient: bool,
 }
 
-impl Lost {
-    /// The transaction failed with `error`.
-    pub(crate) fn by(error: &rusqlite::Error) -> Self {
-        Self { why: error.to_string(), transient: is_transient(error) }
+impl NotCommitted {
+    pub(crate) fn because_of(error: &rusqlite::Error) -> Self {
+        Self { reason: error.to_string(), transient: is_transient(error) }
     }
 
-    /// SQLite rolled the transaction back while somebody else's work ran in it.
+    /// SQLite rolled the transaction back while another caller's work ran in it.
     pub(crate) fn rolled_back() -> Self {
-        Self { why: "the transaction was rolled back".to_owned(), transient: true }
+        Self { reason: "the transaction was rolled back".to_owned(), transient: true }
     }
 }
 
-impl fmt::Display for Lost {
+impl fmt::Display for NotCommitted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.why)
+        f.write_str(&self.reason)
     }
 }
 
-impl Failed {
-    /// As the port's error; `what` names the database.
+impl Error {
+    /// Converts to the port's error; `what` is the database's name in the message.
     pub(crate) fn into_port(self, what: &'static str) -> PortError {
         match self {
             Self::Sqlite(error) if is_transient(&error) => PortError::unavailable(what, error),
@@ -55,14 +53,19 @@ impl Failed {
             Self::Record(error) => PortError::broken(what, error),
             Self::Port(error) => error,
             Self::Panicked(message) => PortError::broken(what, message),
-            Self::Lost(Lost { why, transient: true }) => PortError::unavailable(what, why),
-            Self::Lost(Lost { why, transient: false }) => PortError::broken(what, why),
+            Self::NotCommitted(NotCommitted { reason, transient }) => {
+                if transient {
+                    PortError::unavailable(what, reason)
+                } else {
+                    PortError::broken(what, reason)
+                }
+            }
         }
     }
 }
 
-/// Whether the same work may succeed later: somebody else has the file, or the
-/// machine lacks something that can be given back to it.
+/// Whether the same work may succeed later: another program has locked the file,
+/// or the machine is short of a resource that can become free again.
 fn is_transient(error: &rusqlite::Error) -> bool {
     let Some(code) = error.sqlite_error_code() else { return false };
     matches!(
@@ -78,31 +81,31 @@ fn is_transient(error: &rusqlite::Error) -> bool {
     )
 }
 
-impl From<rusqlite::Error> for Failed {
+impl From<rusqlite::Error> for Error {
     fn from(error: rusqlite::Error) -> Self {
         Self::Sqlite(error)
     }
 }
 
-impl From<serde_json::Error> for Failed {
+impl From<serde_json::Error> for Error {
     fn from(error: serde_json::Error) -> Self {
         Self::Record(error)
     }
 }
 
-impl From<PortError> for Failed {
+impl From<PortError> for Error {
     fn from(error: PortError) -> Self {
         Self::Port(error)
     }
 }
 
-impl From<Conflict> for Failed {
+impl From<Conflict> for Error {
     fn from(conflict: Conflict) -> Self {
         Self::Port(conflict.into())
     }
 }
 
-impl From<Refusal> for Failed {
+impl From<Refusal> for Error {
     fn from(refusal: Refusal) -> Self {
         Self::Port(refusal.into())
     }

@@ -5,11 +5,12 @@ use rdev_domain::ports::DeadLetter;
 use rusqlite::{Connection, OptionalExtension, params};
 use ulid::Ulid;
 
+use super::audit;
 use super::rows::{self, blob, bound};
-use super::{Tx, audit};
-use crate::failed::Failed;
+use super::transaction::Tx;
+use crate::error::Error;
 
-pub(super) fn record(conn: &Connection, letter: &DeadLetter) -> Result<(), Failed> {
+pub(super) fn record(conn: &Connection, letter: &DeadLetter) -> Result<(), Error> {
     conn.prepare_cached(
         "INSERT INTO dead_letters (id, body) VALUES (?1, ?2) ON CONFLICT (id) DO NOTHING",
     )?
@@ -17,7 +18,7 @@ pub(super) fn record(conn: &Connection, letter: &DeadLetter) -> Result<(), Faile
     Ok(())
 }
 
-pub(super) fn list(conn: &Connection, page: &Page) -> Result<Listed<DeadLetter>, Failed> {
+pub(super) fn list(conn: &Connection, page: &Page) -> Result<Listed<DeadLetter>, Error> {
     let mut all = conn
         .prepare_cached("SELECT body FROM dead_letters WHERE id < ?1 ORDER BY id DESC LIMIT ?2")?;
     let limit = i64::from(page.limit) + 1;
@@ -26,7 +27,7 @@ pub(super) fn list(conn: &Connection, page: &Page) -> Result<Listed<DeadLetter>,
     Ok(Listed::from_one_more(all, page, |letter| letter.id))
 }
 
-pub(super) fn delete(tx: &Tx<'_>, id: Ulid) -> Result<(), Failed> {
+pub(super) fn delete(tx: &Tx<'_>, id: Ulid) -> Result<(), Error> {
     let mut delete =
         tx.conn.prepare_cached("DELETE FROM dead_letters WHERE id = ?1 RETURNING body")?;
     let letter: Option<DeadLetter> =

@@ -1,7 +1,7 @@
 //! Reading tasks: one, or a page of them.
 //!
-//! Each list is one walk along an index per type of task, from the cursor
-//! down: its cost is that of the page, whatever else is stored.
+//! A list reads one index range per type of task, from the cursor down. Its cost depends
+//! on the size of the page and on nothing else that is stored.
 
 use rdev_domain::ids::TaskId;
 use rdev_domain::page::{Listed, Page};
@@ -10,11 +10,12 @@ use rdev_domain::time::Timestamp;
 use rusqlite::{Connection, ToSql};
 
 use super::rows::{self, FROM_TASKS, Found, KINDS};
-use super::tasks::not_found;
-use crate::failed::Failed;
+use crate::error::Error;
 
-pub(super) fn task(conn: &Connection, id: TaskId, latest: Timestamp) -> Result<TaskRecord, Failed> {
-    rows::find(conn, id, latest)?.map(Found::into_record).ok_or_else(|| not_found(id).into())
+pub(super) fn task(conn: &Connection, id: TaskId, latest: Timestamp) -> Result<TaskRecord, Error> {
+    rows::find(conn, id, latest)?
+        .map(Found::into_record)
+        .ok_or_else(|| rows::task_not_found(id).into())
 }
 
 pub(super) fn tasks(
@@ -22,7 +23,7 @@ pub(super) fn tasks(
     filter: &TaskFilter,
     page: &Page,
     latest: Timestamp,
-) -> Result<Listed<TaskRecord>, Failed> {
+) -> Result<Listed<TaskRecord>, Error> {
     let kinds = if filter.builds_only { &KINDS[..1] } else { &KINDS[..] };
     let before = rows::bound(page);
     let (latest, limit) = (latest.as_millis(), i64::from(page.limit) + 1);
@@ -53,7 +54,7 @@ pub(super) fn tasks(
     Ok(Listed::from_one_more(found, page, |record| record.task.id.0))
 }
 
-/// The walk of one type of task.
+/// The query for one type of task.
 fn sql(filter: &TaskFilter) -> String {
     let (project, state) = match (&filter.project, filter.state) {
         (None, None) => ("", ""),
@@ -74,12 +75,13 @@ mod tests {
     use rusqlite::StatementStatus;
 
     use super::*;
-    use crate::migrate::migrate;
+    use crate::database::migrate::migrate;
+    use crate::store::schema::SCHEMA;
 
     /// A table with `count` finished tasks of two projects, a tenth of them checks.
     fn filled(count: i64) -> Connection {
         let conn = Connection::open_in_memory().expect("a database");
-        migrate(&conn, crate::store::KIND.migrations).expect("the schema");
+        migrate(&conn, SCHEMA.migrations).expect("the schema");
         conn.execute(
             "INSERT INTO tasks (id, project, kind, agent, state, priority, available_at, body)
              WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?1)

@@ -1,0 +1,80 @@
+//! Deleting a project: it is closed, its queued tasks are cancelled, and then its records go.
+
+use rdev_domain::ids::{ProjectId, TaskId};
+use rdev_domain::ports::Conflict;
+use rdev_domain::project::{Project, ProjectState};
+use rdev_domain::step::{Event, step};
+use rdev_domain::task::TaskState;
+use rusqlite::params;
+
+use super::rows::{self, Found};
+use super::transaction::Tx;
+use super::{claim, domains, projects, transition, webhooks};
+use crate::error::Error;
+
+/// How many queued tasks one transaction cancels.
+const MAX_CANCELLED: u32 = 500;
+
+/// Closes a project and cancels one page of its queued tasks. Returns the project once no
+/// task is queued.
+pub(super) fn begin(tx: &Tx<'_>, id: &ProjectId) -> Result<Option<Project>, Error> {
+    let before = projects::get(tx.conn, id)?;
+    if claim::leased_tasks(tx, id)? > 0 || is_pushing(tx, id)? {
+        return Err(Conflict::TasksRunning.into());
+    }
+    let project = if before.state == ProjectState::Deleting {
+        before
+    } else {
+        let project = Project { state: ProjectState::Deleting, updated_at: tx.now, ..before };
+        projects::write(tx, &project)?;
+        projects::record(tx, "project.deleting", id)?;
+        project
+    };
+    let cancelled = cancel_queued(tx, id)?;
+    Ok((cancelled < MAX_CANCELLED as usize).then_some(project))
+}
+
+pub(super) fn forget(tx: &Tx<'_>, id: &ProjectId) -> Result<(), Error> {
+    if projects::get(tx.conn, id)?.state != ProjectState::Deleting {
+        return Err(Conflict::ProjectNotReady.into());
+    }
+    // A crash may have interrupted the cancellation.
+    while cancel_queued(tx, id)? > 0 {}
+    webhooks::forget(tx, id)?;
+    domains::forget_all(tx, id)?;
+    tx.conn.prepare_cached("DELETE FROM projects WHERE id = ?1")?.execute([id.as_str()])?;
+    projects::record(tx, "project.deleted", id)
+}
+
+fn is_pushing(tx: &Tx<'_>, id: &ProjectId) -> Result<bool, Error> {
+    let mut any = tx
+        .conn
+        .prepare_cached("SELECT 1 FROM tasks WHERE project = ?1 AND state = 'pushing' LIMIT 1")?;
+    Ok(any.exists([id.as_str()])?)
+}
+
+fn cancel_queued(tx: &Tx<'_>, id: &ProjectId) -> Result<usize, Error> {
+    let queued = tx
+        .conn
+        .prepare_cached(
+            "SELECT task FROM due WHERE project = ?1
+             UNION ALL SELECT task FROM later WHERE project = ?1 LIMIT ?2",
+        )?
+        .query_map(params![id.as_str(), MAX_CANCELLED], |row| rows::ulid(row, 0))?
+        .collect::<rusqlite::Result<Vec<_>>>()?;
+    for &task in &queued {
+        match rows::find_any(tx.conn, TaskId(task))? {
+            Some(Found::Task(record)) if record.task.state == TaskState::Queued => {
+                let step = step(&record.task, record.lease.as_ref(), Event::Cancel, tx.now)?;
+                transition::write(tx, &record, &step)?;
+            }
+            Some(Found::Corrupt(corrupt)) => {
+                transition::poison(tx, &corrupt)?;
+            }
+            // A push without a lease: a runner will resume it.
+            Some(Found::Task(_)) => return Err(Conflict::TasksRunning.into()),
+            None => return Err(rusqlite::Error::QueryReturnedNoRows.into()),
+        }
+    }
+    Ok(queued.len())
+}

@@ -1,0 +1,148 @@
+//! The entries of a project's queue. Its two parts are what is due, and what is due later.
+
+use std::collections::BTreeSet;
+
+use rdev_domain::ids::{ProjectId, TaskId};
+use rdev_domain::task::{QueuePlace, Task, TaskState};
+use rdev_domain::time::Timestamp;
+use rusqlite::{Connection, params};
+
+use super::rows::{self, CorruptTask, blob};
+use super::transaction::Tx;
+use crate::error::Error;
+
+/// A task's entry in its project's queue.
+pub(super) struct Entry<'a> {
+    project: &'a ProjectId,
+    agent: &'a str,
+    rank: u8,
+    priority: u8,
+    task: TaskId,
+    at: Timestamp,
+}
+
+impl<'a> Entry<'a> {
+    pub(super) fn of(task: &'a Task) -> Self {
+        let push = task.state == TaskState::Pushing;
+        let agent = if push { None } else { task.work.agent() };
+        Self {
+            project: &task.project_id,
+            agent: agent.map_or("", |agent| agent.as_str()),
+            rank: u8::from(!push),
+            priority: 9 - u8::from(task.priority),
+            task: task.id,
+            at: task.available_at,
+        }
+    }
+
+    /// The entry of a corrupt task.
+    pub(super) fn of_corrupt(task: &'a CorruptTask) -> Self {
+        let push = task.state == TaskState::Pushing;
+        Self {
+            project: &task.project,
+            agent: if push { "" } else { &task.agent },
+            rank: u8::from(!push),
+            priority: task.priority,
+            task: task.id,
+            at: task.available_at,
+        }
+    }
+}
+
+/// Inserts the queue entry of a task, if its state gives it one.
+pub(super) fn insert(tx: &Tx<'_>, task: &Task, leased: bool) -> Result<(), Error> {
+    let insert = match task.queue_place(leased, tx.now) {
+        None => return Ok(()),
+        Some(QueuePlace::Due { .. }) => {
+            "INSERT INTO due (project, agent, rank, priority, task, since)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)"
+        }
+        Some(QueuePlace::Later { .. }) => {
+            "INSERT INTO later (project, agent, rank, priority, task, at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)"
+        }
+    };
+    let Entry { project, agent, rank, priority, task, at } = Entry::of(task);
+    tx.conn.prepare_cached(insert)?.execute(params![
+        project.as_str(),
+        agent,
+        rank,
+        priority,
+        blob(task.0),
+        at.as_millis()
+    ])?;
+    Ok(())
+}
+
+/// Deletes an entry, in whichever part of the queue it is: an entry that was due later
+/// when it was written may have been promoted since.
+pub(super) fn delete(conn: &Connection, entry: &Entry<'_>) -> Result<(), Error> {
+    let Entry { project, agent, rank, priority, task, at } = entry;
+    let removed = conn
+        .prepare_cached(
+            "DELETE FROM due WHERE project = ?1 AND agent = ?2 AND rank = ?3 AND priority = ?4
+                                   AND task = ?5",
+        )?
+        .execute(params![project.as_str(), agent, rank, priority, blob(task.0)])?;
+    if removed == 0 {
+        conn.prepare_cached("DELETE FROM later WHERE project = ?1 AND at = ?2 AND task = ?3")?
+            .execute(params![project.as_str(), at.as_millis(), blob(task.0)])?;
+    }
+    Ok(())
+}
+
+/// Moves what has become due to the due part of the queue, of one project.
+pub(super) fn promote_project(tx: &Tx<'_>, project: &ProjectId) -> Result<(), Error> {
+    let bounds = params![project.as_str(), tx.now.as_millis()];
+    let moved = tx
+        .conn
+        .prepare_cached(
+            "INSERT INTO due (project, agent, rank, priority, task, since)
+             SELECT project, agent, rank, priority, task, at FROM later
+             WHERE project = ?1 AND at <= ?2",
+        )?
+        .execute(bounds)?;
+    if moved > 0 {
+        tx.conn
+            .prepare_cached("DELETE FROM later WHERE project = ?1 AND at <= ?2")?
+            .execute(bounds)?;
+    }
+    Ok(())
+}
+
+/// Moves up to `limit` entries that have become due to the due part of their queues.
+/// Returns the projects, and whether there may be more.
+pub(super) fn promote(tx: &Tx<'_>, limit: u32) -> Result<(BTreeSet<ProjectId>, bool), Error> {
+    let mut parked = tx.conn.prepare_cached(
+        "SELECT project, at, task FROM later WHERE at <= ?1 ORDER BY at LIMIT ?2",
+    )?;
+    let parked = parked
+        .query_map(params![tx.now.as_millis(), limit], |row| {
+            Ok((rows::parsed::<ProjectId>(row, 0)?, row.get::<_, i64>(1)?, rows::ulid(row, 2)?))
+        })?
+        .collect::<rusqlite::Result<Vec<_>>>()?;
+    let more = parked.len() == limit as usize;
+    let mut projects = BTreeSet::new();
+    for (project, at, task) in parked {
+        let key = params![project.as_str(), at, blob(task)];
+        tx.conn
+            .prepare_cached(
+                "INSERT INTO due (project, agent, rank, priority, task, since)
+                 SELECT project, agent, rank, priority, task, at FROM later
+                 WHERE project = ?1 AND at = ?2 AND task = ?3",
+            )?
+            .execute(key)?;
+        tx.conn
+            .prepare_cached("DELETE FROM later WHERE project = ?1 AND at = ?2 AND task = ?3")?
+            .execute(key)?;
+        projects.insert(project);
+    }
+    Ok((projects, more))
+}
+
+/// Whether a task of the project has been due since `time` or longer.
+pub(super) fn due_since(tx: &Tx<'_>, project: &ProjectId, time: Timestamp) -> Result<bool, Error> {
+    let mut any =
+        tx.conn.prepare_cached("SELECT 1 FROM due WHERE project = ?1 AND since <= ?2 LIMIT 1")?;
+    Ok(any.exists(params![project.as_str(), time.as_millis()])?)
+}

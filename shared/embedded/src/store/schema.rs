@@ -1,0 +1,12 @@
+//! The schema of `rdev.db`.
+
+use crate::database::Schema;
+
+pub(crate) const SCHEMA: Schema = Schema {
+    what: "the store",
+    migrations: &[
+        include_str!("../../migrations/store-1.sql"),
+        include_str!("../../migrations/store-2.sql"),
+    ],
+    durable: true,
+};

@@ -1,0 +1,53 @@
+//! What every writing transaction needs, and what outlives it.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use rdev_domain::audit::Actor;
+use rdev_domain::retention::Retention;
+use rdev_domain::time::Timestamp;
+use rusqlite::Connection;
+use ulid::Ulid;
+
+/// One writing transaction: who changes the store, and when.
+pub(super) struct Tx<'a> {
+    pub(super) conn: &'a Connection,
+    pub(super) context: &'a Context,
+    pub(super) by: &'a Actor,
+    pub(super) now: Timestamp,
+}
+
+/// What all transactions share.
+#[derive(Debug)]
+pub(super) struct Context {
+    pub(super) retention: Retention,
+    latest: AtomicI64,
+    last_id: Mutex<Ulid>,
+}
+
+impl Context {
+    /// `last_id` is the newest id in the audit log.
+    pub(super) fn new(retention: Retention, last_id: Ulid) -> Self {
+        Self { retention, latest: AtomicI64::new(i64::MIN), last_id: Mutex::new(last_id) }
+    }
+
+    pub(super) fn note_time(&self, now: Timestamp) {
+        self.latest.fetch_max(now.as_millis(), Ordering::Relaxed);
+    }
+
+    /// The latest time that any caller has passed.
+    pub(super) fn latest(&self) -> Timestamp {
+        Timestamp::from_millis(self.latest.load(Ordering::Relaxed))
+    }
+
+    /// A new ULID of `now`, greater than every one before: the audit log is in the order of
+    /// its transactions.
+    pub(super) fn next_id(&self, now: Timestamp) -> Ulid {
+        const LATEST: i64 = (1 << 48) - 1;
+        let millis = u64::try_from(now.as_millis().clamp(0, LATEST)).unwrap_or(0);
+        let fresh = Ulid::from_parts(millis, Ulid::generate().random());
+        let mut last = self.last_id.lock().unwrap_or_else(PoisonError::into_inner);
+        *last = if fresh > *last { fresh } else { last.increment().unwrap_or(fresh) };
+        *last
+    }
+}
