@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use strum::{EnumCount, EnumString, IntoStaticStr, VariantArray};
 use ulid::Ulid;
 use unicode_security::MixedScript;
 use utoipa::ToSchema;
@@ -12,6 +13,7 @@ use crate::Invalid;
 use crate::git_url::UrlPolicy;
 use crate::hostname::Hostname;
 use crate::ids::{ProjectId, text};
+use crate::names::names;
 use crate::time::Timestamp;
 
 /// A name in the configured zone, in ASCII, lower case, without the final dot. Beside host
@@ -102,35 +104,35 @@ impl FromStr for DomainName {
 text!(DomainName);
 
 /// The kind of a record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    Serialize,
+    Deserialize,
+    ToSchema,
+    EnumCount,
+    IntoStaticStr,
+    VariantArray,
+    EnumString,
+)]
+#[strum(parse_err_ty = Invalid, parse_err_fn = unknown_kind)]
 pub enum RecordKind {
     /// An IPv4 address.
     A,
     /// Another name.
     #[serde(rename = "CNAME")]
+    #[strum(serialize = "CNAME")]
     Cname,
 }
 
-impl RecordKind {
-    /// The name in DNS and in the API.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::A => "A",
-            Self::Cname => "CNAME",
-        }
-    }
-}
+names!(RecordKind);
 
-impl FromStr for RecordKind {
-    type Err = Invalid;
-
-    fn from_str(text: &str) -> Result<Self, Invalid> {
-        match text {
-            "A" => Ok(Self::A),
-            "CNAME" => Ok(Self::Cname),
-            _ => Err(Invalid::new("record type", "must be A or CNAME")),
-        }
-    }
+fn unknown_kind(_: &str) -> Invalid {
+    Invalid::new("record type", "must be A or CNAME")
 }
 
 /// Where a name leads.

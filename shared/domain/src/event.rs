@@ -2,9 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use strum::{EnumCount, IntoStaticStr, VariantArray};
 use utoipa::ToSchema;
 
 use crate::ids::Fence;
+use crate::names::names;
 use crate::time::Timestamp;
 
 /// How many events one claim may write; the rest is dropped with a note.
@@ -26,45 +28,51 @@ pub struct BuildEvent {
 }
 
 /// What kind of thing happened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Serialize,
+    Deserialize,
+    ToSchema,
+    EnumCount,
+    IntoStaticStr,
+    VariantArray,
+)]
 pub enum EventKind {
     /// The task's state changed: `{state, attempt}`.
     #[serde(rename = "state")]
+    #[strum(serialize = "state")]
     State,
     /// A phase began or ended: `{phase, status: "started" | "finished" | "failed", duration_ms}`.
     #[serde(rename = "phase")]
+    #[strum(serialize = "phase")]
     Phase,
     /// The agent spoke: `{text}`.
     #[serde(rename = "agent.text")]
+    #[strum(serialize = "agent.text")]
     AgentText,
     /// The agent used a tool: `{tool, id, input}`.
     #[serde(rename = "agent.tool_use")]
+    #[strum(serialize = "agent.tool_use")]
     AgentToolUse,
     /// A tool answered: `{id, is_error, output}`.
     #[serde(rename = "agent.tool_result")]
+    #[strum(serialize = "agent.tool_result")]
     AgentToolResult,
     /// What the agent has used so far: the fields of `usage`.
     #[serde(rename = "agent.usage")]
+    #[strum(serialize = "agent.usage")]
     AgentUsage,
     /// A line for people: `{stream, text}`.
     #[serde(rename = "log")]
+    #[strum(serialize = "log")]
     Log,
 }
 
-impl EventKind {
-    /// The name in the API.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::State => "state",
-            Self::Phase => "phase",
-            Self::AgentText => "agent.text",
-            Self::AgentToolUse => "agent.tool_use",
-            Self::AgentToolResult => "agent.tool_result",
-            Self::AgentUsage => "agent.usage",
-            Self::Log => "log",
-        }
-    }
-}
+names!(EventKind);
 
 /// The `seq` of the `n`th event (0 is the first) written under `fence`.
 pub fn seq(fence: Fence, n: u64) -> u64 {

@@ -17,6 +17,11 @@ use crate::ids::{Fence, TaskId, text};
 pub struct Branch(String);
 
 impl Branch {
+    /// The branch `main`.
+    pub fn main() -> Self {
+        Self("main".to_owned())
+    }
+
     /// The full ref name, `refs/heads/<branch>`.
     pub fn full_name(&self) -> String {
         format!("refs/heads/{}", self.0)

@@ -1,13 +1,12 @@
 //! API keys and their scopes.
 
-use std::fmt;
-use std::str::FromStr;
-
 use serde::{Deserialize, Serialize};
+use strum::{Display, EnumCount, EnumString, IntoStaticStr, VariantArray};
 use utoipa::ToSchema;
 
 use crate::Invalid;
 use crate::ids::KeyId;
+use crate::names::names;
 use crate::time::Timestamp;
 
 /// An API key as it is stored: never its secret, only a digest of it.
@@ -29,92 +28,84 @@ pub struct ApiKey {
 
 /// What a key allows. `admin` allows everything.
 #[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema,
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    ToSchema,
+    Display,
+    EnumCount,
+    EnumString,
+    IntoStaticStr,
+    VariantArray,
 )]
+#[strum(parse_err_ty = Invalid, parse_err_fn = unknown_scope)]
 pub enum Scope {
     /// Everything, keys and the audit log too.
     #[serde(rename = "admin")]
+    #[strum(serialize = "admin")]
     Admin,
     /// See projects.
     #[serde(rename = "projects:read")]
+    #[strum(serialize = "projects:read")]
     ProjectsRead,
     /// Create, change and delete projects.
     #[serde(rename = "projects:write")]
+    #[strum(serialize = "projects:write")]
     ProjectsWrite,
     /// See builds, their events and diffs.
     #[serde(rename = "builds:read")]
+    #[strum(serialize = "builds:read")]
     BuildsRead,
     /// Start, cancel and retry builds.
     #[serde(rename = "builds:write")]
+    #[strum(serialize = "builds:write")]
     BuildsWrite,
     /// See domains.
     #[serde(rename = "domains:read")]
+    #[strum(serialize = "domains:read")]
     DomainsRead,
     /// Add and remove domains.
     #[serde(rename = "domains:write")]
+    #[strum(serialize = "domains:write")]
     DomainsWrite,
     /// Use the zone itself, wildcards and names that begin with `_` too.
     #[serde(rename = "domains:admin")]
+    #[strum(serialize = "domains:admin")]
     DomainsAdmin,
     /// See pipelines.
     #[serde(rename = "ci:read")]
+    #[strum(serialize = "ci:read")]
     CiRead,
     /// Restart and cancel pipelines.
     #[serde(rename = "ci:write")]
+    #[strum(serialize = "ci:write")]
     CiWrite,
     /// See the raw queue.
     #[serde(rename = "work:read")]
+    #[strum(serialize = "work:read")]
     WorkRead,
     /// Use the raw queue.
     #[serde(rename = "work:write")]
+    #[strum(serialize = "work:write")]
     WorkWrite,
     /// See workers and metrics.
     #[serde(rename = "workers:read")]
+    #[strum(serialize = "workers:read")]
     WorkersRead,
     /// Drain and resume workers.
     #[serde(rename = "workers:write")]
+    #[strum(serialize = "workers:write")]
     WorkersWrite,
 }
 
-impl Scope {
-    /// Every scope.
-    pub const ALL: [Self; 14] = [
-        Self::Admin,
-        Self::ProjectsRead,
-        Self::ProjectsWrite,
-        Self::BuildsRead,
-        Self::BuildsWrite,
-        Self::DomainsRead,
-        Self::DomainsWrite,
-        Self::DomainsAdmin,
-        Self::CiRead,
-        Self::CiWrite,
-        Self::WorkRead,
-        Self::WorkWrite,
-        Self::WorkersRead,
-        Self::WorkersWrite,
-    ];
-
-    /// The name in the API.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Admin => "admin",
-            Self::ProjectsRead => "projects:read",
-            Self::ProjectsWrite => "projects:write",
-            Self::BuildsRead => "builds:read",
-            Self::BuildsWrite => "builds:write",
-            Self::DomainsRead => "domains:read",
-            Self::DomainsWrite => "domains:write",
-            Self::DomainsAdmin => "domains:admin",
-            Self::CiRead => "ci:read",
-            Self::CiWrite => "ci:write",
-            Self::WorkRead => "work:read",
-            Self::WorkWrite => "work:write",
-            Self::WorkersRead => "workers:read",
-            Self::WorkersWrite => "workers:write",
-        }
-    }
-}
+names!(Scope);
 
 impl ApiKey {
     /// Whether the key allows what `scope` stands for.
@@ -123,19 +114,6 @@ impl ApiKey {
     }
 }
 
-impl fmt::Display for Scope {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl FromStr for Scope {
-    type Err = Invalid;
-
-    fn from_str(text: &str) -> Result<Self, Invalid> {
-        Self::ALL
-            .into_iter()
-            .find(|scope| scope.as_str() == text)
-            .ok_or_else(|| Invalid::new("scope", "is not one of the documented scopes"))
-    }
+fn unknown_scope(_: &str) -> Invalid {
+    Invalid::new("scope", "is not one of the documented scopes")
 }

@@ -6,6 +6,7 @@
 
 pub mod audit;
 pub mod dns;
+mod error;
 pub mod event;
 pub mod failure;
 pub mod git;
@@ -14,6 +15,7 @@ pub mod hostname;
 pub mod ids;
 pub mod key;
 pub mod lease;
+mod names;
 pub mod outbox;
 pub mod page;
 pub mod pipeline;
@@ -33,22 +35,4 @@ pub mod wake_up;
 pub mod webhook;
 pub mod worker;
 
-/// Why a text was not accepted as a value of a type.
-///
-/// `what` names the type ("project id"), `why` the rule that was broken, in
-/// words that fit into an API answer. The refused text itself is not repeated.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{what} {why}")]
-pub struct Invalid {
-    /// The name of the type, as a reader of the API knows it.
-    pub what: &'static str,
-    /// The rule that was broken.
-    pub why: String,
-}
-
-impl Invalid {
-    /// `what` was refused because it `why`.
-    pub fn new(what: &'static str, why: impl Into<String>) -> Self {
-        Self { what, why: why.into() }
-    }
-}
+pub use error::{Invalid, chain};

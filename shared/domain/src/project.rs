@@ -1,12 +1,14 @@
 //! Projects.
 
 use serde::{Deserialize, Serialize};
+use strum::{EnumCount, IntoStaticStr, VariantArray};
 use ulid::Ulid;
 use utoipa::ToSchema;
 
 use crate::git::{Branch, CommitId};
 use crate::git_url::GitUrl;
 use crate::ids::ProjectId;
+use crate::names::names;
 use crate::pipeline::CiId;
 use crate::provision::{ProvisionStep, Provisioning, StepName};
 use crate::time::Timestamp;
@@ -69,8 +71,21 @@ pub struct Pushed {
 }
 
 /// Where a project is in its life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Serialize,
+    Deserialize,
+    ToSchema,
+    EnumCount,
+    IntoStaticStr,
+    VariantArray,
+)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum ProjectState {
     /// Its repository is being made.
     Provisioning,
@@ -82,17 +97,7 @@ pub enum ProjectState {
     Deleting,
 }
 
-impl ProjectState {
-    /// The name in the API.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Provisioning => "provisioning",
-            Self::Ready => "ready",
-            Self::ProvisioningFailed => "provisioning_failed",
-            Self::Deleting => "deleting",
-        }
-    }
-}
+names!(ProjectState);
 
 /// A change of a project; absent fields stay as they are.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -118,6 +123,27 @@ pub struct ProjectPatch {
 }
 
 impl Project {
+    /// A project that is `ready`, with one slot, the branch `main`, and no repository.
+    pub fn new(id: ProjectId, nonce: Ulid, now: Timestamp) -> Self {
+        Self {
+            id,
+            description: String::new(),
+            template: None,
+            git_url: None,
+            default_branch: Branch::main(),
+            build_limit: 1,
+            state: ProjectState::Ready,
+            provisioning: Provisioning::default(),
+            forge_id: None,
+            ci_id: None,
+            webhook_url: None,
+            pushed: None,
+            created_at: now,
+            updated_at: now,
+            nonce,
+        }
+    }
+
     /// What is to be made for it next outside of rdev.
     pub fn next_step(&self) -> Option<StepName> {
         // Projects of versions that noted no steps: they had none but this one.

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use strum::{EnumCount, IntoStaticStr, VariantArray};
 use utoipa::ToSchema;
 
 use crate::git::{Branch, CommitId};
+use crate::names::names;
 use crate::spec::AgentName;
 
 /// The result of a task that succeeded, or of a build whose push is under way.
@@ -30,8 +32,21 @@ impl TaskResult {
 }
 
 /// How a build that succeeded ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Serialize,
+    Deserialize,
+    ToSchema,
+    EnumCount,
+    IntoStaticStr,
+    VariantArray,
+)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum Outcome {
     /// The commit is on the branch.
     Delivered,
@@ -43,17 +58,7 @@ pub enum Outcome {
     DiffOnly,
 }
 
-impl Outcome {
-    /// The name in the API.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Delivered => "delivered",
-            Self::NoChange => "no_change",
-            Self::CommittedNotPushed => "committed_not_pushed",
-            Self::DiffOnly => "diff_only",
-        }
-    }
-}
+names!(Outcome);
 
 /// What a build made, and what it cost.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]

@@ -1,12 +1,14 @@
 //! A task: one unit of work, its state, and the record of its attempts.
 
 use serde::{Deserialize, Serialize};
+use strum::{EnumCount, IntoStaticStr, VariantArray};
 use utoipa::ToSchema;
 
 use crate::Invalid;
 use crate::failure::Failure;
 use crate::git::{Branch, CommitId, Tip};
 use crate::ids::{Fence, ProjectId, TaskId, WorkerId};
+use crate::names::names;
 use crate::result::{TaskResult, Usage};
 use crate::spec::Work;
 use crate::time::Timestamp;
@@ -128,8 +130,22 @@ pub struct Attempt {
 }
 
 /// Where a task is in its life. The last three are terminal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    Serialize,
+    Deserialize,
+    ToSchema,
+    EnumCount,
+    IntoStaticStr,
+    VariantArray,
+)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum TaskState {
     /// It waits to be claimed.
     Queued,
@@ -145,32 +161,12 @@ pub enum TaskState {
     Cancelled,
 }
 
-impl TaskState {
-    /// Every state.
-    pub const ALL: [Self; 6] = [
-        Self::Queued,
-        Self::Running,
-        Self::Pushing,
-        Self::Succeeded,
-        Self::Failed,
-        Self::Cancelled,
-    ];
+names!(TaskState);
 
+impl TaskState {
     /// Whether nothing leads out of it.
     pub fn is_terminal(self) -> bool {
         matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled)
-    }
-
-    /// The name in the API.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Queued => "queued",
-            Self::Running => "running",
-            Self::Pushing => "pushing",
-            Self::Succeeded => "succeeded",
-            Self::Failed => "failed",
-            Self::Cancelled => "cancelled",
-        }
     }
 }
 

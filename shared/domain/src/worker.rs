@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use strum::{EnumCount, IntoStaticStr, VariantArray};
 use utoipa::ToSchema;
 
 use crate::ids::{TaskId, WorkerId};
+use crate::names::names;
 use crate::spec::AgentName;
 use crate::time::Timestamp;
 
@@ -39,8 +41,22 @@ pub struct Worker {
 }
 
 /// What a worker is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    Serialize,
+    Deserialize,
+    ToSchema,
+    EnumCount,
+    IntoStaticStr,
+    VariantArray,
+)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum WorkerStatus {
     /// It waits for work.
     Idle,
@@ -52,17 +68,4 @@ pub enum WorkerStatus {
     Offline,
 }
 
-impl WorkerStatus {
-    /// Every status.
-    pub const ALL: [Self; 4] = [Self::Idle, Self::Busy, Self::Draining, Self::Offline];
-
-    /// The name in the API.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Idle => "idle",
-            Self::Busy => "busy",
-            Self::Draining => "draining",
-            Self::Offline => "offline",
-        }
-    }
-}
+names!(WorkerStatus);

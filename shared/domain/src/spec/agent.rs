@@ -1,0 +1,67 @@
+//! The code agents, by name: the one list of them.
+
+use serde::{Deserialize, Serialize};
+use strum::{Display, EnumCount, EnumString, IntoStaticStr, VariantArray};
+use utoipa::ToSchema;
+
+use crate::Invalid;
+use crate::names::names;
+
+/// The agents that rdev knows, in the order in which it looks for one.
+///
+/// A new agent is a variant here and a file in the runner. Tests name the pages and templates
+/// that have to mention it.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    Default,
+    Serialize,
+    Deserialize,
+    ToSchema,
+    Display,
+    EnumCount,
+    EnumString,
+    IntoStaticStr,
+    VariantArray,
+)]
+#[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case", parse_err_ty = Invalid, parse_err_fn = unknown)]
+pub enum AgentName {
+    /// Anthropic's Claude Code.
+    ClaudeCode,
+    /// OpenCode.
+    Opencode,
+    /// OpenAI's Codex CLI.
+    Codex,
+    /// Any program: prompt on stdin, exit status 0 is success.
+    #[default]
+    Command,
+}
+
+names!(AgentName);
+
+fn unknown(_: &str) -> Invalid {
+    let names = AgentName::ALL.map(AgentName::as_str);
+    let (last, others) = names.split_last().expect("there are several agents");
+    Invalid::new("agent", format!("must be {} or {last}", others.join(", ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_agent_is_answered_with_the_list() {
+        for agent in AgentName::ALL {
+            assert_eq!(agent.to_string().parse(), Ok(agent));
+        }
+        let unknown = "Codex".parse::<AgentName>().expect_err("names are lower case");
+        assert_eq!(unknown.to_string(), "agent must be claude-code, opencode, codex or command");
+    }
+}
