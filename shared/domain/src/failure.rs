@@ -1,17 +1,33 @@
-//! Failure classes, each with one fixed reaction.
+//! Failure classes: one table says everything that depends on a class.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use strum::{EnumCount, IntoStaticStr, VariantArray};
 use utoipa::ToSchema;
 
 use crate::ids::TaskId;
+use crate::names::names;
 use crate::time::Timestamp;
 
-/// Why an attempt ended badly. `docs/protocol.md` has the table of reactions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+/// Why an attempt failed. What follows from it is in [`FailureClass::rules`].
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    Serialize,
+    Deserialize,
+    ToSchema,
+    EnumCount,
+    IntoStaticStr,
+    VariantArray,
+)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum FailureClass {
     /// A credential was refused: by the model, or by the git server.
     Auth,
@@ -25,15 +41,15 @@ pub enum FailureClass {
     AgentFailed,
     /// The agent was silent for too long.
     AgentStalled,
-    /// A verify command failed, also after the agent had been told.
+    /// A verify command failed, also after the agent had seen its output.
     VerifyFailed,
     /// The work does not apply to the branch's new tip.
     Conflict,
-    /// The git server refused the push for good.
+    /// The git server refused the push permanently.
     PushRejected,
     /// The branch's history no longer holds what the build was based on.
     HistoryRewritten,
-    /// What was asked cannot be done, or what the agent made may not be delivered.
+    /// The task cannot be done, or the agent's work may not be delivered.
     Invalid,
     /// The attempt took longer than `timeout_s`.
     Timeout,
@@ -47,7 +63,26 @@ pub enum FailureClass {
     Poison,
 }
 
-/// What happens to a task after a failure.
+names!(FailureClass);
+
+/// What follows from a failure's class: a row of the table in [`FailureClass::rules`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rules {
+    /// What happens to a task that was `running`.
+    pub running: Reaction,
+    /// What happens to a task that was `pushing`.
+    pub pushing: PushReaction,
+    /// What happens to work that the attempt had not finished.
+    pub unfinished: Unfinished,
+    /// What a retry of the failed task starts from.
+    pub retry: RetryStart,
+    /// Whether a retry can succeed although nobody changes anything.
+    pub retryable: bool,
+    /// Whether the model's provider says when to try again (`retry_at`).
+    pub names_a_time: bool,
+}
+
+/// What happens to a task after a failure while it was `running`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reaction {
     /// `failed` at once.
@@ -64,68 +99,83 @@ pub enum Reaction {
     Cancel,
 }
 
-impl FailureClass {
-    /// Every class, in the order of the table in the docs.
-    pub const ALL: [Self; 16] = [
-        Self::Auth,
-        Self::Quota,
-        Self::RateLimited,
-        Self::Infra,
-        Self::AgentFailed,
-        Self::AgentStalled,
-        Self::VerifyFailed,
-        Self::Conflict,
-        Self::PushRejected,
-        Self::HistoryRewritten,
-        Self::Invalid,
-        Self::Timeout,
-        Self::BudgetExceeded,
-        Self::Cancelled,
-        Self::WorkerLost,
-        Self::Poison,
-    ];
+/// What happens to a task after a failure while it was `pushing`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PushReaction {
+    /// `failed` at once.
+    Fail,
+    /// Pushed again with backoff, for a limited time; then `failed` as `infra`.
+    Postpone,
+    /// A `conflict`: queued again at once, while attempts are left.
+    Conflict,
+}
 
-    /// The reaction when the class ends an attempt that was `running`.
-    pub fn reaction(self) -> Reaction {
+/// What happens to work that an attempt had not finished when it failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unfinished {
+    /// The runner pushes it to a part ref, for people to look at.
+    Kept,
+    /// It is deleted with the workspace.
+    Dropped,
+}
+
+/// What a retry starts from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RetryStart {
+    /// The task cannot be retried.
+    Refused,
+    /// Nothing: the retry has a lineage of its own.
+    NewLineage,
+    /// The lineage, without the work: the work is what failed.
+    Lineage,
+    /// The lineage and the commit that was prepared. Work that was never prepared is what failed.
+    Prepared,
+    /// The lineage and the commit that was prepared, or else the one that the task resumed from.
+    PreparedOrResumed,
+    /// The lineage and the commit that the task itself resumed from.
+    Resumed,
+}
+
+impl RetryStart {
+    /// Whether a retry may deliver work that its predecessor finished and did not push.
+    pub fn adopts_finished_work(self) -> bool {
         match self {
-            Self::Quota => Reaction::Park,
-            Self::RateLimited | Self::Infra | Self::AgentFailed | Self::WorkerLost => {
-                Reaction::Retry
-            }
-            Self::AgentStalled => Reaction::RetryOnce,
-            Self::Conflict => Reaction::Again,
-            Self::Cancelled => Reaction::Cancel,
-            Self::Auth
-            | Self::VerifyFailed
-            | Self::PushRejected
-            | Self::HistoryRewritten
-            | Self::Invalid
-            | Self::Timeout
-            | Self::BudgetExceeded
-            | Self::Poison => Reaction::Fail,
+            Self::PreparedOrResumed | Self::Resumed => true,
+            Self::Refused | Self::NewLineage | Self::Lineage | Self::Prepared => false,
         }
     }
+}
 
-    /// The name in the API.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Auth => "auth",
-            Self::Quota => "quota",
-            Self::RateLimited => "rate_limited",
-            Self::Infra => "infra",
-            Self::AgentFailed => "agent_failed",
-            Self::AgentStalled => "agent_stalled",
-            Self::VerifyFailed => "verify_failed",
-            Self::Conflict => "conflict",
-            Self::PushRejected => "push_rejected",
-            Self::HistoryRewritten => "history_rewritten",
-            Self::Invalid => "invalid",
-            Self::Timeout => "timeout",
-            Self::BudgetExceeded => "budget_exceeded",
-            Self::Cancelled => "cancelled",
-            Self::WorkerLost => "worker_lost",
-            Self::Poison => "poison",
-        }
+impl FailureClass {
+    /// The table. `docs/protocol.md` shows its first two columns.
+    #[rustfmt::skip]
+    pub const fn rules(self) -> Rules {
+        use PushReaction::{Conflict, Fail as Fails, Postpone};
+        use Reaction::{Again, Cancel, Fail, Park, Retry, RetryOnce};
+        use RetryStart::{Lineage, NewLineage, Prepared, PreparedOrResumed, Refused, Resumed};
+        use Unfinished::{Dropped, Kept};
+
+        let (running, pushing, unfinished, retry, retryable, names_a_time) = match self {
+            //                      running    pushing   unfinished  retry            retryable  names a time
+            Self::Auth             => (Fail,      Fails,    Dropped, PreparedOrResumed, true,  false),
+            Self::Quota            => (Park,      Postpone, Dropped, Resumed,           true,  true),
+            Self::RateLimited      => (Retry,     Postpone, Dropped, Resumed,           true,  true),
+            Self::Infra            => (Retry,     Postpone, Dropped, PreparedOrResumed, true,  false),
+            Self::AgentFailed      => (Retry,     Postpone, Dropped, Resumed,           true,  false),
+            Self::AgentStalled     => (RetryOnce, Postpone, Dropped, Resumed,           true,  false),
+            Self::VerifyFailed     => (Fail,      Conflict, Dropped, Lineage,           true,  false),
+            Self::Conflict         => (Again,     Conflict, Dropped, Lineage,           true,  false),
+            Self::PushRejected     => (Fail,      Fails,    Dropped, PreparedOrResumed, true,  false),
+            Self::HistoryRewritten => (Fail,      Fails,    Dropped, NewLineage,        true,  false),
+            // While it was pushing, the repository was what failed: it was not to be seen.
+            Self::Invalid          => (Fail,      Fails,    Dropped, Prepared,          false, false),
+            Self::Timeout          => (Fail,      Postpone, Kept,    Resumed,           true,  false),
+            Self::BudgetExceeded   => (Fail,      Fails,    Kept,    Resumed,           true,  false),
+            Self::Cancelled        => (Cancel,    Postpone, Dropped, Resumed,           true,  false),
+            Self::WorkerLost       => (Retry,     Postpone, Dropped, Resumed,           true,  false),
+            Self::Poison           => (Fail,      Fails,    Dropped, Refused,           false, false),
+        };
+        Rules { running, pushing, unfinished, retry, retryable, names_a_time }
     }
 }
 
@@ -153,7 +203,7 @@ impl Failure {
         if let Some((cut, _)) = message.char_indices().nth(4000) {
             message.truncate(cut);
         }
-        let retryable = !matches!(class, FailureClass::Invalid | FailureClass::Poison);
+        let retryable = class.rules().retryable;
         Self { class, message, retryable, push_in_doubt: false, retry_at: None }
     }
 }
@@ -181,6 +231,39 @@ mod tests {
                 let wait = backoff(task, n).as_millis();
                 assert!((base_s * 800..=base_s * 1200).contains(&wait), "try {n}: {wait} ms");
             }
+        }
+    }
+
+    #[test]
+    fn backoff_is_the_same_wherever_it_is_computed() {
+        let task = TaskId(ulid::Ulid(7919));
+        let waits = [1, 2, 6].map(|n| backoff(task, n).as_millis());
+        assert_eq!(waits, [35_940, 62_640, 1_034_100]);
+    }
+
+    #[test]
+    fn jitter_uses_the_whole_fifth_on_both_sides() {
+        let waits: Vec<_> =
+            (0..2000_u128).map(|seed| backoff(TaskId(ulid::Ulid(seed)), 1).as_millis()).collect();
+        assert_eq!(waits.iter().min(), Some(&24_000));
+        assert_eq!(waits.iter().max(), Some(&36_000));
+    }
+
+    #[test]
+    fn a_message_is_cut_at_four_thousand_characters_and_not_within_one() {
+        let of = |count| Failure::new(FailureClass::Infra, "\u{e4}".repeat(count)).message;
+        assert_eq!(of(3999).chars().count(), 3999);
+        assert_eq!(of(4000).chars().count(), 4000);
+        assert_eq!(of(4001).chars().count(), 4000);
+    }
+
+    #[test]
+    fn a_failure_says_what_its_class_says_about_a_retry() {
+        for class in FailureClass::ALL {
+            let failure = Failure::new(class, "x");
+            let useless = class == FailureClass::Invalid || class == FailureClass::Poison;
+            assert_eq!(failure.retryable, !useless, "{class:?}");
+            assert_eq!((failure.push_in_doubt, failure.retry_at), (false, None));
         }
     }
 }

@@ -10,7 +10,7 @@ mod moves;
 
 use std::time::Duration;
 
-use crate::failure::{Failure, FailureClass};
+use crate::failure::{Failure, RetryStart};
 use crate::ids::{Fence, Owner, TaskId, WorkerId};
 use crate::lease::{Holder, Lease};
 use crate::result::{BuildResult, TaskResult, Usage};
@@ -222,16 +222,16 @@ pub fn step(
 /// A new task that does `task`'s work again, on the same lineage.
 ///
 /// It inherits the scan base, so that a late push of `task` is found, and the
-/// wip ref of work that was finished but could not be pushed. After
-/// `history_rewritten` it begins a lineage of its own.
+/// wip ref of work that was finished but could not be pushed: [`RetryStart`] of
+/// the failure's class says which. A cancelled task has no failure.
 ///
 /// # Errors
 /// [`Refusal::NotRetryable`] unless the task failed or was cancelled, and its
 /// record could be read.
 pub fn retry(task: &Task, id: TaskId, now: Timestamp) -> Result<Task, Refusal> {
-    let class = task.failure.as_ref().map(|failure| failure.class);
+    let start = task.failure.as_ref().map_or(RetryStart::Resumed, |f| f.class.rules().retry);
     let ended = matches!(task.state, TaskState::Failed | TaskState::Cancelled);
-    if !ended || class == Some(FailureClass::Poison) {
+    if !ended || start == RetryStart::Refused {
         return Err(Refusal::NotRetryable(task.state));
     }
     let mut new = Task::new(id, task.project_id.clone(), task.work.clone(), now);
@@ -239,21 +239,17 @@ pub fn retry(task: &Task, id: TaskId, now: Timestamp) -> Result<Task, Refusal> {
     new.max_attempts = task.max_attempts;
     new.retry_of = Some(task.id);
     new.notify = task.notify;
-    if class == Some(FailureClass::HistoryRewritten) {
+    if start == RetryStart::NewLineage {
         return Ok(new);
     }
     new.lineage = task.lineage;
     new.scan_base = task.scan_base.clone();
     let prepared = task.prepared.as_ref().map(|prepared| prepared.wip);
-    new.resume_from = match class {
-        // The work itself is what was wrong.
-        Some(FailureClass::Conflict | FailureClass::VerifyFailed) => None,
-        // While it was pushing, the repository was what was wrong: it was not to be seen.
-        Some(FailureClass::Invalid) => prepared,
-        Some(FailureClass::PushRejected | FailureClass::Auth | FailureClass::Infra) => {
-            prepared.or(task.resume_from)
-        }
-        _ => task.resume_from,
+    new.resume_from = match start {
+        RetryStart::Refused | RetryStart::NewLineage | RetryStart::Lineage => None,
+        RetryStart::Prepared => prepared,
+        RetryStart::PreparedOrResumed => prepared.or(task.resume_from),
+        RetryStart::Resumed => task.resume_from,
     };
     Ok(new)
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{KEPT_ATTEMPTS, MAX_PUSH_ATTEMPTS, MAX_PUSH_TIME, Refusal, Slots, Step};
-use crate::failure::{Failure, FailureClass, Reaction, backoff};
+use crate::failure::{Failure, FailureClass, PushReaction, Reaction, backoff};
 use crate::ids::{Owner, WorkerId};
 use crate::lease::{Holder, Lease};
 use crate::result::{BuildResult, TaskResult, Usage};
@@ -148,15 +148,16 @@ pub(super) fn fail_running(
     now: Timestamp,
 ) -> Step {
     end_attempt(&mut task, Some(failure.clone()), usage, now);
-    let class = failure.class;
+    let reaction = failure.class.rules().running;
     let retry_at = failure.retry_at;
-    if lease.cancel_requested || class.reaction() == Reaction::Cancel {
+    if lease.cancel_requested {
         return end(task, TaskState::Cancelled, "task.cancelled", now);
     }
     task.failure = Some(failure);
     let spent = task.attempt >= task.max_attempts;
     let later = now.plus(backoff(task.id, task.attempt));
-    match class.reaction() {
+    match reaction {
+        Reaction::Cancel => end(task, TaskState::Cancelled, "task.cancelled", now),
         Reaction::Park => {
             task.attempt -= 1;
             let soonest = now.plus(Duration::from_secs(1));
@@ -181,7 +182,9 @@ pub(super) fn fail_running(
             }
             requeue(task, now, now, "task.conflicted")
         }
-        _ => end(task, TaskState::Failed, "task.failed", now),
+        Reaction::Fail | Reaction::Retry | Reaction::RetryOnce => {
+            end(task, TaskState::Failed, "task.failed", now)
+        }
     }
 }
 
@@ -191,46 +194,37 @@ pub(super) fn fail_pushing(
     usage: Usage,
     now: Timestamp,
 ) -> Step {
-    let conflict = matches!(failure.class, FailureClass::Conflict | FailureClass::VerifyFailed);
-    if conflict {
+    let reaction = failure.class.rules().pushing;
+    if reaction == PushReaction::Conflict {
         failure.class = FailureClass::Conflict;
     }
-    // An earlier claim's push may still land, whatever this one came to.
+    // An earlier claim's push may still land, whatever this claim has found.
     failure.push_in_doubt |= task.failure.as_ref().is_some_and(|earlier| earlier.push_in_doubt);
     end_attempt(&mut task, Some(failure.clone()), usage, now);
-    let away = matches!(
-        failure.class,
-        FailureClass::Infra
-            | FailureClass::RateLimited
-            | FailureClass::Quota
-            | FailureClass::WorkerLost
-            | FailureClass::AgentFailed
-            | FailureClass::AgentStalled
-            | FailureClass::Timeout
-            | FailureClass::Cancelled
-    );
     task.failure = Some(failure);
-    if conflict {
-        task.wip_floor = task.fence;
-        if task.attempt >= task.max_attempts {
-            return end(task, TaskState::Failed, "task.failed", now);
+    match reaction {
+        PushReaction::Conflict => {
+            task.wip_floor = task.fence;
+            if task.attempt >= task.max_attempts {
+                return end(task, TaskState::Failed, "task.failed", now);
+            }
+            task.state = TaskState::Queued;
+            forget_prepared(&mut task);
+            requeue(task, now, now, "task.conflicted")
         }
-        task.state = TaskState::Queued;
-        task.prepared = None;
-        task.push_attempt = 0;
-        task.result = None;
-        task.resume_from = None;
-        return requeue(task, now, now, "task.conflicted");
+        PushReaction::Postpone => {
+            let since = task.prepared.as_ref().map_or(now, |prepared| prepared.at);
+            if task.push_attempt < MAX_PUSH_ATTEMPTS && now.since(since) < MAX_PUSH_TIME {
+                let at = now.plus(backoff(task.id, task.push_attempt.max(1)));
+                return requeue(task, at, now, "task.push_postponed");
+            }
+            if let Some(failure) = &mut task.failure {
+                failure.class = FailureClass::Infra;
+            }
+            end(task, TaskState::Failed, "task.failed", now)
+        }
+        PushReaction::Fail => end(task, TaskState::Failed, "task.failed", now),
     }
-    let since = task.prepared.as_ref().map_or(now, |prepared| prepared.at);
-    if away && task.push_attempt < MAX_PUSH_ATTEMPTS && now.since(since) < MAX_PUSH_TIME {
-        let at = now.plus(backoff(task.id, task.push_attempt.max(1)));
-        return requeue(task, at, now, "task.push_postponed");
-    }
-    if away && let Some(failure) = &mut task.failure {
-        failure.class = FailureClass::Infra;
-    }
-    end(task, TaskState::Failed, "task.failed", now)
 }
 
 pub(super) fn release(mut task: Task, lease: &Lease, now: Timestamp) -> Step {
@@ -255,10 +249,7 @@ pub(super) fn restart(mut task: Task, lease: &Lease, now: Timestamp) -> Step {
     lost.push_in_doubt = task.failure.as_ref().is_some_and(|earlier| earlier.push_in_doubt);
     end_attempt(&mut task, Some(lost.clone()), lease.usage, now);
     task.failure = Some(lost);
-    task.prepared = None;
-    task.push_attempt = 0;
-    task.result = None;
-    task.resume_from = None;
+    forget_prepared(&mut task);
     if task.attempt >= task.max_attempts {
         return end(task, TaskState::Failed, "task.failed", now);
     }
@@ -290,6 +281,14 @@ fn end(mut task: Task, state: TaskState, action: &'static str, now: Timestamp) -
         task.failure = None;
     }
     Step { task, lease: None, wake_ups: if freed { vec![now] } else { vec![] }, action }
+}
+
+/// What was prepared is not pushed: the next attempt begins anew.
+fn forget_prepared(task: &mut Task) {
+    task.prepared = None;
+    task.push_attempt = 0;
+    task.result = None;
+    task.resume_from = None;
 }
 
 fn end_attempt(task: &mut Task, failure: Option<Failure>, usage: Usage, now: Timestamp) {
