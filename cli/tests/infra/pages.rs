@@ -110,7 +110,7 @@ fn the_astro_page_builds_and_shows_what_its_text_says() -> Outcome {
     fs::write(&path, site.to_string()).expect("written");
     let failed = build(&folder);
     assert!(!failed.status.success());
-    for part in ["src/content/site.json is not right", "headline: Required", "'haedline'"] {
+    for part in ["src/content/site.json is not valid", "headline: Required", "'haedline'"] {
         assert!(said(&failed).contains(part), "{part}: {}", said(&failed));
     }
     Ok(())

@@ -1,14 +1,14 @@
-// Tells rdev how a pipeline ended: POST $RDEV_HOOK_URL, signed with $RDEV_HOOK_SECRET.
+// Reports the end of a pipeline to rdev: POST $RDEV_HOOK_URL, signed with $RDEV_HOOK_SECRET.
 import { createHmac, randomUUID } from 'node:crypto';
 import { setTimeout as wait } from 'node:timers/promises';
 
 const env = process.env;
 if (!env.RDEV_HOOK_URL) {
-  console.log('RDEV_HOOK_URL is not set: nobody to tell');
+  console.log('RDEV_HOOK_URL is not set: not reporting to rdev');
   process.exit(0);
 }
 if (!env.RDEV_HOOK_SECRET) {
-  console.error('RDEV_HOOK_SECRET is not set: rdev would not believe it');
+  console.error('RDEV_HOOK_SECRET is not set: rdev would refuse the message');
   process.exit(1);
 }
 
@@ -24,12 +24,12 @@ const body = JSON.stringify({
 });
 const headers = {
   'Content-Type': 'application/json',
-  // The same at each try, so that a repeat is seen as one.
+  // The same id at each try, so that rdev recognises a repeated message.
   'X-Rdev-Delivery': randomUUID(),
   'X-Rdev-Signature': `sha256=${createHmac('sha256', env.RDEV_HOOK_SECRET).update(body).digest('hex')}`,
 };
 
-async function tell() {
+async function report() {
   const options = { method: 'POST', headers, body, redirect: 'manual', signal: AbortSignal.timeout(10_000) };
   const answer = await fetch(env.RDEV_HOOK_URL, options);
   if (answer.ok) return null;
@@ -37,9 +37,9 @@ async function tell() {
 }
 
 for (const pause of [1000, 5000, null]) {
-  const problem = await tell().catch((error) => error.cause?.message ?? error.message);
+  const problem = await report().catch((error) => error.cause?.message ?? error.message);
   if (problem === null) {
-    console.log(`told rdev: ${env.PIPELINE_STATUS}`);
+    console.log(`reported to rdev: ${env.PIPELINE_STATUS}`);
     process.exit(0);
   }
   console.error(`rdev ${problem}`);

@@ -1,4 +1,4 @@
-// The page's text, checked: what is missing, empty or misspelt in it ends the build with its name.
+// Checks the page's text. If a field is missing, empty or misspelt, the build fails and names the field.
 import { z } from 'astro/zod';
 import text from './content/site.json';
 
@@ -27,7 +27,7 @@ const shape = z.strictObject({
 const read = shape.safeParse(text);
 if (!read.success) {
   const problems = read.error.issues.map(({ path, message }) => [...path, message].join(': '));
-  throw new Error(`src/content/site.json is not right. ${problems.join('; ')}`);
+  throw new Error(`src/content/site.json is not valid. ${problems.join('; ')}`);
 }
 
 export const site = read.data;
