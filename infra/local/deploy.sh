@@ -3,9 +3,9 @@
 #
 #   deploy.sh ENDPOINT STACK FUNCTIONS [PARAMETER=VALUE...]
 #
-# FUNCTIONS is the folder that `cargo lambda build` fills: FUNCTIONS/<name>/bootstrap. The
-# stack's outputs go to standard output, as JSON. Deployed again, it is updated. Needs a
-# python3 with boto3, such as the one that MiniStack is installed with.
+# FUNCTIONS is the folder with the output of `cargo lambda build`: FUNCTIONS/<name>/bootstrap. The
+# script prints the stack's outputs as JSON to standard output. If the stack exists, the script updates
+# it. It needs a python3 with boto3; the installation of MiniStack has one.
 set -eu
 [ $# -ge 3 ] || { echo "usage: deploy.sh ENDPOINT STACK FUNCTIONS [PARAMETER=VALUE...]" >&2; exit 64; }
 template=$(dirname "$0")/../template.yaml
@@ -18,7 +18,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-# One line says what is wrong; where in this script does not matter.
+# Print errors in one line, without a stack trace of this script.
 sys.excepthook = lambda kind, error, trace: print(f"deploy.sh: {error}", file=sys.stderr)
 
 template, endpoint, stack, functions, *more = sys.argv[1:]
@@ -33,7 +33,7 @@ parameters = {
 for one in more:
     name, equals, value = one.partition("=")
     if not equals:
-        sys.exit(f"deploy.sh: {one} is no PARAMETER=VALUE")
+        sys.exit(f"deploy.sh: {one} is not of the form PARAMETER=VALUE")
     parameters[name] = value
 
 
@@ -42,7 +42,7 @@ def client(service, **config):
 
 
 def packed(name):
-    """The function's zip: the same bytes for the same program, so that an update sees no change."""
+    """The function's zip. The same program gives the same bytes, so that an update finds no change."""
     path = os.path.join(functions, name, "bootstrap")
     try:
         with open(path, "rb") as file:
@@ -51,7 +51,7 @@ def packed(name):
         sys.exit(f"deploy.sh: cannot read {path}: {error.strerror}; run cargo lambda build first")
     entry = zipfile.ZipInfo("bootstrap", (1980, 1, 1, 0, 0, 0))
     entry.external_attr = (stat.S_IFREG | 0o755) << 16
-    # Quick rather than small: it stays on this machine.
+    # Prefer speed to size, because the file stays on this machine.
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
         archive.writestr(entry, program, zipfile.ZIP_DEFLATED, compresslevel=1)
@@ -59,7 +59,7 @@ def packed(name):
 
 
 s3 = client("s3", s3={"addressing_style": "path"})
-# Names of buckets are taken once for all accounts.
+# The names of buckets are unique across all accounts.
 bucket = f"{stack}-{client('sts').get_caller_identity()['Account']}-deploy".lower()
 try:
     s3.create_bucket(Bucket=bucket, **({} if region == "us-east-1" else
@@ -87,7 +87,7 @@ url = f"{endpoint}/{bucket}/{upload('template', text.encode(), 'yaml')}"
 cloudformation = client("cloudformation")
 order = {
     "StackName": stack,
-    # Too long to be sent as it is.
+    # The template is too long to be sent in the request.
     "TemplateURL": url,
     "Capabilities": ["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
     "Parameters": [{"ParameterKey": k, "ParameterValue": v} for k, v in parameters.items()],
@@ -95,7 +95,7 @@ order = {
 
 
 def stack_now():
-    """The stack when nothing is under way; None when there is none."""
+    """The stack, when no operation on it is in progress. None if it does not exist."""
     deadline = time.monotonic() + 300
     while True:
         try:
@@ -113,7 +113,7 @@ def stack_now():
 
 found = stack_now()
 if found and found["StackStatus"] == "ROLLBACK_COMPLETE":
-    # What never came into being cannot be updated.
+    # CloudFormation cannot update a stack that was never created completely.
     cloudformation.delete_stack(StackName=stack)
     found = stack_now()
 if found is None or found["StackStatus"] == "DELETE_COMPLETE":
@@ -133,7 +133,7 @@ if state not in ("CREATE_COMPLETE", "UPDATE_COMPLETE"):
             print(event["LogicalResourceId"], event.get("ResourceStatusReason", ""), file=sys.stderr)
     sys.exit(f"deploy.sh: the stack is {state}")
 outputs = {one["OutputKey"]: one["OutputValue"] for one in found.get("Outputs", [])}
-# Names below localhost are not known everywhere; local gateways serve this path as well.
+# Not every machine resolves names below localhost. Local gateways also serve this path.
 outputs["ApiUrl"] = f"{endpoint}/_aws/execute-api/{outputs['ApiId']}"
 print(json.dumps(outputs, indent=2))
 PYTHON

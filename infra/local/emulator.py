@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""A local AWS: MiniStack on 127.0.0.1, with nothing in it.
+"""A local AWS: an empty MiniStack on 127.0.0.1.
 
     emulator.py FOLDER [PORT]
 
-Prints one line of JSON when it answers: its endpoint, and the folder with its python3, which has
-boto3. Runs until its standard input is closed, by whoever wants it to end or by that one's own
-end; then it goes with all that it started. What it writes is in FOLDER.
+When the emulator answers, the script prints one line of JSON: the endpoint, and the folder with a
+python3 that has boto3. It runs until its standard input is closed. That happens when the caller closes
+it, or when the caller ends. Then the script ends all processes that it started. All files are in FOLDER.
 """
 import json
 import os
@@ -39,9 +39,9 @@ def start(folder, programs, port):
         "BIND_HOST": "127.0.0.1",
         "GATEWAY_PORT": str(port),
         "LOG_LEVEL": "WARNING",
-        # Its health page tells it from whatever else may listen there.
+        # With this text, the health page identifies this emulator, if another program listens there.
         "MINISTACK_EDITION": f"rdev-{os.getpid()}",
-        # Functions run as processes, also where there is a Docker.
+        # Functions run as processes, even if Docker is installed.
         "DOCKER_HOST": f"unix://{folder}/no-docker",
         "AWS_ENDPOINT_URL": endpoint,
     }
@@ -53,7 +53,7 @@ def start(folder, programs, port):
 
 
 def answers(endpoint):
-    # No proxy of the user's stands before a loopback address.
+    # A loopback address is never reached through the user's proxy.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(f"{endpoint}/_ministack/health", timeout=5) as answer:
@@ -78,12 +78,12 @@ def main():
     endpoint, child = start(folder, programs, int(sys.argv[2]) if sys.argv[2:] else free_port())
 
     def watch():
-        # Not through sys.stdin, whose lock would be held at the end.
+        # Does not read sys.stdin, because its lock would still be held at exit.
         while os.read(0, 4096):
             pass
         end(child)
 
-    # An interrupt at the terminal is for whoever started this.
+    # An interrupt at the terminal is meant for the caller.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=watch, daemon=True).start()
     deadline = time.monotonic() + START_S

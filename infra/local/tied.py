@@ -3,8 +3,8 @@
 
     tied.py PROGRAM [ARGUMENT...]
 
-Each byte on standard input is a SIGTERM for the program, and so is its end: whoever started this
-may be killed, and still nothing is left behind. Ends as the program does.
+Each byte on standard input sends SIGTERM to the program, and so does the end of the input. So the
+program ends even if the caller is killed. The exit status is that of the program.
 """
 import os
 import signal
@@ -20,7 +20,7 @@ signal.signal(signal.SIGTERM, lambda number, frame: child.terminate())
 
 
 def watch():
-    # Not through sys.stdin, whose lock would be held at the end.
+    # Does not read sys.stdin, because its lock would still be held at exit.
     while os.read(0, 1):
         child.terminate()
     child.terminate()

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Tools from PyPI for the local AWS, at fixed versions, installed once below the user's cache folder.
+"""Installs tools from PyPI for the local AWS, at fixed versions, once, in the user's cache folder.
 
     tools.py ministack|cargo-lambda        prints the folder with its programs
 
-The tests use the same folders (shared/testkit/src/tools/python.rs), so versions and layout agree.
+The tests use the same folders (shared/testkit/src/tools/python.rs), so versions and layout must agree.
 """
 import fcntl
 import os
@@ -18,7 +18,7 @@ TOOLS = {
 
 
 def programs(tool):
-    """The folder with the tool's programs, installed when it is not there yet."""
+    """The folder with the tool's programs. Installs the tool if necessary."""
     name, packages = TOOLS[tool]
     cache = os.environ.get("XDG_CACHE_HOME", "")
     if not os.path.isabs(cache):
@@ -32,7 +32,8 @@ def programs(tool):
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not os.path.isfile(ready):
                 print(f"installing {', '.join(packages)} in {folder}", file=sys.stderr, flush=True)
-                # Its programs name their own folder: it is made in its place, and marked when whole.
+                # The programs contain the path of their folder, so it is created in its final place. The
+                # file `ready` marks it as complete.
                 shutil.rmtree(folder, ignore_errors=True)
                 subprocess.run([sys.executable, "-m", "venv", folder], check=True, stdout=sys.stderr)
                 pip = [os.path.join(folder, "bin", "pip"), "install", "--quiet", "--no-cache-dir",

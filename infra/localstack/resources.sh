@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes the table and the queues as infra/template.yaml has them, in LocalStack.
+# Creates the table and the queues of infra/template.yaml in LocalStack.
 set -eu
 awslocal dynamodb create-table --table-name rdev --billing-mode PAY_PER_REQUEST \
     --attribute-definitions \
@@ -25,4 +25,4 @@ awslocal sqs create-queue --queue-name rdev-wake-ups --attributes "{
     \"VisibilityTimeout\": \"60\", \"MessageRetentionPeriod\": \"345600\",
     \"ReceiveMessageWaitTimeSeconds\": \"20\",
     \"RedrivePolicy\": \"{\\\"deadLetterTargetArn\\\": \\\"$arn\\\", \\\"maxReceiveCount\\\": \\\"10\\\"}\"}" >/dev/null
-echo "rdev: the table rdev, the queues rdev-wake-ups and rdev-dead-letters are there"
+echo "rdev: created the table rdev and the queues rdev-wake-ups and rdev-dead-letters"
