@@ -12,8 +12,8 @@ use aws_sdk_sqs::types::QueueAttributeName;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
 use crate::connect::Aws;
-use crate::queue::{Kind, kind};
 use crate::schema;
+use crate::service_error::{Meaning, meaning};
 
 /// Partition key and sort key, both texts.
 type Keys = (&'static str, &'static str);
@@ -209,11 +209,11 @@ where
         {
             CheckError::NotConfigured { resource, said: said() }
         }
-        _ => match kind(code, status) {
-            Kind::Missing => CheckError::Missing(resource),
-            Kind::Denied => CheckError::Denied { resource, permission, said: said() },
-            Kind::Unavailable => CheckError::Unavailable { resource, said: said() },
-            Kind::Broken => CheckError::WrongShape { resource, why: said() },
+        _ => match meaning(code, status) {
+            Meaning::Missing => CheckError::Missing(resource),
+            Meaning::Denied => CheckError::Denied { resource, permission, said: said() },
+            Meaning::Unavailable => CheckError::Unavailable { resource, said: said() },
+            Meaning::Broken => CheckError::WrongShape { resource, why: said() },
         },
     }
 }

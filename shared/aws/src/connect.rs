@@ -1,18 +1,19 @@
-//! Store and queue from one load of the SDK's configuration.
+//! Creating store and queue from one load of the SDK's configuration.
 
 use std::sync::Arc;
 
 use aws_config::SdkConfig;
 use rdev_domain::retention::Retention;
 
-use crate::{DynamoStore, Settings, SqsQueue, config};
+use crate::config;
+use crate::queue::SqsQueue;
+use crate::settings::Settings;
+use crate::store::DynamoStore;
 
-/// Our table and our queues.
+/// The store and the queue.
 #[derive(Debug, Clone)]
 pub struct Aws {
-    /// The store.
     pub store: Arc<DynamoStore>,
-    /// The queue.
     pub queue: Arc<SqsQueue>,
     pub(crate) tables: aws_sdk_dynamodb::Client,
     pub(crate) queues: aws_sdk_sqs::Client,
@@ -20,7 +21,7 @@ pub struct Aws {
 }
 
 impl Aws {
-    /// Makes both from a configuration that is loaded. Nothing is called yet.
+    /// Creates both from a loaded configuration. It makes no call.
     pub fn new(sdk: &SdkConfig, settings: &Settings, retention: Retention) -> Self {
         let tables = aws_sdk_dynamodb::Client::new(sdk);
         let queues = aws_sdk_sqs::Client::new(sdk);
@@ -35,8 +36,8 @@ impl Aws {
     }
 }
 
-/// Loads the SDK's configuration and makes both. Nothing is called yet but what gives
-/// the credentials.
+/// Loads the SDK's configuration and creates both. The only calls are those that get the
+/// credentials.
 pub async fn connect(settings: &Settings, retention: Retention) -> Aws {
     Aws::new(&config::load().await, settings, retention)
 }

@@ -1,4 +1,4 @@
-//! What DynamoDB's errors mean to the port.
+//! DynamoDB's errors as errors of the port.
 
 use std::error::Error;
 
@@ -6,34 +6,33 @@ use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use rdev_domain::ports::PortError;
 
-use crate::queue::{Kind, kind};
+use crate::service_error::{self, Meaning};
 
 const WHAT: &str = "the store";
 
-/// The table's name, before what DynamoDB said.
+/// Names permission and table before DynamoDB's own error.
 #[derive(Debug, thiserror::Error)]
 #[error("{permission} on table {table}")]
-struct At {
+struct CallFailed {
     permission: &'static str,
     table: String,
     source: Box<dyn Error + Send + Sync>,
 }
 
-/// There is no such table, or no such index of it.
 #[derive(Debug, thiserror::Error)]
 #[error("there is no table {0}, or it lacks an index")]
 struct Missing(String);
 
-/// A record that is not as this program writes it.
+/// A record that this program has not written in this form.
 #[derive(Debug, thiserror::Error)]
 #[error("the record {pk} {sk} cannot be read")]
-struct Unreadable {
+struct CorruptRecord {
     pk: String,
     sk: String,
 }
 
-/// Maps an error that the SDK does not try again. `permission` is the IAM action.
-pub(crate) fn failed<E>(
+/// Maps an error after the SDK has made its own retries. `permission` is the IAM action.
+pub(crate) fn port_error<E>(
     table: &str,
     permission: &'static str,
     error: SdkError<E, HttpResponse>,
@@ -43,15 +42,15 @@ where
 {
     let status = error.raw_response().map(|answer| answer.status().as_u16());
     let never_sent = matches!(error, SdkError::ConstructionFailure(_));
-    let means = meaning(error.code().unwrap_or_default(), status);
-    match means {
-        Kind::Denied => {
+    let meaning = meaning(error.code().unwrap_or_default(), status);
+    match meaning {
+        Meaning::Denied => {
             PortError::Denied { what: format!("{WHAT}'s table {table} ({permission})") }
         }
-        Kind::Missing => PortError::broken(WHAT, Missing(table.to_owned())),
-        Kind::Unavailable | Kind::Broken => {
-            let source = At { permission, table: table.to_owned(), source: error.into() };
-            if never_sent || means == Kind::Broken {
+        Meaning::Missing => PortError::broken(WHAT, Missing(table.to_owned())),
+        Meaning::Unavailable | Meaning::Broken => {
+            let source = CallFailed { permission, table: table.to_owned(), source: error.into() };
+            if never_sent || meaning == Meaning::Broken {
                 PortError::broken(WHAT, source)
             } else {
                 PortError::unavailable(WHAT, source)
@@ -60,9 +59,9 @@ where
     }
 }
 
-/// DynamoDB was busy, again and again.
-pub(crate) fn busy(table: &str, permission: &'static str, said: &str) -> PortError {
-    let source = At { permission, table: table.to_owned(), source: said.into() };
+/// DynamoDB was busy at every try.
+pub(crate) fn busy(table: &str, permission: &'static str, reason: &str) -> PortError {
+    let source = CallFailed { permission, table: table.to_owned(), source: reason.into() };
     PortError::unavailable(WHAT, source)
 }
 
@@ -71,19 +70,19 @@ pub(crate) fn defect(error: impl Into<Box<dyn Error + Send + Sync>>) -> PortErro
     PortError::broken(WHAT, error)
 }
 
-/// A record that lacks what every one of its kind has.
-pub(crate) fn unreadable(pk: &str, sk: &str) -> PortError {
-    PortError::broken(WHAT, Unreadable { pk: pk.to_owned(), sk: sk.to_owned() })
+/// A record that lacks an attribute which every record of its kind has.
+pub(crate) fn corrupt_record(pk: &str, sk: &str) -> PortError {
+    PortError::broken(WHAT, CorruptRecord { pk: pk.to_owned(), sk: sk.to_owned() })
 }
 
-fn meaning(code: &str, status: Option<u16>) -> Kind {
+fn meaning(code: &str, status: Option<u16>) -> Meaning {
     match code {
         "ProvisionedThroughputExceededException"
         | "ReplicatedWriteConflictException"
         | "TransactionConflictException"
         | "TransactionInProgressException"
-        | "LimitExceededException" => Kind::Unavailable,
-        _ => kind(code, status),
+        | "LimitExceededException" => Meaning::Unavailable,
+        _ => service_error::meaning(code, status),
     }
 }
 
@@ -92,16 +91,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_busy_may_pass_and_what_is_wrong_may_not() {
+    fn busy_is_unavailable_and_an_invalid_request_is_broken() {
         for (code, status, expected) in [
-            ("ProvisionedThroughputExceededException", Some(400), Kind::Unavailable),
-            ("ThrottlingException", Some(400), Kind::Unavailable),
-            ("TransactionInProgressException", Some(400), Kind::Unavailable),
-            ("InternalServerError", Some(500), Kind::Unavailable),
-            ("", None, Kind::Unavailable),
-            ("ResourceNotFoundException", Some(400), Kind::Missing),
-            ("AccessDeniedException", Some(400), Kind::Denied),
-            ("ValidationException", Some(400), Kind::Broken),
+            ("ProvisionedThroughputExceededException", Some(400), Meaning::Unavailable),
+            ("ThrottlingException", Some(400), Meaning::Unavailable),
+            ("TransactionInProgressException", Some(400), Meaning::Unavailable),
+            ("InternalServerError", Some(500), Meaning::Unavailable),
+            ("", None, Meaning::Unavailable),
+            ("ResourceNotFoundException", Some(400), Meaning::Missing),
+            ("AccessDeniedException", Some(400), Meaning::Denied),
+            ("ValidationException", Some(400), Meaning::Broken),
         ] {
             assert_eq!(meaning(code, status), expected, "{code}");
         }

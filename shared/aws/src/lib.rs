@@ -1,5 +1,7 @@
 //! The AWS shape's adapters: a store on DynamoDB, a queue on SQS.
 
+#![allow(missing_docs)]
+
 pub mod check;
 mod clock;
 pub mod config;
@@ -10,6 +12,7 @@ mod queue;
 pub mod schema;
 #[cfg(feature = "secrets")]
 pub mod secrets;
+mod service_error;
 mod settings;
 pub mod stack;
 mod store;

@@ -1,11 +1,12 @@
-//! The queue on SQS: a standard one, with a project's id as the message group, so that a
-//! project with thousands of wake-ups does not stand before the others.
+//! The queue on SQS. It is a standard queue with the project's id as the message group, so
+//! that a project with thousands of wake-ups does not delay the others.
 //!
-//! Nothing here is exactly once: a call that is tried again may send a wake-up twice, and a
-//! delivery whose answer is lost comes back when its visibility is over. Both are hints only.
+//! Nothing is exactly once: a retried call may send a wake-up twice, and a received message
+//! whose answer was lost is visible again after its visibility timeout. Both do no harm:
+//! messages are hints.
 
 mod deletes;
-mod failed;
+mod error;
 
 use std::time::Duration;
 
@@ -25,8 +26,7 @@ use rdev_domain::time::Timestamp;
 use rdev_domain::wake_up::WakeUp;
 
 use deletes::Deletes;
-use failed::{Call, failed, is_stale};
-pub(crate) use failed::{Kind, kind};
+use error::{Call, is_stale, port_error};
 
 /// The longest wait of one [`Queue::receive`].
 const MAX_WAIT: Duration = Duration::from_secs(20);
@@ -34,14 +34,14 @@ const MAX_WAIT: Duration = Duration::from_secs(20);
 /// The longest time that SQS hides a message.
 const MAX_VISIBILITY: Duration = Duration::from_secs(12 * 60 * 60);
 
-/// How much longer than its wait a long poll may take.
+/// How much longer than its wait a long poll may take before it is a time-out.
 const POLL_GRACE: Duration = Duration::from_secs(10);
 
-/// The most messages of one call.
-const BATCH: u32 = 10;
+/// The most messages in one call.
+const MAX_BATCH: u32 = 10;
 
-/// Wake-ups in an SQS queue. How long one stays invisible and how often it is received
-/// before it is dead are attributes of the queue.
+/// Wake-ups in an SQS queue. The queue itself has the visibility timeout, and the number of
+/// receives after which a message is a dead letter.
 #[derive(Debug)]
 pub struct SqsQueue {
     client: Client,
@@ -51,14 +51,14 @@ pub struct SqsQueue {
 }
 
 impl SqsQueue {
-    /// The queue at `queue_url`; without a `dead_queue_url` no dead message is seen.
+    /// The queue at `queue_url`. Without a `dead_queue_url` no dead letters are read or counted.
     pub fn new(client: Client, queue_url: String, dead_queue_url: Option<String>) -> Self {
         let deletes = Deletes::new(client.clone(), queue_url.clone());
         Self { client, url: queue_url, dead_url: dead_queue_url, deletes }
     }
 
-    /// Receives up to `limit` messages. The whole call has the time of one try: a poll that
-    /// broke off is not worth another one in the caller's time.
+    /// Receives up to `limit` messages. All tries together have the time of one: the caller
+    /// polls again anyway.
     async fn poll(
         &self,
         url: &str,
@@ -73,14 +73,14 @@ impl SqsQueue {
             .client
             .receive_message()
             .queue_url(url)
-            .max_number_of_messages(whole(limit))
+            .max_number_of_messages(saturating(limit))
             .wait_time_seconds(seconds(wait))
             .set_message_system_attribute_names(Some(attributes.to_vec()))
             .customize()
             .config_override(aws_sdk_sqs::Config::builder().timeout_config(timeouts.build()))
             .send()
             .await
-            .map_err(|error| failed(Call::new("sqs:ReceiveMessage", url), error))?;
+            .map_err(|error| port_error(Call::new("sqs:ReceiveMessage", url), error))?;
         Ok(answer.messages.unwrap_or_default())
     }
 
@@ -97,7 +97,7 @@ impl SqsQueue {
             .set_attribute_names(Some(names.to_vec()))
             .send()
             .await
-            .map_err(|error| failed(Call::new("sqs:GetQueueAttributes", url), error))?;
+            .map_err(|error| port_error(Call::new("sqs:GetQueueAttributes", url), error))?;
         let count = |name: QueueAttributeName| {
             let text = answer.attributes.as_ref().and_then(|all| all.get(&name));
             text.and_then(|text| text.parse().ok()).unwrap_or(0)
@@ -125,7 +125,7 @@ impl Queue for SqsQueue {
             .delay_seconds(seconds(delay))
             .send()
             .await
-            .map_err(|error| failed(Call::new("sqs:SendMessage", &self.url), error))?;
+            .map_err(|error| port_error(Call::new("sqs:SendMessage", &self.url), error))?;
         Ok(())
     }
 
@@ -157,25 +157,27 @@ impl Queue for SqsQueue {
         match changed {
             Ok(_) => Ok(()),
             Err(error) if is_stale(&error) => Ok(()),
-            Err(error) => Err(failed(Call::new("sqs:ChangeMessageVisibility", &self.url), error)),
+            Err(error) => {
+                Err(port_error(Call::new("sqs:ChangeMessageVisibility", &self.url), error))
+            }
         }
     }
 
     async fn receive_dead(&self, limit: u32) -> PortResult<Vec<DeadMessage>> {
         let Some(url) = &self.dead_url else { return Ok(Vec::new()) };
-        let wanted = [ApproximateReceiveCount, SentTimestamp];
+        let attributes = [ApproximateReceiveCount, SentTimestamp];
         let mut dead: Vec<DeadMessage> = Vec::new();
-        // A poll without a wait asks only some of SQS's servers, and may find nothing where
-        // there is something. The first one waits; what it missed is found the next time.
+        // A poll without a wait asks only some of SQS's servers, and may find no message where
+        // there is one. So the first poll waits. A message that it misses is found later.
         let mut wait = Duration::from_secs(1);
         loop {
             let missing = limit - u32::try_from(dead.len()).unwrap_or(limit).min(limit);
             if missing == 0 {
                 return Ok(dead);
             }
-            let messages = match self.poll(url, missing.min(BATCH), wait, &wanted).await {
+            let messages = match self.poll(url, missing.min(MAX_BATCH), wait, &attributes).await {
                 Ok(messages) => messages,
-                // What was taken is worth more to the caller than the error.
+                // The messages that were received matter more to the caller than the error.
                 Err(_) if !dead.is_empty() => return Ok(dead),
                 Err(error) => return Err(error),
             };
@@ -207,7 +209,7 @@ impl Queue for SqsQueue {
 }
 
 fn dead_message(message: Message) -> DeadMessage {
-    // The count goes on in the dead-letter queue, this delivery included.
+    // The dead-letter queue continues the count. It includes this receive.
     let receives = number(&message, &ApproximateReceiveCount).saturating_sub(1);
     let sent_at = number(&message, &SentTimestamp);
     DeadMessage {
@@ -223,11 +225,11 @@ fn number(message: &Message, name: &MessageSystemAttributeName) -> u64 {
     text.and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
-/// Whole seconds, up: what waits for a moment must not come before it.
+/// Whole seconds, rounded up: a delayed message must not become visible too early.
 fn seconds(time: Duration) -> i32 {
-    whole(time.as_millis().div_ceil(1000))
+    saturating(time.as_millis().div_ceil(1000))
 }
 
-fn whole(number: impl TryInto<i32>) -> i32 {
+fn saturating(number: impl TryInto<i32>) -> i32 {
     number.try_into().unwrap_or(i32::MAX)
 }

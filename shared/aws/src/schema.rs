@@ -1,30 +1,30 @@
-//! The one table: its keys, its two indexes, and what stands where.
+//! The one table: its keys, its two indexes, and the place of each record.
 //!
 //! | pk | sk | what | lists | due |
 //! | --- | --- | --- | --- | --- |
 //! | `P#<project>` | `META` | the project | `P#<shard>` by nonce | `V` while it is provisioned |
-//! | | `META#SLOTS` | the tasks that are held, and how many may be | | |
+//! | | `META#SLOTS` | the tasks that have a lease, and how many may have one | | |
 //! | | `Q#<rank>#<9-priority>#<task>` | queue: what is due | | `Q#<shard>` by time |
 //! | | `R#<available_at>#<task>` | queue: what is due later | | `R#<shard>` by time |
 //! | | `T#<task>` | the task | `T#<shard>` by id | |
-//! | | `C#<commit>` | what is known of the commit's pipeline | | |
+//! | | `C#<commit>` | the commit's newest known pipeline | | |
 //! | | `D#<name>` | a domain that the project has | | |
-//! | | `V#<delivery>` | a delivery to its webhook | | `N#<shard>` by time, until it has ended |
+//! | | `V#<delivery>` | a webhook delivery | | `N#<shard>` by time, until it has ended |
 //! | | `WEBHOOK` | its webhook, with the secret | | |
 //! | `T#<task>` | `PROJECT` | its project, to find it by its id alone | | |
 //! | | `LEASE` | its lease | | `H#running#<shard>`, `H#pushing#<shard>` |
 //! | | `E#<fence>#<last seq>` | events | | |
 //! | | `F#<version>#<n>` | a part of its diff | | |
-//! | `D#<name>` | `DOMAIN` | the domain: nobody has it twice | | |
+//! | `D#<name>` | `DOMAIN` | the domain: at most one project has it | | |
 //! | `O#<shard>` | `<outbox entry>`: a ULID of the time to send it | an outbox entry | | |
 //! | `A#<project>`, or `A#-` | `<audit event>` | an audit event | `A#<shard>` by id | |
 //! | `I#<hash>` | `REQUEST` | an idempotent request | | |
 //! | `K#<id>` | `KEY` | an API key | `K` by time | |
 //! | `W#<id>` | `WORKER` | a worker | `W` by id | `W` until it is offline |
-//! | `DEAD` | `<letter>` | a dead letter | | |
+//! | `DEAD` | `<id>` | a dead letter | | |
 //!
-//! `META`, `META#SLOTS`, `Q#` and what is due of `R#` are neighbours, so that a claim reads
-//! all of them, consistently, in one query.
+//! `META`, `META#SLOTS`, `Q#` and the due part of `R#` are neighbours, so that a claim reads
+//! all of them with one consistent query.
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::{
@@ -40,34 +40,34 @@ use rdev_domain::time::Timestamp;
 use rdev_domain::wake_up::OutboxEntry;
 use ulid::Ulid;
 
-use crate::error::{defect, failed};
+use crate::error::{defect, port_error};
 
-/// The index of lists, newest first, and its keys. It has [`LISTED`] too.
+/// The index of lists, newest first, and its keys. [`LISTED`] is projected too.
 pub const LISTS: (&str, &str, &str) = ("lists", "lpk", "lsk");
 
-/// What the lists are filtered by: the attributes beside the keys that [`LISTS`] has.
+/// The attributes by which lists are filtered: [`LISTS`] has them beside the keys.
 pub const LISTED: [&str; 2] = ["state", "kind"];
 
-/// The index of what has to be looked at some time, and its keys. It has keys only.
+/// The index of records that become due at some time, and its keys. Only keys are projected.
 pub const DUE: (&str, &str, &str) = ("due", "dpk", "dsk");
 
-/// The attribute by which DynamoDB deletes what has expired, in seconds since 1970.
+/// The attribute by which DynamoDB deletes expired records, in seconds since 1970.
 pub const EXPIRES_AT: &str = "expires_at";
 
-/// Over how many partitions each list is spread.
+/// The number of partitions of each list.
 pub(crate) const LIST_SHARDS: u128 = 4;
 
-/// Over how many partitions each part of [`DUE`] and the outbox entries are spread.
+/// The number of partitions of each part of [`DUE`], and of the outbox.
 pub(crate) const DUE_SHARDS: u128 = 2;
 
 pub(crate) const META: &str = "META";
 pub(crate) const SLOTS: &str = "META#SLOTS";
 
-/// Makes the table as the template does, without what only production needs (TTL, backups,
-/// encryption). It may take a while until it is there.
+/// Creates the table as the template does, without the settings that only production needs
+/// (TTL, backups, encryption). The table may not be usable at once.
 ///
 /// # Errors
-/// What DynamoDB says.
+/// If DynamoDB refuses.
 pub async fn create_table(client: &Client, table: &str) -> PortResult<()> {
     let names = ["pk", "sk", LISTS.1, LISTS.2, DUE.1, DUE.2];
     let mut attributes = Vec::new();
@@ -95,7 +95,7 @@ pub async fn create_table(client: &Client, table: &str) -> PortResult<()> {
         .set_global_secondary_indexes(Some(indexes))
         .send()
         .await
-        .map_err(|error| failed(table, "dynamodb:CreateTable", error))?;
+        .map_err(|error| port_error(table, "dynamodb:CreateTable", error))?;
     Ok(())
 }
 
@@ -129,8 +129,7 @@ impl Key {
         Self::new(partition(id), SLOTS)
     }
 
-    /// A queue entry by its sort key.
-    pub(crate) fn entry(id: &ProjectId, place: &str) -> Self {
+    pub(crate) fn queue_entry(id: &ProjectId, place: &str) -> Self {
         Self::new(partition(id), place)
     }
 
@@ -155,7 +154,7 @@ impl Key {
         Self::new(format!("D#{name}"), "DOMAIN")
     }
 
-    /// Says that the project has it.
+    /// Records that the project has the domain.
     pub(crate) fn domain_of(project: &ProjectId, name: &DomainName) -> Self {
         Self::new(partition(project), format!("D#{name}"))
     }
@@ -168,7 +167,7 @@ impl Key {
         Self::new(task_partition(id), "LEASE")
     }
 
-    /// A chunk of events by the last one in it: what comes after a `seq` is what is above it.
+    /// A chunk of events, by its last event: the chunks with later events sort above.
     pub(crate) fn events(task: TaskId, last: u64) -> Self {
         Self::new(task_partition(task), events_above(last))
     }
@@ -198,23 +197,23 @@ impl Key {
         Self::new(format!("W#{id}"), "WORKER")
     }
 
-    pub(crate) fn letter(id: Ulid) -> Self {
-        Self::new(LETTERS, id.to_string())
+    pub(crate) fn dead_letter(id: Ulid) -> Self {
+        Self::new(DEAD_LETTERS, id.to_string())
     }
 
-    /// What nobody writes: reading it shows that the table answers.
+    /// A key that is never written: reading it shows that the table answers.
     pub(crate) fn nothing() -> Self {
         Self::new("PING", "PING")
     }
 }
 
-pub(crate) const LETTERS: &str = "DEAD";
+pub(crate) const DEAD_LETTERS: &str = "DEAD";
 
 pub(crate) fn partition(id: &ProjectId) -> String {
     format!("P#{id}")
 }
 
-/// The project whose [`partition`] it is.
+/// The project of a partition, see [`partition`].
 pub(crate) fn project_of(pk: &str) -> Option<ProjectId> {
     pk.strip_prefix("P#")?.parse().ok()
 }
@@ -227,13 +226,13 @@ pub(crate) fn audit_partition(project: Option<&ProjectId>) -> String {
     format!("A#{}", project.map_or("-", ProjectId::as_str))
 }
 
-/// The sort key above which the events after `seq` are.
+/// The sort key of the chunk that ends with `seq`.
 pub(crate) fn events_above(seq: u64) -> String {
     let fence = seq / rdev_domain::event::MAX_EVENTS_PER_CLAIM;
     format!("E#{fence:010}#{seq:020}")
 }
 
-/// A time as a text that sorts as the time does.
+/// A time as a text that sorts in the order of time.
 pub(crate) fn sortable(at: Timestamp) -> String {
     format!("{:015}", at.as_millis().max(0))
 }

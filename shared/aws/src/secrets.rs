@@ -10,21 +10,21 @@ use rdev_domain::ports::{PortError, PortResult};
 use rdev_domain::secret::Secret;
 use rdev_domain::token::Token;
 
-use crate::queue::{Kind, kind};
+use crate::service_error::{self, Meaning};
 
 const WHAT: &str = "AWS Secrets Manager";
 
-/// Reads secrets that are texts.
+/// Reads text secrets.
 #[derive(Debug, Clone)]
 pub struct Secrets(Client);
 
 impl Secrets {
-    /// From a configuration that is loaded. Nothing is called yet.
+    /// Creates the client. It makes no call.
     pub fn new(sdk: &SdkConfig) -> Self {
         Self(Client::new(sdk))
     }
 
-    /// The secret called `arn`, read when it is first needed.
+    /// The secret `arn`, which is read when it is first needed.
     pub fn token(&self, arn: &str) -> Token {
         let (secrets, arn) = (self.clone(), arn.to_owned());
         Token::fetched(move || {
@@ -33,15 +33,15 @@ impl Secrets {
         })
     }
 
-    /// The text of the secret called `arn`, without white space around it: a file that it was
-    /// made from ends with a line feed.
+    /// The text of the secret `arn`, trimmed: the file that it was created from may end with a
+    /// line feed.
     ///
     /// # Errors
-    /// `Denied` when it may not be read or is not there, `Unavailable` when there is no answer,
-    /// `Upstream` when it is no text, or is to be deleted.
+    /// `Denied` if it does not exist or may not be read, `Unavailable` if there is no answer,
+    /// `Upstream` if it is not a text or is about to be deleted.
     pub async fn get(&self, arn: &str) -> PortResult<Secret> {
         let answer = self.0.get_secret_value().secret_id(arn).send().await;
-        let answer = answer.map_err(|error| failed(arn, error))?;
+        let answer = answer.map_err(|error| port_error(arn, error))?;
         match answer.secret_string.as_deref().map(str::trim) {
             Some(text) if !text.is_empty() => Ok(Secret::new(text)),
             _ => Err(PortError::upstream(WHAT, format!("the secret {arn} has no text"))),
@@ -49,26 +49,26 @@ impl Secrets {
     }
 }
 
-fn failed<E>(arn: &str, error: SdkError<E, HttpResponse>) -> PortError
+fn port_error<E>(arn: &str, error: SdkError<E, HttpResponse>) -> PortError
 where
     E: ProvideErrorMetadata + Error + Send + Sync + 'static,
 {
     let status = error.raw_response().map(|answer| answer.status().as_u16());
     match meaning(error.code().unwrap_or_default(), status) {
-        Kind::Denied | Kind::Missing => {
+        Meaning::Denied | Meaning::Missing => {
             let permission = "secretsmanager:GetSecretValue";
             PortError::Denied { what: format!("{WHAT} ({permission} on {arn})") }
         }
-        Kind::Unavailable => PortError::unavailable(WHAT, error),
-        Kind::Broken => PortError::upstream(WHAT, error),
+        Meaning::Unavailable => PortError::unavailable(WHAT, error),
+        Meaning::Broken => PortError::upstream(WHAT, error),
     }
 }
 
-fn meaning(code: &str, status: Option<u16>) -> Kind {
+fn meaning(code: &str, status: Option<u16>) -> Meaning {
     match code {
-        // Its key is another's.
-        "DecryptionFailure" => Kind::Denied,
-        _ => kind(code, status),
+        // The secret is encrypted with a key that these credentials may not use.
+        "DecryptionFailure" => Meaning::Denied,
+        _ => service_error::meaning(code, status),
     }
 }
 
@@ -77,15 +77,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_may_not_be_read_is_denied_and_what_is_away_may_come_back() {
+    fn codes_of_secrets_manager_are_denied_or_unavailable_or_broken() {
         for (code, status, expected) in [
-            ("AccessDeniedException", Some(400), Kind::Denied),
-            ("DecryptionFailure", Some(400), Kind::Denied),
-            ("ResourceNotFoundException", Some(400), Kind::Missing),
-            ("InvalidRequestException", Some(400), Kind::Broken),
-            ("InternalServiceError", Some(500), Kind::Unavailable),
-            ("ThrottlingException", Some(400), Kind::Unavailable),
-            ("", None, Kind::Unavailable),
+            ("AccessDeniedException", Some(400), Meaning::Denied),
+            ("DecryptionFailure", Some(400), Meaning::Denied),
+            ("ResourceNotFoundException", Some(400), Meaning::Missing),
+            ("InvalidRequestException", Some(400), Meaning::Broken),
+            ("InternalServiceError", Some(500), Meaning::Unavailable),
+            ("ThrottlingException", Some(400), Meaning::Unavailable),
+            ("", None, Meaning::Unavailable),
         ] {
             assert_eq!(meaning(code, status), expected, "{code}");
         }

@@ -1,4 +1,4 @@
-//! What a deployed stack has made, found by those who know only its name.
+//! Finding the resources of a deployed stack by its name.
 
 use aws_config::SdkConfig;
 use aws_sdk_dynamodb::Client;
@@ -6,23 +6,18 @@ use aws_sdk_dynamodb::operation::list_tables::ListTablesError;
 use rdev_domain::ports::PortError;
 use rdev_domain::retention::Retention;
 
-use crate::{DynamoStore, error};
+use crate::error;
+use crate::store::DynamoStore;
 
-/// Why a stack's table cannot be told.
+/// Why a stack's table is not known.
 #[derive(Debug, thiserror::Error)]
 pub enum StackError {
     /// There is none in this region and account.
     #[error("there is no table of a stack {0}: is it the right region and account?")]
     None(String),
-    /// There is more than one.
+    /// There is more than one candidate.
     #[error("the stack {stack} may have made any of {}; name one with --table", .tables.join(", "))]
-    Many {
-        /// The stack.
-        stack: String,
-        /// Tables that look like its own.
-        tables: Vec<String>,
-    },
-    /// The tables could not be listed.
+    Many { stack: String, tables: Vec<String> },
     #[error("cannot list the tables")]
     List(#[source] PortError),
 }
@@ -30,12 +25,13 @@ pub enum StackError {
 /// The table of a stack: CloudFormation calls it `<stack>-Table-<random>`.
 ///
 /// # Errors
-/// When there is not exactly one, or tables cannot be listed (`dynamodb:ListTables`).
+/// If there is not exactly one, or tables cannot be listed (`dynamodb:ListTables`).
 pub async fn table(sdk: &SdkConfig, stack: &str) -> Result<String, StackError> {
     let mut pages = Client::new(sdk).list_tables().into_paginator().items().send();
     let mut tables = Vec::new();
     while let Some(name) = pages.next().await {
-        let failed = |error| error::failed::<ListTablesError>("*", "dynamodb:ListTables", error);
+        let failed =
+            |error| error::port_error::<ListTablesError>("*", "dynamodb:ListTables", error);
         let name = name.map_err(|error| StackError::List(failed(error)))?;
         if is_of(stack, &name) {
             tables.push(name);
@@ -48,12 +44,12 @@ pub async fn table(sdk: &SdkConfig, stack: &str) -> Result<String, StackError> {
     }
 }
 
-/// A store on a table alone, for those who send no wake-ups.
+/// A store without a queue, for callers that send no wake-ups.
 pub fn store(sdk: &SdkConfig, table: String, retention: Retention) -> DynamoStore {
     DynamoStore::new(Client::new(sdk), table, retention)
 }
 
-/// What is random in a name has no hyphen; that of a stack may.
+/// The random part of a name has no hyphen. The name of a stack may have some.
 fn is_of(stack: &str, table: &str) -> bool {
     let rest = table.strip_prefix(stack).and_then(|rest| rest.strip_prefix("-Table-"));
     rest.is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_alphanumeric()))

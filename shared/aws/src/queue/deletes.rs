@@ -1,5 +1,5 @@
-//! Deletes: those that are asked for while one is under way go together in the next call.
-//! Nobody waits for company, and nobody pays for ten calls where one does.
+//! Deletes. Those that are requested while a call is in progress go together in the next call.
+//! No delete waits for others, and ten deletes cost one call where they come together.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -8,12 +8,12 @@ use aws_sdk_sqs::types::DeleteMessageBatchRequestEntry;
 use rdev_domain::ports::{PortError, PortResult, Receipt};
 use tokio::sync::oneshot;
 
-use super::failed::{Call, failed, is_stale, is_stale_code};
+use super::error::{Call, is_stale, is_stale_code, port_error};
 
 const PERMISSION: &str = "sqs:DeleteMessage";
 
-/// The most messages of one call.
-const BATCH: usize = 10;
+/// The most messages in one call.
+const MAX_BATCH: usize = 10;
 
 /// The deletes of one queue.
 #[derive(Debug)]
@@ -21,14 +21,14 @@ pub(super) struct Deletes {
     client: Client,
     url: String,
     waiting: Mutex<Vec<Waiting>>,
-    /// Who holds it makes the next call.
+    /// The caller that has locked it makes the next call.
     turn: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug)]
 struct Waiting {
     receipt: String,
-    tell: oneshot::Sender<PortResult<()>>,
+    reply: oneshot::Sender<PortResult<()>>,
 }
 
 /// Why one message of several was not deleted.
@@ -46,18 +46,18 @@ impl Deletes {
 
     /// Deletes a message, alone or with others.
     pub(super) async fn delete(&self, receipt: &Receipt) -> PortResult<()> {
-        let (tell, mut told) = oneshot::channel();
-        self.waiting().push(Waiting { receipt: receipt.0.clone(), tell });
+        let (reply, mut received) = oneshot::channel();
+        self.waiting().push(Waiting { receipt: receipt.0.clone(), reply });
         loop {
             tokio::select! {
                 biased;
-                outcome = &mut told => return match outcome {
+                outcome = &mut received => return match outcome {
                     Ok(outcome) => outcome,
-                    // Who had it in hand was given up in the middle of the call.
+                    // The caller that had taken this delete was dropped during the call.
                     Err(_) => one(&self.client, &self.url, &receipt.0).await,
                 },
                 _turn = self.turn.lock() => {
-                    let batch = self.next();
+                    let batch = self.next_batch();
                     self.send(batch).await;
                 }
             }
@@ -65,15 +65,15 @@ impl Deletes {
     }
 
     fn waiting(&self) -> MutexGuard<'_, Vec<Waiting>> {
-        // Each change is one push or drain; a panic elsewhere leaves it whole.
+        // Every change is one push or drain: after a panic elsewhere the list is consistent.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Those who have waited longest, and have not been given up.
-    fn next(&self) -> Vec<Waiting> {
+    /// The deletes that have waited longest, without those whose callers were dropped.
+    fn next_batch(&self) -> Vec<Waiting> {
         let mut waiting = self.waiting();
-        waiting.retain(|one| !one.tell.is_closed());
-        let many = waiting.len().min(BATCH);
+        waiting.retain(|one| !one.reply.is_closed());
+        let many = waiting.len().min(MAX_BATCH);
         waiting.drain(..many).collect()
     }
 
@@ -81,10 +81,10 @@ impl Deletes {
         if batch.len() > 1 {
             return self.send_together(batch).await;
         }
-        // None, when the one who got the turn had just been served.
-        let Some(Waiting { receipt, tell }) = batch.pop() else { return };
-        // Nobody listens any more: then nobody needs to know.
-        let _ = tell.send(one(&self.client, &self.url, &receipt).await);
+        // The list is empty if the previous call has included this delete.
+        let Some(Waiting { receipt, reply }) = batch.pop() else { return };
+        // The caller may have been dropped: then the result is not needed.
+        let _ = reply.send(one(&self.client, &self.url, &receipt).await);
     }
 
     async fn send_together(&self, batch: Vec<Waiting>) {
@@ -93,7 +93,7 @@ impl Deletes {
                 .id(number.to_string())
                 .receipt_handle(&waiting.receipt)
                 .build()
-                .expect("an id and a receipt are all that it needs")
+                .expect("id and receipt are its only required fields")
         });
         let call = self.client.delete_message_batch().queue_url(&self.url);
         let answer = call.set_entries(Some(entries.collect())).send().await;
@@ -111,13 +111,13 @@ impl Deletes {
                         }
                         _ => Ok(()),
                     };
-                    let _ = waiting.tell.send(outcome);
+                    let _ = waiting.reply.send(outcome);
                 }
             }
             Err(error) => {
                 let error = Arc::new(error);
                 for waiting in batch {
-                    let _ = waiting.tell.send(Err(failed(call, Arc::clone(&error))));
+                    let _ = waiting.reply.send(Err(port_error(call, Arc::clone(&error))));
                 }
             }
         }
@@ -129,6 +129,6 @@ pub(super) async fn one(client: &Client, url: &str, receipt: &str) -> PortResult
     match client.delete_message().queue_url(url).receipt_handle(receipt).send().await {
         Ok(_) => Ok(()),
         Err(error) if is_stale(&error) => Ok(()),
-        Err(error) => Err(failed(Call::new(PERMISSION, url), error)),
+        Err(error) => Err(port_error(Call::new(PERMISSION, url), error)),
     }
 }

@@ -1,34 +1,37 @@
-//! Step 3: the first due task of a project that a runner can do. Three calls where nothing is
-//! in the way: one query for all that the choice needs, the task, and the transaction.
+//! Step 3: a runner claims the first due task of a project that it can do. Usually that takes
+//! three calls: one query for everything that the queue depends on, the task, and the transaction.
 
 use rdev_domain::ids::{Owner, ProjectId, TaskId};
 use rdev_domain::ports::{Capabilities, Claim, Claimed, Conflict, PortError, PortResult};
 use rdev_domain::project::{Project, ProjectState};
 use rdev_domain::step::{Event, Slots, step};
 
-use super::calls::{Query, pause};
-use super::events::Encoded;
+use super::context::Change;
+use super::events::EncodedRecord;
 use super::item::{get_text, text};
-use super::projects::{Known, SlotsItem};
-use super::rows::{Entry, Found, Row};
-use super::{Change, recover, transition};
+use super::projects::{SlotsItem, StoredProject};
+use super::queue_entry::Entry;
+use super::recover;
+use super::rows::{Found, Row};
+use super::table::{Query, pause};
+use super::transition::{self, LeaseCondition};
 use crate::schema::{Key, META, SLOTS, partition, sortable};
 
-/// How often a lost race is run again before the wake-up is put off.
-const RACES: u32 = 5;
+/// How many times a claim is tried that races with another one.
+const MAX_RACES: u32 = 5;
 
-/// How many items the first query of a claim reads; nearly always that is all.
-const FIRST: u32 = 100;
+/// The most items of the first query of a claim. Nearly every queue is shorter.
+const FIRST_PAGE: u32 = 100;
 
-/// How many pages of a long queue are looked through for a task that the runner can do.
-const PAGES: usize = 20;
+/// The most pages of a long queue that are searched for a task that the runner can do.
+const MAX_PAGES: usize = 20;
 
-/// What a claim has to choose from.
-struct Choice {
+/// What a claim depends on.
+struct ProjectQueue {
     project: Project,
-    held: Vec<TaskId>,
+    leased: Vec<TaskId>,
     any_due: bool,
-    /// The first that is due and suits.
+    /// The first due task that the runner can do.
     first: Option<Entry>,
 }
 
@@ -38,47 +41,51 @@ pub(super) async fn claim_next(
     owner: &Owner,
     can: &Capabilities,
 ) -> PortResult<Claim> {
-    change.store.clock.check()?;
+    change.context.clock.check()?;
     let mut outbox = Vec::new();
     let mut races = 0;
     loop {
-        let Some(choice) = look(change, project, can).await? else { return Ok(Claim::Nothing) };
-        let taken = u32::try_from(choice.held.len()).unwrap_or(u32::MAX);
-        let slots = Slots { taken, limit: choice.project.build_limit };
-        let mut lost = None;
-        if taken > 0 && (taken >= slots.limit || !choice.any_due) {
-            let recovered = recover::expired(change, &choice.held, choice.held.len()).await?;
+        let Some(queue) = read_queue(change, project, can).await? else {
+            return Ok(Claim::Nothing);
+        };
+        let taken = u32::try_from(queue.leased.len()).unwrap_or(u32::MAX);
+        let slots = Slots { taken, limit: queue.project.build_limit };
+        let mut raced = false;
+        if taken > 0 && (taken >= slots.limit || !queue.any_due) {
+            let recovered = recover::expired(change, &queue.leased, queue.leased.len()).await?;
             outbox.extend(recovered.outbox);
             if recovered.count > 0 {
-                // What it freed is looked at anew.
+                // The recovered tasks are in the queue now: it is read again.
                 continue;
             }
-            lost = (recovered.dead > 0).then_some(());
+            raced = recovered.expired > 0;
         }
-        if lost.is_none() {
-            if !choice.any_due {
+        if !raced {
+            if !queue.any_due {
                 return Ok(Claim::Nothing);
             }
             if taken >= slots.limit {
                 return Ok(Claim::SlotsTaken);
             }
-            let Some(entry) = &choice.first else { return Ok(Claim::Unsuited) };
-            match take(change, &choice.project, entry, owner, can, slots).await {
+            let Some(entry) = &queue.first else { return Ok(Claim::Unsuited) };
+            let (owner, worker_id) = (owner.clone(), can.worker_id.clone());
+            let event = Event::Claim { owner, worker_id, slots };
+            match take(change, entry, event).await {
                 Ok(Taken::Claimed(row)) => {
                     let record = row.into_record();
                     let Some(lease) = record.lease else { return Ok(Claim::Contended) };
-                    let project = choice.project;
+                    let project = queue.project;
                     let claimed = Claimed { task: record.task, lease, project, outbox };
                     return Ok(Claim::Claimed(Box::new(claimed)));
                 }
                 Ok(Taken::Poisoned) => continue,
-                Ok(Taken::Lost) => {}
+                Ok(Taken::Raced) => {}
                 Err(PortError::Conflict(Conflict::Contended)) => {}
                 Err(error) => return Err(error),
             }
         }
         races += 1;
-        if races == RACES {
+        if races == MAX_RACES {
             return Ok(Claim::Contended);
         }
         pause(races).await;
@@ -88,57 +95,50 @@ pub(super) async fn claim_next(
 enum Taken {
     Claimed(Row),
     Poisoned,
-    Lost,
+    Raced,
 }
 
-async fn take(
-    change: &Change<'_>,
-    project: &Project,
-    entry: &Entry,
-    owner: &Owner,
-    can: &Capabilities,
-    slots: Slots,
-) -> PortResult<Taken> {
-    let store = change.store;
-    // What is in the queue has no lease.
-    let Some(item) = store.get(Key::task(&project.id, entry.task)).await? else {
-        // Somebody has deleted the task by hand. It does not come back, and must not stand
-        // before the others for ever.
-        store.delete_all(vec![Key::entry(&project.id, &entry.place)]).await?;
-        return Ok(Taken::Lost);
+async fn take(change: &Change<'_>, entry: &Entry, event: Event) -> PortResult<Taken> {
+    let context = change.context;
+    // A task in the queue has no lease.
+    let Some(item) = context.table.get(Key::task(&entry.project, entry.task)).await? else {
+        // The task was deleted by hand. Its entry would block the queue for ever.
+        context.table.delete_all(vec![Key::queue_entry(&entry.project, &entry.place)]).await?;
+        return Ok(Taken::Raced);
     };
     let row = Row::of(&item, None)?;
     if row.place.as_ref() != Some(&entry.place) {
-        return Ok(Taken::Lost);
+        return Ok(Taken::Raced);
     }
     let record = match &row.found {
         Found::Task(record) => record,
-        Found::Unreadable(unreadable) => {
-            let poisoned = transition::poison(change, &row, unreadable).await?;
-            return Ok(if poisoned.is_some() { Taken::Poisoned } else { Taken::Lost });
+        Found::Corrupt(corrupt) => {
+            let poisoned = transition::poison(change, &row, corrupt).await?;
+            return Ok(if poisoned.is_some() { Taken::Poisoned } else { Taken::Raced });
         }
     };
-    let event = Event::Claim { owner: owner.clone(), worker_id: can.worker_id.clone(), slots };
     let step = step(&record.task, None, event, change.now)?;
-    let written = transition::write(change, &row, step, &Encoded::default(), false).await?;
-    let Some(written) = written else { return Ok(Taken::Lost) };
-    store.held.note_project(entry.task, &project.id);
-    store.held.keep(entry.task, written.row.clone());
+    let written =
+        transition::write(change, &row, step, &EncodedRecord::default(), LeaseCondition::Holder)
+            .await?;
+    let Some(written) = written else { return Ok(Taken::Raced) };
+    context.leases.insert_project(entry.task, &entry.project);
+    context.leases.insert(entry.task, written.row.clone());
     Ok(Taken::Claimed(written.row))
 }
 
-/// Reads the project, its slots and its queue, up to the first task that suits. `None` where
-/// there is no project, or none any more.
-async fn look(
+/// Reads the project, its slots and its queue, up to the first task that the runner can do.
+/// `None` if the project does not exist or is being deleted.
+async fn read_queue(
     change: &Change<'_>,
     id: &ProjectId,
     can: &Capabilities,
-) -> PortResult<Option<Choice>> {
-    let (mut project, mut held) = (None, Vec::new());
+) -> PortResult<Option<ProjectQueue>> {
+    let (mut project, mut leased) = (None, Vec::new());
     let (mut any_due, mut first) = (false, None::<Entry>);
-    let (mut from, mut after, mut limit) = (META, None, Some(FIRST));
+    let (mut from, mut after, mut limit) = (META, None, Some(FIRST_PAGE));
     let to = format!("R#{}~", sortable(change.now));
-    for _ in 0..PAGES {
+    for _ in 0..MAX_PAGES {
         let query = Query {
             keys: "#pk = :pk AND #sk BETWEEN :from AND :to",
             with: vec![
@@ -150,11 +150,11 @@ async fn look(
             after: after.take(),
             ..Query::default()
         };
-        let found = change.store.query(query).await?;
+        let found = change.context.table.query(query).await?;
         for item in &found.items {
             match get_text(item, "sk") {
-                Some(META) => project = Some(Known::of(item)?.project),
-                Some(SLOTS) => held = SlotsItem::of(item).held,
+                Some(META) => project = Some(StoredProject::of(item)?.project),
+                Some(SLOTS) => leased = SlotsItem::of(item).leased,
                 _ => {
                     let entry = Entry::of(item)?;
                     // The clock may have gone back since an entry became due.
@@ -171,20 +171,20 @@ async fn look(
         }
         let Some(last) = found.last else { break };
         let Some(project) = &project else { break };
-        if held.len() >= project.build_limit as usize && any_due {
-            // There is no slot: what is first is of no interest.
+        if leased.len() >= project.build_limit as usize && any_due {
+            // No slot is free: it does not matter which task is first.
             break;
         }
         limit = None;
         if first.is_some() && get_text(&last, "sk").is_some_and(|sk| sk.starts_with('Q')) {
-            // What follows among the due comes later. What has just become due may not.
+            // The rest of the due part comes after it. Tasks that have just become due may not.
             from = "R#";
         } else {
             after = Some(last);
         }
     }
     let project = project.filter(|project| project.state != ProjectState::Deleting);
-    Ok(project.map(|project| Choice { project, held, any_due, first }))
+    Ok(project.map(|project| ProjectQueue { project, leased, any_due, first }))
 }
 
 fn suits(entry: &Entry, can: &Capabilities) -> bool {

@@ -1,4 +1,4 @@
-//! Deliveries to webhooks. What is to be sent is in the index of what is due; what has ended
+//! Webhook deliveries. One that is to be sent is in the index of due records. One that has ended
 //! is not, and expires.
 
 use futures_util::future::try_join_all;
@@ -10,112 +10,109 @@ use rdev_domain::time::Timestamp;
 use rdev_domain::webhook::{KEPT, WebhookDelivery};
 use ulid::Ulid;
 
-use super::calls::Query;
-use super::item::{body, due, expired, get_text, item, key_of, seconds, text};
-use super::lists::newest_between;
+use super::context::{Change, Context};
+use super::item::{add_to_due, body, expired, get_text, item, key_of, seconds, text};
+use super::newest::{self, Filter};
+use super::table::Query;
 use super::writes::Writes;
-use super::{Change, DynamoStore};
 use crate::error;
 use crate::schema::{DUE, DUE_SHARDS, Key, due_shard, sortable};
 
-/// Adds to the end of a task the message that tells of it, if somebody is to be told.
-pub(super) fn announce(change: &Change<'_>, task: &Task, writes: &mut Writes) -> PortResult<()> {
+/// Adds to the writes the delivery that reports the end of a task, if the task asks for one.
+pub(super) fn create(change: &Change<'_>, task: &Task, writes: &mut Writes) -> PortResult<()> {
     if !task.notify {
         return Ok(());
     }
-    let id = change.store.next_id(change.now);
+    let id = change.context.next_id(change.now);
     let Some(delivery) = WebhookDelivery::of(task, id, change.now) else { return Ok(()) };
     let of_it = [("body", text(encoded(&delivery)?))];
     let mut record = item(Key::delivery(&delivery.project_id, id), of_it);
     if let Some(at) = delivery.next_at {
-        due(&mut record, part(due_shard(id)), place(&delivery, at));
+        add_to_due(&mut record, part(due_shard(id)), place(&delivery, at));
     }
     writes.put(record);
     Ok(())
 }
 
-impl DynamoStore {
-    pub(super) async fn list_due_deliveries(
-        &self,
-        now: Timestamp,
-        limit: u32,
-    ) -> PortResult<Vec<WebhookDelivery>> {
-        let until = format!("{}~", sortable(now));
-        let shards = (0..DUE_SHARDS).map(|shard| {
-            self.query(Query {
-                index: Some(DUE.0),
-                keys: "#dpk = :part AND #dsk <= :until",
-                with: vec![(":part", text(part(shard))), (":until", text(until.as_str()))],
-                limit: Some(limit),
-                ..Query::default()
-            })
-        });
-        let found = try_join_all(shards).await?;
-        let mut found: Vec<_> = found.into_iter().flat_map(|found| found.items).collect();
-        found.sort_by(|a, b| get_text(a, DUE.2).cmp(&get_text(b, DUE.2)));
-        found.truncate(limit as usize);
-        let items = self.get_all(found.iter().map(key_of).collect()).await?;
-        let mut deliveries: Vec<WebhookDelivery> =
-            items.iter().map(body).collect::<PortResult<_>>()?;
-        // The index may be behind the records.
-        deliveries.retain(|delivery| delivery.next_at.is_some_and(|at| at <= now));
-        deliveries.sort_by_key(|delivery| (delivery.next_at, delivery.id));
-        Ok(deliveries)
-    }
-
-    pub(super) async fn replace_delivery(
-        &self,
-        before: &WebhookDelivery,
-        after: &WebhookDelivery,
-    ) -> PortResult<bool> {
-        let key = Key::delivery(&before.project_id, before.id);
-        let Some(there) = self.get(key.clone()).await? else { return Ok(false) };
-        if body::<WebhookDelivery>(&there)? != *before {
-            return Ok(false);
-        }
-        // As it stands there: another version may have written the same in other words.
-        let seen = get_text(&there, "body").unwrap_or_default();
-        let nonce = Ulid::generate().to_string();
-        let mut set = "SET #body = :body, #nonce = :nonce".to_owned();
-        let mut with = vec![
-            (":seen", text(seen)),
-            (":body", text(encoded(after)?)),
-            (":nonce", text(nonce.as_str())),
-        ];
-        match after.next_at {
-            Some(at) => {
-                set.push_str(", #dpk = :part, #dsk = :place REMOVE #expires_at");
-                with.push((":part", text(part(due_shard(before.id)))));
-                with.push((":place", text(place(before, at))));
-            }
-            None => {
-                set.push_str(", #expires_at = :expires_at REMOVE #dpk, #dsk");
-                with.push((":expires_at", seconds(after.updated_at.plus(KEPT))));
-            }
-        }
-        Ok(match self.update(key, &set, "#body = :seen", with).await? {
-            Ok(_) => true,
-            // An answer that was lost: what is in the way is this very write.
-            Err(there) => {
-                let there = there.as_ref().and_then(|item| get_text(item, "nonce"));
-                there == Some(nonce.as_str())
-            }
+pub(super) async fn due(
+    context: &Context,
+    now: Timestamp,
+    limit: u32,
+) -> PortResult<Vec<WebhookDelivery>> {
+    let until = format!("{}~", sortable(now));
+    let shards = (0..DUE_SHARDS).map(|shard| {
+        context.table.query(Query {
+            index: Some(DUE.0),
+            keys: "#dpk = :part AND #dsk <= :until",
+            with: vec![(":part", text(part(shard))), (":until", text(until.as_str()))],
+            limit: Some(limit),
+            ..Query::default()
         })
-    }
-
-    pub(super) async fn list_deliveries(
-        &self,
-        project: &ProjectId,
-        page: &Page,
-    ) -> PortResult<Listed<WebhookDelivery>> {
-        let (items, next) = newest_between(self, project, "V#", page, "", vec![]).await?;
-        let latest = self.latest();
-        let kept = items.iter().filter(|item| !expired(item, latest));
-        Ok(Listed { items: kept.map(body).collect::<PortResult<_>>()?, next })
-    }
+    });
+    let found = try_join_all(shards).await?;
+    let mut found: Vec<_> = found.into_iter().flat_map(|found| found.items).collect();
+    found.sort_by(|a, b| get_text(a, DUE.2).cmp(&get_text(b, DUE.2)));
+    found.truncate(limit as usize);
+    let items = context.table.get_all(found.iter().map(key_of).collect()).await?;
+    let mut deliveries: Vec<WebhookDelivery> = items.iter().map(body).collect::<PortResult<_>>()?;
+    // The index may not have the newest state of a delivery.
+    deliveries.retain(|delivery| delivery.next_at.is_some_and(|at| at <= now));
+    deliveries.sort_by_key(|delivery| (delivery.next_at, delivery.id));
+    Ok(deliveries)
 }
 
-/// A part of the index of what is due.
+pub(super) async fn update(
+    context: &Context,
+    before: &WebhookDelivery,
+    after: &WebhookDelivery,
+) -> PortResult<bool> {
+    let key = Key::delivery(&before.project_id, before.id);
+    let Some(there) = context.table.get(key.clone()).await? else { return Ok(false) };
+    if body::<WebhookDelivery>(&there)? != *before {
+        return Ok(false);
+    }
+    // The stored text: another version may have encoded the same delivery differently.
+    let seen = get_text(&there, "body").unwrap_or_default();
+    let nonce = Ulid::generate().to_string();
+    let mut set = "SET #body = :body, #nonce = :nonce".to_owned();
+    let mut with = vec![
+        (":seen", text(seen)),
+        (":body", text(encoded(after)?)),
+        (":nonce", text(nonce.as_str())),
+    ];
+    match after.next_at {
+        Some(at) => {
+            set.push_str(", #dpk = :part, #dsk = :place REMOVE #expires_at");
+            with.push((":part", text(part(due_shard(before.id)))));
+            with.push((":place", text(place(before, at))));
+        }
+        None => {
+            set.push_str(", #expires_at = :expires_at REMOVE #dpk, #dsk");
+            with.push((":expires_at", seconds(after.updated_at.plus(KEPT))));
+        }
+    }
+    Ok(match context.table.update(key, &set, "#body = :seen", with).await? {
+        Ok(_) => true,
+        // After a lost answer, the condition fails because this very write has been applied.
+        Err(there) => {
+            let there = there.as_ref().and_then(|item| get_text(item, "nonce"));
+            there == Some(nonce.as_str())
+        }
+    })
+}
+
+pub(super) async fn list(
+    context: &Context,
+    project: &ProjectId,
+    page: &Page,
+) -> PortResult<Listed<WebhookDelivery>> {
+    let (items, next) = newest::in_project(context, project, "V#", Filter::default(), page).await?;
+    let latest = context.latest();
+    let kept = items.iter().filter(|item| !expired(item, latest));
+    Ok(Listed { items: kept.map(body).collect::<PortResult<_>>()?, next })
+}
+
+/// A part of the index of due records.
 fn part(shard: u128) -> String {
     format!("N#{shard}")
 }

@@ -1,26 +1,27 @@
-//! Domains. A name's own item makes that nobody has it twice; one in the project's partition
-//! lists it there. Both come and go in one transaction.
+//! Domains. The item of a name ensures that at most one project has it. An item in the project's
+//! partition lists it there. Both are written and deleted in one transaction.
 
 use rdev_domain::dns::{Domain, DomainName, DomainState};
 use rdev_domain::ids::ProjectId;
 use rdev_domain::ports::{Conflict, PortError, PortResult};
 
-use super::calls::{Query, pause};
+use super::audit;
+use super::context::{Change, Context};
 use super::item::{Values, body, get_text, item, text};
-use super::projects::{self, RACES};
+use super::projects::{self, MAX_RACES};
+use super::table::{Query, pause};
 use super::writes::Writes;
-use super::{Change, DynamoStore, audit};
 use crate::error;
 use crate::schema::{Key, partition};
 
-/// Whether an item is this reservation of the name, and not an earlier or a later one.
+/// The item is this reservation of the name, and not an earlier or a later one.
 const SAME: &str = "#id = :id AND #project = :project";
 
 pub(super) async fn reserve(change: &Change<'_>, domain: &Domain) -> PortResult<Domain> {
     let domain = Domain { state: DomainState::Pending, ..domain.clone() };
     let (name, project) = (&domain.spec.domain, &domain.project_id);
-    for race in 1..=RACES {
-        let mut writes = Writes::new(&change.store.table);
+    for race in 1..=MAX_RACES {
+        let mut writes = change.context.table.writes();
         let of_it = [
             ("body", encoded(&domain)?),
             ("id", text(domain.id.to_string())),
@@ -34,14 +35,16 @@ pub(super) async fn reserve(change: &Change<'_>, domain: &Domain) -> PortResult<
             vec![(":deleting", text("deleting"))],
         );
         record_change(change, &mut writes, "domain.reserved", &domain)?;
-        let Err(lost) = change.store.transact(writes).await? else { return Ok(domain) };
-        if lost.at(open) {
-            return Err(match lost.item(open) {
+        let Err(cancelled) = change.context.table.transact(writes).await? else {
+            return Ok(domain);
+        };
+        if cancelled.failed_at(open) {
+            return Err(match cancelled.item(open) {
                 Some(_) => Conflict::ProjectNotReady.into(),
                 None => projects::not_found(project),
             });
         }
-        if let Some(there) = lost.item(taken) {
+        if let Some(there) = cancelled.item(taken) {
             let there: Domain = body(there)?;
             if there.project_id != *project {
                 return Err(Conflict::DomainTaken.into());
@@ -55,12 +58,12 @@ pub(super) async fn reserve(change: &Change<'_>, domain: &Domain) -> PortResult<
 
 pub(super) async fn update(change: &Change<'_>, domain: &Domain) -> PortResult<Domain> {
     let domain = Domain { updated_at: change.now, ..domain.clone() };
-    let mut writes = Writes::new(&change.store.table);
+    let mut writes = change.context.table.writes();
     let mut with = same(&domain);
     with.push((":body", encoded(&domain)?));
     writes.update(Key::domain(&domain.spec.domain), "SET #body = :body", SAME, with);
     record_change(change, &mut writes, "domain.updated", &domain)?;
-    match change.store.transact(writes).await? {
+    match change.context.table.transact(writes).await? {
         Ok(()) => Ok(domain),
         Err(_) => Err(not_found(&domain.spec.domain)),
     }
@@ -68,17 +71,17 @@ pub(super) async fn update(change: &Change<'_>, domain: &Domain) -> PortResult<D
 
 pub(super) async fn forget(change: &Change<'_>, domain: &Domain) -> PortResult<()> {
     let name = &domain.spec.domain;
-    let mut writes = Writes::new(&change.store.table);
+    let mut writes = change.context.table.writes();
     writes.delete(Key::domain(name), SAME, same(domain));
     writes.delete(Key::domain_of(&domain.project_id, name), "", vec![]);
     record_change(change, &mut writes, "domain.removed", domain)?;
-    // Where the condition does not hold, it is not there any more.
-    change.store.transact(writes).await.map(drop)
+    // If the condition does not hold, the reservation is gone.
+    change.context.table.transact(writes).await.map(drop)
 }
 
-/// Removes every domain that a project still has. It must be closed: then none is added.
+/// Removes all domains of a project. The project must be closed, so that none is added.
 pub(super) async fn forget_all(change: &Change<'_>, project: &ProjectId) -> PortResult<()> {
-    for domain in change.store.list_domains(project).await? {
+    for domain in list(change.context, project).await? {
         forget(change, &domain).await?;
     }
     Ok(())
@@ -98,7 +101,7 @@ fn record_change(
     action: &str,
     domain: &Domain,
 ) -> PortResult<()> {
-    let event = change.store.next_id(change.now);
+    let event = change.context.next_id(change.now);
     let subject = format!("domain/{}", domain.spec.domain);
     writes.put(audit::event(change, event, action, subject, Some(&domain.project_id))?);
     Ok(())
@@ -108,25 +111,23 @@ fn not_found(name: &DomainName) -> PortError {
     PortError::not_found(format!("domain \"{name}\""))
 }
 
-impl DynamoStore {
-    pub(super) async fn read_domain(&self, name: &DomainName) -> PortResult<Domain> {
-        body(&self.get(Key::domain(name)).await?.ok_or_else(|| not_found(name))?)
-    }
+pub(super) async fn get(context: &Context, name: &DomainName) -> PortResult<Domain> {
+    body(&context.table.get(Key::domain(name)).await?.ok_or_else(|| not_found(name))?)
+}
 
-    pub(super) async fn list_domains(&self, project: &ProjectId) -> PortResult<Vec<Domain>> {
-        let query = || Query {
-            keys: "#pk = :pk AND begins_with(#sk, :prefix)",
-            with: vec![(":pk", text(partition(project))), (":prefix", text("D#"))],
-            ..Query::default()
-        };
-        let found = self.query_all(query).await?;
-        let name = |sk: &str| sk.strip_prefix("D#")?.parse::<DomainName>().ok();
-        let names = found.iter().filter_map(|item| get_text(item, "sk").and_then(name));
-        let items = self.get_all(names.map(|name| Key::domain(&name)).collect()).await?;
-        let mut domains: Vec<Domain> = items.iter().map(body).collect::<PortResult<_>>()?;
-        // Between the two reads a name may have come to another project.
-        domains.retain(|domain| domain.project_id == *project);
-        domains.sort_by_key(|domain| std::cmp::Reverse(domain.id));
-        Ok(domains)
-    }
+pub(super) async fn list(context: &Context, project: &ProjectId) -> PortResult<Vec<Domain>> {
+    let query = || Query {
+        keys: "#pk = :pk AND begins_with(#sk, :prefix)",
+        with: vec![(":pk", text(partition(project))), (":prefix", text("D#"))],
+        ..Query::default()
+    };
+    let found = context.table.query_all(query).await?;
+    let name = |sk: &str| sk.strip_prefix("D#")?.parse::<DomainName>().ok();
+    let names = found.iter().filter_map(|item| get_text(item, "sk").and_then(name));
+    let items = context.table.get_all(names.map(|name| Key::domain(&name)).collect()).await?;
+    let mut domains: Vec<Domain> = items.iter().map(body).collect::<PortResult<_>>()?;
+    // Between the two reads a name may have moved to another project.
+    domains.retain(|domain| domain.project_id == *project);
+    domains.sort_by_key(|domain| std::cmp::Reverse(domain.id));
+    Ok(domains)
 }

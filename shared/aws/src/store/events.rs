@@ -1,38 +1,38 @@
-//! A task's log and its diff: too large for one item, so in parts.
+//! A task's events and its diff. Both may be too large for one item, and are stored in parts.
 
 use rdev_domain::event::BuildEvent;
 use rdev_domain::ids::TaskId;
 use rdev_domain::ports::{EventPage, PortResult, Record};
 use rdev_domain::task::TaskState;
 
-use super::calls::Query;
-use super::item::{Item, body, broken, expired, get_millis, get_text, item, seconds, text};
+use super::context::{Change, Context};
+use super::item::{Item, body, corrupt, expired, get_millis, get_text, item, seconds, text};
+use super::lookup;
 use super::rows::{Diff, Row};
-use super::tasks::not_found;
+use super::table::Query;
 use super::writes::Writes;
-use super::{Change, DynamoStore};
 use crate::error;
 use crate::schema::{EXPIRES_AT, Key, events_above, task_partition};
 
-/// The most that one item carries: DynamoDB takes 400 KB, keys and all.
+/// The most bytes of one part: an item has at most 400 KB, keys included.
 const PART_BYTES: usize = 350 * 1024;
 
-/// For how long after its writing a part is kept at least, beside the retention: nobody knows
-/// yet when its task ends. Readers go by the task's own time.
+/// How much longer than the retention a part is kept: when it is written, the end of its task
+/// is not known. Readers use the expiry time of the task itself.
 const UNFINISHED: std::time::Duration = std::time::Duration::from_secs(30 * 24 * 60 * 60);
 
-/// How many chunks of events one query reads.
-const CHUNKS: u32 = 8;
+/// The most chunks of events that one query reads.
+const MAX_CHUNKS: u32 = 8;
 
-/// Events and a diff as they are written.
+/// Events and a diff, encoded as the parts that are written.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Encoded {
-    /// Each with the `seq` of its last event.
+pub(super) struct EncodedRecord {
+    /// Chunks of events, each with the `seq` of its last event.
     pub(super) chunks: Vec<(u64, String)>,
     pub(super) diff: Option<Vec<String>>,
 }
 
-impl Encoded {
+impl EncodedRecord {
     pub(super) fn of(record: &Record) -> PortResult<Self> {
         let mut chunks = Vec::new();
         let mut chunk = String::new();
@@ -55,15 +55,15 @@ impl Encoded {
         Ok(Self { chunks, diff: record.diff.as_deref().map(parts) })
     }
 
-    /// Adds the events to a transaction. Those that are there already came twice: their first
-    /// answer was lost.
+    /// Adds the events to a transaction. A chunk that exists is written again: the caller did
+    /// not get the first answer.
     pub(super) fn write(&self, change: &Change<'_>, task: TaskId, writes: &mut Writes) {
         for (last, chunk) in &self.chunks {
             writes.put(part(change, Key::events(task, *last), chunk));
         }
     }
 
-    /// Adds the diff to a transaction, as this version of it; the one before goes.
+    /// Adds the diff to a transaction, as this version. The version before is deleted.
     pub(super) fn write_diff(
         &self,
         change: &Change<'_>,
@@ -87,13 +87,13 @@ impl Encoded {
 
 fn part(change: &Change<'_>, key: Key, content: &str) -> Item {
     let mut item = item(key, [("body", text(content))]);
-    if let Some(at) = change.store.retention.events_expire_at(change.now) {
+    if let Some(at) = change.context.retention.events_expire_at(change.now) {
         item.insert(EXPIRES_AT.to_owned(), seconds(at.plus(UNFINISHED)));
     }
     item
 }
 
-/// Cuts a text into parts.
+/// Splits a text into parts.
 fn parts(text: &str) -> Vec<String> {
     let mut parts = Vec::new();
     let mut rest = text;
@@ -105,81 +105,85 @@ fn parts(text: &str) -> Vec<String> {
     parts
 }
 
-impl DynamoStore {
-    pub(super) async fn list_events(
-        &self,
-        task: TaskId,
-        after: u64,
-        limit: u32,
-    ) -> PortResult<EventPage> {
-        let limit = limit as usize;
-        let (state, item) = self.state_of(task).await?;
-        let mut events = Vec::<BuildEvent>::new();
-        let mut last = None;
-        while !self.logs_expired(&item) {
-            let found = self
-                .query(Query {
-                    keys: "#pk = :pk AND #sk BETWEEN :after AND :end",
-                    with: vec![
-                        (":pk", text(task_partition(task))),
-                        (":after", text(events_above(after.saturating_add(1)))),
-                        (":end", text("E$")),
-                    ],
-                    limit: Some(CHUNKS),
-                    after: last,
-                    ..Query::default()
-                })
-                .await?;
-            for chunk in &found.items {
-                let above = events.last().map_or(after, |event| event.seq);
-                let chunk: Vec<BuildEvent> = body(chunk)?;
-                // A chunk that was sent again may begin before the end of the one before it.
-                events.extend(chunk.into_iter().filter(|event| event.seq > above));
-            }
-            last = found.last;
-            if last.is_none() || events.len() >= limit {
-                break;
-            }
+pub(super) async fn list(
+    context: &Context,
+    task: TaskId,
+    after: u64,
+    limit: u32,
+) -> PortResult<EventPage> {
+    let limit = limit as usize;
+    let (state, item) = state_of(context, task).await?;
+    let mut events = Vec::<BuildEvent>::new();
+    let mut last = None;
+    while !log_expired(context, &item) {
+        let found = context
+            .table
+            .query(Query {
+                keys: "#pk = :pk AND #sk BETWEEN :after AND :end",
+                with: vec![
+                    (":pk", text(task_partition(task))),
+                    (":after", text(events_above(after.saturating_add(1)))),
+                    (":end", text("E$")),
+                ],
+                limit: Some(MAX_CHUNKS),
+                after: last,
+                ..Query::default()
+            })
+            .await?;
+        for chunk in &found.items {
+            let above = events.last().map_or(after, |event| event.seq);
+            let chunk: Vec<BuildEvent> = body(chunk)?;
+            // A chunk that was sent again may begin before the end of the previous one.
+            events.extend(chunk.into_iter().filter(|event| event.seq > above));
         }
-        events.truncate(limit);
-        Ok(EventPage { events, state })
+        last = found.last;
+        if last.is_none() || events.len() >= limit {
+            break;
+        }
     }
+    events.truncate(limit);
+    Ok(EventPage { events, state })
+}
 
-    pub(super) async fn read_diff(&self, task: TaskId) -> PortResult<Option<String>> {
-        let (_, item) = self.state_of(task).await?;
-        let row = Row::of(&item, None)?;
-        let Some(Diff { version, parts }) = row.diff else { return Ok(None) };
-        if self.logs_expired(&item) {
-            return Ok(None);
-        }
-        let keys = (0..parts).map(|n| Key::diff(task, version, n)).collect();
-        let mut found = self.get_all(keys).await?;
-        if found.len() < parts as usize {
-            // Replaced between the two reads, or gone before its task.
-            return Ok(None);
-        }
-        found.sort_by(|a, b| get_text(a, "sk").cmp(&get_text(b, "sk")));
-        let mut diff = String::new();
-        for part in &found {
-            diff.push_str(get_text(part, "body").ok_or_else(|| broken(part))?);
-        }
-        Ok(Some(diff))
+pub(super) async fn diff(context: &Context, task: TaskId) -> PortResult<Option<String>> {
+    let (_, item) = state_of(context, task).await?;
+    let row = Row::of(&item, None)?;
+    let Some(Diff { version, parts }) = row.diff else { return Ok(None) };
+    if log_expired(context, &item) {
+        return Ok(None);
     }
+    let keys = (0..parts).map(|n| Key::diff(task, version, n)).collect();
+    let mut found = context.table.get_all(keys).await?;
+    if found.len() < parts as usize {
+        // It was replaced between the two reads, or deleted before its task.
+        return Ok(None);
+    }
+    found.sort_by(|a, b| get_text(a, "sk").cmp(&get_text(b, "sk")));
+    let mut diff = String::new();
+    for part in &found {
+        diff.push_str(get_text(part, "body").ok_or_else(|| corrupt(part))?);
+    }
+    Ok(Some(diff))
+}
 
-    /// A task's state, and its item.
-    async fn state_of(&self, id: TaskId) -> PortResult<(TaskState, Item)> {
-        let project = self.project_of(id).await?.ok_or_else(|| not_found(id))?;
-        let item = self.get(Key::task(&project, id)).await?.ok_or_else(|| not_found(id))?;
-        if expired(&item, self.latest()) {
-            return Err(not_found(id));
-        }
-        let state = Row::of(&item, None)?.into_record().task.state;
-        Ok((state, item))
+/// A task's state, and its item.
+async fn state_of(context: &Context, id: TaskId) -> PortResult<(TaskState, Item)> {
+    let project =
+        lookup::project_of(context, id).await?.ok_or_else(|| lookup::task_not_found(id))?;
+    let item = context
+        .table
+        .get(Key::task(&project, id))
+        .await?
+        .ok_or_else(|| lookup::task_not_found(id))?;
+    if expired(&item, context.latest()) {
+        return Err(lookup::task_not_found(id));
     }
+    let state = Row::of(&item, None)?.into_record().task.state;
+    Ok((state, item))
+}
 
-    fn logs_expired(&self, item: &Item) -> bool {
-        get_millis(item, "events_expire_at").is_some_and(|at| at <= self.latest())
-    }
+fn log_expired(context: &Context, item: &Item) -> bool {
+    get_millis(item, "events_expire_at").is_some_and(|at| at <= context.latest())
 }
 
 #[cfg(test)]
@@ -187,11 +191,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_is_cut_between_characters_and_loses_nothing() {
+    fn a_text_is_split_between_characters_without_loss() {
         let text = "aü日🦀".repeat(100_000);
-        let cut = parts(&text);
-        assert!(cut.len() > 2 && cut.iter().all(|part| part.len() <= PART_BYTES));
-        assert_eq!(cut.concat(), text);
+        let split = parts(&text);
+        assert!(split.len() > 2 && split.iter().all(|part| part.len() <= PART_BYTES));
+        assert_eq!(split.concat(), text);
         assert_eq!(parts(""), Vec::<String>::new());
     }
 }

@@ -1,4 +1,4 @@
-//! Attributes of items, and the expressions that speak of them.
+//! Attributes of items, and the expressions that use them.
 
 use std::collections::HashMap;
 use std::str::FromStr;
@@ -11,33 +11,31 @@ use serde::de::DeserializeOwned;
 use crate::error;
 use crate::schema::{DUE, EXPIRES_AT, Key, LISTS};
 
-/// A record as DynamoDB has it.
+/// A record in DynamoDB.
 pub(super) type Item = HashMap<String, AttributeValue>;
 
 /// The values of an expression, each with its placeholder.
 pub(super) type Values = Vec<(&'static str, AttributeValue)>;
 
-/// A text.
 pub(super) fn text(value: impl Into<String>) -> AttributeValue {
     AttributeValue::S(value.into())
 }
 
-/// A number.
 pub(super) fn number(value: impl ToString + Copy) -> AttributeValue {
     AttributeValue::N(value.to_string())
 }
 
-/// A moment, in milliseconds.
+/// A time in milliseconds.
 pub(super) fn millis(at: Timestamp) -> AttributeValue {
     number(at.as_millis())
 }
 
-/// A moment as TTL reads it, never too early.
+/// A time in seconds as TTL reads it, rounded up: no item expires too early.
 pub(super) fn seconds(at: Timestamp) -> AttributeValue {
     number(at.as_millis().div_euclid(1000) + i64::from(at.as_millis().rem_euclid(1000) > 0))
 }
 
-/// An item of these attributes.
+/// An item with these attributes.
 pub(super) fn item(
     key: Key,
     attributes: impl IntoIterator<Item = (&'static str, AttributeValue)>,
@@ -57,14 +55,14 @@ pub(super) fn key_of(item: &Item) -> Key {
     Key { pk: part("pk"), sk: part("sk") }
 }
 
-/// Lists an item.
-pub(super) fn listed(item: &mut Item, list: String, by: String) {
+/// Adds an item to a list.
+pub(super) fn add_to_list(item: &mut Item, list: String, by: String) {
     item.insert(LISTS.1.to_owned(), text(list));
     item.insert(LISTS.2.to_owned(), text(by));
 }
 
-/// Puts an item in the index of what has to be looked at.
-pub(super) fn due(item: &mut Item, part: String, by: String) {
+/// Adds an item to a part of the index of due records.
+pub(super) fn add_to_due(item: &mut Item, part: String, by: String) {
     item.insert(DUE.1.to_owned(), text(part));
     item.insert(DUE.2.to_owned(), text(by));
 }
@@ -85,26 +83,32 @@ pub(super) fn get_millis(item: &Item, name: &str) -> Option<Timestamp> {
     get_number(item, name).map(Timestamp::from_millis)
 }
 
-/// The record that an item holds.
+/// Decodes the record in an item.
 pub(super) fn body<T: DeserializeOwned>(item: &Item) -> PortResult<T> {
-    let body = get_text(item, "body").ok_or_else(|| broken(item))?;
+    let body = get_text(item, "body").ok_or_else(|| corrupt(item))?;
     serde_json::from_str(body).map_err(error::defect)
 }
 
-/// An item that is not as this program writes it.
-pub(super) fn broken(item: &Item) -> rdev_domain::ports::PortError {
+/// An item that this program has not written in this form.
+pub(super) fn corrupt(item: &Item) -> rdev_domain::ports::PortError {
     let Key { pk, sk } = key_of(item);
-    error::unreadable(&pk, &sk)
+    error::corrupt_record(&pk, &sk)
 }
 
-/// Whether TTL is late with an item.
+/// Whether an item has expired. DynamoDB deletes it some time later.
 pub(super) fn expired(item: &Item, latest: Timestamp) -> bool {
     get_number::<i64>(item, EXPIRES_AT)
         .is_some_and(|at| at.saturating_mul(1000) <= latest.as_millis())
 }
 
-/// The names in expressions: every `#word` stands for `word`, so that no name of ours is
-/// taken for one of DynamoDB's 573 reserved words.
+/// A time as the first part of a ULID.
+pub(super) fn ulid_time(at: Timestamp) -> u64 {
+    const LATEST: i64 = (1 << 48) - 1;
+    u64::try_from(at.as_millis().clamp(0, LATEST)).unwrap_or(0)
+}
+
+/// The names in expressions: every `#word` stands for `word`, because `word` may be one of
+/// DynamoDB's 573 reserved words.
 pub(super) fn names(expressions: &[&str]) -> Option<HashMap<String, String>> {
     let mut names = HashMap::new();
     for expression in expressions {
@@ -127,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_name_of_an_expression_is_told() {
+    fn every_name_of_an_expression_is_found() {
         let names = names(&["SET #body = :body, #rev = :rev", "#rev = :seen AND size(#held) < :n"]);
         let mut names: Vec<_> = names.expect("three").into_iter().collect();
         names.sort();
@@ -136,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_expires_before_its_time() {
+    fn no_item_expires_too_early() {
         let second = |millis| seconds(Timestamp::from_millis(millis));
         assert_eq!(second(1000), number(1));
         assert_eq!(second(1001), number(2));

@@ -1,5 +1,5 @@
-//! Making a task fit into one item. Nearly every one does: what does not is the output of many
-//! commands, or a list of a thousand long names, and of these a part is left out.
+//! The size limit of an item. Nearly every task fits. A task with the output of many commands, or
+//! with a list of a thousand long file names, is shortened until it fits.
 
 use rdev_domain::ports::PortResult;
 use rdev_domain::result::TaskResult;
@@ -7,42 +7,42 @@ use rdev_domain::task::Task;
 
 use crate::error;
 
-/// What a task's record may have, of the 400 KB of an item.
-const MOST: usize = 390 * 1024;
+/// The most bytes of a task's record: an item has at most 400 KB.
+const MAX_BODY_BYTES: usize = 390 * 1024;
 
-/// What an output or a list that is cut has at least.
-const LEAST: usize = 16;
+/// An output or a list is not made shorter than this.
+const MIN_LEN: usize = 16;
 
-/// A task as JSON, cut to what an item takes.
-pub(super) fn fitted(task: &mut Task) -> PortResult<String> {
+/// Encodes a task as JSON, and shortens it if it is too large for an item.
+pub(super) fn encode(task: &mut Task) -> PortResult<String> {
     let mut body = serde_json::to_string(task).map_err(error::defect)?;
-    while body.len() > MOST && cut(task) {
+    while body.len() > MAX_BODY_BYTES && shorten(task) {
         body = serde_json::to_string(task).map_err(error::defect)?;
     }
     Ok(body)
 }
 
-/// Halves what may be cut; whether there was anything.
-fn cut(task: &mut Task) -> bool {
+/// Halves what may be shortened. Returns whether there is anything to shorten.
+fn shorten(task: &mut Task) -> bool {
     match &mut task.result {
-        Some(TaskResult::Build(result)) if result.files_changed.len() > LEAST => {
-            // How many there were stays told.
+        Some(TaskResult::Build(result)) if result.files_changed.len() > MIN_LEN => {
+            // The result still has the number of all changed files.
             result.files_changed.truncate(result.files_changed.len() / 2);
             true
         }
         Some(TaskResult::Check(result)) => {
             let longest = result.commands.iter().map(|run| run.output.len()).max().unwrap_or(0);
-            if longest <= LEAST {
+            if longest <= MIN_LEN {
                 return false;
             }
             for run in &mut result.commands {
                 if run.output.len() > longest / 2 {
-                    // An output is the end of what was printed, and stays that.
+                    // An output is the end of what was printed: its beginning is removed.
                     let from = run.output.len() - longest / 2;
                     run.output.replace_range(..run.output.ceil_char_boundary(from), "…");
                 }
             }
-            longest > 2 * LEAST
+            longest > 2 * MIN_LEN
         }
         _ => false,
     }
@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_check_whose_outputs_are_too_much_for_an_item_keeps_the_end_of_each() {
+    fn a_check_with_outputs_too_large_for_an_item_keeps_the_end_of_each() {
         let work = CheckSpec { branch: None, commands: vec!["make".to_owned()], timeout_s: 60 };
         let id = TaskId(Ulid::from_parts(1, 1));
         let project = "site".parse().expect("a slug");
@@ -76,8 +76,14 @@ mod tests {
         let result = CheckResult { commit_sha, commands: outputs.collect() };
         task.result = Some(TaskResult::Check(result));
         let whole = serde_json::to_string(&task).expect("JSON").len();
-        let body = fitted(&mut task).expect("JSON");
-        assert!(whole > MOST && body.len() <= MOST && body.len() > MOST / 4, "{}", body.len());
+        let body = encode(&mut task).expect("JSON");
+        assert!(
+            whole > MAX_BODY_BYTES
+                && body.len() <= MAX_BODY_BYTES
+                && body.len() > MAX_BODY_BYTES / 4,
+            "{}",
+            body.len()
+        );
         assert_eq!(serde_json::from_str::<Task>(&body).expect("a task"), task);
         let Some(TaskResult::Check(result)) = &task.result else { panic!("it is a check") };
         assert_eq!(result.commands[0].output, "ok");

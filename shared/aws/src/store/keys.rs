@@ -4,37 +4,37 @@ use rdev_domain::ids::KeyId;
 use rdev_domain::key::ApiKey;
 use rdev_domain::ports::{Conflict, PortError, PortResult};
 
-use super::calls::Query;
-use super::item::{Item, body, item, key_of, listed, millis, text};
+use super::context::{Change, Context};
+use super::item::{add_to_list, body, item, millis, text};
 use super::writes::Writes;
-use super::{Change, DynamoStore, audit};
+use super::{audit, indexes};
 use crate::error;
-use crate::schema::{Key, LISTS, sortable};
+use crate::schema::{Key, sortable};
 
 /// The list of all keys.
 const LIST: &str = "K";
 
 pub(super) async fn create(change: &Change<'_>, key: &ApiKey) -> PortResult<()> {
-    let mut writes = Writes::new(&change.store.table);
+    let mut writes = change.context.table.writes();
     let body = serde_json::to_string(key).map_err(error::defect)?;
     let mut record = item(Key::api_key(&key.id), [("body", text(body))]);
     let by = format!("{}#{}", sortable(key.created_at), key.id);
-    listed(&mut record, LIST.to_owned(), by);
+    add_to_list(&mut record, LIST.to_owned(), by);
     writes.put_new(record);
     record_change(change, &mut writes, "key.created", &key.id)?;
-    match change.store.transact(writes).await? {
+    match change.context.table.transact(writes).await? {
         Ok(()) => Ok(()),
         Err(_) => Err(Conflict::IdTaken.into()),
     }
 }
 
 pub(super) async fn revoke(change: &Change<'_>, id: &KeyId) -> PortResult<ApiKey> {
-    let key = change.store.read_key(id).await?;
+    let key = get(change.context, id).await?;
     if key.revoked_at.is_some() {
         return Ok(key);
     }
     let key = ApiKey { revoked_at: Some(change.now), ..key };
-    let mut writes = Writes::new(&change.store.table);
+    let mut writes = change.context.table.writes();
     writes.update(
         Key::api_key(id),
         "SET #body = :body, #revoked_at = :now",
@@ -45,10 +45,10 @@ pub(super) async fn revoke(change: &Change<'_>, id: &KeyId) -> PortResult<ApiKey
         ],
     );
     record_change(change, &mut writes, "key.revoked", id)?;
-    match change.store.transact(writes).await? {
+    match change.context.table.transact(writes).await? {
         Ok(()) => Ok(key),
-        // Somebody else was faster: as they left it.
-        Err(_) => change.store.read_key(id).await,
+        // Another caller was faster: the key as that call has left it.
+        Err(_) => get(change.context, id).await,
     }
 }
 
@@ -58,33 +58,20 @@ fn record_change(
     action: &str,
     id: &KeyId,
 ) -> PortResult<()> {
-    let event = change.store.next_id(change.now);
+    let event = change.context.next_id(change.now);
     writes.put(audit::event(change, event, action, format!("key/{id}"), None)?);
     Ok(())
 }
 
-impl DynamoStore {
-    pub(super) async fn read_key(&self, id: &KeyId) -> PortResult<ApiKey> {
-        let found = self.get(Key::api_key(id)).await?;
-        let found = found.ok_or_else(|| PortError::not_found(format!("key \"{id}\"")))?;
-        body(&found)
-    }
+pub(super) async fn get(context: &Context, id: &KeyId) -> PortResult<ApiKey> {
+    let found = context.table.get(Key::api_key(id)).await?;
+    let found = found.ok_or_else(|| PortError::not_found(format!("key \"{id}\"")))?;
+    body(&found)
+}
 
-    pub(super) async fn list_keys(&self) -> PortResult<Vec<ApiKey>> {
-        let items = self.list(LIST).await?;
-        let mut keys: Vec<ApiKey> = items.iter().map(body).collect::<PortResult<_>>()?;
-        keys.sort_by(|a, b| (b.created_at, b.id.as_str()).cmp(&(a.created_at, a.id.as_str())));
-        Ok(keys)
-    }
-
-    /// Everything in a list that is short by nature.
-    pub(super) async fn list(&self, list: &'static str) -> PortResult<Vec<Item>> {
-        let found = self.query_all(|| Query {
-            index: Some(LISTS.0),
-            keys: "#lpk = :list",
-            with: vec![(":list", text(list))],
-            ..Query::default()
-        });
-        self.get_all(found.await?.iter().map(key_of).collect()).await
-    }
+pub(super) async fn all(context: &Context) -> PortResult<Vec<ApiKey>> {
+    let items = indexes::all_of_list(context, LIST).await?;
+    let mut keys: Vec<ApiKey> = items.iter().map(body).collect::<PortResult<_>>()?;
+    keys.sort_by(|a, b| (b.created_at, b.id.as_str()).cmp(&(a.created_at, a.id.as_str())));
+    Ok(keys)
 }

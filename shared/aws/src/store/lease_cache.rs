@@ -1,7 +1,7 @@
-//! What this process holds: tasks and leases as it wrote them last.
+//! The tasks whose leases this process has, as it wrote them last.
 //!
-//! A holder's next write is made from here, without a read. Its conditions find out whether
-//! somebody else has changed the task meanwhile; then it is read after all.
+//! A holder's next write is computed from the cache, without a read. If another process has
+//! changed the task meanwhile, a condition of the write fails, and then the task is read.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,19 +11,18 @@ use rdev_domain::lease::{Holder, Lease};
 
 use super::rows::{Found, Row};
 
-/// How many of either are remembered; a runner has far fewer slots.
-const MOST: usize = 5_000;
+/// The most entries of either map. A runner has far fewer slots.
+const MAX_ENTRIES: usize = 5_000;
 
-/// See above.
 #[derive(Debug, Default)]
-pub(super) struct Held {
+pub(super) struct LeaseCache {
     rows: Mutex<HashMap<TaskId, Row>>,
     /// The project of a task never changes.
     projects: Mutex<HashMap<TaskId, ProjectId>>,
 }
 
-impl Held {
-    /// The task, if it is held here by this holder.
+impl LeaseCache {
+    /// The task, if this holder has its lease.
     pub(super) fn row(&self, id: TaskId, holder: &Holder) -> Option<Row> {
         let rows = lock(&self.rows);
         let row = rows.get(&id)?;
@@ -32,21 +31,26 @@ impl Held {
         (lease.fence == holder.fence && lease.owner == holder.owner).then(|| row.clone())
     }
 
-    pub(super) fn keep(&self, id: TaskId, row: Row) {
+    pub(super) fn insert(&self, id: TaskId, row: Row) {
         let mut rows = lock(&self.rows);
-        if rows.len() >= MOST {
-            // What is forgotten is read again.
+        if rows.len() >= MAX_ENTRIES {
+            // A task that is not in the cache is read again.
             rows.clear();
         }
         rows.insert(id, row);
     }
 
-    pub(super) fn forget(&self, id: TaskId) {
+    pub(super) fn remove(&self, id: TaskId) {
         lock(&self.rows).remove(&id);
     }
 
-    /// Notes what a renewal has made of a lease.
-    pub(super) fn renewed(&self, id: TaskId, holder: &Holder, change: impl FnOnce(&mut Lease)) {
+    /// Applies a renewal to a cached lease.
+    pub(super) fn update_lease(
+        &self,
+        id: TaskId,
+        holder: &Holder,
+        change: impl FnOnce(&mut Lease),
+    ) {
         if let Some(Row { found: Found::Task(record), .. }) = lock(&self.rows).get_mut(&id)
             && let Some(lease) = &mut record.lease
             && (lease.fence, &lease.owner) == (holder.fence, &holder.owner)
@@ -59,9 +63,9 @@ impl Held {
         lock(&self.projects).get(&id).cloned()
     }
 
-    pub(super) fn note_project(&self, id: TaskId, project: &ProjectId) {
+    pub(super) fn insert_project(&self, id: TaskId, project: &ProjectId) {
         let mut projects = lock(&self.projects);
-        if projects.len() >= MOST {
+        if projects.len() >= MAX_ENTRIES {
             projects.clear();
         }
         projects.insert(id, project.clone());
@@ -69,6 +73,6 @@ impl Held {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // A panic elsewhere leaves a map whole.
+    // After a panic elsewhere the map is consistent.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,36 +1,41 @@
-//! The store on DynamoDB: one transaction per operation, each under the condition that what
-//! it was made from is still so.
+//! The store on DynamoDB: one transaction per operation, on condition that the records which it
+//! was computed from have not changed.
 //!
-//! [`transition`] is the only place that changes a task, and it writes what
-//! [`rdev_domain::step::step`] returns. What stands where is told by [`crate::schema`].
+//! [`transition`] is the only module that changes a task: it writes the result of
+//! [`rdev_domain::step::step`]. [`crate::schema`] shows where each record is.
 
 mod audit;
-mod calls;
 mod claim;
+mod context;
+mod dead_letters;
 mod deliveries;
 mod domains;
 mod events;
-mod fit;
-mod held;
+mod indexes;
 mod item;
+mod item_size;
 mod keys;
-mod letters;
-mod lists;
+mod lease_cache;
+mod lookup;
+mod newest;
+mod outbox;
 mod pipelines;
+mod project_delete;
 mod projects;
+mod queue_entry;
 mod recover;
 mod requests;
 mod rows;
 mod stats;
 mod sweep;
+mod table;
+mod task_list;
 mod tasks;
 mod transition;
 mod webhooks;
 mod workers;
 mod writes;
 
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -63,38 +68,25 @@ use ulid::Ulid;
 
 use crate::clock::Clock;
 use crate::schema::Key;
-use events::Encoded;
-use held::Held;
-use rows::Row;
-use transition::ulid_time;
+use context::{Change, Context};
+use events::EncodedRecord;
+use table::Table;
 
-/// What the SDK waits before its first own retry: DynamoDB's hiccups are short.
+/// The SDK's wait before its first retry: DynamoDB's failures are short.
 const FIRST_RETRY: Duration = Duration::from_millis(50);
 
 /// Registry, task state and audit in one table.
 ///
-/// Times are those that callers name, corrected by how far this machine's clock is from
-/// DynamoDB's. It has no `recover_all`: nobody can know that every holder is dead.
+/// Times are those that callers pass, corrected by the difference between this machine's
+/// clock and DynamoDB's. `recover_all` is not supported: no process can know that every
+/// holder of a lease is dead.
 #[derive(Debug)]
 pub struct DynamoStore {
-    client: Client,
-    table: String,
-    retention: Retention,
-    clock: Clock,
-    held: Held,
-    latest: AtomicI64,
-    last_id: Mutex<Ulid>,
-}
-
-/// One change: who makes it, and when.
-struct Change<'a> {
-    store: &'a DynamoStore,
-    by: &'a Actor,
-    now: Timestamp,
+    context: Context,
 }
 
 impl DynamoStore {
-    /// The store in `table`. Nothing is called yet.
+    /// The store in `table`. It makes no call yet.
     #[expect(clippy::needless_pass_by_value, reason = "the store has a client of its own")]
     pub fn new(client: Client, table: String, retention: Retention) -> Self {
         let clock = Clock::default();
@@ -104,36 +96,12 @@ impl DynamoStore {
             .to_builder()
             .retry_config(retries.with_initial_backoff(FIRST_RETRY))
             .interceptor(clock.clone());
-        Self {
-            client: Client::from_conf(config.build()),
-            table,
-            retention,
-            clock,
-            held: Held::default(),
-            latest: AtomicI64::new(i64::MIN),
-            last_id: Mutex::new(Ulid::nil()),
-        }
+        let table = Table::new(Client::from_conf(config.build()), table);
+        Self { context: Context::new(table, retention, clock) }
     }
 
-    /// A change by `by` at the caller's `now`.
     fn change<'a>(&'a self, by: &'a Actor, now: Timestamp) -> Change<'a> {
-        let now = self.clock.correct(now);
-        self.latest.fetch_max(now.as_millis(), Ordering::Relaxed);
-        Change { store: self, by, now }
-    }
-
-    /// What had expired by then is not shown.
-    fn latest(&self) -> Timestamp {
-        Timestamp::from_millis(self.latest.load(Ordering::Relaxed)).max(self.clock.now())
-    }
-
-    /// A new ULID of `now`, above every one that this process has made before: its part of
-    /// the audit log is in the order of its transactions.
-    fn next_id(&self, now: Timestamp) -> Ulid {
-        let fresh = Ulid::from_parts(ulid_time(now), Ulid::generate().random());
-        let mut last = self.last_id.lock().unwrap_or_else(PoisonError::into_inner);
-        *last = if fresh > *last { fresh } else { last.increment().unwrap_or(fresh) };
-        *last
+        self.context.change(by, now)
     }
 }
 
@@ -149,11 +117,11 @@ impl Store for DynamoStore {
     }
 
     async fn project(&self, id: &ProjectId) -> PortResult<Project> {
-        Ok(self.known(id).await?.project)
+        projects::get(&self.context, id).await
     }
 
     async fn projects(&self, page: &Page) -> PortResult<Listed<Project>> {
-        self.list_projects(page).await
+        projects::list(&self.context, page).await
     }
 
     async fn update_project(
@@ -172,11 +140,11 @@ impl Store for DynamoStore {
         by: &Actor,
         now: Timestamp,
     ) -> PortResult<Project> {
-        projects::begin_delete(&self.change(by, now), id).await
+        project_delete::begin(&self.change(by, now), id).await
     }
 
     async fn forget_project(&self, id: &ProjectId, by: &Actor, now: Timestamp) -> PortResult<()> {
-        projects::forget(&self.change(by, now), id).await
+        project_delete::forget(&self.change(by, now), id).await
     }
 
     async fn set_webhook(
@@ -190,7 +158,7 @@ impl Store for DynamoStore {
     }
 
     async fn webhook(&self, id: &ProjectId) -> PortResult<Option<Webhook>> {
-        self.read_webhook(id).await
+        webhooks::get(&self.context, id).await
     }
 
     async fn reserve_domain(
@@ -216,15 +184,15 @@ impl Store for DynamoStore {
     }
 
     async fn domain(&self, name: &DomainName) -> PortResult<Domain> {
-        self.read_domain(name).await
+        domains::get(&self.context, name).await
     }
 
     async fn domains(&self, project: &ProjectId) -> PortResult<Vec<Domain>> {
-        self.list_domains(project).await
+        domains::list(&self.context, project).await
     }
 
     async fn due_deliveries(&self, now: Timestamp, limit: u32) -> PortResult<Vec<WebhookDelivery>> {
-        self.list_due_deliveries(self.clock.correct(now), limit).await
+        deliveries::due(&self.context, self.context.clock.correct(now), limit).await
     }
 
     async fn update_delivery(
@@ -232,7 +200,7 @@ impl Store for DynamoStore {
         before: &WebhookDelivery,
         after: &WebhookDelivery,
     ) -> PortResult<bool> {
-        self.replace_delivery(before, after).await
+        deliveries::update(&self.context, before, after).await
     }
 
     async fn deliveries(
@@ -240,7 +208,7 @@ impl Store for DynamoStore {
         project: &ProjectId,
         page: &Page,
     ) -> PortResult<Listed<WebhookDelivery>> {
-        self.list_deliveries(project, page).await
+        deliveries::list(&self.context, project, page).await
     }
 
     async fn record_pipeline(&self, pipeline: &CommitPipeline, now: Timestamp) -> PortResult<()> {
@@ -253,7 +221,7 @@ impl Store for DynamoStore {
         project: &ProjectId,
         commit: &CommitId,
     ) -> PortResult<Option<CommitPipeline>> {
-        self.read_pipeline(project, commit).await
+        pipelines::get(&self.context, project, commit).await
     }
 
     async fn enqueue(&self, task: &Task, by: &Actor, now: Timestamp) -> PortResult<Enqueued> {
@@ -279,7 +247,7 @@ impl Store for DynamoStore {
         usage: Option<Usage>,
         now: Timestamp,
     ) -> PortResult<Renewal> {
-        let log = Encoded::of(&Record { events: events.to_vec(), diff: None })?;
+        let log = EncodedRecord::of(&Record { events: events.to_vec(), diff: None })?;
         let by = Actor::maintenance();
         tasks::renew(&self.change(&by, now), task, holder, log, usage).await
     }
@@ -293,29 +261,26 @@ impl Store for DynamoStore {
         now: Timestamp,
     ) -> PortResult<Advanced> {
         if matches!(event, Event::Recover { .. }) {
-            self.clock.check()?;
+            self.context.clock.check()?;
         }
-        let log = Encoded::of(&record)?;
+        let log = EncodedRecord::of(&record)?;
         Box::pin(tasks::advance(&self.change(by, now), task, event, log)).await
     }
 
     async fn task(&self, id: TaskId) -> PortResult<TaskRecord> {
-        let latest = self.latest();
-        let shown = |row: &Row| row.expires_at.is_none_or(|at| at > latest);
-        let row = self.read(id).await?.filter(shown);
-        Ok(row.ok_or_else(|| tasks::not_found(id))?.into_record())
+        task_list::task(&self.context, id).await
     }
 
     async fn tasks(&self, filter: &TaskFilter, page: &Page) -> PortResult<Listed<TaskRecord>> {
-        self.list_tasks(filter, page).await
+        task_list::tasks(&self.context, filter, page).await
     }
 
     async fn events(&self, task: TaskId, after: u64, limit: u32) -> PortResult<EventPage> {
-        self.list_events(task, after, limit).await
+        events::list(&self.context, task, after, limit).await
     }
 
     async fn diff(&self, task: TaskId) -> PortResult<Option<String>> {
-        self.read_diff(task).await
+        events::diff(&self.context, task).await
     }
 
     async fn work_stats(&self, now: Timestamp) -> PortResult<WorkStats> {
@@ -324,7 +289,7 @@ impl Store for DynamoStore {
     }
 
     async fn delete_outbox(&self, outbox: &[OutboxEntry]) -> PortResult<()> {
-        self.delete_all(outbox.iter().map(Key::outbox_entry).collect()).await
+        outbox::delete(&self.context, outbox).await
     }
 
     async fn sweep(&self, now: Timestamp) -> PortResult<Swept> {
@@ -367,11 +332,11 @@ impl Store for DynamoStore {
     }
 
     async fn key(&self, id: &KeyId) -> PortResult<ApiKey> {
-        self.read_key(id).await
+        keys::get(&self.context, id).await
     }
 
     async fn keys(&self) -> PortResult<Vec<ApiKey>> {
-        self.list_keys().await
+        keys::all(&self.context).await
     }
 
     async fn revoke_key(&self, id: &KeyId, by: &Actor, now: Timestamp) -> PortResult<ApiKey> {
@@ -384,11 +349,11 @@ impl Store for DynamoStore {
     }
 
     async fn worker(&self, id: &WorkerId) -> PortResult<Worker> {
-        self.read_worker(id).await
+        workers::get(&self.context, id).await
     }
 
     async fn workers(&self) -> PortResult<Vec<Worker>> {
-        self.list_workers().await
+        workers::all(&self.context).await
     }
 
     async fn set_drain(
@@ -402,22 +367,22 @@ impl Store for DynamoStore {
     }
 
     async fn record_dead_letter(&self, letter: &DeadLetter) -> PortResult<()> {
-        self.keep_letter(letter).await
+        dead_letters::record(&self.context, letter).await
     }
 
     async fn dead_letters(&self, page: &Page) -> PortResult<Listed<DeadLetter>> {
-        self.list_letters(page).await
+        dead_letters::list(&self.context, page).await
     }
 
     async fn delete_dead_letter(&self, id: Ulid, by: &Actor, now: Timestamp) -> PortResult<()> {
-        letters::delete(&self.change(by, now), id).await
+        dead_letters::delete(&self.change(by, now), id).await
     }
 
     async fn audit(&self, filter: &AuditFilter, page: &Page) -> PortResult<Listed<AuditEvent>> {
-        self.list_audit(filter, page).await
+        audit::list(&self.context, filter, page).await
     }
 
     async fn ping(&self) -> PortResult<()> {
-        self.get(Key::nothing()).await.map(drop)
+        self.context.table.get(Key::nothing()).await.map(drop)
     }
 }

@@ -1,45 +1,37 @@
-//! Projects. Beside a project stands the item of its slots: the tasks that are held, how many
-//! may be, and whether it is closed. Claims and ends of tasks change only that one.
+//! Projects. Each project has a second item for its slots: the tasks that have a lease, how many
+//! may have one, and whether the project is closed. Claims and ends of tasks change only that item.
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use futures_util::{StreamExt, TryStreamExt, stream};
 use rdev_domain::ids::{ProjectId, TaskId};
 use rdev_domain::page::{Listed, Page};
 use rdev_domain::ports::{Conflict, PortError, PortResult};
 use rdev_domain::project::{Project, ProjectPatch, ProjectState};
-use rdev_domain::step::{Event, step};
-use rdev_domain::task::TaskState;
 use rdev_domain::time::Timestamp;
 use rdev_domain::wake_up::OutboxEntry;
 
-use super::calls::{Query, pause};
-use super::events::Encoded;
-use super::item::{Item, Values, body, due, get_number, get_text, item, listed, number, text};
-use super::lists::newest;
-use super::rows::{Entry, Found};
-use super::transition::{self, write_outbox};
+use super::context::{Change, Context};
+use super::item::{Item, Values, add_to_due, add_to_list, body, get_number, item, number, text};
+use super::newest::{self, Filter};
+use super::table::pause;
 use super::writes::Writes;
-use super::{Change, DynamoStore, audit, domains};
+use super::{audit, outbox};
 use crate::error;
-use crate::schema::{Key, LIST_SHARDS, SLOTS, list_shard, partition, sortable};
+use crate::schema::{Key, LIST_SHARDS, list_shard, sortable};
 
-/// The most outbox entries that one raised limit writes.
-const MAX_MARKS: u32 = 100;
+/// The most outbox entries that a raised build limit writes.
+const MAX_OUTBOX: u32 = 100;
 
-/// The outbox entries that go into the transaction of a raised limit; the rest goes ahead of it.
+/// The most outbox entries in the transaction of a raised limit. The others are written before.
 const OUTBOX_AT_ONCE: usize = 90;
 
-/// How often a lost race is run again before the caller is told.
-pub(super) const RACES: u32 = 5;
+/// How many times an operation is tried that races with another one.
+pub(super) const MAX_RACES: u32 = 5;
 
-/// How many queued tasks are cancelled at once.
-const CANCELLED_AT_ONCE: usize = 8;
-
-/// The part of the index where projects are that are being provisioned.
+/// The part of the due index with the projects that are being provisioned.
 pub(super) const PROVISIONING: &str = "V";
 
-/// A project as it was read.
-pub(super) struct Known {
+/// A project and the rev at which it was read.
+pub(super) struct StoredProject {
     pub(super) project: Project,
     pub(super) rev: u64,
 }
@@ -47,11 +39,11 @@ pub(super) struct Known {
 /// The item of a project's slots.
 pub(super) struct SlotsItem {
     /// The tasks that have a lease.
-    pub(super) held: Vec<TaskId>,
-    rev: u64,
+    pub(super) leased: Vec<TaskId>,
+    pub(super) rev: u64,
 }
 
-impl Known {
+impl StoredProject {
     pub(super) fn of(item: &Item) -> PortResult<Self> {
         Ok(Self { project: body(item)?, rev: get_number(item, "rev").unwrap_or_default() })
     }
@@ -59,21 +51,21 @@ impl Known {
 
 impl SlotsItem {
     pub(super) fn of(item: &Item) -> Self {
-        let held = item.get("held").and_then(|held| held.as_ss().ok()).into_iter().flatten();
+        let leased = item.get("held").and_then(|ids| ids.as_ss().ok()).into_iter().flatten();
         Self {
-            held: held.filter_map(|id| id.parse().ok()).collect(),
+            leased: leased.filter_map(|id| id.parse().ok()).collect(),
             rev: get_number(item, "rev").unwrap_or_default(),
         }
     }
 }
 
 pub(super) async fn create(change: &Change<'_>, project: &Project) -> PortResult<Project> {
-    let store = change.store;
-    let mut writes = Writes::new(&store.table);
+    let context = change.context;
+    let mut writes = context.table.writes();
     let mut record = item(Key::project(&project.id), attributes(project, 0)?);
-    listed(&mut record, format!("P#{}", list_shard(project.nonce)), project.nonce.to_string());
+    add_to_list(&mut record, format!("P#{}", list_shard(project.nonce)), project.nonce.to_string());
     if project.state == ProjectState::Provisioning {
-        due(&mut record, PROVISIONING.to_owned(), provisioning_since(project));
+        add_to_due(&mut record, PROVISIONING.to_owned(), provisioning_since(project));
     }
     let place = writes.put_new(record);
     let mut slots =
@@ -83,12 +75,14 @@ pub(super) async fn create(change: &Change<'_>, project: &Project) -> PortResult
     }
     writes.put(slots);
     record_change(change, &mut writes, "project.created", &project.id)?;
-    match store.transact(writes).await? {
+    match context.table.transact(writes).await? {
         Ok(()) => Ok(project.clone()),
-        Err(lost) => {
-            let there = lost.item(place).map(Known::of).transpose()?;
+        Err(cancelled) => {
+            let there = cancelled.item(place).map(StoredProject::of).transpose()?;
             match there {
-                Some(Known { project: there, .. }) if there.nonce == project.nonce => Ok(there),
+                Some(StoredProject { project: there, .. }) if there.nonce == project.nonce => {
+                    Ok(there)
+                }
                 _ => Err(Conflict::ProjectExists.into()),
             }
         }
@@ -100,8 +94,8 @@ pub(super) async fn update(
     id: &ProjectId,
     patch: &ProjectPatch,
 ) -> PortResult<(Project, Vec<OutboxEntry>)> {
-    for race in 1..=RACES {
-        let Known { project: before, rev } = change.store.known(id).await?;
+    for race in 1..=MAX_RACES {
+        let StoredProject { project: before, rev } = find(change.context, id).await?;
         if before.state == ProjectState::Deleting {
             return Err(Conflict::ProjectNotReady.into());
         }
@@ -109,174 +103,51 @@ pub(super) async fn update(
         let patch = patch.clone();
         let limit_changed = patch.build_limit.is_some_and(|limit| limit != before.build_limit);
         let project = before.patched(patch, change.now);
-        let times = vec![change.now; added.min(MAX_MARKS) as usize];
+        let times = vec![change.now; added.min(MAX_OUTBOX) as usize];
         let (ahead, times) = times.split_at(times.len().saturating_sub(OUTBOX_AT_ONCE));
         let mut outbox = Vec::new();
         if !ahead.is_empty() {
-            // More than a transaction takes. A wake-up too many does no harm; one that is
-            // missing would.
-            let mut writes = Writes::new(&change.store.table);
-            outbox = write_outbox(change, &mut writes, id, ahead);
-            let written = change.store.transact(writes).await?;
+            // They are too many for one transaction. A superfluous wake-up does no harm, a
+            // missing one would.
+            let mut writes = change.context.table.writes();
+            outbox = outbox::write(change, &mut writes, id, ahead);
+            let written = change.context.table.transact(writes).await?;
             debug_assert!(written.is_ok(), "there is no condition");
         }
-        let mut writes = Writes::new(&change.store.table);
+        let mut writes = change.context.table.writes();
         write(&mut writes, &project, rev)?;
         if limit_changed {
             let limit = vec![(":limit", number(project.build_limit)), (":one", number(1))];
             writes.update(Key::slots(id), "SET #limit = :limit ADD #rev :one", "", limit);
         }
         record_change(change, &mut writes, "project.updated", id)?;
-        outbox.extend(write_outbox(change, &mut writes, id, times));
-        if change.store.transact(writes).await?.is_ok() {
+        outbox.extend(outbox::write(change, &mut writes, id, times));
+        if change.context.table.transact(writes).await?.is_ok() {
             return Ok((project, outbox));
         }
-        // What was written ahead is not told to anybody, and so is sent by the sweep.
+        // The sweep sends the entries that were written before: the caller does not get them.
         pause(race).await;
     }
     Err(Conflict::Contended.into())
 }
 
-/// Gives up a project that was `provisioning` at `since` or before; whether it did.
-pub(super) async fn give_up_provisioning(
+/// Turns a project that has been `provisioning` since `since` or longer into
+/// `provisioning_failed`. Returns whether it did.
+pub(super) async fn fail_stuck_provisioning(
     change: &Change<'_>,
     item: &Item,
     since: Timestamp,
 ) -> PortResult<bool> {
-    let Known { project, rev } = Known::of(item)?;
+    let StoredProject { project, rev } = StoredProject::of(item)?;
     if project.state != ProjectState::Provisioning || project.updated_at > since {
         return Ok(false);
     }
     let state = ProjectState::ProvisioningFailed;
     let project = Project { state, updated_at: change.now, ..project };
-    let mut writes = Writes::new(&change.store.table);
+    let mut writes = change.context.table.writes();
     write(&mut writes, &project, rev)?;
     record_change(change, &mut writes, "project.provisioning_failed", &project.id)?;
-    Ok(change.store.transact(writes).await?.is_ok())
-}
-
-/// Shuts a project and cancels what is queued.
-pub(super) async fn begin_delete(change: &Change<'_>, id: &ProjectId) -> PortResult<Project> {
-    let project = shut(change, id).await?;
-    cancel_queued(change, id).await?;
-    Ok(project)
-}
-
-async fn shut(change: &Change<'_>, id: &ProjectId) -> PortResult<Project> {
-    let store = change.store;
-    for race in 1..=RACES {
-        let (known, slots) = store.project_and_slots(id).await?;
-        if !slots.held.is_empty() || is_pushing(store, id).await? {
-            return Err(Conflict::TasksRunning.into());
-        }
-        let Known { project, rev } = known;
-        if project.state == ProjectState::Deleting {
-            return Ok(project);
-        }
-        let project = Project { state: ProjectState::Deleting, updated_at: change.now, ..project };
-        let mut writes = Writes::new(&store.table);
-        write(&mut writes, &project, rev)?;
-        // Whoever held a task since we looked, and left an unowned push, has changed this.
-        writes.update(
-            Key::slots(id),
-            "SET #closed = :closed, #rev = :rev",
-            "#rev = :seen AND attribute_not_exists(#held)",
-            vec![
-                (":closed", AttributeValue::Bool(true)),
-                (":rev", number(slots.rev + 1)),
-                (":seen", number(slots.rev)),
-            ],
-        );
-        record_change(change, &mut writes, "project.deleting", id)?;
-        if store.transact(writes).await?.is_ok() {
-            return Ok(project);
-        }
-        pause(race).await;
-    }
-    Err(Conflict::Contended.into())
-}
-
-pub(super) async fn forget(change: &Change<'_>, id: &ProjectId) -> PortResult<()> {
-    let Known { project, rev } = change.store.known(id).await?;
-    if project.state != ProjectState::Deleting {
-        return Err(Conflict::ProjectNotReady.into());
-    }
-    // A crash may have ended the cancelling half-way.
-    cancel_queued(change, id).await?;
-    domains::forget_all(change, id).await?;
-    let mut writes = Writes::new(&change.store.table);
-    writes.delete(Key::webhook(id), "", vec![]);
-    writes.delete(Key::project(id), "#rev = :seen", vec![(":seen", number(rev))]);
-    writes.delete(Key::slots(id), "", vec![]);
-    record_change(change, &mut writes, "project.deleted", id)?;
-    match change.store.transact(writes).await? {
-        Ok(()) => Ok(()),
-        // Nothing leaves `deleting` but another one of these.
-        Err(_) => Err(not_found(id)),
-    }
-}
-
-/// Whether there is an unowned push: it may be half done.
-async fn is_pushing(store: &DynamoStore, id: &ProjectId) -> PortResult<bool> {
-    let pushes = |from: &'static str, to: &'static str| Query {
-        keys: "#pk = :pk AND #sk BETWEEN :from AND :to",
-        filter: "#rank = :push",
-        with: vec![
-            (":pk", text(partition(id))),
-            (":from", text(from)),
-            (":to", text(to)),
-            (":push", number(0)),
-        ],
-        ..Query::default()
-    };
-    let due = store.query_all(|| pushes("Q#0#", "Q#0$"));
-    let later = store.query_all(|| pushes("R#", "R$"));
-    let (due, later) = tokio::try_join!(due, later)?;
-    Ok(!due.is_empty() || !later.is_empty())
-}
-
-async fn cancel_queued(change: &Change<'_>, id: &ProjectId) -> PortResult<()> {
-    let queued = change
-        .store
-        .query_all(|| Query {
-            keys: "#pk = :pk AND #sk BETWEEN :from AND :to",
-            with: vec![(":pk", text(partition(id))), (":from", text("Q#")), (":to", text("R$"))],
-            ..Query::default()
-        })
-        .await?;
-    stream::iter(queued)
-        .map(|entry| async move { cancel(change, Entry::of(&entry)?).await })
-        .buffer_unordered(CANCELLED_AT_ONCE)
-        .try_collect::<()>()
-        .await
-}
-
-async fn cancel(change: &Change<'_>, entry: Entry) -> PortResult<()> {
-    for race in 1..=RACES {
-        let Some(row) = change.store.read_of(&entry.project, entry.task).await? else {
-            return Ok(());
-        };
-        let done = match &row.found {
-            Found::Task(record) if record.task.state == TaskState::Queued => {
-                let step = step(&record.task, record.lease.as_ref(), Event::Cancel, change.now)?;
-                let log = Encoded::default();
-                transition::write(change, &row, step, &log, false).await?.is_some()
-            }
-            Found::Unreadable(unreadable) if !unreadable.state.is_terminal() => {
-                transition::poison(change, &row, unreadable).await?.is_some()
-            }
-            // A push that nobody holds: not ours to end.
-            Found::Task(record) if !record.task.state.is_terminal() => {
-                return Err(Conflict::TasksRunning.into());
-            }
-            Found::Task(_) | Found::Unreadable(_) => true,
-        };
-        if done {
-            return Ok(());
-        }
-        pause(race).await;
-    }
-    Err(Conflict::Contended.into())
+    Ok(change.context.table.transact(writes).await?.is_ok())
 }
 
 fn attributes(project: &Project, rev: u64) -> PortResult<[(&'static str, AttributeValue); 3]> {
@@ -284,7 +155,7 @@ fn attributes(project: &Project, rev: u64) -> PortResult<[(&'static str, Attribu
     Ok([("body", text(body)), ("state", text(project.state.as_str())), ("rev", number(rev))])
 }
 
-/// Writes a project that was read at `seen`.
+/// Writes a project that was read at the rev `seen`.
 pub(super) fn write(writes: &mut Writes, project: &Project, seen: u64) -> PortResult<()> {
     let [(_, body), (_, state), (_, rev)] = attributes(project, seen + 1)?;
     let mut with: Values =
@@ -311,40 +182,29 @@ pub(super) fn record_change(
     action: &str,
     id: &ProjectId,
 ) -> PortResult<()> {
-    let event = change.store.next_id(change.now);
+    let event = change.context.next_id(change.now);
     writes.put(audit::event(change, event, action, format!("project/{id}"), Some(id))?);
     Ok(())
 }
 
-impl DynamoStore {
-    pub(super) async fn known(&self, id: &ProjectId) -> PortResult<Known> {
-        let item = self.get(Key::project(id)).await?;
-        Known::of(&item.ok_or_else(|| not_found(id))?)
-    }
+pub(super) async fn find(context: &Context, id: &ProjectId) -> PortResult<StoredProject> {
+    let item = context.table.get(Key::project(id)).await?;
+    StoredProject::of(&item.ok_or_else(|| not_found(id))?)
+}
 
-    async fn project_and_slots(&self, id: &ProjectId) -> PortResult<(Known, SlotsItem)> {
-        let (mut known, mut slots) = (None, None);
-        for item in self.get_all(vec![Key::project(id), Key::slots(id)]).await? {
-            if get_text(&item, "sk") == Some(SLOTS) {
-                slots = Some(SlotsItem::of(&item));
-            } else {
-                known = Some(Known::of(&item)?);
-            }
-        }
-        let known = known.ok_or_else(|| not_found(id))?;
-        Ok((known, slots.unwrap_or(SlotsItem { held: Vec::new(), rev: 0 })))
-    }
+pub(super) async fn get(context: &Context, id: &ProjectId) -> PortResult<Project> {
+    Ok(find(context, id).await?.project)
+}
 
-    pub(super) async fn list_projects(&self, page: &Page) -> PortResult<Listed<Project>> {
-        let lists = (0..LIST_SHARDS).map(|shard| format!("P#{shard}")).collect();
-        let found = newest(self, lists, "", vec![], page).await?;
-        let mut items = Vec::with_capacity(found.keys.len());
-        for item in self.get_all(found.keys).await? {
-            items.push(Known::of(&item)?.project);
-        }
-        items.sort_by_key(|project| std::cmp::Reverse(project.nonce));
-        Ok(Listed { items, next: found.next })
+pub(super) async fn list(context: &Context, page: &Page) -> PortResult<Listed<Project>> {
+    let lists = (0..LIST_SHARDS).map(|shard| format!("P#{shard}")).collect();
+    let found = newest::in_lists(context, lists, Filter::default(), page).await?;
+    let mut items = Vec::with_capacity(found.keys.len());
+    for item in context.table.get_all(found.keys).await? {
+        items.push(StoredProject::of(&item)?.project);
     }
+    items.sort_by_key(|project| std::cmp::Reverse(project.nonce));
+    Ok(Listed { items, next: found.next })
 }
 
 pub(super) fn not_found(id: &ProjectId) -> PortError {

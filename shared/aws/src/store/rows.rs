@@ -1,4 +1,4 @@
-//! How tasks and leases stand in items, and how a task is rebuilt whose record cannot be read.
+//! Reading and writing tasks and leases as items, and rebuilding a task whose record is corrupt.
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use rdev_domain::Invalid;
@@ -8,27 +8,26 @@ use rdev_domain::lease::Lease;
 use rdev_domain::ports::{PortResult, TaskRecord};
 use rdev_domain::result::Usage;
 use rdev_domain::spec::{BuildSpec, CheckSpec, Work};
-use rdev_domain::task::{Priority, QueuePlace, Task, TaskState};
+use rdev_domain::task::{Priority, Task, TaskState};
 use rdev_domain::time::Timestamp;
-use ulid::Ulid;
 
 use super::item::{
-    Item, broken, due, get_flag, get_millis, get_number, get_text, item, key_of, listed, millis,
-    number, text,
+    Item, add_to_due, add_to_list, corrupt, get_flag, get_millis, get_number, get_text, item,
+    key_of, millis, number, text,
 };
 use crate::error;
-use crate::schema::{self, Key, due_shard, list_shard, sortable};
+use crate::schema::{self, Key, due_shard, list_shard};
 
-/// A task as it was read, with all that a write must name of it.
+/// A task as it was read, with everything that a write needs to know of it.
 #[derive(Debug, Clone)]
 pub(super) struct Row {
     pub(super) found: Found,
-    /// Grows with every change of the task: a write says what it was made from.
+    /// Grows with every change of the task: the condition of every write.
     pub(super) rev: u64,
     /// The sort key of its queue entry.
     pub(super) place: Option<String>,
     pub(super) diff: Option<Diff>,
-    /// When it goes; only a task that has ended does.
+    /// Set once the task has ended.
     pub(super) expires_at: Option<Timestamp>,
 }
 
@@ -37,13 +36,13 @@ pub(super) struct Row {
 pub(super) enum Found {
     /// A task with its lease.
     Task(Box<TaskRecord>),
-    /// Its body cannot be read.
-    Unreadable(Box<Unreadable>),
+    /// A task whose body cannot be decoded.
+    Corrupt(Box<CorruptTask>),
 }
 
-/// What is known of a task whose body cannot be read: what stands beside it.
+/// A task whose body cannot be decoded. The attributes beside the body are still known.
 #[derive(Debug, Clone)]
-pub(super) struct Unreadable {
+pub(super) struct CorruptTask {
     pub(super) id: TaskId,
     pub(super) project: ProjectId,
     pub(super) state: TaskState,
@@ -55,7 +54,7 @@ pub(super) struct Unreadable {
     notify: bool,
 }
 
-/// Which parts a task's diff has.
+/// Where the parts of a task's diff are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Diff {
     pub(super) version: u64,
@@ -63,19 +62,19 @@ pub(super) struct Diff {
 }
 
 impl Row {
-    /// Reads a task's item; the lease is what was read with it.
+    /// Reads a task's item. `lease` was read together with it.
     pub(super) fn of(item: &Item, lease: Option<Lease>) -> PortResult<Self> {
         let key = key_of(item);
         let id = schema::ulid_of(&key.sk).map(TaskId);
         let project = schema::project_of(&key.pk);
-        let (Some(id), Some(project)) = (id, project) else { return Err(broken(item)) };
-        let state = get_text(item, "state").and_then(state).ok_or_else(|| broken(item))?;
+        let (Some(id), Some(project)) = (id, project) else { return Err(corrupt(item)) };
+        let state = get_text(item, "state").and_then(state).ok_or_else(|| corrupt(item))?;
         let task = get_text(item, "body").and_then(|body| serde_json::from_str::<Task>(body).ok());
         let found = match task {
             Some(task) if task.id == id && task.project_id == project && task.state == state => {
                 Found::Task(Box::new(TaskRecord { task, lease }))
             }
-            _ => Found::Unreadable(Box::new(Unreadable {
+            _ => Found::Corrupt(Box::new(CorruptTask {
                 id,
                 project,
                 state,
@@ -97,20 +96,20 @@ impl Row {
         })
     }
 
-    /// The task; one that cannot be read as what stands beside it tells it.
+    /// The task. A corrupt one is rebuilt from its attributes.
     pub(super) fn into_record(self) -> TaskRecord {
         match self.found {
             Found::Task(record) => *record,
-            Found::Unreadable(unreadable) => {
-                let task = unreadable.rebuild();
-                TaskRecord { task, lease: unreadable.lease }
+            Found::Corrupt(corrupt) => {
+                let task = corrupt.rebuild();
+                TaskRecord { task, lease: corrupt.lease }
             }
         }
     }
 }
 
-impl Unreadable {
-    /// A task that says what is left, and that it is poison.
+impl CorruptTask {
+    /// A task with the values of the attributes, and `poison` as its failure.
     pub(super) fn rebuild(&self) -> Task {
         let work = if self.kind == "check" {
             let timeout_s = BuildSpec::of("").timeout_s;
@@ -165,110 +164,22 @@ pub(super) fn new_task(task: &Task, place: Option<&str>) -> PortResult<Item> {
         item.insert("agent".to_owned(), text(agent.as_str()));
     }
     if task.notify {
-        // Beside the body, so that the end of one that cannot be read is told of too.
+        // Beside the body, so that the end of a corrupt task is reported too.
         item.insert("notify".to_owned(), AttributeValue::Bool(true));
     }
     if let Some(place) = place {
         item.insert("place".to_owned(), text(place));
     }
-    listed(&mut item, format!("T#{}", list_shard(task.id.0)), task.id.to_string());
+    add_to_list(&mut item, format!("T#{}", list_shard(task.id.0)), task.id.to_string());
     Ok(item)
 }
 
-/// The sort key of the queue entry that a task is to have, if any.
-pub(super) fn place_of(task: &Task, held: bool, now: Timestamp) -> Option<String> {
-    Some(match task.queue_place(held, now)? {
-        QueuePlace::Due { rank, priority, id } => due_place(rank, priority, id.0),
-        QueuePlace::Later { at, id } => format!("R#{}#{id}", sortable(at)),
-    })
-}
-
-fn due_place(rank: u8, priority: u8, id: Ulid) -> String {
-    format!("Q#{rank}#{priority}#{id}")
-}
-
-/// The entry in that place of the queue.
-pub(super) fn new_entry(task: &Task, place: &str) -> Item {
-    let push = task.state == TaskState::Pushing;
-    let agent = if push { None } else { task.work.agent() };
-    let entry = Entry {
-        project: task.project_id.clone(),
-        place: place.to_owned(),
-        task: task.id,
-        agent: agent.map(|agent| agent.as_str().to_owned()),
-        rank: u8::from(!push),
-        priority: 9 - u8::from(task.priority),
-        at: task.available_at,
-    };
-    entry.item()
-}
-
-/// An entry of a project's queue.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Entry {
-    pub(super) project: ProjectId,
-    pub(super) place: String,
-    pub(super) task: TaskId,
-    /// The agent that a runner must offer.
-    pub(super) agent: Option<String>,
-    pub(super) rank: u8,
-    pub(super) priority: u8,
-    /// Since when it is due, or from when on.
-    pub(super) at: Timestamp,
-}
-
-impl Entry {
-    pub(super) fn of(item: &Item) -> PortResult<Self> {
-        let key = key_of(item);
-        let read = || {
-            Some(Self {
-                project: schema::project_of(&key.pk)?,
-                task: TaskId(schema::ulid_of(&key.sk)?),
-                agent: get_text(item, "agent").map(str::to_owned),
-                rank: get_number(item, "rank")?,
-                priority: get_number(item, "priority")?,
-                at: get_millis(item, "at")?,
-                place: key.sk.clone(),
-            })
-        };
-        read().ok_or_else(|| broken(item))
-    }
-
-    pub(super) fn item(&self) -> Item {
-        let mut item = item(
-            Key::entry(&self.project, &self.place),
-            [
-                ("rank", number(self.rank)),
-                ("priority", number(self.priority)),
-                ("at", millis(self.at)),
-            ],
-        );
-        if let Some(agent) = &self.agent {
-            item.insert("agent".to_owned(), text(agent));
-        }
-        let part = if self.place.starts_with('Q') { "Q" } else { "R" };
-        let by = format!("{}#{}", sortable(self.at), self.task);
-        due(&mut item, format!("{part}#{}", due_shard(self.task.0)), by);
-        item
-    }
-
-    /// The same one among what is due.
-    pub(super) fn promoted(self) -> Self {
-        Self { place: due_place(self.rank, self.priority, self.task.0), ..self }
-    }
-
-    /// What is claimed first is the least.
-    pub(super) fn order(&self) -> (u8, u8, TaskId) {
-        (self.rank, self.priority, self.task)
-    }
-}
-
-/// The part of the index where a lease is that is held in this state.
+/// The part of the due index that contains the lease of a task in this state.
 pub(super) fn lease_part(state: TaskState, id: TaskId) -> String {
     format!("H#{}#{}", state.as_str(), due_shard(id.0))
 }
 
-/// The item of a lease that is taken.
+/// The item of a new lease.
 pub(super) fn new_lease(task: &Task, lease: &Lease) -> PortResult<Item> {
     let mut item = item(
         Key::lease(task.id),
@@ -282,7 +193,7 @@ pub(super) fn new_lease(task: &Task, lease: &Lease) -> PortResult<Item> {
             ("usage", usage(&lease.usage)?),
         ],
     );
-    due(&mut item, lease_part(task.state, task.id), task.id.to_string());
+    add_to_due(&mut item, lease_part(task.state, task.id), task.id.to_string());
     Ok(item)
 }
 
@@ -303,10 +214,10 @@ pub(super) fn lease(item: &Item) -> PortResult<Lease> {
             usage: serde_json::from_str(get_text(item, "usage")?).ok()?,
         })
     };
-    read().ok_or_else(|| broken(item))
+    read().ok_or_else(|| corrupt(item))
 }
 
-/// Reads what [`Owner::new`] makes. A worker's id never holds a `/`.
+/// Reads the text of an [`Owner`]. A worker's id never contains a `/`.
 fn owner(text: &str) -> Result<Owner, Invalid> {
     let (worker, process) =
         text.split_once('/').ok_or_else(|| Invalid::new("lease owner", "must have a '/'"))?;

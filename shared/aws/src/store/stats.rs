@@ -1,4 +1,4 @@
-//! How much there is to do: counts over what is unfinished, never over what is done.
+//! How much work there is. It counts unfinished tasks and never reads finished ones.
 
 use futures_util::future::try_join_all;
 use rdev_domain::ids::TaskId;
@@ -7,22 +7,22 @@ use rdev_domain::task::TaskState;
 use rdev_domain::time::Timestamp;
 use ulid::Ulid;
 
-use super::Change;
-use super::calls::Query;
+use super::context::Change;
+use super::indexes::due_keys;
 use super::item::{Item, get_text, text};
 use super::rows::lease_part;
-use super::sweep::keys_in;
-use crate::schema::{DUE, DUE_SHARDS, LETTERS};
+use super::table::Query;
+use crate::schema::{DEAD_LETTERS, DUE, DUE_SHARDS};
 
 pub(super) async fn work_stats(change: &Change<'_>) -> PortResult<WorkStats> {
-    let (due, later, running, pushing, letters) = tokio::try_join!(
+    let (due, later, running, pushing, dead_letters) = tokio::try_join!(
         all(change, |shard| format!("Q#{shard}")),
         all(change, |shard| format!("R#{shard}")),
-        all(change, |shard| held(TaskState::Running, shard)),
-        all(change, |shard| held(TaskState::Pushing, shard)),
-        change.store.query_all(|| Query {
+        all(change, |shard| leased(TaskState::Running, shard)),
+        all(change, |shard| leased(TaskState::Pushing, shard)),
+        change.context.table.query_all(|| Query {
             keys: "#pk = :pk",
-            with: vec![(":pk", text(LETTERS))],
+            with: vec![(":pk", text(DEAD_LETTERS))],
             ..Query::default()
         }),
     )?;
@@ -37,16 +37,16 @@ pub(super) async fn work_stats(change: &Change<'_>) -> PortResult<WorkStats> {
         pushing: count(pushing.len()),
         oldest_due_ms: oldest
             .map(|at| u64::try_from(change.now.since(at).as_millis()).unwrap_or(u64::MAX)),
-        dead_letters: count(letters.len()),
+        dead_letters: count(dead_letters.len()),
     })
 }
 
-fn held(state: TaskState, shard: u128) -> String {
+fn leased(state: TaskState, shard: u128) -> String {
     lease_part(state, TaskId(Ulid::from_parts(0, shard)))
 }
 
 async fn all(change: &Change<'_>, part: impl Fn(u128) -> String) -> PortResult<Vec<Item>> {
-    let parts = (0..DUE_SHARDS).map(|shard| keys_in(change, part(shard), None));
+    let parts = (0..DUE_SHARDS).map(|shard| due_keys(change.context, part(shard), None));
     Ok(try_join_all(parts).await?.into_iter().flatten().collect())
 }
 

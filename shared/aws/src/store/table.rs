@@ -1,8 +1,9 @@
-//! The calls to DynamoDB: reads are consistent, conditions that do not hold are answers, and
-//! what is busy is tried again for a while.
+//! The calls to DynamoDB. Reads are consistent. A condition that does not hold is a result and
+//! no error. A call is tried again for a while if the table is busy.
 
 use std::time::Duration;
 
+use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
@@ -14,61 +15,77 @@ use futures_util::future::try_join_all;
 use rdev_domain::ports::{Conflict, PortResult};
 use ulid::Ulid;
 
-use super::DynamoStore;
 use super::item::{Item, Values, key_item, names, values};
-use super::writes::{Lost, Writes};
-use crate::error::{busy, defect, failed};
+use super::writes::{Cancellation, Writes};
+use crate::error::{busy, defect, port_error};
 use crate::schema::Key;
 
-/// How often what is busy is tried again, beside what the SDK itself does.
-const TRIES: u32 = 8;
+/// How many times a busy call is tried, beside the retries of the SDK.
+const MAX_TRIES: u32 = 8;
 
-/// What one `BatchGetItem` takes.
-const GETS: usize = 100;
+/// The most keys of one `BatchGetItem`.
+const MAX_GETS: usize = 100;
 
-/// What one `BatchWriteItem` takes.
-const DELETES: usize = 25;
+/// The most deletes of one `BatchWriteItem`.
+const MAX_DELETES: usize = 25;
 
 /// A query. Its conditions are expressions in which `#word` stands for `word`.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Query {
-    /// The index; the table itself, and consistently, without one.
+    /// The index. Without one, the query reads the table itself, consistently.
     pub(super) index: Option<&'static str>,
     pub(super) keys: &'static str,
     pub(super) filter: &'static str,
     pub(super) with: Values,
     pub(super) newest_first: bool,
     pub(super) limit: Option<u32>,
-    /// Where an earlier page ended.
+    /// The last key of the previous page.
     pub(super) after: Option<Item>,
 }
 
 /// A page of a query.
 #[derive(Debug)]
-pub(super) struct Found {
+pub(super) struct QueryPage {
     pub(super) items: Vec<Item>,
-    /// Where it ended, if there may be more.
+    /// The last key of this page, if there may be more.
     pub(super) last: Option<Item>,
 }
 
-/// Waits for a moment that grows with each try, and is never the same for two that race.
+/// Waits for a random time that grows with each try, so that two racing writers do not meet
+/// again.
 pub(super) async fn pause(tries: u32) {
     let most = 20.0 * f64::from(1 << tries.min(6));
     let wait = Duration::from_secs_f64(most * (0.25 + 0.75 * rand::random::<f64>()) / 1000.0);
     tokio::time::sleep(wait).await;
 }
 
-impl DynamoStore {
-    /// One item.
-    pub(super) async fn get(&self, key: Key) -> PortResult<Option<Item>> {
-        let get = self.client.get_item().table_name(&self.table).set_key(Some(key_item(key)));
-        let answer = get.consistent_read(true).send().await;
-        Ok(answer.map_err(|error| failed(&self.table, "dynamodb:GetItem", error))?.item)
+/// The table, and a client for it.
+#[derive(Debug)]
+pub(super) struct Table {
+    client: Client,
+    name: String,
+}
+
+impl Table {
+    pub(super) fn new(client: Client, name: String) -> Self {
+        Self { client, name }
     }
 
-    /// Those of the items that are there, in no order. No key may be named twice.
+    /// The writes of a new transaction: none yet.
+    pub(super) fn writes(&self) -> Writes {
+        Writes::new(&self.name)
+    }
+
+    /// One item.
+    pub(super) async fn get(&self, key: Key) -> PortResult<Option<Item>> {
+        let get = self.client.get_item().table_name(&self.name).set_key(Some(key_item(key)));
+        let answer = get.consistent_read(true).send().await;
+        Ok(answer.map_err(|error| port_error(&self.name, "dynamodb:GetItem", error))?.item)
+    }
+
+    /// Those of the items that exist, in no order. No key may be given twice.
     pub(super) async fn get_all(&self, keys: Vec<Key>) -> PortResult<Vec<Item>> {
-        let parts = keys.chunks(GETS).map(|keys| self.get_some(keys.to_vec()));
+        let parts = keys.chunks(MAX_GETS).map(|keys| self.get_some(keys.to_vec()));
         Ok(try_join_all(parts).await?.into_iter().flatten().collect())
     }
 
@@ -77,31 +94,36 @@ impl DynamoStore {
         let mut items = Vec::with_capacity(keys.len());
         let mut tries = 0;
         while !keys.is_empty() {
-            let wanted =
+            let request =
                 KeysAndAttributes::builder().set_keys(Some(keys)).consistent_read(true).build();
             let get = self.client.batch_get_item();
-            let answer = get.request_items(&self.table, wanted.map_err(defect)?).send().await;
+            let answer = get.request_items(&self.name, request.map_err(defect)?).send().await;
             let answer =
-                answer.map_err(|error| failed(&self.table, "dynamodb:BatchGetItem", error))?;
+                answer.map_err(|error| port_error(&self.name, "dynamodb:BatchGetItem", error))?;
             let before = items.len();
             items.extend(answer.responses.into_iter().flatten().flat_map(|(_, items)| items));
-            // Too large for one answer, or too much at once.
-            let left = answer.unprocessed_keys.into_iter().flatten();
-            keys = left.flat_map(|(_, left)| left.keys).collect();
+            // The answer would be too large, or the call is throttled.
+            let unprocessed = answer.unprocessed_keys.into_iter().flatten();
+            keys = unprocessed.flat_map(|(_, keys)| keys.keys).collect();
             if !keys.is_empty() && items.len() == before {
                 tries += 1;
-                self.again(tries, "dynamodb:BatchGetItem", "it left keys out").await?;
+                self.pause_while_busy(
+                    tries,
+                    "dynamodb:BatchGetItem",
+                    "it did not process all keys",
+                )
+                .await?;
             }
         }
         Ok(items)
     }
 
-    pub(super) async fn query(&self, query: Query) -> PortResult<Found> {
+    pub(super) async fn query(&self, query: Query) -> PortResult<QueryPage> {
         let Query { index, keys, filter, with, newest_first, limit, after } = query;
         let answer = self
             .client
             .query()
-            .table_name(&self.table)
+            .table_name(&self.name)
             .set_index_name(index.map(str::to_owned))
             .consistent_read(index.is_none())
             .key_condition_expression(keys)
@@ -113,9 +135,9 @@ impl DynamoStore {
             .set_exclusive_start_key(after)
             .send()
             .await
-            .map_err(|error| failed(&self.table, "dynamodb:Query", error))?;
+            .map_err(|error| port_error(&self.name, "dynamodb:Query", error))?;
         let last = answer.last_evaluated_key.filter(|key| !key.is_empty());
-        Ok(Found { items: answer.items.unwrap_or_default(), last })
+        Ok(QueryPage { items: answer.items.unwrap_or_default(), last })
     }
 
     /// Every item of a query.
@@ -129,8 +151,9 @@ impl DynamoStore {
         Ok(items)
     }
 
-    /// Changes an item; it as it is then. Where the condition does not hold, it as it is
-    /// instead, if it is there. The change must be one that may be done twice.
+    /// Updates an item and returns the new one. If the condition does not hold, returns the
+    /// present item, if there is one. The update must have the same result when it is applied
+    /// twice.
     pub(super) async fn update(
         &self,
         key: Key,
@@ -143,7 +166,7 @@ impl DynamoStore {
             let answer = self
                 .client
                 .update_item()
-                .table_name(&self.table)
+                .table_name(&self.name)
                 .set_key(Some(key_item(key.clone())))
                 .update_expression(update)
                 .set_condition_expression((!condition.is_empty()).then(|| condition.to_owned()))
@@ -160,20 +183,20 @@ impl DynamoStore {
                 Err(error) => error,
             };
             match error.as_service_error() {
-                Some(UpdateItemError::ConditionalCheckFailedException(lost)) => {
-                    return Ok(Err(lost.item().cloned()));
+                Some(UpdateItemError::ConditionalCheckFailedException(failed)) => {
+                    return Ok(Err(failed.item().cloned()));
                 }
                 Some(UpdateItemError::TransactionConflictException(_)) => {
                     tries += 1;
-                    self.again_contended(tries).await?;
+                    self.pause_after_conflict(tries).await?;
                 }
-                _ => return Err(failed(&self.table, "dynamodb:UpdateItem", error)),
+                _ => return Err(port_error(&self.name, "dynamodb:UpdateItem", error)),
             }
         }
     }
 
-    /// Writes an item if the condition holds of the one that is there; else that one. The
-    /// caller tells what it has written itself from what others have.
+    /// Writes an item if the condition holds for the present one; otherwise returns the present
+    /// one. The caller must recognise an item that an earlier try of its own has written.
     pub(super) async fn put_if(
         &self,
         item: Item,
@@ -185,7 +208,7 @@ impl DynamoStore {
             let answer = self
                 .client
                 .put_item()
-                .table_name(&self.table)
+                .table_name(&self.name)
                 .set_item(Some(item.clone()))
                 .condition_expression(condition)
                 .set_expression_attribute_names(names(&[condition]))
@@ -197,21 +220,21 @@ impl DynamoStore {
                 .await;
             let Err(error) = answer else { return Ok(Ok(())) };
             match error.as_service_error() {
-                Some(PutItemError::ConditionalCheckFailedException(lost)) => {
-                    return Ok(Err(lost.item().cloned()));
+                Some(PutItemError::ConditionalCheckFailedException(failed)) => {
+                    return Ok(Err(failed.item().cloned()));
                 }
                 Some(PutItemError::TransactionConflictException(_)) => {
                     tries += 1;
-                    self.again_contended(tries).await?;
+                    self.pause_after_conflict(tries).await?;
                 }
-                _ => return Err(failed(&self.table, "dynamodb:PutItem", error)),
+                _ => return Err(port_error(&self.name, "dynamodb:PutItem", error)),
             }
         }
     }
 
-    /// Deletes items that may not be there.
+    /// Deletes those of the items that exist.
     pub(super) async fn delete_all(&self, keys: Vec<Key>) -> PortResult<()> {
-        try_join_all(keys.chunks(DELETES).map(|keys| self.delete_some(keys.to_vec()))).await?;
+        try_join_all(keys.chunks(MAX_DELETES).map(|keys| self.delete_some(keys.to_vec()))).await?;
         Ok(())
     }
 
@@ -224,22 +247,27 @@ impl DynamoStore {
         }
         let mut tries = 0;
         while !writes.is_empty() {
-            let write = self.client.batch_write_item().request_items(&self.table, writes);
+            let write = self.client.batch_write_item().request_items(&self.name, writes);
             let answer = write.send().await;
             let answer =
-                answer.map_err(|error| failed(&self.table, "dynamodb:BatchWriteItem", error))?;
-            let left = answer.unprocessed_items.into_iter().flatten();
-            writes = left.flat_map(|(_, left)| left).collect();
+                answer.map_err(|error| port_error(&self.name, "dynamodb:BatchWriteItem", error))?;
+            let unprocessed = answer.unprocessed_items.into_iter().flatten();
+            writes = unprocessed.flat_map(|(_, writes)| writes).collect();
             if !writes.is_empty() {
                 tries += 1;
-                self.again(tries, "dynamodb:BatchWriteItem", "it left writes out").await?;
+                self.pause_while_busy(
+                    tries,
+                    "dynamodb:BatchWriteItem",
+                    "it did not process all writes",
+                )
+                .await?;
             }
         }
         Ok(())
     }
 
-    /// Writes all or nothing. A token makes the SDK's own retries one transaction.
-    pub(super) async fn transact(&self, writes: Writes) -> PortResult<Result<(), Lost>> {
+    /// Writes all or nothing. A token makes all retries of the SDK the same transaction.
+    pub(super) async fn transact(&self, writes: Writes) -> PortResult<Result<(), Cancellation>> {
         const CALL: &str = "dynamodb:TransactWriteItems";
         const NEEDS: &str = "dynamodb:PutItem, UpdateItem, DeleteItem and ConditionCheckItem";
         let writes = writes.into_items().map_err(defect)?;
@@ -258,39 +286,45 @@ impl DynamoStore {
                     tries += 1;
                     if has(&["ConditionalCheckFailed"]) {
                         let reasons = cancelled.cancellation_reasons().to_vec();
-                        return Ok(Err(Lost::new(reasons)));
+                        return Ok(Err(Cancellation::new(reasons)));
                     } else if has(&["TransactionConflict"]) {
-                        self.again_contended(tries).await?;
+                        self.pause_after_conflict(tries).await?;
                     } else if has(&["ThrottlingError", "ProvisionedThroughputExceeded"]) {
-                        self.again(tries, CALL, "it is throttled").await?;
+                        self.pause_while_busy(tries, CALL, "it is throttled").await?;
                     } else {
-                        return Err(failed(&self.table, NEEDS, error));
+                        return Err(port_error(&self.name, NEEDS, error));
                     }
-                    // Nothing was written: this is another try.
+                    // Nothing was written: the next try is another transaction.
                     token = Ulid::generate();
                 }
-                // An earlier try of the same is still under way.
+                // An earlier try of the same transaction is still in progress.
                 Some(TransactWriteItemsError::TransactionInProgressException(_)) => {
                     tries += 1;
-                    self.again(tries, CALL, "an earlier try is still in progress").await?;
+                    self.pause_while_busy(tries, CALL, "an earlier try is still in progress")
+                        .await?;
                 }
-                _ => return Err(failed(&self.table, NEEDS, error)),
+                _ => return Err(port_error(&self.name, NEEDS, error)),
             }
         }
     }
 
-    /// Waits before the next try of a call that was too much; the last one is an error.
-    async fn again(&self, tries: u32, call: &'static str, said: &str) -> PortResult<()> {
-        if tries == TRIES {
-            return Err(busy(&self.table, call, said));
+    /// Waits before the next try of a call to a busy table. After the last try it is an error.
+    async fn pause_while_busy(
+        &self,
+        tries: u32,
+        call: &'static str,
+        reason: &str,
+    ) -> PortResult<()> {
+        if tries == MAX_TRIES {
+            return Err(busy(&self.name, call, reason));
         }
         pause(tries).await;
         Ok(())
     }
 
-    /// Waits before the next try of a call that met another one.
-    async fn again_contended(&self, tries: u32) -> PortResult<()> {
-        if tries == TRIES {
+    /// Waits before the next try of a write that met another one.
+    async fn pause_after_conflict(&self, tries: u32) -> PortResult<()> {
+        if tries == MAX_TRIES {
             return Err(Conflict::Contended.into());
         }
         pause(tries).await;

@@ -1,55 +1,62 @@
-//! Writing what a step of the state machine returns: the only place that changes a task.
+//! Writing the result of a step of the state machine. Only this module changes a task.
 //!
-//! Everything beside the task follows from the record before and after: the queue entry it
-//! leaves and the one it enters, the lease that appears (a slot taken), changes or goes (a
-//! slot freed), the outbox entries, the audit event, and when it ends the time it expires and the
-//! message to the project's webhook. All of it is one transaction, under the condition that the task is still what the step was made from.
+//! All other records follow from the task before and after the step: its queue entry, its lease
+//! (which is one of the project's slots), the outbox entries, the audit event, and when the task
+//! has ended its expiry time and the webhook delivery. All of them are one transaction, on
+//! condition that the task is still the one that the step was computed from.
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use rdev_domain::ids::{ProjectId, TaskId};
+use rdev_domain::ids::TaskId;
 use rdev_domain::lease::Lease;
 use rdev_domain::ports::{PortResult, TaskRecord};
 use rdev_domain::step::Step;
 use rdev_domain::task::{Task, TaskState};
-use rdev_domain::time::Timestamp;
 use rdev_domain::wake_up::OutboxEntry;
 use ulid::Ulid;
 
-use super::events::Encoded;
-use super::fit::fitted;
-use super::item::{Item, Values, get_text, item, millis, number, seconds, text};
-use super::rows::{Found, Row, Unreadable, lease_part, new_entry, new_lease, place_of, usage};
+use super::context::Change;
+use super::events::EncodedRecord;
+use super::item::{Values, get_text, millis, number, seconds, text};
+use super::queue_entry::{new_entry, place_of};
+use super::rows::{CorruptTask, Found, Row, lease_part, new_lease, usage};
 use super::writes::Writes;
-use super::{Change, audit, deliveries};
+use super::{audit, deliveries, item_size, outbox};
 use crate::schema::Key;
 
-/// What a transaction has written.
+/// The condition on the lease that a transaction changes or deletes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LeaseCondition {
+    /// It belongs to the same holder.
+    Holder,
+    /// It belongs to the same holder, and was not renewed since it was read.
+    LastHeartbeat,
+}
+
+/// The result of a transaction.
 #[derive(Debug)]
 pub(super) struct Written {
     pub(super) row: Row,
     pub(super) outbox: Vec<OutboxEntry>,
 }
 
-/// Writes `step`, which was made from `before`, and `log` with it. `None` where the task, its
-/// lease or the project's slots are no longer what they were.
-///
-/// A recoverer must have seen the holder's last heartbeat: `silent`.
+/// Writes `step`, which was computed from `before`, together with `log`. Returns `None` if the
+/// task, its lease or the project's slots have changed meanwhile.
 pub(super) async fn write(
     change: &Change<'_>,
     before: &Row,
     step: Step,
-    log: &Encoded,
-    silent: bool,
+    log: &EncodedRecord,
+    condition: LeaseCondition,
 ) -> PortResult<Option<Written>> {
     let Step { mut task, lease, wake_ups, action } = step;
-    let body = fitted(&mut task)?;
+    let body = item_size::encode(&mut task)?;
     let old = match &before.found {
         Found::Task(record) => record.lease.as_ref(),
-        Found::Unreadable(unreadable) => unreadable.lease.as_ref(),
+        Found::Corrupt(corrupt) => corrupt.lease.as_ref(),
     };
     let place = place_of(&task, lease.is_some(), change.now);
-    let nonce = change.store.next_id(change.now);
-    let mut writes = Writes::new(&change.store.table);
+    let nonce = change.context.next_id(change.now);
+    let mut writes = change.context.table.writes();
 
     let mut row = Row {
         found: Found::Task(Box::new(TaskRecord { task, lease })),
@@ -65,26 +72,26 @@ pub(super) async fn write(
 
     let place_in_writes = update_task(change, before.rev, &row, record, (body, nonce), &mut writes);
     if let Some(place) = &before.place {
-        writes.delete(Key::entry(&task.project_id, place), "", vec![]);
+        writes.delete(Key::queue_entry(&task.project_id, place), "", vec![]);
     }
     if let Some(place) = &row.place {
         writes.put(new_entry(task, place));
     }
     let was = match &before.found {
         Found::Task(record) => record.task.state,
-        Found::Unreadable(unreadable) => unreadable.state,
+        Found::Corrupt(corrupt) => corrupt.state,
     };
-    write_lease(&mut writes, was, task, old, lease, silent)?;
+    write_lease(&mut writes, was, task, (old, lease), condition)?;
     let subject = subject(task.id);
     writes.put(audit::event(change, nonce, action, subject, Some(&task.project_id))?);
     if !was.is_terminal() {
-        deliveries::announce(change, task, &mut writes)?;
+        deliveries::create(change, task, &mut writes)?;
     }
-    let outbox = write_outbox(change, &mut writes, &task.project_id, &wake_ups);
+    let outbox = outbox::write(change, &mut writes, &task.project_id, &wake_ups);
 
-    if let Err(lost) = change.store.transact(writes).await? {
-        // An answer that was lost: it is this very transaction that is in its way.
-        let there = lost.item(place_in_writes).and_then(|item| get_text(item, "nonce"));
+    if let Err(cancelled) = change.context.table.transact(writes).await? {
+        // After a lost answer, the condition fails because this very transaction was applied.
+        let there = cancelled.item(place_in_writes).and_then(|item| get_text(item, "nonce"));
         if there != Some(nonce.to_string().as_str()) {
             return Ok(None);
         }
@@ -92,38 +99,39 @@ pub(super) async fn write(
     Ok(Some(Written { row, outbox }))
 }
 
-/// Ends a task that cannot be read as `poison`: a raw write that asks nothing of its body,
-/// which is kept aside. `None` where somebody else has changed it.
+/// Ends a task whose record is corrupt as `poison`. Nothing is read from its body, which is kept
+/// in an attribute of its own. Returns `None` if the task has changed meanwhile.
 pub(super) async fn poison(
     change: &Change<'_>,
     before: &Row,
-    unreadable: &Unreadable,
+    corrupt: &CorruptTask,
 ) -> PortResult<Option<Vec<OutboxEntry>>> {
-    let mut task = unreadable.rebuild();
+    let mut task = corrupt.rebuild();
     task.state = TaskState::Failed;
     task.updated_at = change.now;
     task.finished_at = Some(change.now);
     tracing::error!(task = %task.id, project = %task.project_id, "a task's record cannot be read");
-    let mut writes = Writes::new(&change.store.table);
-    let aside = Key::task(&task.project_id, task.id);
-    // The right sides see the item as it was.
+    let mut writes = change.context.table.writes();
+    let key = Key::task(&task.project_id, task.id);
+    // The right sides of an update are evaluated before it.
     writes.update(
-        aside,
+        key,
         "SET #unreadable = if_not_exists(#unreadable, #body), #rev = :rev",
         "#rev = :seen",
         vec![(":rev", number(before.rev + 1)), (":seen", number(before.rev))],
     );
-    if change.store.transact(writes).await?.is_err() {
+    if change.context.table.transact(writes).await?.is_err() {
         return Ok(None);
     }
     let before = Row { rev: before.rev + 1, ..before.clone() };
-    let wake_ups = if unreadable.lease.is_some() { vec![change.now] } else { vec![] };
+    let wake_ups = if corrupt.lease.is_some() { vec![change.now] } else { vec![] };
     let step = Step { task, lease: None, wake_ups, action: "task.failed" };
-    let written = write(change, &before, step, &Encoded::default(), false).await?;
+    let written =
+        write(change, &before, step, &EncodedRecord::default(), LeaseCondition::Holder).await?;
     Ok(written.map(|written| written.outbox))
 }
 
-/// What the audit log calls a task.
+/// The name of a task in the audit log.
 pub(super) fn subject(id: TaskId) -> String {
     format!("task/{id}")
 }
@@ -161,7 +169,7 @@ fn update_task(
     optional("place", ":place", row.place.as_deref().map(text));
     optional("diff", ":diff", row.diff.map(|diff| text(diff.write())));
     let ended = task.state.is_terminal();
-    let retention = &change.store.retention;
+    let retention = &change.context.retention;
     let expires_at = ended.then(|| retention.task_expires_at(task, change.now)).flatten();
     let events = ended.then(|| retention.events_expire_at(change.now)).flatten();
     // Events do not outlive their task.
@@ -188,20 +196,19 @@ fn write_lease(
     writes: &mut Writes,
     was: TaskState,
     task: &Task,
-    before: Option<&Lease>,
-    after: Option<&Lease>,
-    silent: bool,
+    (before, after): (Option<&Lease>, Option<&Lease>),
+    condition: LeaseCondition,
 ) -> PortResult<()> {
-    const HELD: &str = "#fence = :fence AND #owner = :owner";
-    let held = |lease: &Lease| -> Values {
+    const SAME_HOLDER: &str = "#fence = :fence AND #owner = :owner";
+    let holder = |lease: &Lease| -> Values {
         vec![(":fence", number(lease.fence)), (":owner", text(lease.owner.as_str()))]
     };
     let slot = || AttributeValue::Ss(vec![task.id.to_string()]);
     match (before, after) {
         (None, Some(lease)) => {
             writes.put_new(new_lease(task, lease)?);
-            // Their number, and not that it was read, is the condition: claims of other tasks
-            // do not disturb this one.
+            // The condition is the number of slots and not the rev that was read, so that claims
+            // of other tasks do not cancel this one.
             writes.update(
                 Key::slots(&task.project_id),
                 "ADD #held :task, #rev :one",
@@ -211,7 +218,7 @@ fn write_lease(
             );
         }
         (Some(before), Some(lease)) => {
-            let (mut set, mut with) = (Vec::new(), held(before));
+            let (mut set, mut with) = (Vec::new(), holder(before));
             if before.cancel_requested != lease.cancel_requested {
                 set.push("#cancel = :cancel");
                 with.push((":cancel", AttributeValue::Bool(lease.cancel_requested)));
@@ -226,17 +233,17 @@ fn write_lease(
             }
             if !set.is_empty() {
                 let set = format!("SET {}", set.join(", "));
-                writes.update(Key::lease(task.id), &set, HELD, with);
+                writes.update(Key::lease(task.id), &set, SAME_HOLDER, with);
             }
         }
         (Some(lease), None) => {
-            let mut with = held(lease);
-            let mut condition = HELD.to_owned();
-            if silent {
-                condition.push_str(" AND #heartbeat = :heartbeat");
+            let mut with = holder(lease);
+            let mut expression = SAME_HOLDER.to_owned();
+            if condition == LeaseCondition::LastHeartbeat {
+                expression.push_str(" AND #heartbeat = :heartbeat");
                 with.push((":heartbeat", number(lease.heartbeat)));
             }
-            writes.delete(Key::lease(task.id), &condition, with);
+            writes.delete(Key::lease(task.id), &expression, with);
             writes.update(
                 Key::slots(&task.project_id),
                 "DELETE #held :task ADD #rev :one",
@@ -247,42 +254,4 @@ fn write_lease(
         (None, None) => {}
     }
     Ok(())
-}
-
-/// Writes an outbox entry for each time at which the project is to be woken.
-pub(super) fn write_outbox(
-    change: &Change<'_>,
-    writes: &mut Writes,
-    project: &ProjectId,
-    times: &[Timestamp],
-) -> Vec<OutboxEntry> {
-    let outbox = new_outbox_entries(project, times);
-    for entry in &outbox {
-        writes.put(outbox_item(entry));
-    }
-    let local = |entry: OutboxEntry| OutboxEntry {
-        send_at: change.store.clock.local(entry.send_at),
-        ..entry
-    };
-    outbox.into_iter().map(local).collect()
-}
-
-/// Outbox entries whose ids are in the order of their times.
-fn new_outbox_entries(project: &ProjectId, times: &[Timestamp]) -> Vec<OutboxEntry> {
-    let entry = |&send_at: &Timestamp| {
-        let id = Ulid::from_parts(ulid_time(send_at), Ulid::generate().random());
-        OutboxEntry { id, project_id: project.clone(), send_at }
-    };
-    times.iter().map(entry).collect()
-}
-
-fn outbox_item(entry: &OutboxEntry) -> Item {
-    let project = text(entry.project_id.as_str());
-    item(Key::outbox_entry(entry), [("project", project), ("send_at", millis(entry.send_at))])
-}
-
-/// A time as ULIDs have it.
-pub(super) fn ulid_time(at: Timestamp) -> u64 {
-    const LATEST: i64 = (1 << 48) - 1;
-    u64::try_from(at.as_millis().clamp(0, LATEST)).unwrap_or(0)
 }

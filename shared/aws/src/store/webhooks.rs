@@ -1,5 +1,5 @@
-//! Webhooks. The project shows the URL; what sends needs URL and secret of one time, and so
-//! they stand together in an item of their own.
+//! Webhooks. The project shows the URL. The sender needs a URL and a secret that belong together,
+//! so both are in an item of their own too.
 
 use rdev_domain::ids::ProjectId;
 use rdev_domain::ports::{Conflict, PortResult};
@@ -7,11 +7,10 @@ use rdev_domain::project::{Project, ProjectState};
 use rdev_domain::secret::Secret;
 use rdev_domain::webhook::Webhook;
 
-use super::calls::pause;
-use super::item::{broken, get_text, item, text};
-use super::projects::{self, Known, RACES};
-use super::writes::Writes;
-use super::{Change, DynamoStore};
+use super::context::{Change, Context};
+use super::item::{corrupt, get_text, item, text};
+use super::projects::{self, MAX_RACES, StoredProject};
+use super::table::pause;
 use crate::schema::Key;
 
 pub(super) async fn set(
@@ -19,8 +18,8 @@ pub(super) async fn set(
     id: &ProjectId,
     webhook: Option<&Webhook>,
 ) -> PortResult<Project> {
-    for race in 1..=RACES {
-        let Known { project, rev } = change.store.known(id).await?;
+    for race in 1..=MAX_RACES {
+        let StoredProject { project, rev } = projects::find(change.context, id).await?;
         if project.state == ProjectState::Deleting {
             return Err(Conflict::ProjectNotReady.into());
         }
@@ -29,7 +28,7 @@ pub(super) async fn set(
         }
         let webhook_url = webhook.map(|webhook| webhook.url.clone());
         let project = Project { webhook_url, updated_at: change.now, ..project };
-        let mut writes = Writes::new(&change.store.table);
+        let mut writes = change.context.table.writes();
         projects::write(&mut writes, &project, rev)?;
         let action = match webhook {
             Some(Webhook { url, secret }) => {
@@ -43,7 +42,7 @@ pub(super) async fn set(
             }
         };
         projects::record_change(change, &mut writes, action, id)?;
-        if change.store.transact(writes).await?.is_ok() {
+        if change.context.table.transact(writes).await?.is_ok() {
             return Ok(project);
         }
         pause(race).await;
@@ -51,13 +50,11 @@ pub(super) async fn set(
     Err(Conflict::Contended.into())
 }
 
-impl DynamoStore {
-    pub(super) async fn read_webhook(&self, id: &ProjectId) -> PortResult<Option<Webhook>> {
-        let Some(item) = self.get(Key::webhook(id)).await? else { return Ok(None) };
-        let url = get_text(&item, "url").and_then(|url| url.parse().ok());
-        match (url, get_text(&item, "secret")) {
-            (Some(url), Some(secret)) => Ok(Some(Webhook { url, secret: Secret::new(secret) })),
-            _ => Err(broken(&item)),
-        }
+pub(super) async fn get(context: &Context, id: &ProjectId) -> PortResult<Option<Webhook>> {
+    let Some(item) = context.table.get(Key::webhook(id)).await? else { return Ok(None) };
+    let url = get_text(&item, "url").and_then(|url| url.parse().ok());
+    match (url, get_text(&item, "secret")) {
+        (Some(url), Some(secret)) => Ok(Some(Webhook { url, secret: Secret::new(secret) })),
+        _ => Err(corrupt(&item)),
     }
 }

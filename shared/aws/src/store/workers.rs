@@ -1,4 +1,4 @@
-//! Workers. A heartbeat is one write, which moves nothing in an index.
+//! Workers. A heartbeat is one write, which does not change the index.
 
 use std::time::Duration;
 
@@ -8,17 +8,16 @@ use rdev_domain::ports::{PortError, PortResult};
 use rdev_domain::time::Timestamp;
 use rdev_domain::worker::{Worker, WorkerStatus};
 
+use super::context::{Change, Context};
 use super::item::{Item, body, get_flag, get_millis, get_text, key_of, millis, seconds, text};
-use super::sweep::keys_in;
-use super::writes::Writes;
-use super::{Change, DynamoStore, audit};
+use super::{audit, indexes};
 use crate::error;
 use crate::schema::Key;
 
-/// The list of all workers, and the part of the index with those that are not offline.
+/// The list of all workers, and the part of the due index with those that are not offline.
 const LIST: &str = "W";
 
-/// A worker that was silent for so long is not listed any more.
+/// A worker that has sent no heartbeat for this long is no longer listed.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 
 pub(super) async fn heartbeat(change: &Change<'_>, worker: &Worker) -> PortResult<bool> {
@@ -38,7 +37,7 @@ pub(super) async fn heartbeat(change: &Change<'_>, worker: &Worker) -> PortResul
         (":list", text(LIST)),
         (":id", text(worker.id.as_str())),
     ];
-    let after = change.store.update(Key::worker(&worker.id), &update, "", with).await?;
+    let after = change.context.table.update(Key::worker(&worker.id), &update, "", with).await?;
     Ok(after.is_ok_and(|after| get_flag(&after, "drain")))
 }
 
@@ -47,10 +46,10 @@ pub(super) async fn set_drain(
     id: &WorkerId,
     drain: bool,
 ) -> PortResult<Worker> {
-    let found = change.store.get(Key::worker(id)).await?;
+    let found = change.context.table.get(Key::worker(id)).await?;
     let mut found = found.ok_or_else(|| not_found(id))?;
     if get_flag(&found, "drain") != drain {
-        let mut writes = Writes::new(&change.store.table);
+        let mut writes = change.context.table.writes();
         let flag = AttributeValue::Bool(drain);
         writes.update(
             Key::worker(id),
@@ -59,36 +58,38 @@ pub(super) async fn set_drain(
             vec![(":drain", flag.clone())],
         );
         let action = if drain { "worker.drain" } else { "worker.resume" };
-        let event = change.store.next_id(change.now);
+        let event = change.context.next_id(change.now);
         writes.put(audit::event(change, event, action, format!("worker/{id}"), None)?);
-        if change.store.transact(writes).await?.is_err() {
+        if change.context.table.transact(writes).await?.is_err() {
             return Err(not_found(id));
         }
         found.insert("drain".to_owned(), flag);
     }
-    shown(&found)
+    worker_of(&found)
 }
 
-/// Turns those that were last heard of at `since` or earlier `offline`; how many.
-pub(super) async fn silence(change: &Change<'_>, since: Timestamp) -> PortResult<u64> {
-    let awake = keys_in(change, LIST.to_owned(), None).await?;
-    let mut silenced = 0;
-    for item in change.store.get_all(awake.iter().map(key_of).collect()).await? {
-        let Some(heard) = get_millis(&item, "last_heartbeat_at").filter(|&at| at <= since) else {
+/// Marks the workers whose last heartbeat was at `since` or earlier as `offline`. Returns how
+/// many.
+pub(super) async fn mark_offline(change: &Change<'_>, since: Timestamp) -> PortResult<u64> {
+    let online = indexes::due_keys(change.context, LIST.to_owned(), None).await?;
+    let mut changed = 0;
+    for item in change.context.table.get_all(online.iter().map(key_of).collect()).await? {
+        let Some(heartbeat) = get_millis(&item, "last_heartbeat_at").filter(|&at| at <= since)
+        else {
             continue;
         };
-        let turned = change.store.update(
+        let update = change.context.table.update(
             key_of(&item),
             "SET #status = :offline REMOVE #dpk, #dsk",
             "#last_heartbeat_at = :heard AND #status <> :offline",
-            vec![(":offline", text(WorkerStatus::Offline.as_str())), (":heard", millis(heard))],
+            vec![(":offline", text(WorkerStatus::Offline.as_str())), (":heard", millis(heartbeat))],
         );
-        silenced += u64::from(turned.await?.is_ok());
+        changed += u64::from(update.await?.is_ok());
     }
-    Ok(silenced)
+    Ok(changed)
 }
 
-fn shown(item: &Item) -> PortResult<Worker> {
+fn worker_of(item: &Item) -> PortResult<Worker> {
     let mut worker: Worker = body(item)?;
     if get_text(item, "status") == Some(WorkerStatus::Offline.as_str()) {
         worker.status = WorkerStatus::Offline;
@@ -98,24 +99,22 @@ fn shown(item: &Item) -> PortResult<Worker> {
     Ok(worker)
 }
 
-impl DynamoStore {
-    pub(super) async fn read_worker(&self, id: &WorkerId) -> PortResult<Worker> {
-        let found = self.get(Key::worker(id)).await?;
-        shown(&found.ok_or_else(|| not_found(id))?)
-    }
+pub(super) async fn get(context: &Context, id: &WorkerId) -> PortResult<Worker> {
+    let found = context.table.get(Key::worker(id)).await?;
+    worker_of(&found.ok_or_else(|| not_found(id))?)
+}
 
-    pub(super) async fn list_workers(&self) -> PortResult<Vec<Worker>> {
-        let since = self.latest().minus(FORGOTTEN_AFTER);
-        let mut workers = Vec::new();
-        for item in self.list(LIST).await? {
-            let worker = shown(&item)?;
-            if worker.last_heartbeat_at > since {
-                workers.push(worker);
-            }
+pub(super) async fn all(context: &Context) -> PortResult<Vec<Worker>> {
+    let since = context.latest().minus(FORGOTTEN_AFTER);
+    let mut workers = Vec::new();
+    for item in indexes::all_of_list(context, LIST).await? {
+        let worker = worker_of(&item)?;
+        if worker.last_heartbeat_at > since {
+            workers.push(worker);
         }
-        workers.sort_by(|a, b| a.id.cmp(&b.id));
-        Ok(workers)
     }
+    workers.sort_by(|a, b| a.id.cmp(&b.id));
+    Ok(workers)
 }
 
 fn not_found(id: &WorkerId) -> PortError {

@@ -1,4 +1,4 @@
-//! The writes of one transaction, and what was in the way of one that did not come about.
+//! The writes of one transaction, and the reasons why one was cancelled.
 
 use aws_sdk_dynamodb::error::BuildError;
 use aws_sdk_dynamodb::types::{
@@ -9,16 +9,16 @@ use aws_sdk_dynamodb::types::{
 use super::item::{Item, Values, key_item, names, values};
 use crate::schema::Key;
 
-/// Collects the writes of one transaction. Each answers its place in it.
+/// The writes of one transaction. Each method returns the place of its write.
 #[derive(Debug, Clone)]
 pub(super) struct Writes {
     table: String,
     items: Result<Vec<TransactWriteItem>, String>,
 }
 
-/// A transaction whose conditions did not hold: for each write, the reason.
+/// A cancelled transaction: for each write, whether its condition held.
 #[derive(Debug)]
-pub(super) struct Lost(Vec<CancellationReason>);
+pub(super) struct Cancellation(Vec<CancellationReason>);
 
 const ALL_OLD: ReturnValuesOnConditionCheckFailure = ReturnValuesOnConditionCheckFailure::AllOld;
 
@@ -27,7 +27,7 @@ impl Writes {
         Self { table: table.to_owned(), items: Ok(Vec::new()) }
     }
 
-    /// The writes; an error is a defect of this program.
+    /// The writes. An error is a defect of this program.
     pub(super) fn into_items(self) -> Result<Vec<TransactWriteItem>, String> {
         self.items
     }
@@ -37,7 +37,7 @@ impl Writes {
         self.push(put, |write, put| write.put(put))
     }
 
-    /// Writes an item unless one of its key is there.
+    /// Writes an item unless its key exists.
     pub(super) fn put_new(&mut self, item: Item) -> usize {
         let condition = "attribute_not_exists(#pk)";
         let put = Put::builder()
@@ -50,7 +50,7 @@ impl Writes {
         self.push(put, |write, put| write.put(put))
     }
 
-    /// Changes an item, under a condition unless that is empty.
+    /// Updates an item. An empty condition is none.
     pub(super) fn update(
         &mut self,
         key: Key,
@@ -70,7 +70,7 @@ impl Writes {
         self.push(update, |write, update| write.update(update))
     }
 
-    /// Deletes an item, under a condition unless that is empty.
+    /// Deletes an item. An empty condition is none.
     pub(super) fn delete(&mut self, key: Key, condition: &str, with: Values) -> usize {
         let delete = Delete::builder()
             .table_name(&self.table)
@@ -83,7 +83,7 @@ impl Writes {
         self.push(delete, |write, delete| write.delete(delete))
     }
 
-    /// Demands something of an item that is not written.
+    /// Adds a condition on an item that is not written.
     pub(super) fn check(&mut self, key: Key, condition: &str, with: Values) -> usize {
         let check = ConditionCheck::builder()
             .table_name(&self.table)
@@ -118,19 +118,18 @@ impl Writes {
     }
 }
 
-impl Lost {
+impl Cancellation {
     pub(super) fn new(reasons: Vec<CancellationReason>) -> Self {
         Self(reasons)
     }
 
-    /// Whether the condition of the write in that place did not hold.
-    pub(super) fn at(&self, place: usize) -> bool {
+    /// Whether the condition of the write in this place did not hold.
+    pub(super) fn failed_at(&self, place: usize) -> bool {
         let reason = self.0.get(place).and_then(|reason| reason.code());
         reason == Some("ConditionalCheckFailed")
     }
 
-    /// The item as it is, of a write whose condition did not hold; `None` also where there is
-    /// no item.
+    /// The present item of a write whose condition did not hold. `None` if there is no item.
     pub(super) fn item(&self, place: usize) -> Option<&Item> {
         self.0.get(place)?.item().filter(|item| !item.is_empty())
     }

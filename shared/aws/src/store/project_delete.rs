@@ -1,0 +1,164 @@
+//! Deleting a project: it is closed, its queued tasks are cancelled, and then its records go.
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use rdev_domain::ids::ProjectId;
+use rdev_domain::ports::{Conflict, PortResult};
+use rdev_domain::project::{Project, ProjectState};
+use rdev_domain::step::{Event, step};
+use rdev_domain::task::TaskState;
+
+use super::context::{Change, Context};
+use super::events::EncodedRecord;
+use super::item::{get_text, number, text};
+use super::projects::{self, MAX_RACES, SlotsItem, StoredProject};
+use super::queue_entry::Entry;
+use super::rows::Found;
+use super::table::{Query, pause};
+use super::transition::{self, LeaseCondition};
+use super::{domains, lookup};
+use crate::schema::{Key, SLOTS, partition};
+
+/// How many queued tasks are cancelled at the same time.
+const CANCELLED_AT_ONCE: usize = 8;
+
+/// Closes a project and cancels its queued tasks.
+pub(super) async fn begin(change: &Change<'_>, id: &ProjectId) -> PortResult<Project> {
+    let project = close(change, id).await?;
+    cancel_queued(change, id).await?;
+    Ok(project)
+}
+
+async fn close(change: &Change<'_>, id: &ProjectId) -> PortResult<Project> {
+    let context = change.context;
+    for race in 1..=MAX_RACES {
+        let (stored, slots) = project_and_slots(context, id).await?;
+        if !slots.leased.is_empty() || is_pushing(context, id).await? {
+            return Err(Conflict::TasksRunning.into());
+        }
+        let StoredProject { project, rev } = stored;
+        if project.state == ProjectState::Deleting {
+            return Ok(project);
+        }
+        let project = Project { state: ProjectState::Deleting, updated_at: change.now, ..project };
+        let mut writes = context.table.writes();
+        projects::write(&mut writes, &project, rev)?;
+        // A holder that has ended meanwhile and left a push without a lease has changed this.
+        writes.update(
+            Key::slots(id),
+            "SET #closed = :closed, #rev = :rev",
+            "#rev = :seen AND attribute_not_exists(#held)",
+            vec![
+                (":closed", AttributeValue::Bool(true)),
+                (":rev", number(slots.rev + 1)),
+                (":seen", number(slots.rev)),
+            ],
+        );
+        projects::record_change(change, &mut writes, "project.deleting", id)?;
+        if context.table.transact(writes).await?.is_ok() {
+            return Ok(project);
+        }
+        pause(race).await;
+    }
+    Err(Conflict::Contended.into())
+}
+
+pub(super) async fn forget(change: &Change<'_>, id: &ProjectId) -> PortResult<()> {
+    let StoredProject { project, rev } = projects::find(change.context, id).await?;
+    if project.state != ProjectState::Deleting {
+        return Err(Conflict::ProjectNotReady.into());
+    }
+    // A crash may have interrupted the cancellation.
+    cancel_queued(change, id).await?;
+    domains::forget_all(change, id).await?;
+    let mut writes = change.context.table.writes();
+    writes.delete(Key::webhook(id), "", vec![]);
+    writes.delete(Key::project(id), "#rev = :seen", vec![(":seen", number(rev))]);
+    writes.delete(Key::slots(id), "", vec![]);
+    projects::record_change(change, &mut writes, "project.deleted", id)?;
+    match change.context.table.transact(writes).await? {
+        Ok(()) => Ok(()),
+        // A project in `deleting` changes only when it is forgotten: another call was faster.
+        Err(_) => Err(projects::not_found(id)),
+    }
+}
+
+/// Whether there is a push without a lease. A part of it may have been done.
+async fn is_pushing(context: &Context, id: &ProjectId) -> PortResult<bool> {
+    let pushes = |from: &'static str, to: &'static str| Query {
+        keys: "#pk = :pk AND #sk BETWEEN :from AND :to",
+        filter: "#rank = :push",
+        with: vec![
+            (":pk", text(partition(id))),
+            (":from", text(from)),
+            (":to", text(to)),
+            (":push", number(0)),
+        ],
+        ..Query::default()
+    };
+    let due = context.table.query_all(|| pushes("Q#0#", "Q#0$"));
+    let later = context.table.query_all(|| pushes("R#", "R$"));
+    let (due, later) = tokio::try_join!(due, later)?;
+    Ok(!due.is_empty() || !later.is_empty())
+}
+
+async fn cancel_queued(change: &Change<'_>, id: &ProjectId) -> PortResult<()> {
+    let queued = change
+        .context
+        .table
+        .query_all(|| Query {
+            keys: "#pk = :pk AND #sk BETWEEN :from AND :to",
+            with: vec![(":pk", text(partition(id))), (":from", text("Q#")), (":to", text("R$"))],
+            ..Query::default()
+        })
+        .await?;
+    stream::iter(queued)
+        .map(|entry| async move { cancel(change, Entry::of(&entry)?).await })
+        .buffer_unordered(CANCELLED_AT_ONCE)
+        .try_collect::<()>()
+        .await
+}
+
+async fn cancel(change: &Change<'_>, entry: Entry) -> PortResult<()> {
+    for race in 1..=MAX_RACES {
+        let Some(row) = lookup::task_of(change.context, &entry.project, entry.task).await? else {
+            return Ok(());
+        };
+        let done = match &row.found {
+            Found::Task(record) if record.task.state == TaskState::Queued => {
+                let step = step(&record.task, record.lease.as_ref(), Event::Cancel, change.now)?;
+                let log = EncodedRecord::default();
+                transition::write(change, &row, step, &log, LeaseCondition::Holder).await?.is_some()
+            }
+            Found::Corrupt(corrupt) if !corrupt.state.is_terminal() => {
+                transition::poison(change, &row, corrupt).await?.is_some()
+            }
+            // A push without a lease: a runner will resume it.
+            Found::Task(record) if !record.task.state.is_terminal() => {
+                return Err(Conflict::TasksRunning.into());
+            }
+            Found::Task(_) | Found::Corrupt(_) => true,
+        };
+        if done {
+            return Ok(());
+        }
+        pause(race).await;
+    }
+    Err(Conflict::Contended.into())
+}
+
+async fn project_and_slots(
+    context: &Context,
+    id: &ProjectId,
+) -> PortResult<(StoredProject, SlotsItem)> {
+    let (mut stored, mut slots) = (None, None);
+    for item in context.table.get_all(vec![Key::project(id), Key::slots(id)]).await? {
+        if get_text(&item, "sk") == Some(SLOTS) {
+            slots = Some(SlotsItem::of(&item));
+        } else {
+            stored = Some(StoredProject::of(&item)?);
+        }
+    }
+    let stored = stored.ok_or_else(|| projects::not_found(id))?;
+    Ok((stored, slots.unwrap_or(SlotsItem { leased: Vec::new(), rev: 0 })))
+}

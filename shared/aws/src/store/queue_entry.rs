@@ -1,0 +1,142 @@
+//! The entries of a project's queue. Its two parts are what is due, and what is due later.
+
+use std::collections::BTreeSet;
+
+use rdev_domain::ids::{ProjectId, TaskId};
+use rdev_domain::ports::PortResult;
+use rdev_domain::task::{QueuePlace, Task, TaskState};
+use rdev_domain::time::Timestamp;
+use ulid::Ulid;
+
+use super::context::Change;
+use super::indexes::due_keys;
+use super::item::{
+    Item, add_to_due, corrupt, get_millis, get_number, get_text, item, key_of, millis, number, text,
+};
+use crate::schema::{self, DUE_SHARDS, Key, due_shard, sortable};
+
+/// The sort key of the queue entry of a task, if its state gives it one.
+pub(super) fn place_of(task: &Task, leased: bool, now: Timestamp) -> Option<String> {
+    Some(match task.queue_place(leased, now)? {
+        QueuePlace::Due { rank, priority, id } => due_place(rank, priority, id.0),
+        QueuePlace::Later { at, id } => format!("R#{}#{id}", sortable(at)),
+    })
+}
+
+fn due_place(rank: u8, priority: u8, id: Ulid) -> String {
+    format!("Q#{rank}#{priority}#{id}")
+}
+
+/// The item of the queue entry in this place.
+pub(super) fn new_entry(task: &Task, place: &str) -> Item {
+    let push = task.state == TaskState::Pushing;
+    let agent = if push { None } else { task.work.agent() };
+    let entry = Entry {
+        project: task.project_id.clone(),
+        place: place.to_owned(),
+        task: task.id,
+        agent: agent.map(|agent| agent.as_str().to_owned()),
+        rank: u8::from(!push),
+        priority: 9 - u8::from(task.priority),
+        at: task.available_at,
+    };
+    entry.item()
+}
+
+/// An entry of a project's queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Entry {
+    pub(super) project: ProjectId,
+    pub(super) place: String,
+    pub(super) task: TaskId,
+    /// The agent that a runner must offer.
+    pub(super) agent: Option<String>,
+    pub(super) rank: u8,
+    pub(super) priority: u8,
+    /// The time at which it has become due, or will.
+    pub(super) at: Timestamp,
+}
+
+impl Entry {
+    pub(super) fn of(item: &Item) -> PortResult<Self> {
+        let key = key_of(item);
+        let read = || {
+            Some(Self {
+                project: schema::project_of(&key.pk)?,
+                task: TaskId(schema::ulid_of(&key.sk)?),
+                agent: get_text(item, "agent").map(str::to_owned),
+                rank: get_number(item, "rank")?,
+                priority: get_number(item, "priority")?,
+                at: get_millis(item, "at")?,
+                place: key.sk.clone(),
+            })
+        };
+        read().ok_or_else(|| corrupt(item))
+    }
+
+    pub(super) fn item(&self) -> Item {
+        let mut item = item(
+            Key::queue_entry(&self.project, &self.place),
+            [
+                ("rank", number(self.rank)),
+                ("priority", number(self.priority)),
+                ("at", millis(self.at)),
+            ],
+        );
+        if let Some(agent) = &self.agent {
+            item.insert("agent".to_owned(), text(agent));
+        }
+        let part = if self.place.starts_with('Q') { "Q" } else { "R" };
+        let by = format!("{}#{}", sortable(self.at), self.task);
+        add_to_due(&mut item, format!("{part}#{}", due_shard(self.task.0)), by);
+        item
+    }
+
+    /// The same entry in the due part of the queue.
+    pub(super) fn promoted(self) -> Self {
+        Self { place: due_place(self.rank, self.priority, self.task.0), ..self }
+    }
+
+    /// The least entry is claimed first.
+    pub(super) fn order(&self) -> (u8, u8, TaskId) {
+        (self.rank, self.priority, self.task)
+    }
+}
+
+/// Moves up to `limit` entries that have become due to the due part of their queues. Returns the
+/// projects, and whether there may be more.
+pub(super) async fn promote(
+    change: &Change<'_>,
+    limit: usize,
+) -> PortResult<(BTreeSet<ProjectId>, bool)> {
+    let mut parked = Vec::new();
+    for shard in 0..DUE_SHARDS {
+        parked.extend(due_keys(change.context, format!("R#{shard}"), Some(change.now)).await?);
+    }
+    let more = parked.len() > limit;
+    parked.truncate(limit);
+    let mut projects = BTreeSet::new();
+    for item in change.context.table.get_all(parked.iter().map(key_of).collect()).await? {
+        let entry = Entry::of(&item)?;
+        let (from, project, task) = (entry.place.clone(), entry.project.clone(), entry.task);
+        let entry = entry.promoted();
+        let mut writes = change.context.table.writes();
+        writes.update(
+            Key::task(&project, task),
+            "SET #place = :to, #rev = #rev + :one",
+            "#place = :from",
+            vec![
+                (":to", text(entry.place.as_str())),
+                (":one", number(1)),
+                (":from", text(from.as_str())),
+            ],
+        );
+        writes.delete(Key::queue_entry(&project, &from), "", vec![]);
+        writes.put(entry.item());
+        // If that fails, the task was claimed or cancelled meanwhile.
+        if change.context.table.transact(writes).await?.is_ok() {
+            projects.insert(project);
+        }
+    }
+    Ok((projects, more))
+}
