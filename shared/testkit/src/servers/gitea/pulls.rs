@@ -12,9 +12,9 @@ pub(super) fn list(
 ) -> Result<Answer, Answer> {
     let state = locked(&shared.state);
     let found = visible(&state, call, owner, name)?;
-    let state = call.query("state").unwrap_or("open");
+    let filter = call.query("state").unwrap_or("open");
     // Newest first.
-    let pulls = found.pulls.iter().rev().filter(|pull| match state {
+    let pulls = found.pulls.iter().rev().filter(|pull| match filter {
         "open" => pull.open,
         "closed" => !pull.open,
         _ => true,

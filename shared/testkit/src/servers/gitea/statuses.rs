@@ -21,9 +21,9 @@ pub(super) fn create(
         // The real server does not look for this one either.
         return Err(internal(shared, &format!("GetCommit[{commit}]: object does not exist")));
     };
-    let state = call.text("state")?;
-    if !STATES.contains(&state.as_str()) {
-        return Err(error(400, format!("unknown state {state:?}")));
+    let kind = call.text("state")?;
+    if !STATES.contains(&kind.as_str()) {
+        return Err(error(400, format!("unknown state {kind:?}")));
     }
     let mut context = call.text("context")?;
     if context.is_empty() {
@@ -32,7 +32,7 @@ pub(super) fn create(
     let status = Status {
         id: state.next_id(),
         commit: commit.clone(),
-        state,
+        state: kind,
         context,
         description: call.text("description")?,
         target_url: call.text("target_url")?,
