@@ -1,4 +1,4 @@
-//! What an operator can set about runners, git and agents: the sections
+//! The settings of runners, git and agents: the sections
 //! `[runner]`, `[git]` and `[agents.<name>]` of `rdev.toml`.
 
 use std::collections::BTreeMap;
@@ -10,11 +10,11 @@ use rdev_domain::secret::Secret;
 use rdev_domain::spec::AgentName;
 use serde::Deserialize;
 
-/// Everything a runner is told.
+/// The configuration of a runner.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RunnerConfig {
-    /// Where people see builds, as `https://rdev.example.com`.
+    /// The URL at which people see builds, as `https://rdev.example.com`.
     pub public_url: Option<String>,
     /// Slots, caps and times.
     pub runner: RunnerSettings,
@@ -30,7 +30,7 @@ pub struct RunnerConfig {
 pub struct RunnerSettings {
     /// The worker's id; the host's name when absent.
     pub worker_id: Option<WorkerId>,
-    /// Builds at once; the number of cores when absent.
+    /// The number of builds at once; the number of cores when absent.
     pub slots: Option<u32>,
     /// Files that one build may change: 50,000.
     pub max_changed_files: u64,
@@ -81,9 +81,9 @@ pub struct GitSettings {
     pub email: String,
     /// Loopback and private addresses may be cloned from and pushed to.
     pub allow_private_addresses: bool,
-    /// Per origin: what to log in with.
+    /// The credentials, per origin.
     pub credentials: Vec<HostCredentials>,
-    /// Seconds without a byte from a git server before it counts as away: 60.
+    /// Seconds without a byte from a git server before it counts as unreachable: 60.
     pub timeout_s: u64,
 }
 
@@ -100,8 +100,8 @@ impl Default for GitSettings {
 }
 
 impl GitSettings {
-    /// The forge's token is what its repositories are cloned and pushed with, unless other
-    /// credentials are set for its origin.
+    /// Uses the forge's token to clone and push its repositories, unless other credentials are set
+    /// for its origin.
     pub fn log_in_at_forge(&mut self, origin: String, token: Option<&Secret>) {
         let known = self.credentials.iter().any(|known| known.origin == origin);
         if let (Some(token), false) = (token, known) {
@@ -133,17 +133,17 @@ pub struct AgentSettings {
     pub args: Vec<String>,
     /// Names of variables that the agent gets from the runner's environment,
     /// beside those that every agent gets (`PATH`, `LANG`, `TERM`, `TZ`, `HOME`, `TMPDIR`)
-    /// and those it is known to need (`ANTHROPIC_API_KEY` …).
+    /// and those that it is known to need (`ANTHROPIC_API_KEY` …).
     pub env: Vec<String>,
     /// Variables with their values; `AWS_*`, `ECS_*` and `RDEV_*` are refused. They count as secrets and are redacted when
     /// their name ends in `_KEY`, `_TOKEN`, `_SECRET` or `_PASSWORD`.
     pub set_env: BTreeMap<String, String>,
-    /// The model when a build names none.
+    /// The model for builds that do not name one.
     pub model: Option<String>,
-    /// The model API's base URL, for agents that are told it by configuration.
+    /// The model API's base URL, for agents that get it by configuration.
     pub base_url: Option<String>,
-    /// US dollars per million tokens, by model, for agents that report no cost;
-    /// without it they cannot be held to a build's `max_cost_usd`.
+    /// US dollars per million tokens, by model, for agents that report no cost. Without it a
+    /// build's `max_cost_usd` cannot be enforced for them.
     pub prices: BTreeMap<String, Price>,
 }
 
@@ -169,12 +169,12 @@ pub struct Folders {
     pub cache: PathBuf,
     /// Finished agent sessions.
     pub sessions: PathBuf,
-    /// Where `file:` repositories may lie.
+    /// The folder that `file:` repositories must be in.
     pub repositories: Option<PathBuf>,
 }
 
 impl RunnerConfig {
-    /// What clone URLs this runner may use.
+    /// The clone URLs that this runner may use.
     pub fn url_policy(&self, folders: &Folders) -> UrlPolicy {
         UrlPolicy {
             allow_private: self.git.allow_private_addresses,
@@ -188,9 +188,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_build_may_change_fifty_thousand_files_and_a_gibibyte_unless_configured() {
-        let settings = RunnerSettings::default();
-        assert_eq!(settings.max_changed_files, 50_000);
-        assert_eq!(settings.max_changed_bytes, 1024 * 1024 * 1024);
+    fn the_forges_token_is_used_for_its_repositories_unless_their_origin_has_credentials() {
+        let forge = || "https://git.example.com".to_owned();
+        let logins = |settings: &GitSettings| -> Vec<(String, String, String)> {
+            let all = settings.credentials.iter();
+            all.map(|entry| {
+                (entry.origin.clone(), entry.username.clone(), entry.token.expose().to_owned())
+            })
+            .collect()
+        };
+        let login = |username: &str, token: &str| (forge(), username.to_owned(), token.to_owned());
+        let mut settings = GitSettings::default();
+        settings.log_in_at_forge(forge(), None);
+        assert_eq!(logins(&settings), []);
+        settings.log_in_at_forge(forge(), Some(&Secret::new("of the forge")));
+        assert_eq!(logins(&settings), [login("oauth2", "of the forge")]);
+        settings.credentials[0].username = "robot".to_owned();
+        settings.log_in_at_forge(forge(), Some(&Secret::new("another one")));
+        assert_eq!(logins(&settings), [login("robot", "of the forge")]);
     }
 }

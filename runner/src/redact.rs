@@ -1,75 +1,97 @@
-//! Known secrets are replaced before anything is logged or stored.
+//! Replaces known secrets in everything that is logged or stored.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::{PoisonError, RwLock};
 
+use aho_corasick::AhoCorasick;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use rdev_domain::secret::Secret;
 use serde_json::Value;
 
-/// What stands in a secret's place.
+/// The replacement for a secret.
 const MASK: &str = "[secret]";
 
-/// Secrets shorter than this are not looked for: they would hide half of every text.
+/// Shorter secrets are not searched for: they would hide half of every text.
 const SHORTEST: usize = 6;
 
-/// Shorter pieces of base64 say little and match by chance.
+/// Shorter pieces of base64 match by chance.
 const SHORTEST_ENCODED: usize = 8;
 
-/// Knows every form in which the secrets may show.
+/// Finds every form in which a secret may appear.
 #[derive(Default)]
 pub struct Redactor {
-    /// Longest first, so that a secret that holds another is replaced whole.
-    needles: RwLock<Vec<String>>,
+    needles: RwLock<Needles>,
+}
+
+#[derive(Default)]
+struct Needles {
+    all: BTreeSet<String>,
+    /// Finds all needles in one pass; `None` while there are none.
+    automaton: Option<AhoCorasick>,
 }
 
 impl Redactor {
-    /// Looks for each secret of six bytes or more: as it is, as base64 (both
-    /// alphabets, at any place within a longer text that was encoded), percent-encoded,
-    /// and as it stands within a JSON string.
+    /// Searches for each secret of six bytes or more: as it is, as base64 (both
+    /// alphabets, anywhere within a longer text that was encoded), percent-encoded,
+    /// and as a part of a JSON string.
     pub fn new(secrets: impl IntoIterator<Item = Secret>) -> Self {
         let redactor = Self::default();
         redactor.add(secrets);
         redactor
     }
 
-    /// Looks for these as well from now on.
+    /// Searches for these secrets as well from now on.
     pub fn add(&self, secrets: impl IntoIterator<Item = Secret>) {
-        // A panic elsewhere leaves the list whole: it is replaced at once.
-        let mut known = self.needles.write().unwrap_or_else(PoisonError::into_inner);
-        let mut needles: BTreeSet<String> = known.drain(..).collect();
+        // A panic elsewhere leaves set and automaton usable: each is replaced as a whole.
+        let mut needles = self.needles.write().unwrap_or_else(PoisonError::into_inner);
         for secret in secrets {
             let text = secret.expose().trim();
             if text.len() < SHORTEST {
                 continue;
             }
-            needles.insert(text.to_owned());
+            needles.all.insert(text.to_owned());
             let [upper, lower] = [percent_encoded(text, false), percent_encoded(text, true)];
-            needles.insert(upper.replace("%20", "+"));
-            needles.extend([upper, lower]);
-            needles.insert(within_json(text));
-            needles.extend(encoded(text));
+            needles.all.insert(upper.replace("%20", "+"));
+            needles.all.extend([upper, lower]);
+            needles.all.insert(within_json(text));
+            needles.all.extend(encoded(text));
         }
-        let mut needles: Vec<_> = needles.into_iter().collect();
-        needles.sort_by_key(|needle| std::cmp::Reverse(needle.len()));
-        *known = needles;
+        needles.automaton = (!needles.all.is_empty()).then(|| {
+            AhoCorasick::new(&needles.all)
+                .expect("the secrets of a configuration are far below the limit of 2 GiB")
+        });
     }
 
-    /// `text` with every secret replaced by `[secret]`.
+    /// `text` with every secret replaced by `[secret]`. Secrets that overlap, or one within
+    /// another, are replaced together, so that no part of either remains.
     pub fn redact<'a>(&self, text: &'a str) -> Cow<'a, str> {
-        let mut clean = Cow::Borrowed(text);
         let needles = self.needles.read().unwrap_or_else(PoisonError::into_inner);
-        for needle in needles.iter() {
-            if clean.contains(needle.as_str()) {
-                clean = Cow::Owned(clean.replace(needle.as_str(), MASK));
-            }
+        let Some(automaton) = &needles.automaton else { return Cow::Borrowed(text) };
+        let mut found: Vec<(usize, usize)> = automaton
+            .find_overlapping_iter(text)
+            .map(|found| (found.start(), found.end()))
+            .collect();
+        if found.is_empty() {
+            return Cow::Borrowed(text);
         }
-        clean
+        // They come in the order of their ends.
+        found.sort_unstable();
+        let mut clean = String::with_capacity(text.len());
+        let mut done = 0;
+        for (start, end) in found {
+            if start >= done {
+                clean.push_str(&text[done..start]);
+                clean.push_str(MASK);
+            }
+            done = done.max(end);
+        }
+        clean.push_str(&text[done..]);
+        Cow::Owned(clean)
     }
 
-    /// The same for every text within `value`, keys of objects too.
+    /// The same for every text in `value`, with the keys of objects.
     pub fn redact_json(&self, value: &mut Value) {
         match value {
             Value::String(text) => {
@@ -94,20 +116,20 @@ impl Redactor {
 
 impl std::fmt::Debug for Redactor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let needles = self.needles.read().map_or(0, |needles| needles.len());
+        let needles = self.needles.read().map_or(0, |needles| needles.all.len());
         f.debug_struct("Redactor").field("needles", &needles).finish()
     }
 }
 
-/// The part of the base64 text that is the same whatever stands before and
-/// after the secret, for each of the three places where it may begin.
+/// The part of the base64 text that is the same whatever comes before and after the secret, for
+/// each of the three offsets at which it may start.
 fn encoded(text: &str) -> impl Iterator<Item = String> {
     let forms = (0..3).flat_map(|before| {
         let mut bytes = vec![0; before];
         bytes.extend_from_slice(text.as_bytes());
         [STANDARD_NO_PAD.encode(&bytes), URL_SAFE_NO_PAD.encode(&bytes)].map(move |whole| {
-            // A character of base64 holds six bits: those that hold bits of
-            // a neighbour are left out.
+            // A character of base64 has six bits: characters with bits of a neighbour are
+            // left out.
             let first = (before * 8).div_ceil(6);
             let last = bytes.len() * 8 / 6;
             whole[first..last].to_owned()

@@ -13,7 +13,7 @@ use rdev_domain::event::EventKind;
 use rdev_domain::failure::FailureClass;
 use rdev_domain::secret::Secret;
 use rdev_domain::spec::AgentName;
-use rdev_runner::agent::{self, AgentRequest, End, Progress, Report};
+use rdev_runner::agent::{self, AgentContext, AgentRequest, End, Progress, Report};
 use rdev_runner::config::{AgentSettings, Price};
 use rdev_runner::redact::Redactor;
 use rdev_testkit::servers::model::{ModelServer, Script, Tokens};
@@ -111,7 +111,7 @@ impl Bench {
 
     pub(crate) async fn run_until(&self, wish: Wish<'_>, stop: &CancellationToken) -> Report {
         let (home, tmp) = (self.folder.path().join("home"), self.folder.path().join("tmp"));
-        let ask = AgentRequest {
+        let request = AgentRequest {
             prompt: wish.prompt,
             model: None,
             max_turns: wish.max_turns,
@@ -128,7 +128,13 @@ impl Bench {
         let redactor = Redactor::new([Secret::new(KEY)]);
         self.progress.lock().expect("unpoisoned").clear();
         let mut progress = |item| self.progress.lock().expect("unpoisoned").push(item);
-        agent::run(self.agent(), &self.settings, &ask, &redactor, stop, &mut progress).await
+        let context = AgentContext {
+            agent: self.agent(),
+            settings: &self.settings,
+            redactor: &redactor,
+            stop,
+        };
+        agent::run(&context, &request, &mut progress).await
     }
 
     pub(crate) fn read(&self, name: &str) -> Option<String> {

@@ -1,14 +1,10 @@
 //! Tests of the runner: git, processes, agents' parsers, and whole builds.
 
-mod agent_command;
-mod agent_parsers;
-mod control;
-mod ghosts;
+mod agent;
+mod attempt;
+mod build;
 mod git;
-mod hostile;
-mod outcomes;
 mod process;
-mod protection;
 mod redact;
-mod remote;
+mod runner;
 mod world;

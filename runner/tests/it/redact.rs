@@ -1,4 +1,4 @@
-//! Secrets must not get through, in whatever form.
+//! No secret gets through, in whatever form.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -64,6 +64,31 @@ fn a_secret_that_holds_another_is_replaced_whole_and_short_ones_are_left() {
         redactor.redact("abcdefghij abcdef abc padded-secret"),
         "[secret] [secret] abc [secret]"
     );
+}
+
+#[test]
+fn of_secrets_that_overlap_no_part_remains() {
+    let redactor = Redactor::new(["abcdefgh", "ghijklmnop", "nopqrstu"].map(Secret::new));
+    assert_eq!(redactor.redact("<abcdefghijklmnopqrstu>"), "<[secret]>");
+    assert_eq!(redactor.redact("<ghijklmnopqrstu>"), "<[secret]>");
+    assert_eq!(redactor.redact("<abcdefgh><nopqrstu>"), "<[secret]><[secret]>");
+    assert_eq!(redactor.redact("abcdefghabcdefgh"), "[secret][secret]", "neighbours");
+    assert_eq!(Redactor::new([Secret::new("ababab")]).redact("xababababx"), "x[secret]x");
+}
+
+#[test]
+fn secrets_that_are_added_later_are_found_beside_the_first_ones() {
+    let redactor = Redactor::default();
+    assert_eq!(redactor.redact("first-one second-one"), "first-one second-one");
+    redactor.add([Secret::new("first-one")]);
+    redactor.add([Secret::new("second-one")]);
+    assert_eq!(redactor.redact("first-one second-one"), "[secret] [secret]");
+}
+
+#[test]
+fn text_around_a_secret_stays_whatever_its_characters_are() {
+    let redactor = Redactor::new([Secret::new("pässwörd")]);
+    assert_eq!(redactor.redact("…é pässwörd é…"), "…é [secret] é…");
 }
 
 #[test]

@@ -17,7 +17,7 @@ use rdev_domain::git_url::{GitUrl, UrlPolicy};
 use rdev_domain::secret::Secret;
 use rdev_domain::time::Timestamp;
 use rdev_runner::git::{
-    self, Author, Caps, Changes, Credentials, Expect, Fetched, GitError, Remote, Workdir,
+    self, Author, Caps, Changes, Credentials, Expect, Fetched, GitError, Push, Remote, Workdir,
 };
 use rdev_testkit::servers::git_http::{GitServer, TOKEN, USER};
 use tempfile::TempDir;
@@ -113,12 +113,24 @@ impl World {
         target: &str,
         expect: &Expect,
     ) -> Result<Tip, GitError> {
-        git::push(dirs, &self.remote, commit, target, expect, &branch("main"), &go())
+        push(dirs, &self.remote, commit, target, expect)
     }
 
     fn main(&self) -> Option<String> {
         self.server.find_ref("site", "refs/heads/main")
     }
+}
+
+/// Pushes; returns the tip of `main`.
+fn push(
+    dirs: &Workdir,
+    remote: &Remote,
+    commit: &CommitId,
+    target: &str,
+    expect: &Expect,
+) -> Result<Tip, GitError> {
+    let watch = branch("main");
+    git::push(&Push { dirs, remote, commit, target, expect, watch: &watch }, &go())
 }
 
 fn remote(url: &str) -> Remote {

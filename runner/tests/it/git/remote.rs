@@ -260,7 +260,7 @@ fn a_wrong_or_missing_token_is_an_auth_error_that_does_not_tell_it() {
                 .map(|_| ())
                 .expect_err("no fetch"),
             git::remote_refs(remote, &go()).map(|_| ()).expect_err("no list"),
-            git::push(&dirs, remote, &commit, "refs/heads/x", &Expect::Any, &branch("main"), &go())
+            super::push(&dirs, remote, &commit, "refs/heads/x", &Expect::Any)
                 .map(|_| ())
                 .expect_err("no push"),
             git::delete_refs(remote, &["refs/heads/main".to_owned()], &go())
@@ -348,22 +348,22 @@ fn a_cancel_ends_a_transfer_at_once() {
         world.server.behave(behaviour.clone());
         world.server.forget_seen();
         let cancel = go();
-        let wanted = if behaviour == Behaviour::Hang { 1 } else { 2 };
+        let requests = if behaviour == Behaviour::Hang { 1 } else { 2 };
         std::thread::scope(|scope| {
             let push = scope.spawn(|| {
-                git::push(
-                    &dirs,
-                    &world.remote,
-                    &commit,
-                    "refs/heads/x",
-                    &Expect::Any,
-                    &branch("main"),
-                    &cancel,
-                )
+                let push = git::Push {
+                    dirs: &dirs,
+                    remote: &world.remote,
+                    commit: &commit,
+                    target: "refs/heads/x",
+                    expect: &Expect::Any,
+                    watch: &branch("main"),
+                };
+                git::push(&push, &cancel)
             });
             let deadline = Instant::now() + Duration::from_secs(10);
-            while world.server.seen().len() < wanted {
-                assert!(Instant::now() < deadline, "the request does not come in");
+            while world.server.seen().len() < requests {
+                assert!(Instant::now() < deadline, "the request does not arrive");
                 std::thread::yield_now();
             }
             let cancelled = Instant::now();
@@ -391,8 +391,7 @@ fn a_push_whose_answer_is_lost_is_in_doubt_and_found_by_looking() {
     let (fetched, dirs, commit) = world.worked("again", "mine again\n");
     let remote = Remote { timeout: Duration::from_millis(200), ..world.remote };
     let expect = Expect::Exactly(fetched.tip);
-    let error =
-        git::push(&dirs, &remote, &commit, "refs/heads/main", &expect, &branch("main"), &go());
+    let error = super::push(&dirs, &remote, &commit, "refs/heads/main", &expect);
     assert!(error.expect_err("no answer").is_in_doubt());
 }
 

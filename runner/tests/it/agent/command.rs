@@ -1,4 +1,4 @@
-//! The `command` agent, run for real: what it is given, and what comes of it.
+//! The `command` agent, run for real: its environment, its output, its end.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -10,7 +10,7 @@ use rdev_domain::event::EventKind;
 use rdev_domain::failure::FailureClass;
 use rdev_domain::secret::Secret;
 use rdev_domain::spec::AgentName;
-use rdev_runner::agent::{self, AgentRequest, End, Progress, Report};
+use rdev_runner::agent::{self, AgentContext, AgentRequest, End, Progress, Report};
 use rdev_runner::config::AgentSettings;
 use rdev_runner::redact::Redactor;
 use tempfile::TempDir;
@@ -43,13 +43,13 @@ fn bench(script: &str) -> Bench {
 
 impl Bench {
     async fn run(&self) -> Ran {
-        self.run_with(|ask| ask).await
+        self.run_with(|request| request).await
     }
 
-    async fn run_with(&self, wish: impl Fn(AgentRequest<'_>) -> AgentRequest<'_>) -> Ran {
+    async fn run_with(&self, change: impl Fn(AgentRequest<'_>) -> AgentRequest<'_>) -> Ran {
         let folder = |name| self.folder.path().join(name);
         let (checkout, home, tmp) = (folder("checkout"), folder("home"), folder("tmp"));
-        let ask = AgentRequest {
+        let request = AgentRequest {
             prompt: "make it blue",
             model: Some("m1"),
             max_turns: None,
@@ -66,11 +66,13 @@ impl Bench {
         let mut progress = Vec::new();
         let redactor = Redactor::new([Secret::new(SECRET)]);
         let stop = CancellationToken::new();
-        let mut note = |item| progress.push(item);
-        let ask = wish(ask);
-        let report =
-            agent::run(AgentName::Command, &self.settings, &ask, &redactor, &stop, &mut note);
-        let report = report.await;
+        let context = AgentContext {
+            agent: AgentName::Command,
+            settings: &self.settings,
+            redactor: &redactor,
+            stop: &stop,
+        };
+        let report = agent::run(&context, &change(request), &mut |item| progress.push(item)).await;
         Ran { report, progress, checkout }
     }
 }
@@ -108,7 +110,7 @@ async fn a_command_gets_the_prompt_twice_and_works_in_the_checkout() {
 async fn a_prompt_that_no_variable_can_hold_still_arrives() {
     static LONG: LazyLock<String> = LazyLock::new(|| "x".repeat(200_000));
     let bench = bench("wc -c > size; echo \"${RDEV_PROMPT-unset}\" > variable");
-    let ran = bench.run_with(|ask| AgentRequest { prompt: LONG.as_str(), ..ask }).await;
+    let ran = bench.run_with(|request| AgentRequest { prompt: LONG.as_str(), ..request }).await;
     assert!(matches!(ran.report.end, End::Done), "{:?}", ran.report.end);
     assert_eq!((ran.read("size").trim(), ran.read("variable").trim()), ("200000", "unset"));
 }
@@ -157,14 +159,25 @@ async fn secrets_are_in_no_event_summary_or_failure() {
 }
 
 #[tokio::test]
+async fn a_secret_that_arrives_in_two_reads_is_redacted() {
+    let (first, second) = SECRET.split_at(7);
+    let script = format!("printf 'the key is {first}'; sleep 0.3; echo '{second}!'");
+    let ran = bench(&script).run().await;
+    let all = format!("{:?} {:?}", ran.report, ran.progress);
+    assert!(!all.contains(first) && !all.contains(second), "{all}");
+    assert_eq!(ran.report.summary, "the key is [secret]!");
+}
+
+#[tokio::test]
 async fn a_command_that_reports_its_usage_is_held_to_the_limits() {
     let usage = |fields: &str| format!("echo '{{\"kind\": \"agent.usage\", {fields}}}'; sleep 300");
-    let turns =
-        bench(&usage("\"turns\": 3")).run_with(|ask| AgentRequest { max_turns: Some(3), ..ask }).await;
+    let turns = bench(&usage("\"turns\": 3"))
+        .run_with(|request| AgentRequest { max_turns: Some(3), ..request })
+        .await;
     assert_eq!(turns.class(), FailureClass::BudgetExceeded);
     assert_eq!(turns.report.usage.turns, 3);
     let cost = bench(&usage("\"cost_usd\": 2.5"))
-        .run_with(|ask| AgentRequest { max_cost_usd: Some(2.0), ..ask })
+        .run_with(|request| AgentRequest { max_cost_usd: Some(2.0), ..request })
         .await;
     assert_eq!(cost.class(), FailureClass::BudgetExceeded);
 }
@@ -179,10 +192,12 @@ async fn a_result_ends_a_command_that_does_not_end_itself() {
 #[tokio::test]
 async fn silence_and_the_deadline_have_classes_of_their_own() {
     let short = Duration::from_millis(200);
-    let silent = bench("sleep 300").run_with(|ask| AgentRequest { stall: short, ..ask }).await;
+    let silent =
+        bench("sleep 300").run_with(|request| AgentRequest { stall: short, ..request }).await;
     assert_eq!(silent.class(), FailureClass::AgentStalled);
     let late = bench("while :; do echo x; sleep 0.05; done");
-    let late = late.run_with(|ask| AgentRequest { deadline: Instant::now() + short, ..ask }).await;
+    let late =
+        late.run_with(|request| AgentRequest { deadline: Instant::now() + short, ..request }).await;
     assert_eq!(late.class(), FailureClass::Timeout);
 }
 

@@ -6,7 +6,7 @@ use rdev_domain::task::TaskState;
 use rdev_runner::config::HostCredentials;
 use rdev_testkit::servers::git_http::{Behaviour, GitServer, TOKEN, USER};
 
-use crate::outcomes::{appears, wait_script};
+use crate::build::outcomes::{appears, wait_script};
 use crate::world::World;
 
 /// A world with a git server that wants a token, and a project on it.

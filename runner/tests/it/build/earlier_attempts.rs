@@ -13,7 +13,7 @@ use rdev_domain::spec::AgentName;
 use rdev_domain::step::Event;
 use rdev_domain::task::{Prepared, WipRef};
 
-use crate::outcomes::{appears, wait_script};
+use crate::build::outcomes::{appears, wait_script};
 use crate::world::{World, git, now, person_commits};
 
 /// A worker that claims, works by hand, and dies when told.

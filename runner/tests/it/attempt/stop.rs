@@ -7,7 +7,7 @@ use rdev_domain::result::Outcome;
 use rdev_domain::task::TaskState;
 use rdev_domain::worker::WorkerStatus;
 
-use crate::outcomes::appears;
+use crate::build::outcomes::appears;
 use crate::world::{World, git};
 
 /// A script that leaves every kind of process behind and then hangs.
@@ -115,7 +115,8 @@ async fn a_drain_lets_builds_end_and_a_hasty_one_gives_them_back() {
     let site = world.project("site", &[("a", "1\n")]).await;
     let (begun, go) = (world.data.path().join("begun"), world.data.path().join("go"));
     let running = world.run();
-    let id = world.build(&site, &crate::outcomes::wait_script("echo 2 > a", &begun, &go)).await;
+    let id =
+        world.build(&site, &crate::build::outcomes::wait_script("echo 2 > a", &begun, &go)).await;
     appears(&begun).await;
     running.handle.drain();
     std::fs::write(&go, "").expect("go");
@@ -145,7 +146,8 @@ async fn a_worker_is_busy_while_it_builds_and_drains_when_it_is_asked_to() {
     let site = world.project("site", &[("a", "1\n")]).await;
     let (begun, go) = (world.data.path().join("begun"), world.data.path().join("go"));
     let running = world.run();
-    let id = world.build(&site, &crate::outcomes::wait_script("echo 2 > a", &begun, &go)).await;
+    let id =
+        world.build(&site, &crate::build::outcomes::wait_script("echo 2 > a", &begun, &go)).await;
     appears(&begun).await;
     let worker = until_worker(&world, WorkerStatus::Busy).await;
     assert_eq!(worker.running, [id]);

@@ -1,0 +1,3 @@
+//! Attempts that are stopped from outside.
+
+mod stop;

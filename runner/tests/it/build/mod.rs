@@ -1,0 +1,6 @@
+//! Whole builds: their outcomes, what earlier attempts have left, real servers, hostile input.
+
+mod earlier_attempts;
+mod hostile;
+pub(crate) mod outcomes;
+mod remote;

@@ -1,0 +1,3 @@
+//! The runner around its builds: protection from scale-in.
+
+mod protection;
