@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use rdev_domain::chain;
 use rdev_domain::git::{CommitId, OwnRef};
 use rdev_domain::ids::TaskId;
 use rdev_domain::ports::PortError;
@@ -14,8 +15,8 @@ use tracing::debug;
 
 use crate::attempt::{Attempt, unpushed};
 use crate::git::{self, Remote, blocking};
+use crate::now;
 use crate::runner::context::RunnerContext;
-use crate::{chain, now};
 
 /// The number of refs of other tasks that one fetch checks.
 const REFS_PER_FETCH: usize = 20;
@@ -68,12 +69,12 @@ pub(crate) fn remove_refs_of_ended_tasks(
     attempt.context.background.spawn(async move {
         let mut refs = Vec::new();
         for own in others {
-            let gone = match context.ports.store.task(own.task()).await {
+            let removable = match context.ports.store.task(own.task()).await {
                 Ok(record) => done_with(record.task.state) && !matches!(own, OwnRef::Kept(_)),
                 Err(PortError::NotFound { .. }) => expired(own.task()),
                 Err(_) => false,
             };
-            if gone {
+            if removable {
                 refs.push(format!("refs/{}", own.path()));
                 refs.push(format!("refs/heads/{}", own.path()));
             }
@@ -85,12 +86,12 @@ pub(crate) fn remove_refs_of_ended_tasks(
 /// Removes unpushed work of tasks that have ended and do not need it any more.
 pub(crate) async fn forget_ended_unpushed(context: &RunnerContext) {
     for id in unpushed::tasks_with_unpushed(&context.folders) {
-        let gone = match context.ports.store.task(id).await {
+        let removable = match context.ports.store.task(id).await {
             Ok(record) => done_with(record.task.state),
             Err(PortError::NotFound { .. }) => true,
             Err(_) => false,
         };
-        if gone {
+        if removable {
             unpushed::forget_unpushed(&context.folders, id);
         }
     }

@@ -1,7 +1,8 @@
-//! What a container is asked over HTTP: whether it is well, and what it has done.
+//! The HTTP endpoints of a container: its health and its metrics.
 //!
-//! `/health` follows the store: 503 when it has taken no heartbeat for 90 s. `/live` only
-//! says that the process answers: a table that is away must not end builds that run.
+//! `/health` depends on the store: 503 when the store has accepted no heartbeat for 90 s. `/live`
+//! only shows that the process answers: running builds must not be stopped because the table is
+//! unreachable.
 
 use axum::extract::State;
 use axum::http::StatusCode;

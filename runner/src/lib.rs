@@ -28,15 +28,3 @@ pub use runner::{Health, Runner, RunnerHandle, start};
 pub(crate) fn now() -> rdev_domain::time::Timestamp {
     std::time::SystemTime::now().into()
 }
-
-/// An error and its sources in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        source = inner.source();
-    }
-    text
-}

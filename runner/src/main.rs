@@ -33,22 +33,22 @@ use tracing_subscriber::EnvFilter;
 /// `EX_USAGE`.
 const BAD_USAGE: u8 = 64;
 
-/// `EX_CONFIG`: starting again changes nothing.
+/// `EX_CONFIG`: another start has the same result.
 const BAD_CONFIGURATION: u8 = 78;
 
-/// Milliseconds that an event waits: until the next renewal. Every write costs.
+/// The milliseconds that an event waits: until the next renewal, because every write costs.
 const EVENT_FLUSH_MS: u64 = 15_000;
 
-/// The longest pause between two looks at resources that do not answer at the start.
+/// The longest pause between two checks of table and queue at the start.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// Its variables that stand in no section.
+/// Its variables that are in no section.
 const NAMES: Names = Names {
     top: &["DATA_DIR", "HEALTH_LISTEN", "PUBLIC_URL"],
     others: &["TABLE", "QUEUE_URL", "DEAD_QUEUE_URL", "LOG_FORMAT"],
 };
 
-/// Variables that must show in no record, should an agent ever get at them.
+/// Variables that must not appear in any record, even if an agent gets hold of them.
 const OUR_SECRETS: [&str; 4] = [
     "AWS_SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN",
@@ -57,26 +57,26 @@ const OUR_SECRETS: [&str; 4] = [
 ];
 
 const USAGE: &str = "usage: rdev-runner [--version]
-It is told by its environment: RDEV_TABLE, RDEV_QUEUE_URL, RDEV_DATA_DIR, RDEV_HEALTH_LISTEN,
+Environment variables configure it: RDEV_TABLE, RDEV_QUEUE_URL, RDEV_DATA_DIR, RDEV_HEALTH_LISTEN,
 RDEV_RUNNER__SLOTS and so on; docs/operations.md has the settings.";
 
 /// Everything that can be set.
 #[derive(Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Settings {
-    /// Where mirrors, sessions and running builds lie.
+    /// The folder for mirrors, sessions and running builds.
     data_dir: Option<PathBuf>,
-    /// Where `/health`, `/live` and `/metrics` are served.
+    /// The address of `/health`, `/live` and `/metrics`.
     health_listen: SocketAddr,
     runner: RunnerSettings,
     git: GitSettings,
     agents: BTreeMap<AgentName, AgentSettings>,
     retention: Retention,
-    /// Where people see builds.
+    /// The URL at which people see builds.
     public_url: Option<String>,
-    /// Where pull requests are opened and builds are shown.
+    /// The forge, for pull requests and commit statuses.
     forge: Option<ForgeConfig>,
-    /// The server's own: one file may be for both.
+    /// The server's settings: server and runner may share one file.
     ci: IgnoredAny,
     dns: IgnoredAny,
     registry: IgnoredAny,
@@ -236,27 +236,30 @@ fn work(environment: &Environment) -> Result<()> {
             }
         };
         if ended.is_ok() && signalled == 0 {
-            bail!("the runner ended by itself");
+            bail!("the runner ended without a signal");
         }
         ended
     }));
-    // A blocking call that hangs must not keep the process.
+    // A blocking call that hangs must not keep the process alive.
     runtime.shutdown_background();
     ended
 }
 
-/// The first signal lets builds end, the second gives them back.
+/// The first signal lets running builds finish; the second gives them back to the queue.
 fn handle_signal(runner: &RunnerHandle, signalled: u32, drain_s: u64) {
     if signalled == 1 {
-        info!(seconds = drain_s, "no new work; builds that run may end");
+        info!(
+            seconds = drain_s,
+            "draining: the runner claims nothing more, running builds may finish"
+        );
         runner.drain();
     } else {
-        info!("giving back what runs");
+        info!("giving running builds back to the queue");
         runner.drain_now();
     }
 }
 
-/// Looks at table and queue until they answer; `false` when a signal came before that.
+/// Waits until table and queue answer. Returns false when a signal arrives first.
 async fn available(aws: &Aws, signals: &mut Signals) -> Result<bool, CheckError> {
     let mut pause = Duration::from_secs(1);
     loop {
@@ -280,7 +283,8 @@ async fn available(aws: &Aws, signals: &mut Signals) -> Result<bool, CheckError>
     }
 }
 
-/// The data folder, as long as this is kept: two runners would end each other's builds.
+/// Locks the data folder while the returned file is open: two runners in one folder would kill
+/// each other's builds.
 fn lock(folder: &Path) -> Result<File> {
     std::fs::create_dir_all(folder)
         .with_context(|| format!("cannot make the data folder {}", folder.display()))?;
@@ -298,7 +302,7 @@ struct Signals {
 }
 
 impl Signals {
-    /// From now on both are taken here instead of ending the process.
+    /// From now on the process handles both signals instead of being ended by them.
     fn new() -> std::io::Result<Self> {
         Ok(Self { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? })
     }

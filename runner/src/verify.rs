@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use rdev_domain::chain;
 use rdev_domain::failure::FailureClass;
 use rdev_domain::result::CommandRun;
 
 use crate::attempt::Attempt;
 use crate::attempt::interrupt::Interrupt;
 use crate::attempt::workspace::Workspace;
-use crate::chain;
 use crate::process::{self, Ended, Flow, Launch, Limits, Marker};
 
 /// The number of bytes of a command's output that are kept.

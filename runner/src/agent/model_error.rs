@@ -71,7 +71,7 @@ pub(super) fn failure(error: ModelError<'_>, now: Timestamp) -> Failure {
         None => FailureClass::AgentFailed,
     };
     let mut failure = Failure::new(class, format!("the model answered: {}", error.text));
-    if matches!(class, FailureClass::Quota | FailureClass::RateLimited) {
+    if class.rules().names_a_time {
         failure.retry_at = error.retry_at.or_else(|| retry_in(&text, now));
     }
     failure

@@ -18,15 +18,16 @@ pub(super) fn private_folder(folder: &Path) -> Result<()> {
 
 /// Removes a folder if it exists, also when an agent has made folders in it read-only.
 pub(super) fn remove(folder: &Path) -> Result<()> {
-    let gone = |outcome: io::Result<()>| match outcome {
+    let ignore_missing = |outcome: io::Result<()>| match outcome {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
     };
-    if gone(fs::remove_dir_all(folder)).is_ok() {
+    if ignore_missing(fs::remove_dir_all(folder)).is_ok() {
         return Ok(());
     }
     make_writable(folder);
-    gone(fs::remove_dir_all(folder)).with_context(|| format!("cannot remove {}", folder.display()))
+    ignore_missing(fs::remove_dir_all(folder))
+        .with_context(|| format!("cannot remove {}", folder.display()))
 }
 
 pub(super) fn read_folder(folder: &Path) -> Result<Vec<PathBuf>> {

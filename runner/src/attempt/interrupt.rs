@@ -1,8 +1,8 @@
 //! Why a phase ends an attempt early, and the failure class of each error.
 
+use rdev_domain::chain;
 use rdev_domain::failure::{Failure, FailureClass};
 
-use crate::chain;
 use crate::git::GitError;
 
 /// Why a phase ended without a result.

@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use rdev_domain::audit::Actor;
-use rdev_domain::failure::{Failure, FailureClass};
+use rdev_domain::chain;
+use rdev_domain::failure::{Failure, FailureClass, Reaction};
 use rdev_domain::outbox;
 use rdev_domain::ports::{Advanced, PortError, PortResult, Record, Store};
 use rdev_domain::result::TaskResult;
@@ -15,7 +16,7 @@ use super::Attempt;
 use super::interrupt::Interrupt;
 use super::lease::ActiveLease;
 use super::stop::StopReason;
-use crate::{chain, now};
+use crate::now;
 
 /// The end of an attempt.
 pub(crate) struct Settlement {
@@ -189,7 +190,9 @@ async fn send(attempt: &Attempt, advanced: &Advanced) {
 fn count(advanced: &Advanced) {
     let task = &advanced.task;
     let attempt = task.attempts.last().and_then(|attempt| attempt.failure.as_ref());
-    if let Some(failure) = attempt.filter(|failure| failure.class != FailureClass::Cancelled) {
+    if let Some(failure) =
+        attempt.filter(|failure| failure.class.rules().running != Reaction::Cancel)
+    {
         let class = failure.class.as_str();
         metrics::counter!("rdev_tasks_failed_total", "class" => class).increment(1);
     }

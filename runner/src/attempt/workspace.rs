@@ -113,8 +113,8 @@ impl Workspace {
 impl Drop for Workspace {
     fn drop(&mut self) {
         // If this fails the folder stays; the next start of the runner tries again.
-        let gone = salvage(&self.root, &self.unpushed).and_then(|()| remove(&self.root));
-        if let Err(error) = gone {
+        let removed = salvage(&self.root, &self.unpushed).and_then(|()| remove(&self.root));
+        if let Err(error) = removed {
             warn!(folder = %self.root.display(), error = format!("{error:#}"), "a workspace was not removed");
         }
     }

@@ -4,13 +4,13 @@
 
 use std::time::Duration;
 
+use rdev_domain::chain;
 use rdev_domain::git::CommitId;
 use rdev_domain::git_url::GitUrl;
 use rdev_domain::ports::{CommitState, CommitStatus, PortError};
 use tracing::warn;
 
 use crate::attempt::Attempt;
-use crate::chain;
 
 /// The time limit for the forge.
 const TIMEOUT: Duration = Duration::from_secs(5);

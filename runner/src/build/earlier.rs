@@ -1,6 +1,6 @@
 //! Work of earlier attempts of a lineage: the build looks for it before it starts an agent.
 
-use rdev_domain::failure::FailureClass;
+use rdev_domain::failure::Failure;
 use rdev_domain::git::{CommitId, OwnRef};
 use rdev_domain::ids::Fence;
 use rdev_domain::ports::PortError;
@@ -104,11 +104,8 @@ async fn predecessor(attempt: &Attempt) -> Result<Option<Task>, Interrupt> {
             return Err(error.into());
         }
     };
-    let wrong = old.failure.as_ref().is_some_and(|failure| {
-        use FailureClass::{Conflict, HistoryRewritten, Invalid, VerifyFailed};
-        matches!(failure.class, Conflict | VerifyFailed | Invalid | HistoryRewritten)
-    });
-    Ok((!wrong).then_some(old))
+    let adopts = |failure: &Failure| failure.class.rules().retry.adopts_finished_work();
+    Ok(old.failure.as_ref().is_none_or(adopts).then_some(old))
 }
 
 /// Reads the work of an earlier attempt from its commit.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use rdev_domain::chain;
 use rdev_domain::failure::FailureClass;
 use rdev_domain::git::CommitId;
 use rdev_domain::ports::{PortError, PullRequest};
@@ -9,7 +10,6 @@ use rdev_domain::result::{BuildResult, Warning};
 
 use super::push::PushContext;
 use crate::attempt::interrupt::Interrupt;
-use crate::chain;
 
 /// The time limit for the forge to open a pull request.
 const FORGE_TIMEOUT: Duration = Duration::from_secs(60);

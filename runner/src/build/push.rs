@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use rdev_domain::chain;
 use rdev_domain::failure::{Failure, FailureClass};
 use rdev_domain::git::{CommitId, OwnRef, Tip};
 use rdev_domain::ports::CommitState;
@@ -17,7 +18,7 @@ use crate::attempt::Attempt;
 use crate::attempt::interrupt::Interrupt;
 use crate::attempt::workspace::Workspace;
 use crate::git::{self, Expect, GitError, Push, Rebased, Scan, blocking};
-use crate::{chain, now, verify};
+use crate::{now, verify};
 
 /// How many times one claim rebases onto a branch that keeps moving.
 pub(super) const MAX_ROUNDS: u32 = 5;

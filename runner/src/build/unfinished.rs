@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rdev_domain::failure::{Failure, FailureClass};
+use rdev_domain::failure::Unfinished;
 use rdev_domain::git::{CommitId, OwnRef};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -29,9 +29,7 @@ pub(super) async fn save(
         Interrupt::Stopped => {
             matches!(attempt.lease.stop.reason(), Some(StopReason::Released | StopReason::TimedOut))
         }
-        Interrupt::Failed(Failure { class, .. }) => {
-            matches!(class, FailureClass::BudgetExceeded | FailureClass::Timeout)
-        }
+        Interrupt::Failed(failure) => failure.class.rules().unfinished == Unfinished::Kept,
     };
     if !keep {
         return;

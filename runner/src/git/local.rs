@@ -129,8 +129,8 @@ pub(super) fn delete(folder: &Path, name: &str) -> Result<(), GitError> {
     let repository = open(folder)?;
     let deadline = Instant::now() + LOCK_TIMEOUT;
     loop {
-        let gone = repository.find_reference(name).and_then(|mut reference| reference.delete());
-        match gone.map_err(|error| (error.code(), error)) {
+        let deleted = repository.find_reference(name).and_then(|mut reference| reference.delete());
+        match deleted.map_err(|error| (error.code(), error)) {
             Ok(()) | Err((ErrorCode::NotFound, _)) => return Ok(()),
             Err((ErrorCode::Locked | ErrorCode::Modified, _)) if Instant::now() < deadline => {
                 std::thread::sleep(Duration::from_millis(5));

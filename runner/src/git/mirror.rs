@@ -302,12 +302,12 @@ impl Slot {
 
     /// Removes the mirror. The caller must have its lock exclusively.
     fn remove(&self) -> std::io::Result<()> {
-        let gone = |result: std::io::Result<()>| match result {
+        let ignore_missing = |result: std::io::Result<()>| match result {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         };
-        gone(fs::remove_dir_all(&self.folder))?;
-        gone(fs::remove_file(&self.damage_mark))
+        ignore_missing(fs::remove_dir_all(&self.folder))?;
+        ignore_missing(fs::remove_file(&self.damage_mark))
     }
 }
 

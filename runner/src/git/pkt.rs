@@ -42,7 +42,7 @@ impl<S: Pieces> PktReader<S> {
         let length = std::str::from_utf8(digits)
             .ok()
             .and_then(|digits| usize::from_str_radix(digits, 16).ok())
-            .ok_or_else(|| strange("its answer is not in git's protocol"))?;
+            .ok_or_else(|| unexpected("its answer is not in git's protocol"))?;
         match length {
             0 => {
                 self.at += 4;
@@ -54,7 +54,7 @@ impl<S: Pieces> PktReader<S> {
                 self.at += length;
                 Ok(Pkt::Data(&self.buffer[from..self.at]))
             }
-            _ => Err(strange("its answer has a line of an impossible length")),
+            _ => Err(unexpected("its answer has a line of an impossible length")),
         }
     }
 
@@ -63,21 +63,21 @@ impl<S: Pieces> PktReader<S> {
         self.source
     }
 
-    /// Reads until the buffer has `wanted` bytes from `at` on.
-    fn fill(&mut self, wanted: usize) -> Result<(), GitError> {
-        if self.buffer.len() - self.at >= wanted {
+    /// Reads until the buffer has `needed` bytes from `at` on.
+    fn fill(&mut self, needed: usize) -> Result<(), GitError> {
+        if self.buffer.len() - self.at >= needed {
             return Ok(());
         }
         self.buffer.drain(..self.at);
         self.at = 0;
-        while self.buffer.len() < wanted {
+        while self.buffer.len() < needed {
             let before = self.buffer.len();
             if !self.source.append_to(&mut self.buffer)? {
                 return Err(GitError::unreachable("its answer ended too early"));
             }
             self.read += (self.buffer.len() - before) as u64;
             if self.read > self.limit {
-                return Err(strange("its answer is too long"));
+                return Err(unexpected("its answer is too long"));
             }
         }
         Ok(())
@@ -85,7 +85,7 @@ impl<S: Pieces> PktReader<S> {
 }
 
 /// An error for a server that does not follow git's protocol.
-pub(super) fn strange(what: &str) -> GitError {
+pub(super) fn unexpected(what: &str) -> GitError {
     GitError::broken("talking to the git server", what)
 }
 

@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::pkt::{Pieces, strange};
+use super::pkt::{Pieces, unexpected};
 use super::{GitError, Remote};
 
 /// Requests up to this size have a length; longer ones are sent in chunks, as git does.
@@ -66,7 +66,7 @@ struct Net {
     private: Client,
 }
 
-/// Made at the first use and kept: connections are reused across builds.
+/// Made at the first use and reused: connections stay open across builds.
 fn net() -> Result<&'static Net, GitError> {
     static NET: OnceLock<Result<Net, String>> = OnceLock::new();
     let made = NET.get_or_init(|| {
@@ -232,10 +232,10 @@ impl<'a> Session<'a> {
         if status != StatusCode::OK {
             return Err(self.refused(status, response.headers(), service));
         }
-        let wanted = format!("application/x-{}-{what}", service.name());
+        let expected = format!("application/x-{}-{what}", service.name());
         let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
-        if kind.map(|kind| kind.split(';').next().unwrap_or_default().trim()) != Some(&wanted) {
-            return Err(strange("the server at this URL is not a git server"));
+        if kind.map(|kind| kind.split(';').next().unwrap_or_default().trim()) != Some(&expected) {
+            return Err(unexpected("the server at this URL is not a git server"));
         }
         Ok(Answer { session: *self, response, in_doubt: false })
     }
@@ -260,9 +260,9 @@ impl<'a> Session<'a> {
                 let to = headers.get(reqwest::header::LOCATION).map(HeaderValue::as_bytes);
                 let to = url::Url::parse(&String::from_utf8_lossy(to.unwrap_or_default()));
                 let to = to.map_or("elsewhere".to_owned(), |to| to.origin().ascii_serialization());
-                strange(&format!("it redirects to {to}; use the repository's URL there"))
+                unexpected(&format!("it redirects to {to}; use the repository's URL there"))
             }
-            _ => strange(&format!("it answered {status}")),
+            _ => unexpected(&format!("it answered {status}")),
         }
     }
 }
@@ -368,7 +368,7 @@ impl<'a> Upload<'a> {
                 self.send_waiting()?;
             }
             let Some(mut sending) = self.sending.take() else {
-                return Err(strange("the request was given up"));
+                return Err(unexpected("the request was given up"));
             };
             // Dropping the channel's only sender ends the body.
             let (closed, _) = mpsc::channel(1);

@@ -354,7 +354,7 @@ fn cut(text: &mut String, max_bytes: usize) -> bool {
     let end = text.floor_char_boundary(max_bytes);
     let end = text[..end].rfind('\n').map_or(0, |newline| newline + 1);
     text.truncate(end);
-    text.push_str(&format!("... the diff goes on; only its first {max_bytes} bytes are kept\n"));
+    text.push_str(&format!("... the diff continues; only its first {max_bytes} bytes are kept\n"));
     true
 }
 
@@ -367,6 +367,6 @@ mod tests {
         let mut text = "a line\nanother ünïcode\n".to_owned();
         assert!(!cut(&mut text, 100));
         assert!(cut(&mut text, 17));
-        assert_eq!(text, "a line\n... the diff goes on; only its first 17 bytes are kept\n");
+        assert_eq!(text, "a line\n... the diff continues; only its first 17 bytes are kept\n");
     }
 }

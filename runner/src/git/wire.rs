@@ -6,7 +6,7 @@
 use git2::Oid;
 use tokio_util::sync::CancellationToken;
 
-use super::pkt::{Pkt, PktReader, flush, line, strange};
+use super::pkt::{Pkt, PktReader, flush, line, unexpected};
 use super::transport::{Answer, Service, Session, doubtful};
 use super::{GitError, Remote};
 
@@ -76,10 +76,10 @@ pub(super) fn advertised(
     let mut lines = PktReader::new(session.get(service)?, MAX_ADVERTISEMENT);
     match lines.next()? {
         Pkt::Data(first) if first.starts_with(b"# service=") => {}
-        _ => return Err(strange("its list of refs has no valid start")),
+        _ => return Err(unexpected("its list of refs has no valid start")),
     }
     if lines.next()? != Pkt::Flush {
-        return Err(strange("its list of refs has no valid start"));
+        return Err(unexpected("its list of refs has no valid start"));
     }
     let found = read_refs(&mut lines)?;
     lines.into_source().drain();
@@ -92,7 +92,7 @@ fn read_refs(lines: &mut PktReader<Answer<'_>>) -> Result<Advertised, GitError> 
     while let Pkt::Data(data) = lines.next()? {
         let text = data.strip_suffix(b"\n").unwrap_or(data);
         if let Some(message) = text.strip_prefix(b"ERR ") {
-            return Err(strange(&words(message)));
+            return Err(unexpected(&words(message)));
         }
         let mut parts = text.splitn(2, |byte| *byte == 0);
         let (entry, capabilities) = (parts.next().unwrap_or_default(), parts.next());
@@ -105,7 +105,7 @@ fn read_refs(lines: &mut PktReader<Answer<'_>>) -> Result<Advertised, GitError> 
                 .iter()
                 .any(|c| c.starts_with("object-format=") && c != "object-format=sha1")
             {
-                return Err(strange("repositories with SHA-256 ids are not supported"));
+                return Err(unexpected("repositories with SHA-256 ids are not supported"));
             }
         }
         if entry.starts_with(b"shallow ") {
@@ -114,8 +114,9 @@ fn read_refs(lines: &mut PktReader<Answer<'_>>) -> Result<Advertised, GitError> 
         let (id, name) = entry
             .split_at_checked(40)
             .and_then(|(id, name)| Some((std::str::from_utf8(id).ok()?, name.strip_prefix(b" ")?)))
-            .ok_or_else(|| strange("its list of refs has an invalid line"))?;
-        let id = Oid::from_str(id).map_err(|_| strange("its list of refs has an invalid line"))?;
+            .ok_or_else(|| unexpected("its list of refs has an invalid line"))?;
+        let id =
+            Oid::from_str(id).map_err(|_| unexpected("its list of refs has an invalid line"))?;
         // Names that are not UTF-8 cannot be a branch of ours.
         let Ok(name) = std::str::from_utf8(name) else { continue };
         if !id.is_zero() && name.starts_with("refs/") && !name.ends_with("^{}") {
@@ -135,14 +136,14 @@ pub(super) fn fetch_pack(
     mut sink: impl FnMut(&[u8]) -> Result<(), GitError>,
 ) -> Result<(), GitError> {
     if !server.can("side-band-64k") {
-        return Err(strange("it is too old: it has no side-band-64k"));
+        return Err(unexpected("it is too old: it has no side-band-64k"));
     }
     let mut capabilities = "side-band-64k".to_owned();
     // Not `no-progress`: progress messages keep the connection alive while the server packs.
-    for wish in ["ofs-delta", "thin-pack"] {
-        if server.can(wish) {
+    for capability in ["ofs-delta", "thin-pack"] {
+        if server.can(capability) {
             capabilities.push(' ');
-            capabilities.push_str(wish);
+            capabilities.push_str(capability);
         }
     }
     let mut body = Vec::new();
@@ -169,10 +170,10 @@ pub(super) fn fetch_pack(
                 return Err(GitError::unreachable(format!("it stopped: {}", words(message))));
             }
             Pkt::Data(data) if data.starts_with(b"ERR ") => {
-                return Err(strange(&words(&data[4..])));
+                return Err(unexpected(&words(&data[4..])));
             }
             Pkt::Data(data) if data.starts_with(b"ACK ") || data.starts_with(b"NAK") => {}
-            Pkt::Data(_) => return Err(strange("its answer to a fetch is not valid")),
+            Pkt::Data(_) => return Err(unexpected("its answer to a fetch is not valid")),
         }
     }
     lines.into_source().drain();
@@ -188,14 +189,14 @@ pub(super) fn send_updates(
     pack: impl FnOnce(&mut dyn FnMut(&[u8]) -> Result<(), GitError>) -> Result<(), GitError>,
 ) -> Result<Report, GitError> {
     if !server.can("report-status") {
-        return Err(strange("it is too old: it has no report-status"));
+        return Err(unexpected("it is too old: it has no report-status"));
     }
     let side_band = server.can("side-band-64k");
     let mut capabilities = "report-status".to_owned();
-    for wish in ["side-band-64k", "delete-refs", "ofs-delta"] {
-        if server.can(wish) {
+    for capability in ["side-band-64k", "delete-refs", "ofs-delta"] {
+        if server.can(capability) {
             capabilities.push(' ');
-            capabilities.push_str(wish);
+            capabilities.push_str(capability);
         }
     }
     let mut head = Vec::new();
@@ -238,7 +239,7 @@ impl ReportReader {
                 Pkt::Data([3, message @ ..]) => {
                     return Err(GitError::unreachable(format!("it stopped: {}", words(message))));
                 }
-                Pkt::Data(_) => return Err(strange("its answer to a push is not valid")),
+                Pkt::Data(_) => return Err(unexpected("its answer to a push is not valid")),
             }
         }
     }

@@ -115,9 +115,9 @@ async fn on_spawn_thread(mut command: Command, reporter: OwnedFd) -> io::Result<
         drop(reporter);
         let _ = answer.send(outcome);
     });
-    let gone = || io::Error::other("the thread that starts processes has ended");
-    jobs.send(job).map_err(|_| gone())?;
-    spawned.await.map_err(|_| gone())?
+    let ended = || io::Error::other("the thread that starts processes has ended");
+    jobs.send(job).map_err(|_| ended())?;
+    spawned.await.map_err(|_| ended())?
 }
 
 /// A program that does not read its input, or ends before, is not an error.

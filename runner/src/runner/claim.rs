@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use rdev_domain::chain;
 use rdev_domain::outbox;
 use rdev_domain::ports::{Claim, PortError, Queue, Receipt, ReceivedMessage};
 use rdev_domain::wake_up::WakeUp;
@@ -12,7 +13,7 @@ use tracing::warn;
 
 use super::context::RunnerContext;
 use super::protection::ProtectedSlot;
-use crate::{chain, job, now};
+use crate::{job, now};
 
 /// The time that one receive waits for a message.
 const RECEIVE_WAIT: Duration = Duration::from_secs(20);

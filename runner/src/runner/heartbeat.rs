@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rdev_domain::chain;
 use rdev_domain::ids::TaskId;
 use rdev_domain::worker::{HEARTBEAT_EVERY, Worker, WorkerStatus};
 use tokio::time::Instant;
@@ -11,7 +12,7 @@ use tracing::warn;
 
 use super::context::RunnerContext;
 use crate::attempt::session;
-use crate::{chain, cleanup, now};
+use crate::{cleanup, now};
 
 /// How often a runner removes old sessions and unpushed work that was delivered.
 const CLEAN_EVERY: Duration = Duration::from_secs(60 * 60);

@@ -5,6 +5,7 @@
 //! (step 2 of `docs/protocol.md`), renews the protection while it builds, and ends it when
 //! its last slot is free. Elsewhere no protection is needed.
 
+use rdev_domain::chain;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,8 +15,6 @@ use serde_json::json;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tracing::{info, warn};
-
-use crate::chain;
 
 /// How long protection lasts. A runner that hangs loses it after this time.
 const EXPIRES_AFTER: Duration = Duration::from_secs(30 * 60);
