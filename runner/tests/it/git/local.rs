@@ -45,7 +45,7 @@ fn a_local_repository_needs_no_server_and_no_mirror() {
     let task: TaskId = "01JDGZ2V9QK8M3T5X7Y9ABCDEF".parse().expect("a task id");
     let own = OwnRef::Wip(task, Fence(1));
     let wip = format!("refs/{}", own.path());
-    let push = |target: &str, expect| super::push(&dirs, &remote, &commit, target, &expect);
+    let push = |target: &str, expect| push(&dirs, &remote, &commit, target, &expect);
     assert_eq!(push(&wip, Expect::Any).expect("a push"), fetched.tip);
     push("refs/heads/main", Expect::Exactly(fetched.tip)).expect("a push");
     let refs = git::remote_refs(&remote, &go()).expect("refs");
@@ -79,7 +79,7 @@ fn many_files_are_stored_as_one_pack() {
     }
     let commit = committed(&dirs, fetched.start.as_ref(), "many");
     let expect = Expect::Exactly(fetched.tip);
-    super::push(&dirs, &remote, &commit, "refs/heads/main", &expect).expect("a push");
+    push(&dirs, &remote, &commit, "refs/heads/main", &expect).expect("a push");
     world.server.git("site", &["fsck", "--strict"]);
     let counted = world.server.git("site", &["count-objects", "-v"]);
     assert!(counted.contains("in-pack: 303"), "{counted}");
@@ -91,9 +91,8 @@ fn a_local_branch_that_moved_is_left_alone() {
     let remote = local(&world);
     let (fetched, dirs, commit) = build(&world, &remote, "build", "x\n");
     let theirs = world.server.commit("site", "main", &[("c", "c")], "theirs");
-    let push = |tip: &Tip| {
-        super::push(&dirs, &remote, &commit, "refs/heads/main", &Expect::Exactly(tip.clone()))
-    };
+    let push =
+        |tip: &Tip| push(&dirs, &remote, &commit, "refs/heads/main", &Expect::Exactly(tip.clone()));
     let moved = push(&fetched.tip);
     assert!(matches!(&moved, Err(GitError::Moved { tip }) if *tip == at(&theirs)), "{moved:?}");
     let forced = push(&at(&theirs));
@@ -122,8 +121,7 @@ fn of_eight_that_race_for_a_branch_exactly_one_wins_each_round() {
                 scope.spawn(move || {
                     let expect = if round % 3 == 0 { Tip::Absent } else { fetched.tip.clone() };
                     barrier.wait();
-                    let outcome =
-                        super::push(dirs, remote, commit, target, &Expect::Exactly(expect));
+                    let outcome = push(dirs, remote, commit, target, &Expect::Exactly(expect));
                     match outcome {
                         Ok(_) => {
                             won.fetch_add(1, Ordering::Relaxed);
@@ -150,7 +148,7 @@ fn a_stale_lock_of_a_local_branch_is_a_passing_trouble() {
     let lock = world.server.folder("site").join("refs/heads/main.lock");
     fs::write(&lock, "").expect("a stale lock");
     let expect = Expect::Exactly(fetched.tip);
-    let push = || super::push(&dirs, &remote, &commit, "refs/heads/main", &expect);
+    let push = || push(&dirs, &remote, &commit, "refs/heads/main", &expect);
     let begun = Instant::now();
     let error = push().expect_err("locked");
     assert!(matches!(error, GitError::Unreachable { in_doubt: false, .. }), "{error:?}");
@@ -165,7 +163,7 @@ fn a_branch_in_the_way_of_another_is_a_refusal() {
     let remote = local(&world);
     let (_fetched, dirs, commit) = build(&world, &remote, "build", "x\n");
     let expect = Expect::Exactly(Tip::Absent);
-    let refused = super::push(&dirs, &remote, &commit, "refs/heads/main/sub", &expect);
+    let refused = push(&dirs, &remote, &commit, "refs/heads/main/sub", &expect);
     assert!(matches!(refused, Err(GitError::Rejected { .. })), "{refused:?}");
 }
 

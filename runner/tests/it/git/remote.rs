@@ -260,7 +260,7 @@ fn a_wrong_or_missing_token_is_an_auth_error_that_does_not_tell_it() {
                 .map(|_| ())
                 .expect_err("no fetch"),
             git::remote_refs(remote, &go()).map(|_| ()).expect_err("no list"),
-            super::push(&dirs, remote, &commit, "refs/heads/x", &Expect::Any)
+            push(&dirs, remote, &commit, "refs/heads/x", &Expect::Any)
                 .map(|_| ())
                 .expect_err("no push"),
             git::delete_refs(remote, &["refs/heads/main".to_owned()], &go())
@@ -351,7 +351,7 @@ fn a_cancel_ends_a_transfer_at_once() {
         let requests = if behaviour == Behaviour::Hang { 1 } else { 2 };
         std::thread::scope(|scope| {
             let push = scope.spawn(|| {
-                let push = git::Push {
+                let push = Push {
                     dirs: &dirs,
                     remote: &world.remote,
                     commit: &commit,
@@ -391,7 +391,7 @@ fn a_push_whose_answer_is_lost_is_in_doubt_and_found_by_looking() {
     let (fetched, dirs, commit) = world.worked("again", "mine again\n");
     let remote = Remote { timeout: Duration::from_millis(200), ..world.remote };
     let expect = Expect::Exactly(fetched.tip);
-    let error = super::push(&dirs, &remote, &commit, "refs/heads/main", &expect);
+    let error = push(&dirs, &remote, &commit, "refs/heads/main", &expect);
     assert!(error.expect_err("no answer").is_in_doubt());
 }
 

@@ -8,7 +8,7 @@ use axum::extract::{Json, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::put;
-use rdev_domain::ports::{Queue, ServerStateMessage};
+use rdev_domain::ports::{Queue, ReceivedMessage};
 use rdev_domain::result::Outcome;
 use rdev_domain::task::TaskState;
 use rdev_runner::Protection;
@@ -40,7 +40,7 @@ struct ServerState {
     requests: Mutex<Vec<bool>>,
 }
 
-async fn state(State(agent): State<Arc<ServerState>>, Json(body): Json<Value>) -> Response {
+async fn respond(State(agent): State<Arc<ServerState>>, Json(body): Json<Value>) -> Response {
     let enabled = body["ProtectionEnabled"].as_bool().expect("the requested state");
     if enabled {
         let minutes = body["ExpiresInMinutes"].as_u64().expect("the duration");
@@ -71,7 +71,7 @@ impl EcsAgent {
         let uri = format!("http://{}/api/one", listener.local_addr().expect("an address"));
         let state = Arc::new(ServerState { reply: Mutex::new(reply), requests: Mutex::default() });
         let router = Router::new()
-            .route("/api/one/task-protection/v1/state", put(state))
+            .route("/api/one/task-protection/v1/state", put(respond))
             .with_state(Arc::clone(&state));
         let server = tokio::spawn(async move { axum::serve(listener, router).await });
         // The program does it in `main`; here the first test does.
@@ -137,7 +137,7 @@ async fn protection_is_renewed_while_a_build_runs_and_a_failed_renewal_stops_not
     let (begun, go) = (world.data.path().join("begun"), world.data.path().join("go"));
     let id = world.build(&site, &wait_script("echo 2 > a", &begun, &go)).await;
     appears(&begun).await;
-    let times = |requests: &[bool]| requests.iter().filter(|on| **enabled).count();
+    let times = |requests: &[bool]| requests.iter().filter(|enabled| **enabled).count();
     agent.until_requests("renewed", |requests| times(requests) >= 3).await;
     agent.set_reply(Reply::Fails);
     let before = times(&agent.requests());
@@ -186,7 +186,7 @@ async fn a_runner_whose_ecs_agent_is_unreachable_drains_like_any_other() {
 }
 
 /// The wake-up that the runner has given back.
-async fn returned(world: &World) -> ServerStateMessage {
+async fn returned(world: &World) -> ReceivedMessage {
     let end = Instant::now() + Duration::from_secs(60);
     loop {
         let message = world.embedded.queue.receive(Duration::from_secs(20)).await;
