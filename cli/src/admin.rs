@@ -1,4 +1,4 @@
-//! The local admin key: made once, kept in `rdev.json`.
+//! The local admin key: created once, stored in `rdev.json`.
 
 use rdev_domain::audit::Actor;
 use rdev_domain::key::Scope;
@@ -7,13 +7,12 @@ use rdev_domain::secret::Secret;
 use rdev_domain::time::Timestamp;
 
 use crate::client::{ApiError, Client};
-use crate::exit::Exit;
 
-/// What the key is called in the list of keys. The name is rdev's own.
+/// The key's name in the list of keys; rdev reserves it.
 const NAME: &str = "local admin (rdev.json)";
 
-/// The key of `rdev.json` if the API at `url` still takes it; otherwise a new
-/// one, and those of the same name are revoked: nobody has their text any more.
+/// Returns the key of `rdev.json` if the API at `url` still accepts it. Otherwise creates a new key
+/// and revokes those of the same name: nobody has their text any more.
 ///
 /// # Errors
 /// When the store fails, or the API does not answer.
@@ -39,13 +38,11 @@ pub(crate) async fn key(
 }
 
 async fn works(url: &str, key: &Secret) -> anyhow::Result<bool> {
-    // A text that no header can hold is no key.
+    // A text that a header cannot hold is not a key.
     let Ok(client) = Client::new(url, key) else { return Ok(false) };
-    match client.get("keys", &[("limit", "1".to_owned())]).await {
-        Ok(_) => Ok(true),
-        Err(error) => match error.downcast_ref::<ApiError>() {
-            Some(refused) if refused.exit() == Exit::NotAllowed => Ok(false),
-            _ => Err(error),
-        },
-    }
+    let Err(error) = client.get("keys", &[("limit", "1".to_owned())]).await else {
+        return Ok(true);
+    };
+    let refused = error.downcast_ref::<ApiError>().and_then(ApiError::status);
+    if matches!(refused, Some(401 | 403)) { Ok(false) } else { Err(error) }
 }

@@ -1,45 +1,102 @@
-//! Which agent builds use when nobody names one.
+//! The code agents: which of them are ready, and which one builds use by default.
+
+use std::collections::BTreeMap;
 
 use anyhow::Context;
 use rdev_domain::spec::AgentName;
+use rdev_platform::Finding;
 use rdev_runner::agent;
 use rdev_runner::config::AgentSettings;
 
-use crate::config::Config;
+/// The settings of the agents, as in `[agents.<name>]`.
+pub(crate) type Agents = BTreeMap<AgentName, AgentSettings>;
 
 /// The sub-command that is the sample agent.
 const SAMPLE: &str = "sample-agent";
 
+/// What to do when no agent is ready.
+pub(crate) const NONE_READY: &str = "no agent is ready: install claude-code, opencode or codex and \
+                                     set its key, or set agents.command.program";
+
+/// The help text of an option that selects an agent.
+pub(crate) fn help(default: &str) -> String {
+    let names = AgentName::ALL.map(|name| name.to_string());
+    let names = match names.split_last() {
+        Some((last, others)) => format!("{} or {last}", others.join(", ")),
+        None => String::new(),
+    };
+    format!("The agent: {names}; default: {default}")
+}
+
+/// The agent of builds that give none: the configured one, else the agent `command` if it has a
+/// program, else the first code agent that is ready.
+pub(crate) fn default_agent(configured: Option<AgentName>, agents: &Agents) -> Option<AgentName> {
+    let command = has_command(agents).then_some(AgentName::Command);
+    configured.or(command).or_else(|| first_ready(agents))
+}
+
 /// The first code agent that is installed and has a key.
-pub(crate) fn first_ready(config: &Config) -> Option<AgentName> {
+pub(crate) fn first_ready(agents: &Agents) -> Option<AgentName> {
     let none = AgentSettings::default();
-    let of = |agent| config.agents.get(&agent).unwrap_or(&none);
-    let mut installed = agent::available(&config.agents).into_iter();
-    installed
-        .find(|agent| *agent != AgentName::Command && agent::has_credentials(*agent, of(*agent)))
+    let settings = |agent| agents.get(&agent).unwrap_or(&none);
+    let mut installed = agent::available(agents).into_iter();
+    installed.find(|agent| {
+        *agent != AgentName::Command && agent::has_credentials(*agent, settings(*agent))
+    })
 }
 
-/// Whether a program is configured for the agent `command`.
-pub(crate) fn has_command(config: &Config) -> bool {
-    config.agents.get(&AgentName::Command).is_some_and(|settings| settings.program.is_some())
+/// Whether the agent `command` has a program.
+pub(crate) fn has_command(agents: &Agents) -> bool {
+    agents.get(&AgentName::Command).is_some_and(|settings| settings.program.is_some())
 }
 
-/// Makes this very program's sample the agent `command`.
+/// Makes the sample of this program the agent `command`.
 ///
 /// # Errors
-/// When the program cannot find out where it lies.
-pub(crate) fn use_sample(config: &mut Config) -> anyhow::Result<()> {
+/// When the program cannot find its own file.
+pub(crate) fn use_sample(agents: &mut Agents) -> anyhow::Result<()> {
     let program = std::env::current_exe().context("cannot find this program's own file")?;
-    let settings = config.agents.entry(AgentName::Command).or_default();
+    let settings = agents.entry(AgentName::Command).or_default();
     settings.program = Some(program);
     settings.args = vec![SAMPLE.to_owned()];
     Ok(())
 }
 
-/// Whether `agent` is this program's sample, as [`use_sample`] set it.
-pub(crate) fn is_sample(config: &Config, agent: AgentName) -> bool {
+/// Whether `agent` is the sample of this program, as [`use_sample`] set it.
+pub(crate) fn is_sample(agents: &Agents, agent: AgentName) -> bool {
     agent == AgentName::Command
-        && config.agents.get(&agent).is_some_and(|settings| settings.args == [SAMPLE])
+        && agents.get(&agent).is_some_and(|settings| settings.args == [SAMPLE])
+}
+
+/// Checks each agent, for `rdev doctor`. An agent that is neither installed nor configured is no
+/// problem, unless all of them are missing.
+pub(crate) fn check(configured: Option<AgentName>, agents: &Agents) -> Vec<Finding> {
+    let none = AgentSettings::default();
+    let installed = agent::available(agents);
+    let mut findings: Vec<Finding> = Vec::new();
+    for name in AgentName::ALL {
+        let settings = agents.get(&name);
+        let expected = settings.is_some() || configured == Some(name);
+        let what = format!("the agent {name}");
+        if !installed.contains(&name) {
+            if expected {
+                let problem =
+                    format!("its program does not exist; install it or set agents.{name}.program");
+                findings.push(Finding::problem(what, problem));
+            }
+        } else if name == AgentName::Command
+            || agent::has_credentials(name, settings.unwrap_or(&none))
+        {
+            findings.push(Finding::fine(what));
+        } else if expected {
+            let problem = "the environment has no API key for its model";
+            findings.push(Finding::problem(what, problem));
+        }
+    }
+    if findings.is_empty() {
+        findings.push(Finding::problem("the agents", NONE_READY));
+    }
+    findings
 }
 
 #[cfg(test)]
@@ -50,28 +107,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_agent_counts_when_it_is_installed_and_has_a_key() {
+    fn an_agent_is_ready_if_it_is_installed_and_has_a_key() {
         let folder = tempfile::tempdir().expect("a folder");
         let program = folder.path().join("some-codex");
         fs::write(&program, "#!/bin/sh\n").expect("a program");
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("a mode");
-        let mut config = Config::default();
-        // Whatever this machine has: these two are not there, though they have a key.
+        let mut agents = BTreeMap::new();
+        // These two have a key but no program, whatever this machine has.
         for agent in [AgentName::ClaudeCode, AgentName::Opencode] {
             let program = Some(folder.path().join("missing"));
             let mut settings = AgentSettings { program, ..AgentSettings::default() };
             settings.set_env.insert("ANTHROPIC_API_KEY".to_owned(), "k".to_owned());
-            config.agents.insert(agent, settings);
+            agents.insert(agent, settings);
         }
-        // An empty value goes over whatever this machine has.
+        // An empty value overrides the variable of this machine.
         let mut settings = AgentSettings { program: Some(program), ..AgentSettings::default() };
         for name in ["OPENAI_API_KEY", "CODEX_API_KEY"] {
             settings.set_env.insert(name.to_owned(), String::new());
         }
-        config.agents.insert(AgentName::Codex, settings);
-        assert_eq!(first_ready(&config), None);
-        let settings = config.agents.get_mut(&AgentName::Codex).expect("it is there");
+        agents.insert(AgentName::Codex, settings);
+        assert_eq!(first_ready(&agents), None);
+        let settings = agents.get_mut(&AgentName::Codex).expect("it is there");
         settings.set_env.insert("OPENAI_API_KEY".to_owned(), "k".to_owned());
-        assert_eq!(first_ready(&config), Some(AgentName::Codex));
+        assert_eq!(first_ready(&agents), Some(AgentName::Codex));
     }
 }

@@ -6,8 +6,7 @@ use rdev_domain::retention::Retention;
 use rdev_domain::time::Timestamp;
 use serde_json::json;
 
-use crate::args::Bootstrap;
-use crate::command::key::shown_once;
+use crate::args::key::Bootstrap;
 use crate::exit::Exit;
 use crate::out;
 
@@ -39,7 +38,7 @@ pub(crate) async fn run(bootstrap: Bootstrap, json: bool) -> anyhow::Result<Exit
             "table": table, "key": text.expose(),
         }))?;
     } else {
-        shown_once(key.id.as_str());
+        out::new_key_note(key.id.as_str());
         out::line(text.expose())?;
     }
     Ok(Exit::Done)

@@ -1,6 +1,6 @@
 //! The configuration: file, environment and command line in one [`Config`].
 //!
-//! The command line goes over the environment, the environment over the file.
+//! The command line overrides the environment, and the environment overrides the file.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -15,21 +15,21 @@ use serde::Deserialize;
 
 use crate::args::Common;
 
-/// Its variables that stand in no section.
+/// The variables of `rdev` that belong to no section.
 pub(crate) const NAMES: Names = Names {
     top: &["LISTEN", "DATA_DIR", "DEFAULT_AGENT", "PUBLIC_URL", "REGISTRY"],
     others: &["URL", "KEY", "LOCAL_FUNCTIONS", "LOCAL_RUNNER"],
 };
 
-/// Everything that can be set.
+/// All settings.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Config {
-    /// The address the API listens on: 127.0.0.1:7777.
+    /// The address that the API listens on; default: 127.0.0.1:7777.
     pub(crate) listen: SocketAddr,
-    /// Where everything is kept.
+    /// The data folder.
     pub(crate) data_dir: Option<PathBuf>,
-    /// The agent of builds that name none; else the first that is installed and has a key.
+    /// The agent of builds that give none; default: the first one that is installed and has a key.
     pub(crate) default_agent: Option<AgentName>,
     /// The HTTP API.
     pub(crate) api: rdev_functions::Settings,
@@ -39,13 +39,13 @@ pub(crate) struct Config {
     pub(crate) runner: RunnerSettings,
     /// Per agent: program, arguments, environment, prices.
     pub(crate) agents: BTreeMap<AgentName, AgentSettings>,
-    /// How long records are kept.
+    /// How long rdev keeps records.
     pub(crate) retention: Retention,
-    /// Where others reach this server, as `https://rdev.example.com`: for webhooks and links.
+    /// The public address of this server, such as `https://rdev.example.com`: for webhooks and links.
     pub(crate) public_url: Option<String>,
-    /// The container registry that templates push to, as `registry.example.com/acme`.
+    /// The container registry that templates push to, such as `registry.example.com/acme`.
     pub(crate) registry: Option<String>,
-    /// Gitea or Forgejo; without it repositories are folders below the data folder.
+    /// Gitea or Forgejo; by default repositories are folders below the data folder.
     pub(crate) forge: Option<ForgeConfig>,
     /// Woodpecker.
     pub(crate) ci: Option<CiConfig>,
@@ -73,7 +73,7 @@ impl Default for Config {
     }
 }
 
-/// What the command line sets.
+/// The settings of the command line.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Flags {
     /// `--config`.
@@ -91,10 +91,10 @@ impl From<&Common> for Flags {
 }
 
 impl Config {
-    /// Reads the file that applies, the environment and the flags.
+    /// Reads the configuration file, the environment and the flags.
     ///
     /// # Errors
-    /// The first setting that is unknown or wrong, with the file or variable it stands in.
+    /// The first setting that is unknown or has a wrong value; the error names its source.
     pub(crate) fn load(flags: &Flags, environment: &Environment) -> Result<Self, ConfigError> {
         let mut layers = Layers::default();
         if let Some(path) =
@@ -112,10 +112,10 @@ impl Config {
         layers.extract()
     }
 
-    /// The data folder: the one that is set, else the user's own.
+    /// The data folder: the configured one, else the user's own.
     ///
     /// # Errors
-    /// When none is set and there is no home folder.
+    /// When none is configured and the user has no home folder.
     pub(crate) fn data_dir(&self, environment: &Environment) -> Result<PathBuf, ConfigError> {
         match &self.data_dir {
             Some(folder) => Ok(folder.clone()),
@@ -123,7 +123,7 @@ impl Config {
         }
     }
 
-    /// What the runner is told.
+    /// The configuration of the runner.
     pub(crate) fn for_runner(&self) -> RunnerConfig {
         let mut git = self.git.clone();
         if let Some(forge) = &self.forge
@@ -139,7 +139,7 @@ impl Config {
         }
     }
 
-    /// The systems around a build.
+    /// The configuration of the systems around a build.
     pub(crate) fn platform(&self) -> PlatformConfig {
         PlatformConfig {
             public_url: self.public_url.clone(),
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn the_command_line_goes_over_the_environment_and_that_over_the_file() {
+    fn the_command_line_overrides_the_environment_and_that_overrides_the_file() {
         let text = "listen = '127.0.0.1:1'\n[git]\nname = 'file'\nemail = 'file'\n";
         let variables = [("RDEV_LISTEN", "127.0.0.1:2"), ("RDEV_GIT__NAME", "1234")];
         let none = Environment::from([]);
@@ -180,13 +180,13 @@ mod tests {
         assert_eq!((port(&config), config.git.name.as_str()), (1, "file"));
         let config = load(text, &environment, None).expect("the environment");
         assert_eq!((port(&config), config.git.name.as_str()), (2, "1234"));
-        assert_eq!(config.git.email, "file", "what the environment does not set stays");
+        assert_eq!(config.git.email, "file", "settings that the environment does not set stay");
         let config = load(text, &environment, Some("127.0.0.1:3")).expect("the flag");
         assert_eq!(port(&config), 3);
     }
 
     #[test]
-    fn agents_are_set_by_their_names_in_the_environment_too() {
+    fn the_environment_can_set_agents_by_their_names() {
         let environment = Environment::from([
             ("RDEV_AGENTS__CLAUDE_CODE__MODEL", "opus"),
             ("RDEV_AGENTS__CLAUDE_CODE__SET_ENV__MY_TOKEN", "0123"),
@@ -203,14 +203,14 @@ mod tests {
             (claude.model.as_deref(), claude.args.as_slice()),
             (Some("opus"), &["--verbose".to_owned()][..])
         );
-        assert_eq!(claude.set_env["MY_TOKEN"], "0123", "as it is written, no number");
+        assert_eq!(claude.set_env["MY_TOKEN"], "0123", "as it is written, not as a number");
         assert_eq!(config.agents[&AgentName::Command].args, ["-c", "cat"]);
         assert_eq!(config.runner.slots, Some(3));
         assert!(config.git.allow_private_addresses);
     }
 
     #[test]
-    fn a_wrong_setting_is_named_with_its_place_and_without_its_value() {
+    fn an_error_names_the_setting_and_its_source_but_not_its_value() {
         let of = |text: &str| load(text, &Environment::from([]), None).expect_err("refused");
         for (text, parts) in [
             ("[gti]\nx = 1\n", &["some.toml", "gti"][..]),
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn the_data_folder_is_the_users_own_unless_one_is_set() {
+    fn the_data_folder_is_the_users_own_unless_one_is_configured() {
         let of = |environment: &Environment| Config::default().data_dir(environment).ok();
         let home = Environment::from([("HOME", "/home/me")]);
         assert_eq!(of(&home), Some("/home/me/.local/share/rdev".into()));
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn variables_that_are_none_of_ours_are_told_apart() {
+    fn misspelt_variables_are_found() {
         let environment = Environment::from([
             ("RDEV_LISTEN", "x"),
             ("RDEV_LISTN", "x"),

@@ -5,12 +5,8 @@ use std::time::Duration;
 
 use rdev_configuration::Environment;
 use rdev_configuration::find_file;
-use rdev_domain::ports::PortResult;
-use rdev_domain::spec::AgentName;
 use rdev_platform::Finding;
-use rdev_platform::config::connect;
-use rdev_runner::agent;
-use rdev_runner::config::AgentSettings;
+use rdev_platform::connect::connect;
 use rustix::fs::Access;
 use serde_json::{Value, json};
 
@@ -18,7 +14,7 @@ use crate::args::Common;
 use crate::config::{Config, Flags, NAMES};
 use crate::exit::Exit;
 use crate::folder::Local;
-use crate::out;
+use crate::{agents, out};
 
 /// Less free space than this is a problem: checkouts and mirrors need some.
 const LITTLE: u64 = 2 << 30;
@@ -36,18 +32,18 @@ pub(crate) async fn run(common: &Common, environment: &Environment) -> anyhow::R
     let mut findings = vec![settings(&flags, environment)?];
     findings.extend(disk(&folder));
     findings.push(git(environment));
-    findings.extend(agents(&config));
+    findings.extend(agents::check(config.default_agent, &config.agents));
     if let Some(forge) = &platform.forge {
-        findings.extend(of("the forge", forge.check().await));
+        findings.extend(forge.check().await);
     } else {
         findings.push(Finding::fine("the forge: repositories are folders below the data folder"));
     }
     match &platform.ci {
-        Some(ci) => findings.extend(of("the CI server", ci.check().await)),
+        Some(ci) => findings.extend(ci.check().await),
         None => findings.push(Finding::fine("the CI server: none is configured")),
     }
     match &platform.dns {
-        Some(dns) => findings.extend(of("the DNS provider", dns.check().await)),
+        Some(dns) => findings.extend(dns.check().await),
         None => findings.push(Finding::fine("the DNS provider: none is configured")),
     }
     findings.push(server(&folder).await);
@@ -69,14 +65,6 @@ fn tell(as_json: bool, findings: &[Finding]) -> anyhow::Result<Exit> {
         }
     }
     Ok(if good { Exit::Done } else { Exit::Failed })
-}
-
-/// What an adapter found; one that could not even look is one problem.
-fn of(system: &str, checked: PortResult<Vec<Finding>>) -> Vec<Finding> {
-    checked.unwrap_or_else(|error| {
-        let mend = "is its address right, is it up, may this machine reach it?";
-        vec![Finding::failed(system, &error, mend)]
-    })
 }
 
 fn settings(flags: &Flags, environment: &Environment) -> anyhow::Result<Finding> {
@@ -129,36 +117,6 @@ fn git(environment: &Environment) -> Finding {
         let problem = "it is not in PATH; rdev needs none, but most agents call it: install git";
         Finding::problem("the program git, for agents", problem)
     }
-}
-
-fn agents(config: &Config) -> Vec<Finding> {
-    let none = AgentSettings::default();
-    let installed = agent::available(&config.agents);
-    let mut findings: Vec<Finding> = Vec::new();
-    for name in AgentName::ALL {
-        let settings = config.agents.get(&name);
-        let what = format!("the agent {name}");
-        if !installed.contains(&name) {
-            // Only what somebody wants is missing.
-            if settings.is_some() || config.default_agent == Some(name) {
-                let problem =
-                    format!("its program is not there; install it or set agents.{name}.program");
-                findings.push(Finding::problem(what, problem));
-            }
-        } else if name == AgentName::Command
-            || agent::has_credentials(name, settings.unwrap_or(&none))
-        {
-            findings.push(Finding::fine(what));
-        } else if settings.is_some() || config.default_agent == Some(name) {
-            findings.push(Finding::problem(what, "it has no key of its model in the environment"));
-        }
-    }
-    if findings.is_empty() {
-        let problem = "none is ready: install claude-code, opencode or codex and set its key, or \
-                       set agents.command.program";
-        findings.push(Finding::problem("the agents", problem));
-    }
-    findings
 }
 
 async fn server(folder: &Path) -> Finding {

@@ -1,4 +1,4 @@
-//! How the program ends: exit statuses, and which error means which.
+//! The exit statuses of the program, and the status of each error.
 
 use std::io;
 use std::process::ExitCode;
@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use rdev_configuration::ConfigError;
 
 use crate::client::ApiError;
+use crate::usage::UsageError;
 
 /// The exit statuses; README.md has the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,7 +17,7 @@ pub(crate) enum Exit {
     Failed,
     /// 2: the build was cancelled.
     Cancelled,
-    /// 4: the key is unknown or may not do this.
+    /// 4: the key is unknown, or it lacks the scope for this.
     NotAllowed,
     /// 64: the command line or a value in it is wrong.
     Usage,
@@ -24,14 +25,9 @@ pub(crate) enum Exit {
     Config,
 }
 
-/// The command line is well formed, but what it asks for makes no sense.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub(crate) struct UsageError(pub(crate) String);
-
 impl Exit {
-    /// The status an error ends the program with; `None` when it is no failure
-    /// at all: the reader of our output went away.
+    /// The exit status of an error; `None` if it is no failure at all: the reader of our output
+    /// closed the pipe.
     pub(crate) fn of(error: &anyhow::Error) -> Option<Self> {
         for cause in error.chain() {
             if cause.is::<UsageError>() {
@@ -40,7 +36,7 @@ impl Exit {
             if cause.is::<ConfigError>() {
                 return Some(Self::Config);
             }
-            if cause.is::<rdev_platform::config::Wrong>() {
+            if cause.is::<rdev_platform::connect::WrongSetting>() {
                 return Some(Self::Config);
             }
             #[cfg(feature = "aws")]
@@ -48,7 +44,7 @@ impl Exit {
                 return Some(Self::Config);
             }
             if let Some(api) = cause.downcast_ref::<ApiError>() {
-                return Some(api.exit());
+                return Some(of_api(api));
             }
             if let Some(io) = cause.downcast_ref::<io::Error>()
                 && io.kind() == io::ErrorKind::BrokenPipe
@@ -57,6 +53,14 @@ impl Exit {
             }
         }
         Some(Self::Failed)
+    }
+}
+
+fn of_api(error: &ApiError) -> Exit {
+    match error.status() {
+        Some(401 | 403) => Exit::NotAllowed,
+        Some(400 | 413 | 415 | 422) => Exit::Usage,
+        _ => Exit::Failed,
     }
 }
 

@@ -1,7 +1,7 @@
 //! `rdev`: the server, the quickstart and the client in one program.
 //!
-//! `up` and `quickstart` run `server`; every other command is a client of
-//! the HTTP API, and so is what `quickstart` does once the server runs.
+//! `up` and `quickstart` run `server`. Every other command is a client of the HTTP API, and
+//! `quickstart` is one, too, once its server runs.
 
 mod admin;
 mod agents;
@@ -25,6 +25,7 @@ mod sample_agent;
 mod server;
 mod summary;
 mod up;
+mod usage;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -37,12 +38,12 @@ use crate::args::{Cli, Command};
 use crate::command::Session;
 use crate::exit::Exit;
 
-/// Parses the command line, runs the command, and tells how it went.
+/// Parses the command line, runs the command, and returns its exit status.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // Where even this cannot be written there is nobody to tell.
+            // If even this cannot be printed, nobody reads it.
             drop(error.print());
             return if error.use_stderr() { Exit::Usage } else { Exit::Done }.into();
         }
@@ -72,7 +73,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         .build()
         .context("cannot start the runtime")?;
     let exit = runtime.block_on(Box::pin(dispatch(cli)));
-    // A blocking call that hangs must not keep the process.
+    // A blocking call that hangs must not keep the process alive.
     runtime.shutdown_background();
     exit
 }
@@ -96,7 +97,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Command::Worker(command) => command::worker::run(&session()?, command).await,
         Command::Key(command) => command::key::run(session, common.json, command).await,
         #[cfg(feature = "aws")]
-        Command::LocalAws(args::LocalAws::Up(up)) => {
+        Command::LocalAws(args::local_aws::LocalAws::Up(up)) => {
             local_aws::run(common, &up, &environment).await
         }
         Command::SampleAgent => Ok(Exit::Done),

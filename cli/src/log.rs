@@ -6,7 +6,7 @@ use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
 
 use crate::args::LogFormat;
-use crate::exit::UsageError;
+use crate::usage::UsageError;
 
 /// Sets up logging for the process. `RUST_LOG` goes over `level`.
 ///

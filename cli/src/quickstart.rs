@@ -1,4 +1,4 @@
-//! `rdev quickstart`: everything at once, to see a commit come out.
+//! `rdev quickstart`: a server, a project, a build and its commit, in one command.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -9,17 +9,19 @@ use rdev_domain::git_url::GitUrl;
 use rdev_domain::spec::AgentName;
 use serde_json::{Value, json};
 
-use crate::args::{Common, Quickstart};
+use crate::args::Common;
+use crate::args::server::Quickstart;
 use crate::client::{Client, End, follow};
 use crate::command::build::exit_of;
 use crate::config::{Config, Flags};
-use crate::exit::{Exit, UsageError};
+use crate::exit::Exit;
 use crate::progress::Progress;
 use crate::server::{Ended, Server};
 use crate::up::Signals;
+use crate::usage::UsageError;
 use crate::{agents, log, out, summary};
 
-/// Starts a server in this process, makes a project, builds it once, shows what came of it.
+/// Starts a server in this process, creates a project, builds it once, and shows the result.
 pub(crate) async fn run(
     common: &Common,
     quickstart: &Quickstart,
@@ -46,7 +48,7 @@ pub(crate) async fn run(
         };
         if let (None, Some(path)) = (&built, &running) {
             progress.line("cancelling");
-            // The drain ends the build in any case; then it would be there at the next start.
+            // The drain ends the build, too, but would leave it for the next start.
             drop(client.post(&format!("{path}/cancel"), None, None).await);
         }
         built
@@ -64,7 +66,7 @@ pub(crate) async fn run(
     } else {
         out::line(summary::of_build(&built.record))?;
         if built.outcome() == "delivered" {
-            let sample = agents::is_sample(&config, agent);
+            let sample = agents::is_sample(&config.agents, agent);
             out::line(built.next_steps(
                 &program(),
                 common.data_dir.is_some().then_some(&data),
@@ -72,7 +74,7 @@ pub(crate) async fn run(
             ))?;
         }
     }
-    // Anything but a delivered commit is not what was promised.
+    // Only a delivered commit is a success.
     Ok(match exit_of(&built.record) {
         Exit::Done if built.outcome() != "delivered" => Exit::Failed,
         exit => exit,
@@ -81,19 +83,19 @@ pub(crate) async fn run(
 
 fn choose_agent(
     config: &mut Config,
-    wanted: Option<AgentName>,
+    requested: Option<AgentName>,
     progress: &Progress,
 ) -> anyhow::Result<AgentName> {
     let installed = rdev_runner::agent::available(&config.agents);
-    let chosen = wanted
+    let chosen = requested
         .or(config.default_agent)
-        .or_else(|| agents::first_ready(config))
+        .or_else(|| agents::first_ready(&config.agents))
         .unwrap_or(AgentName::Command);
-    if chosen == AgentName::Command && !agents::has_command(config) {
-        agents::use_sample(config)?;
-        let why = if wanted.is_some() { "" } else { "no code agent is installed and has a key: " };
+    if chosen == AgentName::Command && !agents::has_command(&config.agents) {
+        agents::use_sample(&mut config.agents)?;
+        let why = if requested.is_some() { "" } else { "no code agent is installed with a key: " };
         progress.line(&format!(
-            "{why}using the built-in sample agent, which puts the prompt's words on the page"
+            "{why}using the built-in sample agent, which adds the prompt to the page"
         ));
         return Ok(chosen);
     }
@@ -107,7 +109,7 @@ fn choose_agent(
     Ok(chosen)
 }
 
-/// What came of it.
+/// The result of the quickstart.
 struct Built {
     project_id: String,
     task_id: String,
@@ -147,7 +149,7 @@ async fn build(
 /// The folder of a project's repository.
 fn repository(project: &Value) -> anyhow::Result<String> {
     let url = project["git_url"].as_str().context("the project has no repository")?;
-    let url: GitUrl = url.parse().context("the project's repository has a strange address")?;
+    let url: GitUrl = url.parse().context("the project's repository has an invalid URL")?;
     let folder = url.to_folder().context("the project's repository is not on this machine")?;
     folder
         .into_os_string()
@@ -169,13 +171,13 @@ fn unexpected(ended: Ended) -> anyhow::Error {
     }
 }
 
-/// This program as it was called.
+/// The name with which this program was started.
 fn program() -> String {
     std::env::args().next().filter(|name| !name.is_empty()).unwrap_or_else(|| "rdev".to_owned())
 }
 
 impl Built {
-    /// `delivered`, or how else it ended.
+    /// `delivered`, another outcome, or the state if there is no outcome.
     fn outcome(&self) -> &str {
         let outcome = self.record["result"]["outcome"].as_str();
         outcome.or(self.record["state"].as_str()).unwrap_or_default()
@@ -217,7 +219,7 @@ impl Built {
     }
 }
 
-/// A word for a shell.
+/// Quotes a word for a shell.
 fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%".contains(c);
     if !word.is_empty() && word.chars().all(plain) {

@@ -1,18 +1,19 @@
-//! `rdev up`: serve until told to end.
+//! `rdev up`: runs the server until a signal ends it.
 
 use rdev_configuration::Environment;
 use rdev_domain::spec::AgentName;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
-use crate::args::{Common, Up};
+use crate::args::Common;
+use crate::args::server::Up;
 use crate::config::{Config, Flags, NAMES};
 use crate::exit::Exit;
 use crate::server::{Ended, Server};
 use crate::{agents, log};
 
-/// Serves until SIGTERM or SIGINT, then lets running builds end; a second
-/// signal gives them back at once.
+/// Serves until SIGTERM or SIGINT, then lets running builds finish. A second signal gives them back
+/// to the queue at once.
 pub(crate) async fn run(
     common: &Common,
     up: &Up,
@@ -23,10 +24,10 @@ pub(crate) async fn run(
     let flags = Flags { listen: up.listen, ..Flags::from(common) };
     let mut config = Config::load(&flags, environment)?;
     for name in environment.unknown_variables(&NAMES) {
-        warn!("{name} is no setting of rdev; it has no effect");
+        warn!("{name} is not a setting of rdev; it has no effect");
     }
     if up.sample_agent {
-        agents::use_sample(&mut config)?;
+        agents::use_sample(&mut config.agents)?;
         warn!("the agent `command` is the sample: it only writes the prompt into index.html");
     }
     let default_agent = default_agent(&config);
@@ -40,12 +41,12 @@ pub(crate) async fn run(
             ended = server.ended() => break ended,
             () = signals.next() => {
                 if draining {
-                    info!("giving back what runs");
+                    info!("giving running builds back to the queue");
                     server.drain_now();
                 } else {
                     info!(
                         seconds = config.runner.drain_s,
-                        "no new work; builds that run may end (a second signal gives them back)"
+                        "no new builds; running builds are allowed to finish (a second signal gives them back)"
                     );
                     server.drain();
                     draining = true;
@@ -65,19 +66,10 @@ pub(crate) async fn run(
     Ok(Exit::Done)
 }
 
-/// The agent of builds that name none.
+/// The agent of builds that give none. Warns when no agent is ready.
 pub(crate) fn default_agent(config: &Config) -> AgentName {
-    if let Some(agent) = config.default_agent {
-        return agent;
-    }
-    if agents::has_command(config) {
-        return AgentName::Command;
-    }
-    agents::first_ready(config).unwrap_or_else(|| {
-        warn!(
-            "no agent is ready: install claude-code, opencode or codex and set its key, \
-             or set agents.command.program; builds wait until then"
-        );
+    agents::default_agent(config.default_agent, &config.agents).unwrap_or_else(|| {
+        warn!("{}; builds wait until then", agents::NONE_READY);
         AgentName::default()
     })
 }
@@ -89,12 +81,12 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
-    /// From now on both are taken here instead of ending the process.
+    /// Catches both signals from now on, so that they do not end the process.
     pub(crate) fn new() -> std::io::Result<Self> {
         Ok(Self { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? })
     }
 
-    /// Waits for the next one.
+    /// Waits for the next signal.
     pub(crate) async fn next(&mut self) {
         tokio::select! {
             _ = self.term.recv() => {}

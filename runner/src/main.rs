@@ -20,7 +20,8 @@ use rdev_domain::ports::Forge;
 use rdev_domain::retention::Retention;
 use rdev_domain::secret::Secret;
 use rdev_domain::spec::AgentName;
-use rdev_platform::config::{ForgeConfig, PlatformConfig, Wrong, connect};
+use rdev_platform::config::{ForgeConfig, PlatformConfig};
+use rdev_platform::connect::{WrongSetting, connect};
 use rdev_runner::config::{AgentSettings, GitSettings, RunnerSettings};
 use rdev_runner::{Folders, Ports, Protection, RunnerConfig, RunnerHandle, health};
 use serde::Deserialize;
@@ -137,7 +138,7 @@ fn main() -> ExitCode {
 fn is_configuration(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         cause.is::<ConfigError>()
-            || cause.is::<Wrong>()
+            || cause.is::<WrongSetting>()
             || cause.is::<SettingsError>()
             || cause.downcast_ref::<CheckError>().is_some_and(|check| !check.is_transient())
     })

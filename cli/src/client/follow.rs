@@ -86,10 +86,10 @@ async fn read_batch(
     let mut frames = Frames::default();
     while let Some(bytes) = body.next().await {
         let bytes = bytes.map_err(|error| client.cut_off(error))?;
-        let strange = || ApiError::Strange { url: client.url().to_owned() };
-        for frame in frames.push(&bytes).ok_or_else(strange)? {
-            let json: Value = serde_json::from_str(&frame.data).map_err(|_| strange())?;
-            let event = Event::deserialize(&json).map_err(|_| strange())?;
+        let not_rdev = || ApiError::NotRdev { url: client.url().to_owned() };
+        for frame in frames.push(&bytes).ok_or_else(not_rdev)? {
+            let json: Value = serde_json::from_str(&frame.data).map_err(|_| not_rdev())?;
+            let event = Event::deserialize(&json).map_err(|_| not_rdev())?;
             if event.data["done"] == true {
                 return Ok(Batch::Last);
             }

@@ -17,8 +17,8 @@ use serde_json::Value;
 
 use crate::args::Common;
 use crate::config::{Config, Flags};
-use crate::exit::UsageError;
 use crate::folder::Local;
+use crate::usage::UsageError;
 
 pub(crate) use follow::{End, Event, follow};
 pub(crate) use problem::ApiError;
@@ -190,8 +190,8 @@ impl Client {
         if body.is_empty() {
             return Ok(Value::Null);
         }
-        let strange = || ApiError::Strange { url: self.url().to_owned() };
-        Ok(serde_json::from_slice(&body).map_err(|_| strange())?)
+        let not_rdev = || ApiError::NotRdev { url: self.url().to_owned() };
+        Ok(serde_json::from_slice(&body).map_err(|_| not_rdev())?)
     }
 
     async fn send(&self, request: RequestBuilder) -> Result<Response, ApiError> {

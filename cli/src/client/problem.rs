@@ -1,51 +1,42 @@
-//! What goes wrong between the client and the server.
+//! The errors of requests to the server.
 
 use std::fmt;
 
 use reqwest::{Response, StatusCode};
 use serde::Deserialize;
 
-use crate::exit::Exit;
 use crate::out;
 
-/// Why a request had no good answer.
+/// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ApiError {
     /// No connection, or no answer.
     #[error("cannot reach {url}; is `rdev up` running there?")]
     Unreachable {
-        /// The server.
         url: String,
-        /// What the HTTP client said.
         #[source]
         source: reqwest::Error,
     },
-    /// The connection ended in mid-answer.
+    /// The connection broke in the middle of the answer.
     #[error("the answer of {url} was cut off")]
     CutOff {
-        /// The server.
         url: String,
-        /// What the HTTP client said.
         #[source]
         source: reqwest::Error,
     },
-    /// The server refused, and said why.
+    /// The server refused and gave a reason.
     #[error("{0}")]
     Problem(Problem),
-    /// Something else than rdev answers there.
-    #[error("what {url} answers is not an answer of rdev; check RDEV_URL")]
-    Strange {
-        /// The server.
-        url: String,
-    },
+    /// The server is not rdev.
+    #[error("{url} does not answer like rdev; check RDEV_URL")]
+    NotRdev { url: String },
 }
 
-/// An answer of the kind `application/problem+json`.
+/// An answer of type `application/problem+json`.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Problem {
-    /// HTTP status.
     #[serde(default)]
-    pub(crate) status: u16,
+    status: u16,
     #[serde(default)]
     code: String,
     #[serde(default)]
@@ -66,24 +57,20 @@ struct FieldError {
 }
 
 impl ApiError {
-    /// The exit status it leads to.
-    pub(crate) fn exit(&self) -> Exit {
+    /// The HTTP status of a refusal.
+    pub(crate) fn status(&self) -> Option<u16> {
         match self {
-            Self::Problem(problem) => match problem.status {
-                401 | 403 => Exit::NotAllowed,
-                400 | 413 | 415 | 422 => Exit::Usage,
-                _ => Exit::Failed,
-            },
-            _ => Exit::Failed,
+            Self::Problem(problem) => Some(problem.status),
+            _ => None,
         }
     }
 
-    /// Whether the same request may have a good answer later.
+    /// Whether the same request may succeed later.
     pub(crate) fn is_transient(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::CutOff { .. } => true,
             Self::Problem(problem) => matches!(problem.status, 429 | 500..),
-            Self::Strange { .. } => false,
+            Self::NotRdev { .. } => false,
         }
     }
 }
@@ -102,7 +89,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Reads an answer that is no success.
+/// Turns an unsuccessful answer into an error.
 pub(crate) async fn read(answer: Response) -> ApiError {
     let status = answer.status();
     let url = answer.url().origin().ascii_serialization();
@@ -120,6 +107,6 @@ pub(crate) async fn read(answer: Response) -> ApiError {
         Ok(problem) => {
             ApiError::Problem(Problem { status: status.as_u16(), retry_after, ..problem })
         }
-        Err(_) => ApiError::Strange { url },
+        Err(_) => ApiError::NotRdev { url },
     }
 }

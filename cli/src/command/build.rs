@@ -7,12 +7,13 @@ use rdev_domain::ids::{ProjectId, TaskId};
 use serde_json::{Value, json};
 
 use super::{Column, Session, fields};
-use crate::args::{Build, BuildRef, BuildStart};
+use crate::args::build::{Build, BuildRef, BuildStart};
 use crate::client::{End, follow};
-use crate::exit::{Exit, UsageError};
+use crate::exit::Exit;
 use crate::out;
 use crate::progress::{Progress, describe};
 use crate::summary;
+use crate::usage::UsageError;
 
 const COLUMNS: [Column; 6] = [
     ("TASK", "/id"),

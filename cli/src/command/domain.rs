@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{Column, Session, fields};
-use crate::args::Domain;
+use crate::args::domain::Domain;
 use crate::exit::Exit;
 use crate::out;
 

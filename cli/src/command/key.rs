@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::{Column, Session};
-use crate::args::Key;
+use crate::args::key::Key;
 use crate::exit::Exit;
 use crate::out;
 
@@ -27,7 +27,7 @@ pub(crate) async fn run(
             let body = json!({"name": name, "scopes": scopes});
             let answer = session.client.post("keys", Some(&body), None).await?;
             if !json {
-                shown_once(answer["id"].as_str().unwrap_or_default());
+                out::new_key_note(answer["id"].as_str().unwrap_or_default());
             }
             session.show(&answer, |answer| answer["key"].as_str().unwrap_or_default().to_owned())
         }
@@ -48,9 +48,4 @@ pub(crate) async fn run(
         #[cfg(feature = "aws")]
         Key::Bootstrap(bootstrap) => crate::bootstrap::run(bootstrap, json).await,
     }
-}
-
-/// What people have to know before they see a key.
-pub(crate) fn shown_once(id: &str) {
-    out::note(format_args!("key {}; it is shown this once, keep it safe:", out::clean(id)));
 }

@@ -11,7 +11,7 @@ pub(crate) mod worker;
 
 use serde_json::Value;
 
-use crate::args::Paging;
+use crate::args::values::Paging;
 use crate::client::Client;
 use crate::exit::Exit;
 use crate::out;

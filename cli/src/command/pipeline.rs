@@ -6,7 +6,8 @@ use anyhow::bail;
 use serde_json::Value;
 
 use super::{Column, Session, cell, fields};
-use crate::args::{Paging, Pipeline};
+use crate::args::pipeline::Pipeline;
+use crate::args::values::Paging;
 use crate::exit::Exit;
 use crate::out;
 

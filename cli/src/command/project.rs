@@ -3,9 +3,10 @@
 use serde_json::{Value, json};
 
 use super::{Column, Session, cell, fields};
-use crate::args::Project;
-use crate::exit::{Exit, UsageError};
+use crate::args::project::Project;
+use crate::exit::Exit;
 use crate::out;
+use crate::usage::UsageError;
 
 const COLUMNS: [Column; 5] = [
     ("NAME", "/id"),

@@ -1,7 +1,8 @@
 //! `rdev template …`.
 
 use super::{Column, Session};
-use crate::args::{Paging, Template};
+use crate::args::project::Template;
+use crate::args::values::Paging;
 use crate::exit::Exit;
 
 const COLUMNS: [Column; 2] = [("NAME", "/name"), ("DESCRIPTION", "/description")];

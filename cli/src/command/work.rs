@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::{Column, Session, fields};
-use crate::args::{Redrive, Work};
+use crate::args::work::{Redrive, Work};
 use crate::exit::Exit;
 
 const COLUMNS: [Column; 6] = [

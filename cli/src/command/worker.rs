@@ -1,7 +1,7 @@
 //! `rdev worker …`.
 
 use super::{Column, Session, fields};
-use crate::args::Worker;
+use crate::args::work::Worker;
 use crate::exit::Exit;
 
 const COLUMNS: [Column; 7] = [

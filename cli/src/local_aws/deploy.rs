@@ -1,4 +1,4 @@
-//! From a checkout to a deployed stack, by the scripts in `infra/local`.
+//! Deploying a stack from a checkout, with the scripts in `infra/local`.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -13,15 +13,15 @@ use serde::de::DeserializeOwned;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 
+use super::child_process::ChildProcess;
 use super::named;
-use super::tied::Tied;
-use crate::exit::UsageError;
 use crate::out;
+use crate::usage::UsageError;
 
 /// The stack's name.
 const STACK: &str = "rdev-local";
 
-/// What a program needs to use the emulator, and nothing of the user's own account.
+/// The variables of a program that uses the emulator. They hide the user's own AWS account.
 const VARIABLES: [(&str, &str); 7] = [
     ("AWS_ACCESS_KEY_ID", "test"),
     ("AWS_SECRET_ACCESS_KEY", "test"),
@@ -35,7 +35,7 @@ const VARIABLES: [(&str, &str); 7] = [
 /// A checkout of rdev: sources, template and scripts.
 pub(super) struct Checkout(PathBuf);
 
-/// Where the emulator is.
+/// The address of the emulator.
 #[derive(Debug, Deserialize)]
 pub(super) struct Address {
     endpoint: String,
@@ -43,7 +43,7 @@ pub(super) struct Address {
     programs: PathBuf,
 }
 
-/// What was deployed.
+/// A deployed stack.
 #[derive(Debug)]
 pub(super) struct Deployed {
     /// The emulator.
@@ -59,9 +59,9 @@ pub(super) struct Deployed {
 }
 
 impl Checkout {
-    /// The one that the working folder lies in.
+    /// The checkout that contains the working folder.
     pub(super) fn find() -> anyhow::Result<Self> {
-        let here = std::env::current_dir().context("cannot tell the working folder")?;
+        let here = std::env::current_dir().context("cannot read the working folder")?;
         let found = here.ancestors().find(|folder| folder.join("infra/template.yaml").is_file());
         let why = "local-aws needs rdev's sources: run it in a checkout";
         found.map(|root| Self(root.to_owned())).ok_or_else(|| UsageError(why.to_owned()).into())
@@ -77,7 +77,7 @@ impl Checkout {
         self.0.join("infra/local").join(name)
     }
 
-    /// The folder with the functions: the one that `RDEV_LOCAL_FUNCTIONS` names, else they are built.
+    /// The folder with the functions: the one in `RDEV_LOCAL_FUNCTIONS`, else builds them.
     pub(super) async fn functions(&self, environment: &Environment) -> anyhow::Result<PathBuf> {
         if let Some(folder) = named(environment, "RDEV_LOCAL_FUNCTIONS")? {
             return Ok(folder);
@@ -94,7 +94,7 @@ impl Checkout {
         Ok(folder)
     }
 
-    /// The runner's program: the one that `RDEV_LOCAL_RUNNER` names, else it is built.
+    /// The runner's program: the one in `RDEV_LOCAL_RUNNER`, else builds it.
     pub(super) async fn runner(&self, environment: &Environment) -> anyhow::Result<PathBuf> {
         if let Some(program) = named(environment, "RDEV_LOCAL_RUNNER")? {
             return Ok(program);
@@ -112,11 +112,11 @@ impl Checkout {
     pub(super) async fn path_with_cargo_lambda(&self) -> anyhow::Result<OsString> {
         let mut install = Command::new("python3");
         install.arg(self.script("tools.py")).arg("cargo-lambda");
-        let programs = said(&mut install, "tools.py").await?;
+        let programs = output(&mut install, "tools.py").await?;
         path_with(Path::new(programs.trim()))
     }
 
-    /// Runs a command in the checkout, seen by the user.
+    /// Runs a command in the checkout and shows its output to the user.
     pub(super) async fn run(&self, command: &mut Command, name: &str) -> anyhow::Result<()> {
         command.current_dir(&self.0).stdin(Stdio::null()).stdout(std::io::stderr());
         let status = command.kill_on_drop(true).status().await;
@@ -129,19 +129,19 @@ impl Checkout {
 }
 
 impl Deployed {
-    /// Tells a program where it is.
-    pub(super) fn tell(&self, command: &mut Command) {
-        connect(command, &self.endpoint);
+    /// Sets the variables that connect a program with the stack.
+    pub(super) fn connect(&self, command: &mut Command) {
+        use_emulator(command, &self.endpoint);
         command.env("RDEV_TABLE", &self.table).env("RDEV_QUEUE_URL", &self.queue_url);
     }
 }
 
-/// Starts the emulator, installed from PyPI the first time. What it writes goes below `folder`.
+/// Starts the emulator, which is installed from PyPI the first time. It writes below `folder`.
 pub(super) async fn emulator(
     checkout: &Checkout,
     folder: &Path,
-) -> anyhow::Result<(Tied, Address)> {
-    // Nothing in it outlives it; what an earlier one left would only be in the way.
+) -> anyhow::Result<(ChildProcess, Address)> {
+    // The files of an earlier emulator would only disturb this one.
     match std::fs::remove_dir_all(folder) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             return Err(error).with_context(|| format!("cannot empty {}", folder.display()));
@@ -150,12 +150,13 @@ pub(super) async fn emulator(
     }
     let mut command = Command::new("python3");
     command.arg(checkout.script("emulator.py")).arg(folder).stdout(Stdio::piped());
-    let mut emulator = Tied::spawn(&mut command).context("cannot run python3: install Python 3")?;
+    let mut emulator =
+        ChildProcess::spawn(&mut command).context("cannot run python3: install Python 3")?;
     let output = emulator.stdout().context("the emulator has no output")?;
     let line = BufReader::new(output).lines().next_line().await;
     let line = line.context("the emulator's output cannot be read")?;
     let line = line.context("the emulator did not start")?;
-    let address = serde_json::from_str(&line).context("the emulator says no address")?;
+    let address = serde_json::from_str(&line).context("the emulator printed no address")?;
     Ok((emulator, address))
 }
 
@@ -180,8 +181,8 @@ pub(super) async fn template(
         .arg(functions)
         .arg(format!("DefaultAgent={agent}"))
         .env("PATH", path_with(&address.programs)?);
-    connect(&mut command, &address.endpoint);
-    let outputs: Outputs = answered(&mut command, "deploy.sh").await?;
+    use_emulator(&mut command, &address.endpoint);
+    let outputs: Outputs = json_output(&mut command, "deploy.sh").await?;
     Ok(Deployed {
         endpoint: address.endpoint.clone(),
         url: outputs.api_url,
@@ -191,23 +192,23 @@ pub(super) async fn template(
     })
 }
 
-/// Makes the admin key as a deployer does, by this very program.
+/// Creates the admin key as a deployer does, with this program.
 pub(super) async fn first_key(deployed: &Deployed) -> anyhow::Result<Secret> {
     #[derive(Deserialize)]
-    struct Made {
+    struct NewKey {
         key: Secret,
     }
     let program = std::env::current_exe().context("cannot find this program's own file")?;
     let mut command = Command::new(program);
     command.args(["key", "bootstrap", "--json", "--name", "local admin", "--table"]);
     command.arg(&deployed.table);
-    connect(&mut command, &deployed.endpoint);
-    let made: Made = answered(&mut command, "key bootstrap").await?;
-    Ok(made.key)
+    use_emulator(&mut command, &deployed.endpoint);
+    let new: NewKey = json_output(&mut command, "key bootstrap").await?;
+    Ok(new.key)
 }
 
 /// Makes a program use the emulator.
-fn connect(command: &mut Command, endpoint: &str) {
+fn use_emulator(command: &mut Command, endpoint: &str) {
     command.envs(VARIABLES).env("AWS_ENDPOINT_URL", endpoint);
     for name in ["AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_DYNAMODB"] {
         command.env_remove(name);
@@ -215,25 +216,25 @@ fn connect(command: &mut Command, endpoint: &str) {
     command.env_remove("AWS_ENDPOINT_URL_SQS");
 }
 
-async fn answered<T: DeserializeOwned>(command: &mut Command, name: &str) -> anyhow::Result<T> {
-    let text = said(command, name).await?;
-    // What it said may hold a key.
-    serde_json::from_str(&text).map_err(|_| anyhow::anyhow!("{name} did not say what it should"))
+async fn json_output<T: DeserializeOwned>(command: &mut Command, name: &str) -> anyhow::Result<T> {
+    let text = output(command, name).await?;
+    // The output may contain a key.
+    serde_json::from_str(&text).map_err(|_| anyhow::anyhow!("{name} printed unexpected output"))
 }
 
-/// What a command prints; its standard error goes where ours goes.
-async fn said(command: &mut Command, name: &str) -> anyhow::Result<String> {
+/// The standard output of a command; its standard error goes to ours.
+async fn output(command: &mut Command, name: &str) -> anyhow::Result<String> {
     let context = || format!("cannot run {name}");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
     let child = command.spawn().with_context(context)?;
-    let output = child.wait_with_output().await.with_context(context)?;
-    if !output.status.success() {
+    let finished = child.wait_with_output().await.with_context(context)?;
+    if !finished.status.success() {
         bail!("{name} failed");
     }
-    String::from_utf8(output.stdout).with_context(|| format!("{name} says no text"))
+    String::from_utf8(finished.stdout).with_context(|| format!("{name} printed no text"))
 }
 
-/// `PATH` with a folder before all others.
+/// `PATH` with another folder at the front.
 fn path_with(folder: &Path) -> anyhow::Result<OsString> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let all = std::iter::once(folder.to_owned()).chain(std::env::split_paths(&path));

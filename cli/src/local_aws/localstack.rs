@@ -1,7 +1,8 @@
-//! `--localstack`: table and queues in LocalStack, by Docker, and the functions from
-//! `cargo lambda watch`: LocalStack's free edition has no HTTP API.
+//! `--localstack`: table and queues in LocalStack (Docker), and the functions in
+//! `cargo lambda watch`, since LocalStack's free edition has no HTTP API.
 //!
-//! The Docker part was never run by rdev's authors or tests; the rest was, on another emulator.
+//! Neither rdev's authors nor its tests ever ran the Docker part; the rest was run on another
+//! emulator.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -11,27 +12,27 @@ use anyhow::{Context, bail};
 use rdev_domain::spec::AgentName;
 use tokio::process::Command;
 
+use super::child_process::ChildProcess;
 use super::deploy::{Checkout, Deployed};
 use super::free_port;
-use super::tied::Tied;
 use crate::out;
 
-/// What `infra/localstack` makes.
+/// The addresses that `infra/localstack` sets up.
 const ENDPOINT: &str = "http://127.0.0.1:4566";
 const QUEUES: &str = "http://127.0.0.1:4566/000000000000";
 
 /// The first request compiles its function.
 const START: Duration = Duration::from_secs(15 * 60);
 
-/// How often the sweep runs.
+/// The time between two sweeps.
 const EVERY: Duration = Duration::from_secs(60);
 
-/// Starts LocalStack and serves the functions. What ends is `cargo lambda watch`.
+/// Starts LocalStack and serves the functions. Returns the process of `cargo lambda watch`.
 pub(super) async fn start(
     checkout: &Checkout,
     agent: AgentName,
     folder: &Path,
-) -> anyhow::Result<(Tied, Deployed)> {
+) -> anyhow::Result<(ChildProcess, Deployed)> {
     compose(checkout, &["up", "--wait"]).await?;
     let port = free_port().await?;
     let deployed = Deployed {
@@ -44,7 +45,7 @@ pub(super) async fn start(
     let log = folder.join("functions.log");
     let written = std::fs::File::create(&log);
     let written = written.with_context(|| format!("cannot write {}", log.display()))?;
-    let mut command = Tied::command(&checkout.script("tied.py"), Path::new("cargo"));
+    let mut command = ChildProcess::command(&checkout.script("tied.py"), Path::new("cargo"));
     command
         .args(["lambda", "watch", "--ignore-changes", "-A", "127.0.0.1", "-P", &port.to_string()])
         .args(["-p", "rdev-functions", "--features", "lambda", "--global"])
@@ -56,15 +57,15 @@ pub(super) async fn start(
         .env("RDEV_ALLOW_PRIVATE_ADDRESSES", "true")
         .stdout(written.try_clone().context("cannot share the log")?)
         .stderr(written);
-    deployed.tell(&mut command);
-    let mut watch = Tied::spawn(&mut command).context("cannot start cargo lambda watch")?;
-    out::note("building the functions as they are asked for; the first time takes minutes");
+    deployed.connect(&mut command);
+    let mut watch = ChildProcess::spawn(&mut command).context("cannot start cargo lambda watch")?;
+    out::note("building each function at its first request; the first time takes minutes");
     answers(&mut watch, &deployed, &log).await?;
     tokio::spawn(sweep(deployed.url.clone()));
     Ok((watch, deployed))
 }
 
-/// Takes LocalStack away again.
+/// Removes LocalStack.
 pub(super) async fn end(checkout: &Checkout) -> anyhow::Result<()> {
     compose(checkout, &["down", "--volumes"]).await
 }
@@ -76,7 +77,7 @@ async fn compose(checkout: &Checkout, what: &[&str]) -> anyhow::Result<()> {
     checkout.run(&mut command, "docker compose").await
 }
 
-async fn answers(watch: &mut Tied, deployed: &Deployed, log: &Path) -> anyhow::Result<()> {
+async fn answers(watch: &mut ChildProcess, deployed: &Deployed, log: &Path) -> anyhow::Result<()> {
     let http = http()?;
     let begun = Instant::now();
     loop {
@@ -91,13 +92,13 @@ async fn answers(watch: &mut Tied, deployed: &Deployed, log: &Path) -> anyhow::R
     }
 }
 
-/// What a schedule does on AWS.
+/// Does what a schedule does on AWS.
 async fn sweep(url: String) {
     let Ok(http) = http() else { return };
     loop {
         tokio::time::sleep(EVERY).await;
         let invoke = format!("{url}/2015-03-31/functions/maintenance/invocations");
-        // The function says itself what is wrong; the next one is in a minute.
+        // The function logs its own errors; the next sweep is in a minute.
         drop(http.post(invoke).body("{}").send().await);
     }
 }

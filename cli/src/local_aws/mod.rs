@@ -1,48 +1,49 @@
-//! `rdev local-aws up`: the AWS shape on this machine. An emulator, the real template and
-//! functions in it, and a runner.
+//! `rdev local-aws up`: the AWS shape on this machine. It runs an emulator with the real template
+//! and functions, and a runner.
 //!
-//! Only `infra/local/emulator.py` knows which emulator it is.
+//! Only `infra/local/emulator.py` knows which emulator that is.
 
+mod child_process;
 mod deploy;
 mod localstack;
-mod tied;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use rdev_configuration::Environment;
-use rdev_configuration::default_data_dir;
+use rdev_configuration::{Environment, default_data_dir};
 use rdev_domain::spec::AgentName;
 use serde_json::json;
 use tokio::process::Command;
 
-use crate::args::{Common, LocalAwsUp};
+use crate::args::Common;
+use crate::args::local_aws::LocalAwsUp;
 use crate::config::{Config, Flags};
 use crate::exit::Exit;
 use crate::folder::Local;
 use crate::up::{Signals, default_agent};
 use crate::{agents, log, out};
+use child_process::ChildProcess;
 use deploy::{Checkout, Deployed};
-use tied::Tied;
 
-/// How long a runner may take to answer for the first time.
+/// How long a runner may take to start.
 const START: Duration = Duration::from_secs(60);
 
-/// How long the emulator may take to end.
+/// How long the emulator may take to stop.
 const END: Duration = Duration::from_secs(10);
 
-/// What runs.
+/// The started processes.
 struct Running {
     deployed: Deployed,
     local: Local,
-    /// What answers for AWS; with LocalStack, the functions.
-    emulator: Tied,
-    runner: Tied,
+    /// The emulator; with LocalStack, the process that runs the functions.
+    emulator: ChildProcess,
+    runner: ChildProcess,
 }
 
-/// Starts everything and waits for a signal. The first lets builds end, a second gives them back.
+/// Starts everything and waits for a signal. The first one lets running builds finish, a second one
+/// gives them back to the queue.
 pub(crate) async fn run(
     common: &Common,
     up: &LocalAwsUp,
@@ -52,11 +53,11 @@ pub(crate) async fn run(
     log::init(common.log_format, "info", environment.text("RUST_LOG"))?;
     let mut config = Config::load(&Flags::from(common), environment)?;
     if up.sample_agent {
-        agents::use_sample(&mut config)?;
+        agents::use_sample(&mut config.agents)?;
     }
     let folder = match &config.data_dir {
         Some(folder) => folder.clone(),
-        // Not the one of `rdev up`: both keep their address and key in it.
+        // Not the folder of `rdev up`: both commands store their address and key in `rdev.json`.
         None => default_data_dir(environment)?.with_file_name("rdev-local-aws"),
     };
     let _lock = lock(&folder)?;
@@ -73,9 +74,9 @@ pub(crate) async fn run(
         () = signals.next() => Ok(Exit::Done),
     };
     if up.localstack {
-        // Whatever went wrong before says more.
-        let gone = localstack::end(&checkout).await;
-        return ended.and_then(|exit| gone.map(|()| exit));
+        // An earlier error is more useful than one of the clean-up.
+        let ended_too = localstack::end(&checkout).await;
+        return ended.and_then(|exit| ended_too.map(|()| exit));
     }
     ended
 }
@@ -103,8 +104,8 @@ async fn start(
     let admin_key = deploy::first_key(&deployed).await?;
     out::note("starting a runner");
     let port = free_port().await?;
-    let mut command = Tied::command(&checkout.script("tied.py"), &runner);
-    deployed.tell(&mut command);
+    let mut command = ChildProcess::command(&checkout.script("tied.py"), &runner);
+    deployed.connect(&mut command);
     command
         .env("RDEV_DATA_DIR", folder.join("runner"))
         .env("RDEV_HEALTH_LISTEN", format!("127.0.0.1:{port}"))
@@ -119,14 +120,15 @@ async fn start(
     }
     let log = folder.join("runner.log");
     let written = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
-    let mut runner = Tied::spawn(command.stderr(written)).context("cannot start the runner")?;
+    let mut runner =
+        ChildProcess::spawn(command.stderr(written)).context("cannot start the runner")?;
     ready(&mut runner, port, &log).await?;
     let local = Local { url: deployed.url.clone(), admin_key, pid: Some(std::process::id()) };
     local.write(folder)?;
     Ok(Running { deployed, local, emulator, runner })
 }
 
-/// The data folder, as long as this is kept; `rdev up` takes the same file.
+/// Locks the data folder as long as the file is open; `rdev up` locks the same file.
 fn lock(folder: &Path) -> anyhow::Result<File> {
     let context = || format!("cannot use the data folder {}", folder.display());
     std::fs::create_dir_all(folder).with_context(context)?;
@@ -139,7 +141,7 @@ fn lock(folder: &Path) -> anyhow::Result<File> {
 fn set_agent(command: &mut Command, config: &Config) -> anyhow::Result<()> {
     let sample = config.agents.get(&AgentName::Command);
     let sample = sample.context("there is no sample agent")?;
-    let args = serde_json::to_string(&sample.args).context("arguments that are no text")?;
+    let args = serde_json::to_string(&sample.args).context("arguments that are not text")?;
     command.envs(sample.program.iter().map(|program| ("RDEV_AGENTS__COMMAND__PROGRAM", program)));
     command.env("RDEV_AGENTS__COMMAND__ARGS", args);
     Ok(())
@@ -151,7 +153,7 @@ async fn free_port() -> anyhow::Result<u16> {
 }
 
 /// Waits until the runner answers.
-async fn ready(runner: &mut Tied, port: u16, log: &Path) -> anyhow::Result<()> {
+async fn ready(runner: &mut ChildProcess, port: u16, log: &Path) -> anyhow::Result<()> {
     let http = reqwest::Client::builder().no_proxy().tls_certs_only([]).build();
     let http = http.context("cannot set up the HTTP client")?;
     let url = format!("http://127.0.0.1:{port}/live");
@@ -189,12 +191,12 @@ fn show(json: bool, running: &Running, folder: &Path) -> anyhow::Result<()> {
     out::line(format_args!("url  {}", local.url))?;
     out::line(format_args!("key  {}", local.admin_key.expose()))?;
     let folder = folder.display();
-    out::note(format_args!("logs are in {folder}; everything is gone when this ends"));
+    out::note(format_args!("logs are in {folder}; when this ends, everything is deleted"));
     out::note(format_args!("rdev --data-dir {folder} project create site --git-url …"));
     Ok(())
 }
 
-/// Waits until it is told to end, or something ends by itself.
+/// Waits until a signal arrives and the runner has ended, or something ends by itself.
 async fn serve(running: Running, folder: &Path, signals: &mut Signals) -> anyhow::Result<Exit> {
     let Running { local, mut emulator, mut runner, .. } = running;
     let mut draining = false;
@@ -208,21 +210,21 @@ async fn serve(running: Running, folder: &Path, signals: &mut Signals) -> anyhow
                 break Err(anyhow::anyhow!("the emulator ended with {}", status?));
             }
             () = signals.next() => {
-                out::note(if draining { "giving back what runs" } else { "builds may end" });
+                out::note(if draining { "giving running builds back" } else { "running builds may finish" });
                 draining = true;
                 runner.terminate().await;
             }
         }
     };
     Local { pid: None, ..local }.write(folder)?;
-    emulator.let_go();
+    emulator.close_stdin();
     drop(tokio::time::timeout(END, emulator.wait()).await);
     ended
 }
 
-/// What a named variable says, where it may take the place of a build.
+/// The path in a variable that replaces a build step.
 fn named(environment: &Environment, name: &str) -> anyhow::Result<Option<PathBuf>> {
     let Some(path) = environment.path(name) else { return Ok(None) };
-    let path = path.canonicalize().with_context(|| format!("{name} names nothing"))?;
+    let path = path.canonicalize().with_context(|| format!("{name} is not an existing path"))?;
     Ok(Some(path))
 }

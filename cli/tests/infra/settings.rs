@@ -6,7 +6,8 @@ use rdev_configuration::{Environment, Layers, Names};
 use rdev_domain::secret::Secret;
 use rdev_domain::token::Token;
 use rdev_functions::lambda::environment::section;
-use rdev_platform::config::{ForgeConfig, PlatformConfig, connect};
+use rdev_platform::config::{ForgeConfig, PlatformConfig};
+use rdev_platform::connect::connect;
 use rdev_runner::config::RunnerConfig;
 use serde::Deserialize;
 use serde_json::Value;
@@ -145,7 +146,7 @@ fn understood(variables: &[(String, String)]) -> Option<(bool, bool, bool, [bool
     let fetch = |_: &str| Token::known(Secret::new("sesame"));
     let platform = connect(&config, Some(&fetch)).expect("the adapters");
     let has = (platform.forge.is_some(), platform.ci.is_some(), platform.dns.is_some());
-    let signed = [platform.forge_signs_with.is_some(), platform.ci_signs_with.is_some()];
+    let signed = [platform.forge_webhook_key.is_some(), platform.ci_webhook_key.is_some()];
     (has != (false, false, false)).then_some((has.0, has.1, has.2, signed))
 }
 

@@ -79,7 +79,10 @@ fn every_operation_is_in_a_file_that_the_map_names() {
 
 #[test]
 fn every_command_of_the_map_is_one_of_the_command_line() {
-    let source = fs::read_to_string(root().join("cli/src/args.rs")).expect("a file");
+    let folder = root().join("cli/src/args");
+    let files = fs::read_dir(&folder).expect("a folder").map(|entry| entry.expect("a file").path());
+    let files = files.chain([root().join("cli/src/args.rs")]);
+    let source: String = files.map(|file| fs::read_to_string(file).expect("a file")).collect();
     let words = |name: &str| {
         // As clap makes the words of a command out of the names of its variants.
         let mut parts = name.split('-').map(|part| part[..1].to_uppercase() + &part[1..]);

@@ -1,9 +1,9 @@
 //! Cloudflare behind [`Dns`]: records of one zone, over the API in version 4.
 //!
-//! There is no conditional write and no idempotency key, so every change reads, compares and
-//! writes, and begins anew when the answer says that somebody was faster. The ownership tag stands in the
-//! record's comment. What lost answers and changes at the same moment leave behind, two records
-//! with one ownership tag, is merged into the oldest by the next change.
+//! Cloudflare has no conditional write and no idempotency key. So every change reads, compares and
+//! writes, and starts again when the answer says that somebody else made a change first. The
+//! ownership tag is the record's comment. Lost answers and simultaneous changes may leave two
+//! records with one ownership tag; the next change merges them into the oldest.
 
 mod check;
 mod wire;
@@ -21,14 +21,14 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
-use crate::dns::{ROUNDS, WHAT, check, check_name, check_ownership_tag};
+use crate::dns::{ROUNDS, SYSTEM, check, check_name, check_ownership_tag};
 use crate::http::{Auth, Http};
 use wire::{Batch, Listed, Record, Refusal, Zone};
 
-/// How many records are asked for at once; Cloudflare's own default.
+/// The size of a page; Cloudflare's own default.
 const PER_PAGE: &str = "100";
 
-/// One name has few records: whoever gets more pages than this talks to something else.
+/// One name has few records: a server with more pages than this is not Cloudflare.
 const MOST_PAGES: u32 = 50;
 
 /// Cloudflare's own API.
@@ -41,7 +41,7 @@ pub struct Settings {
     pub url: String,
     /// The zone, as `example.com`. The token needs `Zone / DNS / Edit` for it and nothing more.
     pub zone: Hostname,
-    /// How long an answer is waited for.
+    /// Seconds to wait for an answer.
     pub timeout_s: u64,
 }
 
@@ -50,19 +50,19 @@ pub struct Settings {
 pub struct Cloudflare {
     http: Http,
     zone: Hostname,
-    /// Looked up at the first use, and then known.
+    /// Looked up at the first use and kept.
     zone_id: OnceCell<String>,
 }
 
 impl Cloudflare {
-    /// An adapter; nothing is sent yet. `token` is an API token.
+    /// Makes the adapter. It sends nothing yet. `token` is an API token.
     ///
     /// # Errors
-    /// A URL that is none.
+    /// When the URL is invalid.
     pub fn new(settings: Settings, token: Token) -> Result<Self, Invalid> {
         let Settings { url, zone, timeout_s } = settings;
         let timeout = Duration::from_secs(timeout_s.max(1));
-        let http = Http::new(WHAT, &url, Auth::Bearer, token, timeout)?;
+        let http = Http::new(SYSTEM, &url, Auth::Bearer, token, timeout)?;
         Ok(Self { http, zone, zone_id: OnceCell::new() })
     }
 
@@ -72,7 +72,7 @@ impl Cloudflare {
                 Some(zone) => Ok(zone.id),
                 None => {
                     let why = format!("the token sees no zone {}", self.zone);
-                    Err(PortError::upstream(WHAT, why))
+                    Err(PortError::upstream(SYSTEM, why))
                 }
             }
         };
@@ -85,8 +85,8 @@ impl Cloudflare {
         Ok(zones.items.into_iter().find(|zone| zone.name == self.zone.as_str()))
     }
 
-    /// The A, AAAA and CNAME records of a name, the oldest first, so that everybody who merges
-    /// two of them keeps the same one.
+    /// The A, AAAA and CNAME records of a name, the oldest first, so that all processes that merge
+    /// two records keep the same one.
     async fn list(&self, name: &DomainName) -> PortResult<Vec<Record>> {
         let zone = self.zone_id().await?;
         let mut found: Vec<Record> = Vec::new();
@@ -96,50 +96,51 @@ impl Cloudflare {
                 [("name.exact", name.as_str()), ("per_page", PER_PAGE), ("page", number.as_str())];
             let path = ["zones", zone, "dns_records"];
             let listed: Listed<Record> = self.call(Method::GET, &path, &query, None).await?;
-            found.extend(listed.items.into_iter().filter(|record| record.leads(name)));
+            found.extend(listed.items.into_iter().filter(|record| record.resolves(name)));
             if page >= listed.pages {
                 found.sort_by(|a, b| (&a.created_on, &a.id).cmp(&(&b.created_on, &b.id)));
                 return Ok(found);
             }
         }
-        Err(PortError::upstream(WHAT, format!("more than {MOST_PAGES} pages of records")))
+        Err(PortError::upstream(SYSTEM, format!("more than {MOST_PAGES} pages of records")))
     }
 
-    /// One step towards the wanted record from what is there.
-    async fn step(&self, ours: &[Record], wanted: &Wanted<'_>) -> Result<Step, Refusal> {
+    /// One step from our existing records towards the target state.
+    async fn step(&self, ours: &[Record], target: &TargetRecord<'_>) -> Result<Step, Refusal> {
         let zone = self.zone_id().await?;
         let Some((kept, others)) = ours.split_first() else {
             let path = ["zones", zone, "dns_records"];
-            let made: Record =
-                self.try_call(Method::POST, &path, &[], Some(&wanted.body())).await?;
-            return Ok(Step::Made(made.id));
+            let created: Record =
+                self.try_call(Method::POST, &path, &[], Some(&target.body())).await?;
+            return Ok(Step::Created(created.id));
         };
-        if others.is_empty() && wanted.is(kept) {
+        if others.is_empty() && target.matches(kept) {
             return Ok(Step::Done(kept.id.clone()));
         }
-        if others.is_empty() && kept.kind == wanted.kind() {
+        if others.is_empty() && kept.kind == target.kind() {
             let path = ["zones", zone, "dns_records", &kept.id];
             let changed: Record =
-                self.try_call(Method::PATCH, &path, &[], Some(&wanted.body())).await?;
+                self.try_call(Method::PATCH, &path, &[], Some(&target.body())).await?;
             return Ok(Step::Done(changed.id));
         }
-        // One transaction, deletes first: at no moment is there no record, or a CNAME beside an A.
-        let stays = kept.kind == wanted.kind();
-        let leaving = if stays { others } else { ours };
-        let deletes: Vec<Value> = leaving.iter().map(|record| json!({ "id": record.id })).collect();
-        let body = if stays {
-            let mut patch = wanted.body();
+        // One transaction, deletes first: the name always has a record, and never a CNAME beside an A.
+        let same_kind = kept.kind == target.kind();
+        let obsolete = if same_kind { others } else { ours };
+        let deletes: Vec<Value> =
+            obsolete.iter().map(|record| json!({ "id": record.id })).collect();
+        let body = if same_kind {
+            let mut patch = target.body();
             patch["id"] = json!(kept.id);
             json!({ "deletes": deletes, "patches": [patch] })
         } else {
-            json!({ "deletes": deletes, "posts": [wanted.body()] })
+            json!({ "deletes": deletes, "posts": [target.body()] })
         };
         let path = ["zones", zone, "dns_records", "batch"];
         let done: Batch = self.try_call(Method::POST, &path, &[], Some(&body)).await?;
-        let written = if stays { done.patches } else { done.posts };
+        let written = if same_kind { done.patches } else { done.posts };
         match written.into_iter().flatten().next() {
             Some(record) => Ok(Step::Done(record.id)),
-            None => Err(PortError::upstream(WHAT, "a batch without its records").into()),
+            None => Err(PortError::upstream(SYSTEM, "a batch without its records").into()),
         }
     }
 
@@ -178,31 +179,32 @@ impl Cloudflare {
 impl Dns for Cloudflare {
     async fn put(&self, spec: &DomainSpec, tag: &str) -> PortResult<String> {
         check(spec, &self.zone, tag)?;
-        let wanted = Wanted { spec, tag };
-        // What stood there when a change was refused because of what is there.
+        let target = TargetRecord { spec, tag };
+        // The records that were there when Cloudflare refused a change because of another record.
         let mut refused: Option<Vec<Record>> = None;
-        let mut made: Option<String> = None;
+        let mut created: Option<String> = None;
         for _ in 0..ROUNDS {
             let there = self.list(&spec.domain).await?;
             if there.iter().any(|record| !record.has(tag)) {
-                // Somebody's came up at the same moment: ours does not stay beside it.
-                if let Some(id) = &made {
+                // Somebody else created a record at the same moment: remove ours.
+                if let Some(id) = &created {
                     self.remove(id).await?;
                 }
                 return Err(Conflict::RecordNotOurs.into());
             }
-            // Two of ours came up at the same moment otherwise: Cloudflare takes both.
-            if let Some(id) = made.take_if(|id| there.iter().all(|record| record.id == *id)) {
+            // If another record of ours appeared at the same moment, the loop merges both:
+            // Cloudflare accepts duplicates.
+            if let Some(id) = created.take_if(|id| there.iter().all(|record| record.id == *id)) {
                 return Ok(id);
             }
             if refused.as_ref() == Some(&there) {
-                // In the way is what is not shown here: a record of a kind that rdev never makes.
+                // The conflict is with a record of a type that rdev neither creates nor lists.
                 return Err(Conflict::RecordNotOurs.into());
             }
             refused = None;
-            match self.step(&there, &wanted).await {
+            match self.step(&there, &target).await {
                 Ok(Step::Done(id)) => return Ok(id),
-                Ok(Step::Made(id)) => made = Some(id),
+                Ok(Step::Created(id)) => created = Some(id),
                 Err(Refusal::Gone) => {}
                 Err(Refusal::Taken) => refused = Some(there),
                 Err(Refusal::Other(error)) => return Err(error),
@@ -227,7 +229,7 @@ impl Dns for Cloudflare {
             return Err(Conflict::RecordNotOurs.into());
         }
         if let Some(id) = id.filter(|id| ours.iter().all(|record| record.id != *id)) {
-            tracing::info!(%name, id, ours = ours.len(), "the recorded DNS record is not there");
+            tracing::info!(%name, id, ours = ours.len(), "the recorded DNS record does not exist");
         }
         for record in ours {
             self.remove(&record.id).await?;
@@ -236,26 +238,26 @@ impl Dns for Cloudflare {
     }
 }
 
-/// How a step ended.
+/// The result of a step.
 enum Step {
-    /// The record with this id is as it is wanted, and the only one of ours.
+    /// The record with this id is in the target state, and the only one of ours.
     Done(String),
-    /// This one was made; whether it is the only one is to be seen.
-    Made(String),
+    /// The record with this id is new; the next read shows whether it is the only one.
+    Created(String),
 }
 
-/// A record that is wanted.
-struct Wanted<'a> {
+/// The state that a name's record gets.
+struct TargetRecord<'a> {
     spec: &'a DomainSpec,
     tag: &'a str,
 }
 
-impl Wanted<'_> {
+impl TargetRecord<'_> {
     fn kind(&self) -> &'static str {
         self.spec.target.kind().as_str()
     }
 
-    /// Before a record stands the proxy, its time to live is Cloudflare's own choice.
+    /// Cloudflare chooses the time to live of proxied records.
     fn ttl(&self) -> u32 {
         if self.spec.proxied { 1 } else { self.spec.ttl.seconds() }
     }
@@ -271,7 +273,7 @@ impl Wanted<'_> {
         })
     }
 
-    fn is(&self, record: &Record) -> bool {
+    fn matches(&self, record: &Record) -> bool {
         record.kind == self.kind()
             && record.content() == self.spec.target.content()
             && record.ttl == self.ttl()

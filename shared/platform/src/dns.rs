@@ -1,17 +1,28 @@
-//! What both DNS providers have in common.
+//! What the adapters of all DNS providers share.
 
+use async_trait::async_trait;
 use rdev_domain::Invalid;
 use rdev_domain::dns::{DomainName, DomainSpec};
 use rdev_domain::hostname::Hostname;
+use rdev_domain::ports::Dns;
 
-/// What messages call the system.
-pub(crate) const WHAT: &str = "the DNS provider";
+use crate::Finding;
 
-/// How often a change begins anew because somebody else was faster.
+/// The adapter of a DNS provider: the port, and a check of its configuration.
+#[async_trait]
+pub trait DnsAdapter: Dns {
+    /// Checks that the provider answers, accepts the token, and has the zone. It changes nothing.
+    async fn check(&self) -> Vec<Finding>;
+}
+
+/// The name of the system in messages.
+pub(crate) const SYSTEM: &str = "the DNS provider";
+
+/// How often a change starts again because somebody else made another one first.
 pub(crate) const ROUNDS: usize = 8;
 
-/// The longest ownership tag, in characters: what Cloudflare keeps beside a record on its free plan.
-/// The ownership tag of a domain has 72 at most.
+/// The longest ownership tag, in characters: the limit of Cloudflare's record comments on its free
+/// plan. The ownership tag of a domain has at most 72.
 const LONGEST_OWNERSHIP_TAG: usize = 100;
 
 pub(crate) fn check_name(name: &DomainName, zone: &Hostname) -> Result<(), Invalid> {

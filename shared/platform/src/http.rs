@@ -1,10 +1,11 @@
 //! The one HTTP client of all adapters.
 //!
-//! A request goes to the configured base URL only: no redirect is followed, so that a token
-//! never reaches another host. Answers are read up to [`MAX_BODY`]. What went wrong becomes a
-//! [`PortError`] here: refused connections and 5xx are `Unavailable`, silence is `TimedOut`,
-//! 429 is `Limited` (and until its time has come nothing more is sent), anything that should
-//! not be is `Upstream`. Nothing is sent twice: whether a repeat is safe only the adapter knows.
+//! The client sends requests to the configured base URL only and follows no redirect, so that a
+//! token never reaches another host. It reads answers up to [`MAX_BODY`]. It turns failures into a
+//! [`PortError`]: refused connections and 5xx are `Unavailable`, silence is `TimedOut`, 429 is
+//! `Limited` (and the client sends nothing more until the time in the answer is over), and every
+//! unexpected answer is `Upstream`. The client never retries: only the adapter knows whether a
+//! request can be sent twice.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -18,25 +19,25 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use url::Url;
 
-/// The most bytes of an answer that are read: 16 MiB.
+/// The largest answer in bytes: 16 MiB.
 pub const MAX_BODY: usize = 16 << 20;
 
-/// How long an answer is waited for, unless configured otherwise.
+/// How long to wait for an answer unless configured otherwise.
 pub const TIMEOUT: Duration = Duration::from_secs(10);
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The longest time for which a 429 is believed.
+/// The longest pause after a 429, whatever it asks for.
 const LONGEST_PAUSE: Duration = Duration::from_secs(15 * 60);
 
-/// In which header the token goes.
+/// The header of the token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Auth {
     /// `Authorization: Bearer …`.
     Bearer,
-    /// `Authorization: token …`, Gitea's own.
+    /// `Authorization: token …`, for Gitea.
     Token,
-    /// `X-API-Key: …`, of PowerDNS.
+    /// `X-API-Key: …`, for PowerDNS.
     ApiKey,
 }
 
@@ -44,7 +45,7 @@ pub enum Auth {
 #[derive(Debug)]
 pub struct Http {
     client: Client,
-    /// What messages call the system, as `the forge`.
+    /// The name of the system in messages, such as `the forge`.
     what: &'static str,
     base: Url,
     auth: Auth,
@@ -57,19 +58,16 @@ pub struct Http {
 #[derive(Debug)]
 pub struct Answer {
     what: &'static str,
-    /// Its status.
     pub status: StatusCode,
-    /// Its headers.
     pub headers: HeaderMap,
-    /// Its body.
     pub body: Vec<u8>,
 }
 
 impl Http {
-    /// A client of the system at `base`, as `https://git.example.com/api/v1`.
+    /// A client of the system at `base`, such as `https://git.example.com/api/v1`.
     ///
     /// # Errors
-    /// When `base` is no HTTP URL, or holds credentials, a query or a fragment.
+    /// When `base` is not an HTTP URL, or has credentials, a query or a fragment.
     pub fn new(
         what: &'static str,
         base: &str,
@@ -86,11 +84,11 @@ impl Http {
         if !url.username().is_empty() || url.password().is_some() || extra {
             return invalid("must not have credentials, a query or a fragment");
         }
-        // So that paths are added to it and do not replace its last part.
+        // With the slash, paths extend the URL instead of replacing its last segment.
         if !url.path().ends_with('/') {
             url.set_path(&format!("{}/", url.path()));
         }
-        // Another part of the process may have installed it before.
+        // Another part of the process may have installed a provider already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = Client::builder()
             .user_agent(concat!("rdev/", env!("CARGO_PKG_VERSION")))
@@ -108,8 +106,8 @@ impl Http {
         &self.base
     }
 
-    /// Sends a request and reads the answer. `segments` are added to the base URL's path, each
-    /// escaped; a status is no error yet, but for 429.
+    /// Sends a request and reads the answer. `segments` extend the path of the base URL; each one
+    /// is escaped. Of all statuses only 429 is an error here.
     ///
     /// # Errors
     /// See the module. `Invalid` for a segment that would change the path: an empty one, `.`, `..`.
@@ -120,10 +118,10 @@ impl Http {
         query: &[(&str, &str)],
         body: Option<&Value>,
     ) -> PortResult<Answer> {
-        if let Some(left) = self.paused() {
-            return Err(PortError::Limited { what: self.what, retry_after: Some(left) });
+        if let Some(remaining) = self.paused() {
+            return Err(PortError::Limited { what: self.what, retry_after: Some(remaining) });
         }
-        // A URL drops the dots, and the request would go to something else.
+        // URL parsers drop dot segments, so the request would reach another path.
         if segments.iter().any(|part| matches!(*part, "" | "." | "..")) {
             return Err(Invalid::new("name", "must not be empty, '.' or '..'").into());
         }
@@ -142,7 +140,10 @@ impl Http {
             Auth::ApiKey => ("x-api-key", token.expose().to_owned()),
         };
         let Ok(mut value) = HeaderValue::from_str(&text) else {
-            return Err(PortError::upstream(self.what, "the token cannot stand in a header"));
+            return Err(PortError::upstream(
+                self.what,
+                "the token has characters that a header cannot hold",
+            ));
         };
         value.set_sensitive(true);
         request = request.header(name, value);
@@ -174,7 +175,7 @@ impl Http {
     }
 
     fn failed(&self, error: reqwest::Error) -> PortError {
-        // The URL is ours and known; without it no path ends in a log twice.
+        // The URL is known; without it logs do not repeat its path.
         let error = error.without_url();
         if error.is_timeout() {
             return PortError::TimedOut { what: self.what };
@@ -198,7 +199,7 @@ impl Http {
 }
 
 impl Answer {
-    /// The body, which must be JSON by its type and by itself.
+    /// Parses the body. Its content type must be JSON too.
     ///
     /// # Errors
     /// `Upstream`.
@@ -213,37 +214,48 @@ impl Answer {
         serde_json::from_slice(&self.body).map_err(|error| PortError::upstream(self.what, error))
     }
 
-    /// When the system answered, by its own clock, to the second.
+    /// The first line of a body of plain text, cut to 200 characters; empty for other bodies.
+    pub fn text_line(&self) -> String {
+        let kind = self.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+        if !kind.is_some_and(|kind| kind.starts_with("text/plain")) {
+            return String::new();
+        }
+        let text = String::from_utf8_lossy(&self.body);
+        let line = text.trim().lines().next().unwrap_or_default();
+        line.chars().filter(|c| !c.is_control()).take(200).collect()
+    }
+
+    /// The time of the answer by the system's clock, to the second.
     pub fn date(&self) -> Option<SystemTime> {
         httpdate::parse_http_date(self.headers.get(DATE)?.to_str().ok()?).ok()
     }
 
-    /// The error of a status that the adapter does not expect; `said` is what the body says, cut
-    /// to one line of 200 characters.
-    pub fn unexpected(&self, said: &str) -> PortError {
-        let said: String = said.chars().filter(|c| !c.is_control()).take(200).collect();
-        let colon = if said.is_empty() { "" } else { ": " };
+    /// The error of a status that the adapter does not expect. `reason` comes from the body; it is
+    /// cut to one line of 200 characters.
+    pub fn unexpected(&self, reason: &str) -> PortError {
+        let reason: String = reason.chars().filter(|c| !c.is_control()).take(200).collect();
+        let colon = if reason.is_empty() { "" } else { ": " };
         match self.status {
             status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
                 let why =
-                    format!("it refused the token with status {}{colon}{said}", status.as_u16());
+                    format!("it refused the token with status {}{colon}{reason}", status.as_u16());
                 PortError::upstream(self.what, why)
             }
             status if status.is_server_error() => PortError::unavailable(
                 self.what,
-                format!("status {}{colon}{said}", status.as_u16()),
+                format!("status {}{colon}{reason}", status.as_u16()),
             ),
             status if status.is_redirection() => {
                 let why = format!("status {}: redirects are not followed", status.as_u16());
                 PortError::upstream(self.what, why)
             }
             status => {
-                PortError::upstream(self.what, format!("status {}{colon}{said}", status.as_u16()))
+                PortError::upstream(self.what, format!("status {}{colon}{reason}", status.as_u16()))
             }
         }
     }
 
-    /// Takes the token out of an error that repeats it, as some proxies do: such texts are shown.
+    /// Removes the token from an error body: some proxies repeat it, and people see these texts.
     fn hide(&mut self, token: &str) {
         if self.status.is_success() || token.is_empty() {
             return;
@@ -261,7 +273,7 @@ impl Answer {
         self.body = shown;
     }
 
-    /// `Retry-After` in seconds; dates are not read.
+    /// `Retry-After` in seconds; a date counts as absent.
     fn retry_after(&self) -> Option<Duration> {
         let text = self.headers.get(RETRY_AFTER)?.to_str().ok()?;
         text.trim().parse().ok().map(Duration::from_secs)

@@ -1,16 +1,21 @@
-//! What is around a build: the forge, the CI server and the DNS provider, over HTTP.
+//! The systems around a build: forge, CI server and DNS provider, over HTTP.
 //!
-//! Each adapter speaks to one system and knows its quirks; all of them send through
-//! [`http`], so that time-outs, size limits, redirects and the care for tokens are in one place.
+//! Each adapter talks to one system and knows its quirks. All adapters send through [`http`], so
+//! that one place handles timeouts, size limits, redirects and tokens.
+
+#![allow(missing_docs)]
 
 mod check;
 pub mod cloudflare;
 pub mod config;
+pub mod connect;
 mod dns;
 pub mod gitea;
 pub mod http;
 pub mod powerdns;
+mod retry;
 pub mod webhooks;
 pub mod woodpecker;
 
 pub use check::Finding;
+pub use dns::DnsAdapter;

@@ -1,14 +1,20 @@
 //! PowerDNS behind [`Dns`]: record sets of one zone, over the HTTP API of the authoritative
 //! server (4.5 or later).
 //!
-//! The ownership tag stands in a comment of the record set, since single records have none: whatever
-//! stands in a set with our ownership tag is ours. So the zone's backend must keep comments, as those of
-//! SQLite, MySQL and PostgreSQL do. An id is `<name>/<type>`.
+//! The ownership tag is a comment of the record set, since PowerDNS has no comments on single
+//! records: every record in a set with our ownership tag is ours. So the zone's backend must store
+//! comments, as those of SQLite, MySQL and PostgreSQL do. An id is `<name>/<type>`.
 //!
-//! There is no proxy to stand before a record, and no automatic time to live: that is 300 s. Nor
-//! is there a conditional write: every change reads, compares and writes, and in between somebody
-//! may write the same set. Changes by rdev end with one record all the same: sets are written
-//! whole, and a CNAME beside another set is refused and read again.
+//! PowerDNS has no proxy, and no automatic time to live: the adapter uses 300 s. It has no
+//! conditional write either: every change reads, compares and writes, and in between somebody
+//! else may write the same set. Changes by rdev end with one record all the same: the adapter
+//! writes whole sets, and PowerDNS refuses a CNAME beside another set, which is then read again.
+//!
+//! Of several changes at the same moment, PowerDNS' SQLite backend accepts one, rolls the others
+//! back and answers them with 500. So the adapter retries a change that is answered with 500. Each
+//! retry reads the sets again and decides anew what to write. The pauses grow from about 50 ms to
+//! about 1 s, and no retry starts later than [`RETRY_FOR`] after the operation began. If PowerDNS
+//! still answers 500, the operation fails with `Unavailable` and PowerDNS' own words.
 
 mod check;
 mod wire;
@@ -23,33 +29,35 @@ use rdev_domain::ports::{Conflict, Dns, DnsRecord, PortError, PortResult};
 use rdev_domain::token::Token;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use ulid::Ulid;
 
-use crate::dns::{ROUNDS, WHAT, check, check_name, check_ownership_tag};
+use crate::dns::{ROUNDS, SYSTEM, check, check_name, check_ownership_tag};
 use crate::http::{Auth, Http};
-use wire::{RecordSet, Refusal, ZoneView, refusal};
+use crate::retry::Retries;
+use wire::{RecordSet, Refusal, ZoneView, refusal, said};
 
-/// Seconds that answers may be kept when the provider is to decide.
+/// The time to live in seconds when the provider may choose it.
 const AUTOMATIC_TTL: u32 = 300;
 
-/// Who has written a comment, as PowerDNS shows it beside the comment.
+/// The author of a comment, as PowerDNS shows it.
 const ACCOUNT: &str = "rdev";
 
 /// How PowerDNS is reached.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The URL of its web server, as `http://127.0.0.1:8081`.
+    /// The URL of its web server, such as `http://127.0.0.1:8081`.
     pub url: String,
-    /// The zone, as `example.com`. It must be there.
+    /// The zone, such as `example.com`. It must exist.
     pub zone: Hostname,
     /// The server's id in the API.
     pub server: String,
-    /// How long an answer is waited for.
+    /// Seconds to wait for an answer.
     pub timeout_s: u64,
+    /// How long a change that is answered with 500 is retried: [`RETRY_FOR`].
+    pub retry_for: Duration,
 }
 
-/// How often a change is sent that the server cannot make at this moment.
-const TRIES: u32 = 7;
+/// How long a change that is answered with 500 is retried: 10 s.
+pub const RETRY_FOR: Duration = Duration::from_secs(10);
 
 /// The adapter.
 #[derive(Debug)]
@@ -59,18 +67,19 @@ pub struct PowerDns {
     /// The zone as the API names it, with the final dot.
     zone_id: String,
     server: String,
+    retry_for: Duration,
 }
 
 impl PowerDns {
-    /// An adapter; nothing is sent yet. `token` is the server's `api-key`.
+    /// Makes the adapter. It sends nothing yet. `token` is the server's `api-key`.
     ///
     /// # Errors
-    /// A URL that is none.
+    /// When the URL is invalid.
     pub fn new(settings: Settings, token: Token) -> Result<Self, Invalid> {
-        let Settings { url, zone, server, timeout_s } = settings;
+        let Settings { url, zone, server, timeout_s, retry_for } = settings;
         let timeout = Duration::from_secs(timeout_s.max(1));
-        let http = Http::new(WHAT, &url, Auth::ApiKey, token, timeout)?;
-        Ok(Self { http, zone_id: format!("{zone}."), zone, server })
+        let http = Http::new(SYSTEM, &url, Auth::ApiKey, token, timeout)?;
+        Ok(Self { http, zone_id: format!("{zone}."), zone, server, retry_for })
     }
 
     fn path(&self) -> [&str; 6] {
@@ -80,37 +89,28 @@ impl PowerDns {
     /// The sets of A, AAAA and CNAME records of a name.
     async fn sets(&self, name: &DomainName) -> PortResult<Vec<RecordSet>> {
         let dotted = format!("{name}.");
-        // Servers before 4.5 know no filter and answer with the whole zone.
+        // Servers before 4.5 ignore the filter and answer with the whole zone.
         let query = [("rrset_name", dotted.as_str())];
         let answer = self.http.send(Method::GET, &self.path(), &query, None).await?;
         if answer.status != StatusCode::OK {
             return Err(match answer.status {
                 StatusCode::NOT_FOUND => {
-                    PortError::upstream(WHAT, format!("it has no zone {}", self.zone))
+                    PortError::upstream(SYSTEM, format!("it has no zone {}", self.zone))
                 }
-                _ => answer.unexpected(""),
+                _ => answer.unexpected(&said(&answer)),
             });
         }
         let zone: ZoneView = answer.json()?;
-        Ok(zone.rrsets.into_iter().filter(|set| set.leads(&dotted)).collect())
+        Ok(zone.rrsets.into_iter().filter(|set| set.resolves(&dotted)).collect())
     }
 
     /// Applies changes to record sets, all or none.
-    ///
-    /// Its SQLite backend answers 500 to one of two changes at the same moment and takes that
-    /// one back. To write a set twice, or to delete it twice, is nothing else than once, so a
-    /// change is tried again then.
     async fn change(&self, sets: &[Value]) -> Result<(), Refusal> {
         let body = json!({ "rrsets": sets });
-        let mut tried = 0;
-        loop {
-            let answer = self.http.send(Method::PATCH, &self.path(), &[], Some(&body)).await?;
-            tried += 1;
-            match answer.status {
-                StatusCode::NO_CONTENT => return Ok(()),
-                StatusCode::INTERNAL_SERVER_ERROR if tried < TRIES => pause(tried).await,
-                _ => return Err(refusal(&answer)),
-            }
+        let answer = self.http.send(Method::PATCH, &self.path(), &[], Some(&body)).await?;
+        match answer.status {
+            StatusCode::NO_CONTENT => Ok(()),
+            _ => Err(refusal(&answer)),
         }
     }
 }
@@ -124,28 +124,37 @@ impl Dns for PowerDns {
             return Err(Invalid::new("type", "must be A for the zone itself").into());
         }
         let id = id(&spec.domain, kind.as_str());
-        // What stood there when a change was refused because of what is there.
+        // The sets that were there when PowerDNS refused a change because of another set.
         let mut refused: Option<Vec<RecordSet>> = None;
-        for _ in 0..ROUNDS {
+        let mut retries = Retries::within(self.retry_for);
+        let mut rounds = 0;
+        while rounds < ROUNDS {
             let there = self.sets(&spec.domain).await?;
             if there.iter().any(|set| !set.has(tag)) {
                 return Err(Conflict::RecordNotOurs.into());
             }
             if refused.as_ref() == Some(&there) {
-                // In the way is what is not shown here: a set of a kind that rdev never makes.
+                // The conflict is with a set of a type that rdev neither creates nor lists.
                 return Err(Conflict::RecordNotOurs.into());
             }
             let (same, others): (Vec<&RecordSet>, Vec<&RecordSet>) =
                 there.iter().partition(|set| set.kind == kind.as_str());
-            if others.is_empty() && same.iter().any(|set| is(set, spec)) {
+            if others.is_empty() && same.iter().any(|set| matches(set, spec)) {
                 return Ok(id);
             }
             let mut changes: Vec<Value> =
-                others.iter().map(|set| gone(&spec.domain, &set.kind)).collect();
-            changes.push(written(spec, tag, same.first().copied()));
+                others.iter().map(|set| deletion(&spec.domain, &set.kind)).collect();
+            changes.push(replacement(spec, tag, same.first().copied()));
             match self.change(&changes).await {
                 Ok(()) => return Ok(id),
-                Err(Refusal::Taken) => refused = Some(there),
+                Err(Refusal::Taken) => {
+                    refused = Some(there);
+                    rounds += 1;
+                }
+                Err(Refusal::Busy(error)) => {
+                    refused = None;
+                    retries.pause(error).await?;
+                }
                 Err(Refusal::Other(error)) => return Err(error),
             }
         }
@@ -161,54 +170,56 @@ impl Dns for PowerDns {
     async fn delete(&self, name: &DomainName, recorded: Option<&str>, tag: &str) -> PortResult<()> {
         check_name(name, &self.zone)?;
         check_ownership_tag(tag)?;
-        let there = self.sets(name).await?;
-        let ours: Vec<&RecordSet> = there.iter().filter(|set| set.has(tag)).collect();
-        if ours.is_empty() {
-            return if there.is_empty() { Ok(()) } else { Err(Conflict::RecordNotOurs.into()) };
+        let mut retries = Retries::within(self.retry_for);
+        loop {
+            let there = self.sets(name).await?;
+            let ours: Vec<&RecordSet> = there.iter().filter(|set| set.has(tag)).collect();
+            if ours.is_empty() {
+                return if there.is_empty() { Ok(()) } else { Err(Conflict::RecordNotOurs.into()) };
+            }
+            let is_there = |recorded: &str| ours.iter().any(|set| id(name, &set.kind) == recorded);
+            if let Some(recorded) = recorded.filter(|recorded| !is_there(recorded)) {
+                tracing::info!(%name, recorded, "the recorded DNS record does not exist");
+            }
+            let changes: Vec<Value> = ours.iter().map(|set| deletion(name, &set.kind)).collect();
+            match self.change(&changes).await {
+                Ok(()) => return Ok(()),
+                Err(Refusal::Busy(error)) => retries.pause(error).await?,
+                Err(Refusal::Taken) => return Err(Conflict::Contended.into()),
+                Err(Refusal::Other(error)) => return Err(error),
+            }
         }
-        let is_there = |recorded: &str| ours.iter().any(|set| id(name, &set.kind) == recorded);
-        if let Some(recorded) = recorded.filter(|recorded| !is_there(recorded)) {
-            tracing::info!(%name, recorded, "the recorded DNS record is not there");
-        }
-        let changes: Vec<Value> = ours.iter().map(|set| gone(name, &set.kind)).collect();
-        self.change(&changes).await.map_err(Refusal::into_error)
     }
-}
-
-/// Longer at each try, and never as long as that of another who was refused with us.
-async fn pause(tried: u32) {
-    let jitter = u64::try_from(Ulid::generate().random() % 50).unwrap_or_default();
-    tokio::time::sleep(Duration::from_millis(25 * (1 << tried.min(4)) + jitter)).await;
 }
 
 fn id(name: &DomainName, kind: &str) -> String {
     format!("{name}/{kind}")
 }
 
-fn ttl(wanted: Ttl) -> u32 {
-    if wanted == Ttl::AUTOMATIC { AUTOMATIC_TTL } else { wanted.seconds() }
+fn ttl(ttl: Ttl) -> u32 {
+    if ttl == Ttl::AUTOMATIC { AUTOMATIC_TTL } else { ttl.seconds() }
 }
 
-/// Whether a set of the wanted kind is the wanted one.
-fn is(set: &RecordSet, wanted: &DomainSpec) -> bool {
+/// Whether a set of the right type has the right content.
+fn matches(set: &RecordSet, spec: &DomainSpec) -> bool {
     let [record] = set.records.as_slice() else { return false };
-    !record.disabled && record.content() == wanted.target.content() && set.ttl == ttl(wanted.ttl)
+    !record.disabled && record.content() == spec.target.content() && set.ttl == ttl(spec.ttl)
 }
 
 /// The change that removes a set.
-fn gone(name: &DomainName, kind: &str) -> Value {
+fn deletion(name: &DomainName, kind: &str) -> Value {
     json!({ "name": format!("{name}."), "type": kind, "changetype": "DELETE" })
 }
 
-/// The change that writes a set, in the place of `before`. What others have noted there stays.
-fn written(spec: &DomainSpec, tag: &str, before: Option<&RecordSet>) -> Value {
+/// The change that writes a set in place of `before`. It keeps the comments of others.
+fn replacement(spec: &DomainSpec, tag: &str, before: Option<&RecordSet>) -> Value {
     let content = match spec.target.kind() {
         RecordKind::A => spec.target.content(),
         RecordKind::Cname => format!("{}.", spec.target.content()),
     };
     let mut comments = vec![json!({ "content": tag, "account": ACCOUNT })];
-    let noted = before.iter().flat_map(|set| &set.comments);
-    comments.extend(noted.filter(|comment| comment.content != tag).map(|comment| {
+    let others = before.iter().flat_map(|set| &set.comments);
+    comments.extend(others.filter(|comment| comment.content != tag).map(|comment| {
         json!({
             "content": comment.content,
             "account": comment.account,

@@ -1,9 +1,9 @@
-//! Telling webhooks how builds ended: Standard Webhooks, over deliveries that the store keeps.
+//! Sending webhooks when builds end: Standard Webhooks, from the deliveries in the store.
 //!
-//! A try is counted in the store before it is made, so that of two senders one makes it, and one
-//! that dies in the middle is followed by another try. A receiver may get a message twice and
-//! knows it by its id. No redirect is followed, no proxy used, and every address is checked at
-//! the moment of connecting.
+//! The sender counts an attempt in the store before it makes it. So of two senders only one makes
+//! the attempt, and an attempt that dies half-way is followed by another one. A receiver may get a
+//! message twice and recognises it by its id. The sender follows no redirect, uses no proxy, and
+//! checks every address at the moment of connecting.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::CONTENT_TYPE;
 use serde_json::{Value, json};
 
-/// How many deliveries one round takes, and how many it makes at once.
+/// How many deliveries one round handles, and how many of them at once.
 const BATCH: u32 = 50;
 const AT_ONCE: usize = 8;
 
@@ -31,18 +31,18 @@ const AT_ONCE: usize = 8;
 pub struct Sender {
     client: Client,
     policy: UrlPolicy,
-    /// Where people see builds, as `https://rdev.example.com`.
+    /// The address of rdev for people, such as `https://rdev.example.com`.
     public_url: Option<String>,
 }
 
 impl Sender {
-    /// A sender. Without `allow_private` it connects to public addresses only.
+    /// Makes a sender. Without `allow_private` it connects to public addresses only.
     ///
     /// # Errors
-    /// When this machine can make no TLS connections.
+    /// When TLS is not available on this machine.
     pub fn new(allow_private: bool, public_url: Option<String>) -> Result<Self, Invalid> {
         let policy = UrlPolicy { allow_private, file_root: None };
-        // Another part of the process may have installed it before.
+        // Another part of the process may have installed a provider already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = Client::builder()
             .user_agent(concat!("rdev/", env!("CARGO_PKG_VERSION")))
@@ -56,10 +56,10 @@ impl Sender {
         Ok(Self { client, policy, public_url })
     }
 
-    /// Makes every try that is due, up to fifty; how many it made.
+    /// Makes every attempt that is due, up to fifty, and returns their number.
     ///
     /// # Errors
-    /// The first error of the store; what was not tried is due at the next round.
+    /// The first error of the store; the next round makes the attempts that this one did not.
     pub async fn send_due(
         &self,
         store: &dyn Store,
@@ -67,11 +67,11 @@ impl Sender {
     ) -> PortResult<usize> {
         let due = store.due_deliveries(now(), BATCH).await?;
         let count = due.len();
-        let mut tries = stream::iter(due)
+        let mut attempts = stream::iter(due)
             .map(|delivery| self.attempt(store, delivery, &now))
             .buffer_unordered(AT_ONCE);
         let mut ended = Ok(count);
-        while let Some(one) = tries.next().await {
+        while let Some(one) = attempts.next().await {
             if let (Err(error), Ok(_)) = (one, &ended) {
                 ended = Err(error);
             }
@@ -87,7 +87,7 @@ impl Sender {
     ) -> PortResult<()> {
         let begun = delivery.begun(now());
         if !store.update_delivery(&delivery, &begun).await? {
-            // Another sender has it.
+            // Another sender makes this attempt.
             return Ok(());
         }
         let webhook = store.webhook(&begun.project_id).await?;
@@ -111,8 +111,7 @@ impl Sender {
         Ok(())
     }
 
-    /// The status that one try was answered with, or what went wrong, in words for the log of
-    /// deliveries.
+    /// The status of the answer, or a text that says what went wrong, for the log of deliveries.
     async fn post(
         &self,
         webhook: &Webhook,
@@ -138,14 +137,14 @@ impl Sender {
             .send()
             .await;
         match sent {
-            // What it says beside its status interests nobody, and is not read.
+            // Only the status matters; the body is not read.
             Ok(response) => Ok(response.status().as_u16()),
-            Err(error) => Err(told(&error)),
+            Err(error) => Err(reason(&error)),
         }
     }
 }
 
-/// What a receiver is told: enough to decide whether to ask for more.
+/// The message: enough for the receiver to decide whether to fetch more.
 fn payload(delivery: &WebhookDelivery, task: &Task, public_url: Option<&str>) -> Value {
     let result = task.result.as_ref().and_then(TaskResult::as_build);
     let path = format!("/projects/{}/builds/{}", task.project_id, task.id);
@@ -168,8 +167,8 @@ fn payload(delivery: &WebhookDelivery, task: &Task, public_url: Option<&str>) ->
     })
 }
 
-/// Why a try got no answer, without the URL, which may hold a secret of the receiver.
-fn told(error: &reqwest::Error) -> String {
+/// Why an attempt got no answer, without the URL, which may contain a secret of the receiver.
+fn reason(error: &reqwest::Error) -> String {
     let mut cause: &dyn std::error::Error = error;
     while let Some(source) = cause.source() {
         cause = source;
@@ -189,13 +188,14 @@ impl Resolve for CheckedResolver {
     fn resolve(&self, name: Name) -> Resolving {
         let policy = self.0.clone();
         Box::pin(async move {
-            let found: Vec<SocketAddr> =
+            let addresses: Vec<SocketAddr> =
                 tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
-            let refused = found.iter().any(|found| policy.check_address(found.ip()).is_err());
+            let refused =
+                addresses.iter().any(|address| policy.check_address(address.ip()).is_err());
             if refused {
                 return Err(Invalid::new("webhook URL", "leads to a private address").into());
             }
-            Ok(Box::new(found.into_iter()) as Addrs)
+            Ok(Box::new(addresses.into_iter()) as Addrs)
         })
     }
 }

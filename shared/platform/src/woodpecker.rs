@@ -1,8 +1,8 @@
 //! Woodpecker 3 as the CI server.
 //!
-//! Its errors are plain text or nothing, never JSON; a path that it does not know is answered
-//! with 200 and a page. So a status alone never means success here: what should be JSON must be
-//! JSON. A repository or pipeline that the token may not see is 404, like one that is not there.
+//! Its errors are plain text or empty, never JSON, and it answers unknown paths with 200 and a page
+//! of HTML. So a status alone never means success: an answer that should be JSON must be JSON. A
+//! repository or pipeline that the token may not see is 404, like one that does not exist.
 
 mod activate;
 mod check;
@@ -17,40 +17,39 @@ use rdev_domain::page::{Listed, Page};
 use rdev_domain::pipeline::{CiId, LogLine, Pipeline, PipelineFilter, PipelineSummary};
 use rdev_domain::ports::{Ci, CiRepository, Conflict, PortError, PortResult};
 use rdev_domain::token::Token;
-use reqwest::header::CONTENT_TYPE;
 use reqwest::{Method, StatusCode};
 
 use crate::http::{Answer, Auth, Http};
 
-/// The most lines of a log that are given on.
+/// The most lines of a log that the adapter returns.
 pub const MAX_LOG_LINES: usize = 10_000;
 
-/// What messages call it.
-const WHAT: &str = "the CI server";
+/// The name of the system in messages.
+const SYSTEM: &str = "the CI server";
 
-/// Where it is.
+/// Where the server is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// Its root, as `https://ci.example.com`.
+    /// Its root, such as `https://ci.example.com`.
     pub url: String,
-    /// How long an answer is waited for, in seconds.
+    /// Seconds to wait for an answer.
     pub timeout_s: u64,
 }
 
-/// A Woodpecker server, spoken to with a user's personal token.
+/// The adapter. It uses a user's personal token.
 #[derive(Debug)]
 pub struct Woodpecker {
     http: Http,
 }
 
 impl Woodpecker {
-    /// The server of these settings.
+    /// Makes the adapter. It sends nothing yet.
     ///
     /// # Errors
-    /// When the URL is none, or holds credentials, a query or a fragment.
+    /// When the URL is invalid, or has credentials, a query or a fragment.
     pub fn new(settings: Settings, token: Token) -> Result<Self, Invalid> {
         let Settings { url, timeout_s } = settings;
-        let http = Http::new(WHAT, &url, Auth::Bearer, token, Duration::from_secs(timeout_s))?;
+        let http = Http::new(SYSTEM, &url, Auth::Bearer, token, Duration::from_secs(timeout_s))?;
         Ok(Self { http })
     }
 
@@ -65,7 +64,7 @@ impl Woodpecker {
         self.http.send(method, &path, query, None).await
     }
 
-    /// Calls something of a pipeline; an answer that there is none is `NotFound` already.
+    /// Sends a request about a pipeline. A missing pipeline is the error `NotFound`.
     async fn call_pipeline(
         &self,
         method: Method,
@@ -73,7 +72,7 @@ impl Woodpecker {
         number: u64,
         action: Option<&str>,
     ) -> PortResult<Answer> {
-        // Its numbers are signed; it answers a larger one with 400, as if it were no number.
+        // Its numbers are signed; it answers a larger one with 400.
         if i64::try_from(number).is_err() {
             return Err(no_pipeline(number));
         }
@@ -87,7 +86,7 @@ impl Woodpecker {
         }
     }
 
-    /// Where people see a pipeline.
+    /// The page of a pipeline, for people.
     fn page_of(&self, ci: CiId, number: u64) -> String {
         format!("{}repos/{}/pipeline/{number}", self.http.base(), ci.0)
     }
@@ -118,7 +117,7 @@ impl Ci for Woodpecker {
             return Err(refused(&answer));
         }
         let pipeline: shapes::Pipeline = answer.json()?;
-        Ok(pipeline.whole(self.page_of(ci, number)))
+        Ok(pipeline.into_domain(self.page_of(ci, number)))
     }
 
     async fn log(&self, ci: CiId, number: u64, step: u64) -> PortResult<Vec<LogLine>> {
@@ -131,11 +130,11 @@ impl Ci for Woodpecker {
         let answer = self.call(Method::GET, &path, &[]).await?;
         match answer.status {
             StatusCode::OK => {}
-            // 400: there is that step, but in another pipeline.
+            // 400: the step belongs to another pipeline.
             StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST => return Err(none()),
             _ => return Err(refused(&answer)),
         }
-        // A step that has written nothing has `null`.
+        // `null` is the log of a step that has written nothing.
         let lines: Option<Vec<shapes::Line>> = answer.json()?;
         let lines = lines.unwrap_or_default();
         let (all, page) = (lines.len(), self.page_of(ci, number));
@@ -145,7 +144,7 @@ impl Ci for Woodpecker {
         }
         if let (true, Some(last)) = (all > MAX_LOG_LINES, log.last()) {
             let (line, time) = (last.line.saturating_add(1), last.time);
-            let text = format!("… and {} lines more: {page}", all - MAX_LOG_LINES);
+            let text = format!("… and {} more lines: {page}", all - MAX_LOG_LINES);
             log.push(LogLine { line, time, text });
         }
         Ok(log)
@@ -164,7 +163,7 @@ impl Ci for Woodpecker {
                     .into())
             }
             StatusCode::BAD_REQUEST => {
-                let why = match said(&answer) {
+                let why = match answer.text_line() {
                     text if text.is_empty() => "cannot be restarted".to_owned(),
                     text => format!("cannot be restarted: {text}"),
                 };
@@ -178,7 +177,7 @@ impl Ci for Woodpecker {
         let answer = self.call_pipeline(Method::POST, ci, number, Some("cancel")).await?;
         match answer.status {
             StatusCode::NO_CONTENT => Ok(()),
-            // What its documentation says; a page of HTML would come with a body.
+            // The documented answer; a page of HTML would have a body.
             StatusCode::OK if answer.body.is_empty() => Ok(()),
             StatusCode::BAD_REQUEST => Err(Conflict::NotRunning.into()),
             _ => Err(refused(&answer)),
@@ -190,28 +189,16 @@ fn no_pipeline(number: u64) -> PortError {
     PortError::not_found(format!("pipeline {number}"))
 }
 
-/// What the answer says, when it is plain text, on one line.
-fn said(answer: &Answer) -> String {
-    let kind = answer.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
-    if !kind.is_some_and(|kind| kind.starts_with("text/plain")) {
-        return String::new();
-    }
-    let text = String::from_utf8_lossy(&answer.body);
-    let line = text.trim().lines().next().unwrap_or_default();
-    line.chars().filter(|c| !c.is_control()).take(200).collect()
-}
-
-/// The error of a status that has no meaning of its own.
+/// The error of a status that has no special meaning.
 fn refused(answer: &Answer) -> PortError {
-    match (answer.status, said(answer)) {
-        // The token is good, but its user may not do this: what it says is the reason.
+    match (answer.status, answer.text_line()) {
+        // The token is valid, but its user may not do this: the text has the reason.
         (StatusCode::FORBIDDEN, text) if !text.is_empty() => {
-            PortError::upstream(WHAT, format!("status 403: {text}"))
+            PortError::upstream(SYSTEM, format!("status 403: {text}"))
         }
         (status, _) if status.is_success() => {
-            let why =
-                format!("status {status} with something else than expected; is its URL right?");
-            PortError::upstream(WHAT, why)
+            let why = format!("status {status} with an unexpected body; is its URL right?");
+            PortError::upstream(SYSTEM, why)
         }
         (_, text) => answer.unexpected(&text),
     }

@@ -5,10 +5,11 @@
 use std::sync::Arc;
 
 use rdev_aws::secrets::Secrets;
-use rdev_domain::ports::{Ci, Forge};
+use rdev_domain::ports::{Ci, Dns, Forge};
 use rdev_functions::lambda::environment::{section, text};
 use rdev_functions::{Context, HookSecrets};
-use rdev_platform::config::{AnyDns, PlatformConfig, connect};
+use rdev_platform::config::PlatformConfig;
+use rdev_platform::connect::connect;
 
 /// What is configured. A system whose first variable is absent or empty is none.
 pub(super) fn read(variables: &[(String, String)]) -> anyhow::Result<PlatformConfig> {
@@ -29,12 +30,12 @@ pub(super) fn add(
 ) -> anyhow::Result<Context> {
     let platform = connect(config, Some(&|arn| secrets.token(arn)))?;
     let mut settings = context.settings;
-    settings.dns = platform.names;
-    settings.hooks = HookSecrets { gitea: platform.forge_signs_with, ci: platform.ci_signs_with };
+    settings.dns = platform.dns_defaults;
+    settings.hooks = HookSecrets { gitea: platform.forge_webhook_key, ci: platform.ci_webhook_key };
     Ok(Context {
         forge: platform.forge.map_or(context.forge, |forge| forge as Arc<dyn Forge>),
         ci: platform.ci.map(|ci| ci as Arc<dyn Ci>),
-        dns: platform.dns.as_ref().map(AnyDns::port),
+        dns: platform.dns.map(|dns| dns as Arc<dyn Dns>),
         settings,
         ..context
     })

@@ -1,42 +1,41 @@
-//! Whether Cloudflare can be used, for `rdev doctor`.
+//! The check of Cloudflare's configuration, for `rdev doctor`.
 
 use std::time::SystemTime;
 
-use rdev_domain::ports::{PortError, PortResult};
+use async_trait::async_trait;
+use rdev_domain::ports::PortError;
 use reqwest::Method;
 
 use super::wire::{Record, Refusal, Verified, Zone, read, read_list};
 use super::{Cloudflare, Listed};
 use crate::Finding;
-use crate::dns::WHAT;
+use crate::dns::{DnsAdapter, SYSTEM};
 
 const TOKEN: &str = "the DNS provider's token";
 const RIGHTS: &str = "the token's rights";
 
-/// Where tokens are made, and which one is wanted.
-const MAKE_ONE: &str = "make an API token with Zone / DNS / Edit for the zone at \
+/// How to make the right token.
+const MAKE_TOKEN: &str = "make an API token with Zone / DNS / Edit for the zone at \
                         https://dash.cloudflare.com/profile/api-tokens";
 
-impl Cloudflare {
-    /// Looks at whether it answers, takes the token, shows the zone and lets its records be read
-    /// and (as far as it tells) written, and at its clock. Nothing is changed.
-    ///
-    /// # Errors
-    /// None of its own: what is wrong is a finding.
-    pub async fn check(&self) -> PortResult<Vec<Finding>> {
+#[async_trait]
+impl DnsAdapter for Cloudflare {
+    /// Beyond that: whether the token may read records and (as far as Cloudflare says) write
+    /// them, and whether the clocks agree.
+    async fn check(&self) -> Vec<Finding> {
         let verify = ["user", "tokens", "verify"];
         let answer = match self.http.send(Method::GET, &verify, &[], None).await {
             Ok(answer) => answer,
-            Err(error) => return Ok(vec![unreachable(&error)]),
+            Err(error) => return vec![unreachable(&error)],
         };
         let now = SystemTime::now();
-        let mut findings = vec![Finding::fine(WHAT), Finding::clock(WHAT, &answer, now)];
+        let mut findings = vec![Finding::fine(SYSTEM), Finding::clock(SYSTEM, &answer, now)];
         let verified = read::<Verified>(&answer);
         let zone = match self.find_zone().await {
             Ok(zone) => zone,
             Err(error) => {
-                findings.push(Finding::failed(TOKEN, &error, MAKE_ONE));
-                return Ok(findings);
+                findings.push(Finding::failed(TOKEN, &error, MAKE_TOKEN));
+                return findings;
             }
         };
         findings.push(self.token(verified, zone.is_some()));
@@ -46,23 +45,25 @@ impl Cloudflare {
                 what,
                 "the token does not see it; add the site to the account, and the zone to the token",
             ));
-            return Ok(findings);
+            return findings;
         };
         findings.push(self.zone(&zone));
         findings.push(self.rights(&zone).await);
-        Ok(findings)
+        findings
     }
+}
 
-    /// A token of an account is not known to `/user/tokens/verify`; that it sees the zone shows
-    /// that it is good.
+impl Cloudflare {
+    /// `/user/tokens/verify` does not know the tokens of accounts; such a token is good if it sees
+    /// the zone.
     fn token(&self, verified: Result<Verified, Refusal>, sees_zone: bool) -> Finding {
         match verified {
             Ok(Verified { status }) if status == "active" => Finding::fine(TOKEN),
             Ok(Verified { status }) => {
-                Finding::problem(TOKEN, format!("it is {status}; {MAKE_ONE}"))
+                Finding::problem(TOKEN, format!("it is {status}; {MAKE_TOKEN}"))
             }
             Err(_) if sees_zone => Finding::fine(TOKEN),
-            Err(refusal) => Finding::failed(TOKEN, &refusal.into_error(), MAKE_ONE),
+            Err(refusal) => Finding::failed(TOKEN, &refusal.into_error(), MAKE_TOKEN),
         }
     }
 
@@ -73,8 +74,8 @@ impl Cloudflare {
             Some(status) => Finding::problem(
                 what,
                 format!(
-                    "it is {status}: nobody asks Cloudflare for its names yet; set the name \
-                     servers that Cloudflare names at the registrar"
+                    "it is {status}: resolvers do not ask Cloudflare yet; set Cloudflare's name \
+                     servers at the registrar"
                 ),
             ),
         }
@@ -87,17 +88,17 @@ impl Cloudflare {
             Err(error) => Err(error),
         };
         if let Err(error) = listed.map(|Listed { .. }| ()) {
-            return Finding::failed(RIGHTS, &error, MAKE_ONE);
+            return Finding::failed(RIGHTS, &error, MAKE_TOKEN);
         }
         let edit = "#dns_records:edit";
-        // Not every token is told its rights.
+        // Cloudflare does not show every token its rights.
         if !zone.permissions.is_empty() && !zone.permissions.iter().any(|right| right == edit) {
-            return Finding::problem(RIGHTS, format!("it may read records only; {MAKE_ONE}"));
+            return Finding::problem(RIGHTS, format!("it may read records only; {MAKE_TOKEN}"));
         }
         Finding::fine(RIGHTS)
     }
 }
 
 fn unreachable(error: &PortError) -> Finding {
-    Finding::failed(WHAT, error, "look at the URL, the network, and www.cloudflarestatus.com")
+    Finding::failed(SYSTEM, error, "look at the URL, the network, and www.cloudflarestatus.com")
 }

@@ -1,4 +1,4 @@
-//! What Cloudflare's answers look like, and what its refusals mean.
+//! The JSON of Cloudflare's answers, and what its refusals mean.
 
 use rdev_domain::Invalid;
 use rdev_domain::dns::DomainName;
@@ -8,24 +8,24 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::dns::WHAT;
+use crate::dns::SYSTEM;
 use crate::http::Answer;
 
-/// A record is in the way: one that is the same, or one that a CNAME cannot stand beside.
+/// The record conflicts with an identical one, or with one that a CNAME excludes.
 const TAKEN: [u32; 4] = [81053, 81054, 81057, 81058];
 
-/// There is no record with that id.
+/// No record has that id.
 const GONE: u32 = 81044;
 
-/// The token is not one, or not for this. Some come as 400.
+/// The token is invalid or has no right to this. Some of these codes come with status 400.
 const TOKEN: [u32; 7] = [6003, 6111, 9103, 9106, 9109, 10000, 10001];
 
-/// Why a call was not carried out.
+/// Why Cloudflare refused a call.
 #[derive(Debug)]
 pub(super) enum Refusal {
-    /// A record is in the way.
+    /// The record conflicts with another one.
     Taken,
-    /// The record is not there.
+    /// The record does not exist.
     Gone,
     Other(PortError),
 }
@@ -62,7 +62,7 @@ struct Fault {
     code: u32,
     #[serde(default)]
     message: String,
-    /// The real reason, where the error itself says only that something was not valid.
+    /// The real reason, if the error itself only says that something is invalid.
     #[serde(default)]
     error_chain: Option<Vec<Fault>>,
 }
@@ -77,7 +77,7 @@ struct Pages {
 #[derive(Debug)]
 pub(super) struct Listed<T> {
     pub(super) items: Vec<T>,
-    /// How many pages there are.
+    /// The number of all pages.
     pub(super) pages: u32,
 }
 
@@ -109,8 +109,8 @@ pub(super) struct Record {
 }
 
 impl Record {
-    /// Whether it decides where `name` leads.
-    pub(super) fn leads(&self, name: &DomainName) -> bool {
+    /// Whether it decides what `name` resolves to.
+    pub(super) fn resolves(&self, name: &DomainName) -> bool {
         matches!(self.kind.as_str(), "A" | "AAAA" | "CNAME")
             && self.name.eq_ignore_ascii_case(name.as_str())
     }
@@ -119,7 +119,7 @@ impl Record {
         self.comment.as_deref() == Some(tag)
     }
 
-    /// What it says, as a target says it.
+    /// The content in the form of a target.
     pub(super) fn content(&self) -> String {
         let text = self.content.strip_suffix('.').unwrap_or(&self.content);
         text.to_ascii_lowercase()
@@ -139,7 +139,7 @@ impl From<Record> for DnsRecord {
     }
 }
 
-/// What a batch has done.
+/// The result of a batch.
 #[derive(Debug, Deserialize)]
 pub(super) struct Batch {
     #[serde(default)]
@@ -148,7 +148,7 @@ pub(super) struct Batch {
     pub(super) posts: Option<Vec<Record>>,
 }
 
-/// What `GET /user/tokens/verify` says.
+/// The result of `GET /user/tokens/verify`.
 #[derive(Debug, Deserialize)]
 pub(super) struct Verified {
     pub(super) status: String,
@@ -156,17 +156,17 @@ pub(super) struct Verified {
 
 /// The result of a call.
 pub(super) fn read<T: DeserializeOwned>(answer: &Answer) -> Result<T, Refusal> {
-    open(answer).and_then(|(result, _)| shaped(result))
+    unwrap_envelope(answer).and_then(|(result, _)| parse(result))
 }
 
 /// The result of a call that lists.
 pub(super) fn read_list<T: DeserializeOwned>(answer: &Answer) -> Result<Listed<T>, Refusal> {
-    let (result, info) = open(answer)?;
+    let (result, info) = unwrap_envelope(answer)?;
     let pages = info.and_then(|info| info.total_pages).unwrap_or(1);
-    Ok(Listed { items: shaped(result)?, pages })
+    Ok(Listed { items: parse(result)?, pages })
 }
 
-fn open(answer: &Answer) -> Result<(Value, Option<Pages>), Refusal> {
+fn unwrap_envelope(answer: &Answer) -> Result<(Value, Option<Pages>), Refusal> {
     let status = answer.status;
     let denied = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
     if denied || status.is_server_error() || status.is_redirection() {
@@ -179,13 +179,13 @@ fn open(answer: &Answer) -> Result<(Value, Option<Pages>), Refusal> {
     Err(refusal(answer, &envelope.errors.unwrap_or_default()))
 }
 
-fn shaped<T: DeserializeOwned>(result: Value) -> Result<T, Refusal> {
-    serde_json::from_value(result).map_err(|error| PortError::upstream(WHAT, error).into())
+fn parse<T: DeserializeOwned>(result: Value) -> Result<T, Refusal> {
+    serde_json::from_value(result).map_err(|error| PortError::upstream(SYSTEM, error).into())
 }
 
 fn refusal(answer: &Answer, errors: &[Fault]) -> Refusal {
     let chained = errors.iter().flat_map(|error| error.error_chain.iter().flatten());
-    // The chain first: it says it more exactly.
+    // The chain first: it is more precise.
     let faults: Vec<&Fault> = chained.chain(errors).collect();
     let find = |codes: &[u32]| faults.iter().find(|fault| codes.contains(&fault.code));
     if find(&TAKEN).is_some() {
@@ -196,9 +196,9 @@ fn refusal(answer: &Answer, errors: &[Fault]) -> Refusal {
     }
     if let Some(fault) = find(&TOKEN) {
         let why = format!("it refused the token with code {}", fault.code);
-        return PortError::upstream(WHAT, why).into();
+        return PortError::upstream(SYSTEM, why).into();
     }
-    // What is wrong with a record has codes of its own; 1004 says that there are some.
+    // Errors in a record have these codes; 1004 announces them.
     let bad = faults.iter().find(|fault| matches!(fault.code, 1004 | 9000..=9099));
     if let Some(fault) = bad {
         let what = match fault.code {
@@ -207,11 +207,11 @@ fn refusal(answer: &Answer, errors: &[Fault]) -> Refusal {
             9021 => "ttl",
             _ => "record",
         };
-        let said: String = fault.message.chars().filter(|c| !c.is_control()).take(200).collect();
-        let why = format!("is refused by the DNS provider: {said} ({})", fault.code);
+        let reason: String = fault.message.chars().filter(|c| !c.is_control()).take(200).collect();
+        let why = format!("is refused by the DNS provider: {reason} ({})", fault.code);
         return Refusal::Other(Invalid::new(what, why).into());
     }
-    let said: Vec<String> =
+    let reasons: Vec<String> =
         faults.iter().map(|fault| format!("{} ({})", fault.message, fault.code)).collect();
-    answer.unexpected(&said.join("; ")).into()
+    answer.unexpected(&reasons.join("; ")).into()
 }

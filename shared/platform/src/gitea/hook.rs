@@ -1,13 +1,12 @@
 //! The webhook of a repository.
 
+use rdev_domain::ports::PortResult;
 use reqwest::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::json;
 
 use super::{Gitea, Hook, unexpected};
-use rdev_domain::ports::PortResult;
 
-/// A hook of the list.
 #[derive(Debug, Deserialize)]
 struct Listed {
     config: Config,
@@ -19,14 +18,13 @@ struct Config {
     url: String,
 }
 
-/// A hook that was made.
 #[derive(Debug, Deserialize)]
-struct Made {
+struct Created {
     #[serde(rename = "id")]
     _id: u64,
 }
 
-/// Registers the hook at a repository of ours, unless one with its URL is there.
+/// Registers the hook at a repository of ours, unless the repository has one with this URL.
 pub(super) async fn register(gitea: &Gitea, name: &str, hook: &Hook) -> PortResult<()> {
     let path = ["repos", &gitea.settings.owner, name, "hooks"];
     let same = |listed: &Listed| listed.config.url == hook.url;
@@ -35,7 +33,7 @@ pub(super) async fn register(gitea: &Gitea, name: &str, hook: &Hook) -> PortResu
     }
     let secret = hook.secret.get().await?;
     let body = json!({
-        // Forgejo takes this name too.
+        // Forgejo accepts this name too.
         "type": "gitea",
         "active": true,
         "config": {
@@ -47,7 +45,7 @@ pub(super) async fn register(gitea: &Gitea, name: &str, hook: &Hook) -> PortResu
     });
     let answer = gitea.send(Method::POST, &path, &[], Some(&body)).await?;
     match answer.status {
-        StatusCode::CREATED => answer.json::<Made>().map(drop),
+        StatusCode::CREATED => answer.json::<Created>().map(drop),
         _ => Err(unexpected(&answer)),
     }
 }

@@ -1,21 +1,23 @@
 //! Gitea and Forgejo: repositories, pull requests and commit statuses, through their API v1.
 //!
 //! A repository that this adapter makes has ` [rdev:<nonce>]` at the end of its description. That
-//! ownership tag is what tells it from others of its name: after a lost answer it is found by it and
-//! completed, and nothing without it is ever deleted. Somebody who edits it away keeps the
-//! repository.
+//! ownership tag tells it from other repositories of the same name. After a lost answer the adapter
+//! finds the repository by its tag and completes it; it never deletes a repository without the tag.
+//! A user who removes the tag keeps the repository.
 //!
-//! A clone URL of the server is used only when it lies on the configured URL's origin. Otherwise
-//! (an installation that is reached by another name than the one it was told) it is
+//! The adapter uses the server's clone URL only if it has the origin of the configured URL.
+//! Otherwise (the server is configured with another name of itself) the clone URL is
 //! `<url>/<owner>/<name>.git`: the token belongs to the configured origin.
 //!
-//! What the server says is known by its status alone; its messages are for people. A 404 counts
-//! as "not there" only where it is one of the API itself: a wrong base URL has 404s too.
+//! The status alone decides what an answer means; messages are for people. A 404 means "does not
+//! exist" only if the API itself wrote it: a wrong base URL is answered with 404 too.
 
 mod check;
+mod found;
 mod hook;
 mod pull_request;
 mod repository;
+mod seed;
 mod status;
 
 use std::time::Duration;
@@ -36,43 +38,42 @@ use tokio::sync::OnceCell;
 use ulid::Ulid;
 use url::Url;
 
-use crate::Finding;
 use crate::http::{Answer, Auth, Http};
 
-/// What messages call it.
-const WHAT: &str = "the forge";
+/// The name of the system in messages.
+const SYSTEM: &str = "the forge";
 
-/// How many items a page has at most, on the server's side too.
+/// The largest page; servers have the same default.
 const PAGE: usize = 50;
 
-/// More pages than this are not read: a list that long is a server that repeats itself.
+/// The most pages to read: a server with a longer list repeats itself.
 const MAX_PAGES: usize = 1000;
 
-/// Which forge, and how repositories are made there.
+/// Where the forge is, and how it creates repositories.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Its root, as `https://git.example.com` or `https://example.com/gitea`.
+    /// Its root, such as `https://git.example.com` or `https://example.com/gitea`.
     pub url: String,
-    /// Whose the repositories are: an organisation, or the token's own user.
+    /// The owner of new repositories: an organisation, or the token's own user.
     pub owner: String,
     /// Whether new repositories are private.
     pub private: bool,
-    /// How long an answer is waited for, in seconds.
+    /// Seconds to wait for an answer.
     pub timeout_s: u64,
-    /// The webhook that each new repository gets.
+    /// The webhook of each new repository.
     pub hook: Option<Hook>,
 }
 
 /// A webhook of a repository, for pushes and commit statuses.
 #[derive(Debug, Clone)]
 pub struct Hook {
-    /// Where the server posts to.
+    /// The URL that the server posts to.
     pub url: String,
-    /// What it signs with (HMAC-SHA256, `X-Gitea-Signature`).
+    /// The key of its signature (HMAC-SHA256, `X-Gitea-Signature`).
     pub secret: Token,
 }
 
-/// The forge.
+/// The adapter.
 #[derive(Debug)]
 pub struct Gitea {
     http: Http,
@@ -84,30 +85,30 @@ pub struct Gitea {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum OwnerKind {
     Organisation,
-    /// The user whose token it is.
+    /// The token's own user.
     User,
 }
 
-/// Where a repository is.
+/// A repository's path on the forge.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Place {
+struct RepositoryPath {
     owner: String,
     name: String,
 }
 
 impl Gitea {
-    /// The forge of these settings. Nothing is sent yet.
+    /// Makes the adapter. It sends nothing yet.
     ///
     /// # Errors
-    /// When a URL is none, or the owner cannot be one.
+    /// When a URL is invalid, or the owner cannot be the name of one.
     pub fn new(settings: Settings, token: Token) -> Result<Self, Invalid> {
         let base = format!("{}/api/v1", settings.url.trim_end_matches('/'));
         let timeout = Duration::from_secs(settings.timeout_s.max(1));
-        let http = Http::new(WHAT, &base, Auth::Token, token, timeout)?;
+        let http = Http::new(SYSTEM, &base, Auth::Token, token, timeout)?;
         let Ok(root) = Url::parse(&settings.url) else {
             return Err(Invalid::new("URL", "is not a URL"));
         };
-        if !plain(&settings.owner) {
+        if !is_valid_name(&settings.owner) {
             return Err(Invalid::new("owner", "must have letters, digits, '-', '_' and '.' only"));
         }
         if let Some(hook) = &settings.hook {
@@ -117,15 +118,6 @@ impl Gitea {
             }
         }
         Ok(Self { http, settings, root, owner_kind: OnceCell::new() })
-    }
-
-    /// Looks whether the forge can be used: whether it answers, its clock, the token, and
-    /// whether that may make repositories for the owner. Changes nothing there.
-    ///
-    /// # Errors
-    /// None: what goes wrong is a finding.
-    pub async fn check(&self) -> PortResult<Vec<Finding>> {
-        Ok(check::check(self).await)
     }
 
     async fn send(
@@ -138,15 +130,15 @@ impl Gitea {
         self.http.send(method, path, query, body).await
     }
 
-    /// The first item of a list that is `wanted`. `refused` says what another status than 200 is.
+    /// The first item of a list that `matches`. `refused` turns another status than 200 into an error.
     async fn find<T: DeserializeOwned>(
         &self,
         path: &[&str],
         query: &[(&str, &str)],
         refused: impl Fn(&Answer) -> PortError,
-        wanted: impl Fn(&T) -> bool,
+        matches: impl Fn(&T) -> bool,
     ) -> PortResult<Option<T>> {
-        let (limit, mut seen) = (PAGE.to_string(), 0);
+        let (limit, mut read) = (PAGE.to_string(), 0);
         for page in 1..=MAX_PAGES {
             let page = page.to_string();
             let mut query = query.to_vec();
@@ -156,22 +148,22 @@ impl Gitea {
                 return Err(refused(&answer));
             }
             let items: Vec<T> = answer.json()?;
-            seen += items.len();
-            // A server may be configured to smaller pages than were asked for, so that a short
-            // one is not the last.
-            let last = items.is_empty() || total(&answer).is_some_and(|total| seen >= total);
-            if let Some(item) = items.into_iter().find(&wanted) {
+            read += items.len();
+            // A server may be configured to smaller pages than this one, so a short page may not
+            // be the last.
+            let last = items.is_empty() || total(&answer).is_some_and(|total| read >= total);
+            if let Some(item) = items.into_iter().find(&matches) {
                 return Ok(Some(item));
             }
             if last {
                 return Ok(None);
             }
         }
-        Err(PortError::upstream(WHAT, format!("a list has more than {MAX_PAGES} pages")))
+        Err(PortError::upstream(SYSTEM, format!("a list has more than {MAX_PAGES} pages")))
     }
 
-    /// Where a repository is by its clone URL; `NotSupported` when it is not on this forge.
-    fn place(&self, url: &GitUrl, what: &'static str) -> PortResult<Place> {
+    /// The path of the repository with this clone URL; `NotSupported` if it is on another forge.
+    fn repository_path(&self, url: &GitUrl, what: &'static str) -> PortResult<RepositoryPath> {
         let elsewhere = || PortError::NotSupported { what };
         let url = Url::parse(url.as_str()).map_err(|_| elsewhere())?;
         if url.origin() != self.root.origin() {
@@ -182,8 +174,8 @@ impl Gitea {
         let below = below.trim_end_matches('/');
         let below = below.strip_suffix(".git").unwrap_or(below);
         match below.split_once('/') {
-            Some((owner, name)) if plain(owner) && plain(name) => {
-                Ok(Place { owner: owner.to_owned(), name: name.to_owned() })
+            Some((owner, name)) if is_valid_name(owner) && is_valid_name(name) => {
+                Ok(RepositoryPath { owner: owner.to_owned(), name: name.to_owned() })
             }
             _ => Err(elsewhere()),
         }
@@ -209,47 +201,48 @@ impl Forge for Gitea {
     }
 }
 
-/// Whether a text can be the name of an owner or a repository.
-fn plain(name: &str) -> bool {
+/// Whether a text is a valid name of an owner or a repository.
+fn is_valid_name(name: &str) -> bool {
     let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     !matches!(name, "" | "." | "..") && name.len() <= 100 && name.chars().all(good)
 }
 
-/// The message of an error, for people: the API's own (`{message, url}`) or a line of plain text.
-/// Pages of HTML say nothing.
-fn said(answer: &Answer) -> String {
+/// The message of an error, for people: the API's own (`{message, url}`) or plain text. A page of
+/// HTML has none.
+fn message(answer: &Answer) -> String {
     #[derive(Deserialize)]
-    struct Said {
+    struct ErrorBody {
         #[serde(default)]
         message: String,
     }
-    if let Ok(said) = answer.json::<Said>() {
-        return said.message;
+    if let Ok(body) = answer.json::<ErrorBody>() {
+        return body.message;
     }
     let text = String::from_utf8_lossy(&answer.body);
     if text.trim_start().starts_with('<') { String::new() } else { text.trim().to_owned() }
 }
 
-/// Whether this is the API's own answer that a thing is not there.
+/// Whether the API itself says that something does not exist.
 fn absent(answer: &Answer) -> bool {
     answer.status == StatusCode::NOT_FOUND
         && answer.json::<Value>().is_ok_and(|body| body.get("message").is_some())
 }
 
-/// The error of a status that must not be.
+/// The error of a status that the adapter does not expect.
 fn unexpected(answer: &Answer) -> PortError {
-    answer.unexpected(&said(answer))
+    answer.unexpected(&message(answer))
 }
 
-/// The error of a call about a repository that may be somebody else's: it may be gone, or what
-/// was named in it, and the token may have no rights there. That is no fault of the installation.
-fn refused(answer: &Answer, place: &Place) -> PortError {
+/// The error of a call about a repository that may be somebody else's. The repository, branch or
+/// commit may not exist any more, and the token may have no rights there: neither is a fault of the
+/// installation.
+fn refused(answer: &Answer, repository: &RepositoryPath) -> PortError {
     match answer.status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-            PortError::Denied { what: WHAT.to_owned() }
+            PortError::Denied { what: SYSTEM.to_owned() }
         }
         _ if absent(answer) => {
-            let Place { owner, name } = place;
+            let RepositoryPath { owner, name } = repository;
             PortError::not_found(format!("\"{owner}/{name}\", or no such branch or commit in it"))
         }
         StatusCode::LOCKED => Invalid::new("repository", "is archived").into(),
@@ -257,13 +250,14 @@ fn refused(answer: &Answer, place: &Place) -> PortError {
     }
 }
 
-/// The error of a value that the server does not take.
+/// The error of a value that the server refuses.
 fn invalid(what: &'static str, answer: &Answer) -> PortError {
-    let said: String = said(answer).chars().filter(|c| !c.is_control()).take(200).collect();
-    Invalid::new(what, format!("was refused by the forge: {said}")).into()
+    let message = message(answer);
+    let reason: String = message.chars().filter(|c| !c.is_control()).take(200).collect();
+    Invalid::new(what, format!("was refused by the forge: {reason}")).into()
 }
 
-/// How long the whole list is that an answer is a page of.
+/// The number of items in the whole list of which an answer is one page.
 fn total(answer: &Answer) -> Option<usize> {
     answer.headers.get("x-total-count")?.to_str().ok()?.parse().ok()
 }

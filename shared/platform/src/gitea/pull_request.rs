@@ -5,9 +5,9 @@ use reqwest::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Gitea, Place, invalid, refused};
+use super::{Gitea, RepositoryPath, invalid, refused};
 
-/// A pull request, as far as it matters here.
+/// A pull request, with the fields that the adapter reads.
 #[derive(Debug, Deserialize)]
 struct Found {
     html_url: String,
@@ -24,8 +24,9 @@ struct Side {
 
 /// The open pull request of these branches, or a new one; its page.
 pub(super) async fn find_or_open(gitea: &Gitea, request: &PullRequest) -> PortResult<String> {
-    let place = gitea.place(&request.git_url, "a pull request outside of the forge")?;
-    if let Some(url) = find(gitea, &place, request).await? {
+    let repository =
+        gitea.repository_path(&request.git_url, "a pull request outside of the forge")?;
+    if let Some(url) = find(gitea, &repository, request).await? {
         return Ok(url);
     }
     let body = json!({
@@ -34,32 +35,32 @@ pub(super) async fn find_or_open(gitea: &Gitea, request: &PullRequest) -> PortRe
         "title": request.title,
         "body": request.body,
     });
-    let path = ["repos", &place.owner, &place.name, "pulls"];
+    let path = ["repos", &repository.owner, &repository.name, "pulls"];
     let answer = gitea.send(Method::POST, &path, &[], Some(&body)).await?;
     match answer.status {
         StatusCode::CREATED => Ok(answer.json::<Found>()?.html_url),
-        // Somebody was faster.
+        // Somebody else opened it at the same time.
         StatusCode::CONFLICT => {
-            find(gitea, &place, request).await?.ok_or_else(|| Conflict::Contended.into())
+            find(gitea, &repository, request).await?.ok_or_else(|| Conflict::Contended.into())
         }
         StatusCode::UNPROCESSABLE_ENTITY => Err(invalid("pull request", &answer)),
-        _ => Err(refused(&answer, &place)),
+        _ => Err(refused(&answer, &repository)),
     }
 }
 
 async fn find(
     gitea: &Gitea,
-    place: &Place,
+    repository: &RepositoryPath,
     request: &PullRequest,
 ) -> Result<Option<String>, PortError> {
-    let path = ["repos", &place.owner, &place.name, "pulls"];
-    let wanted = |found: &Found| {
-        // A branch of that name in a fork is another branch.
+    let path = ["repos", &repository.owner, &repository.name, "pulls"];
+    let matches = |found: &Found| {
+        // A branch of the same name in a fork is another branch.
         found.head.branch == request.head.as_str()
             && found.base.branch == request.base.as_str()
             && found.head.repo_id == found.base.repo_id
     };
-    let refused = |answer: &_| refused(answer, place);
-    let found = gitea.find(&path, &[("state", "open")], refused, wanted).await?;
+    let refused = |answer: &_| refused(answer, repository);
+    let found = gitea.find(&path, &[("state", "open")], refused, matches).await?;
     Ok(found.map(|found| found.html_url))
 }

@@ -7,19 +7,19 @@ use serde_json::json;
 
 use super::{Gitea, invalid, refused};
 
-/// What a build's status is called beside those of CI.
+/// The name that tells rdev's status from those of CI.
 const CONTEXT: &str = "rdev/build";
 
-/// A status that was added.
 #[derive(Debug, Deserialize)]
-struct Made {
+struct Created {
     #[serde(rename = "id")]
     _id: u64,
 }
 
-/// Adds a status to a commit; of one context the newest counts, so that a repeat changes nothing.
+/// Adds a status to a commit. The newest status of a context counts, so a repeat changes nothing.
 pub(super) async fn set(gitea: &Gitea, status: &CommitStatus) -> PortResult<()> {
-    let place = gitea.place(&status.git_url, "a commit status outside of the forge")?;
+    let repository =
+        gitea.repository_path(&status.git_url, "a commit status outside of the forge")?;
     let state = match status.state {
         CommitState::Pending => "pending",
         CommitState::Success => "success",
@@ -31,13 +31,13 @@ pub(super) async fn set(gitea: &Gitea, status: &CommitStatus) -> PortResult<()> 
         "description": status.description,
         "target_url": status.url.as_deref().unwrap_or_default(),
     });
-    let path = ["repos", &place.owner, &place.name, "statuses", status.commit.as_str()];
+    let path = ["repos", &repository.owner, &repository.name, "statuses", status.commit.as_str()];
     let answer = gitea.send(Method::POST, &path, &[], Some(&body)).await?;
     match answer.status {
-        StatusCode::CREATED => answer.json::<Made>().map(drop),
+        StatusCode::CREATED => answer.json::<Created>().map(drop),
         StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY => {
             Err(invalid("commit status", &answer))
         }
-        _ => Err(refused(&answer, &place)),
+        _ => Err(refused(&answer, &repository)),
     }
 }

@@ -1,12 +1,14 @@
-//! Whether PowerDNS can be used, for `rdev doctor`.
+//! The check of PowerDNS' configuration, for `rdev doctor`.
 
+use async_trait::async_trait;
 use rdev_domain::ports::PortResult;
 use reqwest::{Method, StatusCode};
 use serde::Deserialize;
 
 use super::PowerDns;
+use super::wire::said;
 use crate::Finding;
-use crate::dns::WHAT;
+use crate::dns::{DnsAdapter, SYSTEM};
 use crate::http::Answer;
 
 const KEY: &str = "the DNS provider's API key";
@@ -22,39 +24,38 @@ struct Zone {
     kind: String,
 }
 
-impl PowerDns {
-    /// Looks at whether it answers, takes the key (which may do everything: PowerDNS has no
-    /// scopes), is an authoritative server and has the zone as one that can be written. Its
-    /// clock decides nothing, and its answers do not show it. Nothing is changed.
-    ///
-    /// # Errors
-    /// None of its own: what is wrong is a finding.
-    pub async fn check(&self) -> PortResult<Vec<Finding>> {
+#[async_trait]
+impl DnsAdapter for PowerDns {
+    /// PowerDNS has no scopes: a valid key may do everything. Its clock does not matter, and its
+    /// answers do not show it.
+    async fn check(&self) -> Vec<Finding> {
         let path = self.path();
-        let mend = "is the server running, and its `webserver` and `api` on, at this URL?";
+        let fix = "is the server running, and its `webserver` and `api` on, at this URL?";
         let answer = match self.http.send(Method::GET, &path[..4], &[], None).await {
             Ok(answer) => answer,
-            Err(error) => return Ok(vec![Finding::failed(WHAT, &error, mend)]),
+            Err(error) => return vec![Finding::failed(SYSTEM, &error, fix)],
         };
         let refused = matches!(answer.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
         if refused {
-            let mend = "set the key to the server's `api-key`, and `webserver-allow-from` so that \
+            let fix = "set the key to the server's `api-key`, and `webserver-allow-from` so that \
                         it lets this machine in";
-            let problem = Finding::failed(KEY, &answer.unexpected(""), mend);
-            return Ok(vec![Finding::fine(WHAT), problem]);
+            let problem = Finding::failed(KEY, &answer.unexpected(&said(&answer)), fix);
+            return vec![Finding::fine(SYSTEM), problem];
         }
         let server = match read::<Server>(&answer) {
             Ok(server) => server,
-            Err(error) => return Ok(vec![Finding::failed(WHAT, &error, mend)]),
+            Err(error) => return vec![Finding::failed(SYSTEM, &error, fix)],
         };
         if server.daemon_type != "authoritative" {
             let problem =
                 format!("it is a {}; an authoritative server is needed", server.daemon_type);
-            return Ok(vec![Finding::problem(WHAT, problem)]);
+            return vec![Finding::problem(SYSTEM, problem)];
         }
-        Ok(vec![Finding::fine(WHAT), Finding::fine(KEY), self.zone().await])
+        vec![Finding::fine(SYSTEM), Finding::fine(KEY), self.zone().await]
     }
+}
 
+impl PowerDns {
     async fn zone(&self) -> Finding {
         let what = format!("the zone {}", self.zone);
         let query = [("zone", self.zone_id.as_str())];
@@ -69,7 +70,7 @@ impl PowerDns {
                 let make = format!("make it: pdnsutil create-zone {}", self.zone);
                 Finding::problem(what, format!("the server does not have it; {make}"))
             }
-            // What they are called now, and were called before.
+            // Today's names and the old one.
             Some(zone) if ["Slave", "Secondary", "Consumer"].contains(&zone.kind.as_str()) => {
                 let why = "it is a copy of another server's; name that one in the configuration";
                 Finding::problem(what, why)
@@ -80,5 +81,9 @@ impl PowerDns {
 }
 
 fn read<T: serde::de::DeserializeOwned>(answer: &Answer) -> PortResult<T> {
-    if answer.status == StatusCode::OK { answer.json() } else { Err(answer.unexpected("")) }
+    if answer.status == StatusCode::OK {
+        answer.json()
+    } else {
+        Err(answer.unexpected(&said(answer)))
+    }
 }

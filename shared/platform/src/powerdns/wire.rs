@@ -1,29 +1,22 @@
-//! What PowerDNS's answers look like, and what its refusals mean.
+//! The JSON of PowerDNS' answers, and what its refusals mean.
 
 use rdev_domain::Invalid;
-use rdev_domain::ports::{Conflict, PortError};
+use rdev_domain::ports::PortError;
 use reqwest::StatusCode;
 use serde::Deserialize;
 
 use super::ACCOUNT;
-use crate::dns::WHAT;
+use crate::dns::SYSTEM;
 use crate::http::Answer;
 
 /// Why a change was not made.
 #[derive(Debug)]
 pub(super) enum Refusal {
-    /// Another set is in the way.
+    /// Another set of the name conflicts with it.
     Taken,
+    /// PowerDNS failed and changed nothing; it may make the change a moment later.
+    Busy(PortError),
     Other(PortError),
-}
-
-impl Refusal {
-    pub(super) fn into_error(self) -> PortError {
-        match self {
-            Self::Taken => Conflict::Contended.into(),
-            Self::Other(error) => error,
-        }
-    }
 }
 
 impl From<PortError> for Refusal {
@@ -66,9 +59,9 @@ pub(super) struct Comment {
 }
 
 impl RecordSet {
-    /// Whether it decides where a name (with its final dot) leads. Under a filter by name the
+    /// Whether it decides what a name (with its final dot) resolves to. With a filter by name, the
     /// server shows comments of other names as sets without records.
-    pub(super) fn leads(&self, name: &str) -> bool {
+    pub(super) fn resolves(&self, name: &str) -> bool {
         matches!(self.kind.as_str(), "A" | "AAAA" | "CNAME")
             && self.name.eq_ignore_ascii_case(name)
             && !self.records.is_empty()
@@ -78,7 +71,7 @@ impl RecordSet {
         self.comments.iter().any(|comment| comment.content == tag)
     }
 
-    /// The comment by rdev; any other when there is none.
+    /// The comment by rdev, else the first comment.
     pub(super) fn ownership_tag(&self) -> Option<&str> {
         let ours = self.comments.iter().find(|comment| comment.account == ACCOUNT);
         ours.or(self.comments.first()).map(|comment| comment.content.as_str())
@@ -86,7 +79,7 @@ impl RecordSet {
 }
 
 impl Record {
-    /// What it says, as a target says it.
+    /// The content in the form of a target.
     pub(super) fn content(&self) -> String {
         let text = self.content.strip_suffix('.').unwrap_or(&self.content);
         text.to_ascii_lowercase()
@@ -94,17 +87,29 @@ impl Record {
 }
 
 #[derive(Deserialize)]
-struct Said {
+struct ErrorBody {
     error: String,
+}
+
+/// The reason that PowerDNS gives for an error: the field `error` of a JSON body, or a plain text.
+pub(super) fn said(answer: &Answer) -> String {
+    match answer.json::<ErrorBody>() {
+        Ok(body) => body.error,
+        Err(_) => answer.text_line(),
+    }
 }
 
 /// What an answer to a change means that is not 204.
 pub(super) fn refusal(answer: &Answer) -> Refusal {
-    if answer.status != StatusCode::UNPROCESSABLE_ENTITY {
-        return answer.unexpected("").into();
+    match answer.status {
+        StatusCode::UNPROCESSABLE_ENTITY => {}
+        StatusCode::INTERNAL_SERVER_ERROR => {
+            return Refusal::Busy(answer.unexpected(&said(answer)));
+        }
+        _ => return answer.unexpected(&said(answer)).into(),
     }
-    let said = match answer.json::<Said>() {
-        Ok(said) => said.error,
+    let said = match answer.json::<ErrorBody>() {
+        Ok(body) => body.error,
         Err(error) => return error.into(),
     };
     if said.contains("Conflicts with") {
@@ -113,7 +118,7 @@ pub(super) fn refusal(answer: &Answer) -> Refusal {
     if said.contains("editing comments") {
         let why = "the zone's backend keeps no comments, and rdev tags its records with them: \
                    use the one of SQLite, MySQL or PostgreSQL";
-        return PortError::upstream(WHAT, why).into();
+        return PortError::upstream(SYSTEM, why).into();
     }
     let said: String = said.chars().filter(|c| !c.is_control()).take(200).collect();
     let why = format!("is refused by the DNS provider: {said}");

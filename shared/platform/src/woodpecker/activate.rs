@@ -1,5 +1,5 @@
-//! Activation of a repository, and its end. Both can be asked for again, whatever became of
-//! them the time before.
+//! Activating and removing a repository. Both can be repeated, whatever the result of an earlier
+//! call.
 
 use rdev_domain::Invalid;
 use rdev_domain::git_url::GitUrl;
@@ -9,29 +9,29 @@ use reqwest::{Method, StatusCode};
 use url::Url;
 
 use super::shapes::Repository;
-use super::{WHAT, Woodpecker, refused};
+use super::{SYSTEM, Woodpecker, refused};
 use crate::http::Answer;
 
 impl Woodpecker {
-    pub(super) async fn activate_repository(&self, wanted: &CiRepository) -> PortResult<CiId> {
-        let forge_id = wanted.forge_id.to_string();
-        let [owner, name] = owner_and_name(&wanted.git_url)?;
+    pub(super) async fn activate_repository(&self, repository: &CiRepository) -> PortResult<CiId> {
+        let forge_id = repository.forge_id.to_string();
+        let [owner, name] = owner_and_name(&repository.git_url)?;
         let query = [("forge_remote_id", forge_id.as_str())];
         let answer = self.call(Method::POST, &["repos"], &query).await?;
         match answer.status {
             StatusCode::OK => {
-                let made: Repository = answer.json()?;
-                if made.active && made.forge_remote_id == forge_id {
-                    return Ok(CiId(made.id));
+                let activated: Repository = answer.json()?;
+                if activated.active && activated.forge_remote_id == forge_id {
+                    return Ok(CiId(activated.id));
                 }
-                let why = format!("it activated something else than repository {forge_id}");
-                Err(PortError::upstream(WHAT, why))
+                let why = format!("it activated another repository than {forge_id}");
+                Err(PortError::upstream(SYSTEM, why))
             }
-            // It is active, by an earlier call of ours or by hand; or another entry of that name
-            // is in the way. Before 3.14 that was 500; before 3.2, 500 could also mean that it is
-            // active and only lacks its webhook.
+            // The repository is active already, by an earlier call of ours or by hand; or another
+            // repository of the same name blocks it. Before 3.14 the status was 500; before 3.2,
+            // 500 could also mean that the repository is active but has no webhook.
             StatusCode::CONFLICT | StatusCode::INTERNAL_SERVER_ERROR => {
-                self.agreed(&answer, &forge_id, &owner, &name).await
+                self.adopt(&answer, &forge_id, &owner, &name).await
             }
             StatusCode::NOT_FOUND => Err(PortError::not_found(format!(
                 "repository {forge_id} ({owner}/{name}) that the CI server can see"
@@ -40,8 +40,8 @@ impl Woodpecker {
         }
     }
 
-    /// The repository that is there already, if it is the wanted one.
-    async fn agreed(
+    /// Uses the existing repository, if it is the right one.
+    async fn adopt(
         &self,
         first: &Answer,
         forge_id: &str,
@@ -57,7 +57,7 @@ impl Woodpecker {
                     "it has repository {forge_id} active under another name than {owner}/{name}; \
                      repair it in its settings there"
                 );
-                return Err(PortError::upstream(WHAT, why));
+                return Err(PortError::upstream(SYSTEM, why));
             }
             StatusCode::NOT_FOUND => return Err(refused(first)),
             _ => return Err(refused(if conflict { &answer } else { first })),
@@ -65,22 +65,22 @@ impl Woodpecker {
         let found: Repository = answer.json()?;
         if found.forge_remote_id != forge_id {
             let why = format!(
-                "it has an older repository {owner}/{name} (id {} on the forge, where {forge_id} \
-                 is wanted); delete it in its settings there, then provision again",
+                "it has an older repository {owner}/{name} (id {} on the forge instead of \
+                 {forge_id}); delete it in its settings there, then provision again",
                 found.forge_remote_id
             );
-            return Err(PortError::upstream(WHAT, why));
+            return Err(PortError::upstream(SYSTEM, why));
         }
         match (found.active, conflict) {
             (true, _) => self.repair(found.id).await,
-            // Somebody deactivated it in between; the next call activates it again.
+            // Somebody deactivated it in the meantime; the next call activates it again.
             (false, true) => Err(Conflict::Contended.into()),
             (false, false) => Err(refused(first)),
         }
     }
 
-    /// Has the webhook at the forge made anew: the call that activated the repository may have
-    /// ended before it was there, and without it no push runs anything.
+    /// Lets Woodpecker create its webhook at the forge again: the call that activated the
+    /// repository may have ended before, and without the webhook no push starts a pipeline.
     async fn repair(&self, id: u64) -> PortResult<CiId> {
         let text = id.to_string();
         let answer = self.call(Method::POST, &["repos", &text, "repair"], &[]).await?;
@@ -93,8 +93,8 @@ impl Woodpecker {
 
     pub(super) async fn remove_repository(&self, ci: CiId) -> PortResult<()> {
         match self.remove_once(ci).await {
-            // Before 3.2 it removed its own entry first and then failed at the forge when the
-            // repository is gone there; the second call finds out.
+            // Before 3.2 it removed its own entry first and then failed if the repository did not
+            // exist on the forge any more; the second call succeeds.
             Err(PortError::Unavailable { .. }) => self.remove_once(ci).await,
             done => done,
         }
@@ -102,14 +102,14 @@ impl Woodpecker {
 
     async fn remove_once(&self, ci: CiId) -> PortResult<()> {
         let id = ci.0.to_string();
-        // Without `remove` the entry stays, and its name is in the way of the next repository.
+        // Without `remove` the entry stays, and blocks the next repository of the same name.
         let answer = self.call(Method::DELETE, &["repos", &id], &[("remove", "true")]).await?;
         match answer.status {
             StatusCode::NO_CONTENT | StatusCode::NOT_FOUND => Ok(()),
             StatusCode::OK => {
                 let removed: Repository = answer.json()?;
                 if removed.active || removed.id != ci.0 {
-                    return Err(PortError::upstream(WHAT, "it removed something else"));
+                    return Err(PortError::upstream(SYSTEM, "it removed another repository"));
                 }
                 Ok(())
             }
@@ -126,7 +126,7 @@ fn owner_and_name(git_url: &GitUrl) -> PortResult<[String; 2]> {
     let path = path.strip_suffix(".git").unwrap_or(path);
     let mut parts = path.rsplit('/');
     match (parts.next(), parts.next()) {
-        // An escape in it would be escaped again; no forge allows such names.
+        // An escape in the name would be escaped again; no forge allows such names.
         (Some(name), Some(owner))
             if !owner.is_empty() && !name.is_empty() && !path.contains('%') =>
         {

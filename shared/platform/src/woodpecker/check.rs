@@ -2,11 +2,11 @@
 
 use std::time::SystemTime;
 
-use rdev_domain::ports::{PortError, PortResult};
+use rdev_domain::ports::PortError;
 use reqwest::{Method, StatusCode};
 use serde::Deserialize;
 
-use super::{WHAT, Woodpecker, refused};
+use super::{SYSTEM, Woodpecker, refused};
 use crate::check::Finding;
 
 /// The oldest version that has the calls and fields in use here.
@@ -23,34 +23,31 @@ struct User {
 }
 
 impl Woodpecker {
-    /// Looks whether the server is there and well, is recent enough, has our time, and takes the
-    /// token. What its user may do with a repository is known only when one is activated.
-    ///
-    /// # Errors
-    /// Never: what goes wrong is a finding.
-    pub async fn check(&self) -> PortResult<Vec<Finding>> {
+    /// Checks that the server answers, is recent enough, agrees with our clock, and accepts the
+    /// token. What the token's user may do shows only when a repository is activated.
+    pub async fn check(&self) -> Vec<Finding> {
         let health = match self.http.send(Method::GET, &["healthz"], &[], None).await {
             Ok(answer) if answer.status == StatusCode::NO_CONTENT => answer,
             Ok(answer) if answer.status == StatusCode::OK => {
                 let problem = "what is there is not Woodpecker, or not its root; set its URL to \
                                the root, without /api";
-                return Ok(vec![Finding::problem(WHAT, problem)]);
+                return vec![Finding::problem(SYSTEM, problem)];
             }
             Ok(answer) => {
-                let mend = "look into its log; if something else is there, correct its URL";
-                return Ok(vec![Finding::failed(WHAT, &refused(&answer), mend)]);
+                let fix = "look into its log; if something else is there, correct its URL";
+                return vec![Finding::failed(SYSTEM, &refused(&answer), fix)];
             }
             Err(error) => {
-                let mend = "is it running, and is its URL right?";
-                return Ok(vec![Finding::failed(WHAT, &error, mend)]);
+                let fix = "is it running, and is its URL right?";
+                return vec![Finding::failed(SYSTEM, &error, fix)];
             }
         };
-        Ok(vec![
-            Finding::fine(WHAT),
+        vec![
+            Finding::fine(SYSTEM),
             self.check_version().await,
-            Finding::clock(WHAT, &health, SystemTime::now()),
+            Finding::clock(SYSTEM, &health, SystemTime::now()),
             self.check_token().await,
-        ])
+        ]
     }
 
     async fn check_version(&self) -> Finding {
@@ -75,7 +72,7 @@ impl Woodpecker {
 
     async fn check_token(&self) -> Finding {
         let what = "the CI server's token";
-        let mend = "make a personal token there (user settings, CLI & API) and configure it";
+        let fix = "make a personal token there (user settings, CLI & API) and configure it";
         let user = self.call(Method::GET, &["user"], &[]).await;
         let user = user.and_then(|answer| match answer.status {
             StatusCode::OK => answer.json::<User>(),
@@ -83,11 +80,11 @@ impl Woodpecker {
         });
         match user {
             Ok(user) if user.login.is_empty() => {
-                let error = PortError::upstream(WHAT, "the token is of no user");
-                Finding::failed(what, &error, mend)
+                let error = PortError::upstream(SYSTEM, "the token is of no user");
+                Finding::failed(what, &error, fix)
             }
             Ok(_) => Finding::fine(what),
-            Err(error) => Finding::failed(what, &error, mend),
+            Err(error) => Finding::failed(what, &error, fix),
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Pages of pipelines.
 //!
-//! Woodpecker sorts by number and cuts by page number, ours go on below a place in time. Its
-//! `before` (RFC 3339, later than what is wanted, in whole seconds) takes what has arrived since
-//! out of the way; what remains above the place is dropped here.
+//! Woodpecker sorts by number and has page numbers; our pages continue below a point in time. Its
+//! filter `before` (RFC 3339, whole seconds) excludes most pipelines that started after that point;
+//! this module drops the rest.
 
 use std::collections::BTreeSet;
 
@@ -13,15 +13,15 @@ use rdev_domain::time::Timestamp;
 use reqwest::{Method, StatusCode};
 use ulid::Ulid;
 
-use super::{WHAT, Woodpecker, refused, shapes};
+use super::{SYSTEM, Woodpecker, refused, shapes};
 
-/// The most that it gives at once.
+/// Woodpecker's largest page.
 const PER_PAGE: usize = 50;
 
-/// How many pages are read for one of ours before something must be wrong.
+/// The most pages of Woodpecker that one page of ours reads.
 const MAX_PAGES: usize = 20;
 
-/// The last moment that RFC 3339 can write, with some hours to spare.
+/// The last moment that RFC 3339 can express, minus some hours.
 const LAST: i64 = 253_402_200_000_000;
 
 impl Woodpecker {
@@ -45,8 +45,8 @@ impl Woodpecker {
                     && fits(one, filter)
                     && numbers.insert(one.number)
             }));
-            // Where the server's clock was set back, numbers and times disagree. What is above
-            // the last one read has its place; what is below it may have others in front.
+            // If the server's clock was set back, numbers and times disagree. Pipelines later than
+            // the last one read are in order; unread ones may precede the others.
             let settled = found.iter().filter(|one| lowest.is_none_or(|it| one.place() >= it));
             if last || settled.count() > page.limit as usize {
                 found.sort_by_key(|one| std::cmp::Reverse(one.place()));
@@ -54,10 +54,10 @@ impl Woodpecker {
             }
         }
         let why = format!(
-            "{MAX_PAGES} pages of pipelines did not reach the wanted one; it may be too old to \
-             know `before`"
+            "{MAX_PAGES} pages of pipelines did not reach the requested one; the server may be \
+             too old to support `before`"
         );
-        Err(PortError::upstream(WHAT, why))
+        Err(PortError::upstream(SYSTEM, why))
     }
 
     async fn list_page(
@@ -82,7 +82,7 @@ impl Woodpecker {
             StatusCode::OK => {}
             StatusCode::NOT_FOUND => {
                 let why = format!("it has no repository {id}, or the token may not see it");
-                return Err(PortError::upstream(WHAT, why));
+                return Err(PortError::upstream(SYSTEM, why));
             }
             _ => return Err(refused(&answer)),
         }
@@ -95,13 +95,14 @@ impl Woodpecker {
     }
 }
 
-/// Early versions know no filters and give everything.
+/// Early versions ignore the filters.
 fn fits(one: &PipelineSummary, filter: &PipelineFilter) -> bool {
     filter.branch.as_ref().is_none_or(|branch| one.branch == *branch)
         && filter.status.as_ref().is_none_or(|status| one.status == *status)
 }
 
-/// The first whole second after a place, as the server reads it; `None` when all are before it.
+/// The first whole second after a position, in the server's format; `None` if it is too late for
+/// RFC 3339, so that every pipeline is before it.
 fn second_after(place: Ulid) -> Option<String> {
     let millis = i64::try_from(place.timestamp_ms()).unwrap_or(i64::MAX);
     let next = (millis / 1000).saturating_add(1).saturating_mul(1000);

@@ -1,7 +1,7 @@
-//! What Woodpecker answers, and what becomes of it.
+//! The JSON of Woodpecker's answers, and its translation into the domain's types.
 //!
-//! Only what orders a list or names a thing must be there; the rest may be left out or `null`,
-//! as Go writes an empty list. Unknown fields and statuses are no error: the status is passed on.
+//! Only fields that order a list or identify something are required; others may be absent or
+//! `null`, which is how Go writes an empty list. Unknown fields and statuses are not an error.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -10,13 +10,12 @@ use rdev_domain::ports::{PortError, PortResult};
 use rdev_domain::time::Timestamp;
 use serde::Deserialize;
 
-use super::WHAT;
+use super::SYSTEM;
 
-/// A repository.
 #[derive(Debug, Deserialize)]
 pub(super) struct Repository {
     pub(super) id: u64,
-    /// Its id on the forge: a number as a text.
+    /// Its id on the forge: a number as text.
     pub(super) forge_remote_id: String,
     pub(super) active: bool,
 }
@@ -26,7 +25,7 @@ pub(super) struct Repository {
 pub(super) struct Pipeline {
     pub(super) number: u64,
     status: String,
-    /// Unix seconds, as all times.
+    /// Unix seconds, like all times.
     created: i64,
     #[serde(default)]
     started: i64,
@@ -93,9 +92,9 @@ pub(super) struct Line {
 }
 
 impl Pipeline {
-    /// What a list shows; `page` is where people see it.
+    /// The entry of a list; `page` is the pipeline's page for people.
     pub(super) fn summary(self, page: String) -> PipelineSummary {
-        // 0 is "not yet".
+        // 0 means "not yet".
         let some = |seconds: i64| (seconds != 0).then(|| moment(seconds));
         PipelineSummary {
             number: self.number,
@@ -112,15 +111,15 @@ impl Pipeline {
         }
     }
 
-    /// All of it.
-    pub(super) fn whole(mut self, page: String) -> pipeline::Pipeline {
+    /// The pipeline with its workflows.
+    pub(super) fn into_domain(mut self, page: String) -> pipeline::Pipeline {
         let errors = self.errors.take().unwrap_or_default();
         let mut workflows = self.workflows.take().unwrap_or_default();
         workflows.sort_by_key(|workflow| workflow.pid);
         pipeline::Pipeline {
             summary: self.summary(page),
             errors: errors.into_iter().map(Problem::text).collect(),
-            workflows: workflows.into_iter().map(Workflow::ours).collect(),
+            workflows: workflows.into_iter().map(Workflow::into_domain).collect(),
         }
     }
 }
@@ -132,21 +131,21 @@ impl Problem {
 }
 
 impl Workflow {
-    fn ours(self) -> pipeline::Workflow {
+    fn into_domain(self) -> pipeline::Workflow {
         let mut steps = self.children.unwrap_or_default();
         steps.sort_by_key(|step| step.pid);
         pipeline::Workflow {
             name: self.name,
             status: self.state,
             error: self.error.filter(|error| !error.is_empty()),
-            steps: steps.into_iter().map(Step::ours).collect(),
+            steps: steps.into_iter().map(Step::into_domain).collect(),
         }
     }
 }
 
 impl Step {
-    fn ours(self) -> PipelineStep {
-        // It sends 0 for a step that has not ended, too.
+    fn into_domain(self) -> PipelineStep {
+        // The exit code is 0 for a step that has not ended, too.
         let ran = !matches!(
             self.state.as_str(),
             "created" | "pending" | "running" | "blocked" | "declined" | "skipped"
@@ -162,10 +161,9 @@ impl Step {
 }
 
 impl Line {
-    /// The text of it.
     pub(super) fn decoded(self) -> PortResult<LogLine> {
         let data = self.data.unwrap_or_default();
-        let bytes = STANDARD.decode(data).map_err(|error| PortError::upstream(WHAT, error))?;
+        let bytes = STANDARD.decode(data).map_err(|error| PortError::upstream(SYSTEM, error))?;
         let text = String::from_utf8_lossy(&bytes);
         let text = text.trim_end_matches(['\n', '\r']).to_owned();
         Ok(LogLine { line: self.line, time: self.time, text })

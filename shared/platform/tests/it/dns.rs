@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use rdev_domain::dns::{DomainName, DomainSpec, RecordKind, Target, Ttl};
@@ -52,9 +53,13 @@ pub(crate) fn cloudflare_with(origin: &str, token: &str) -> Cloudflare {
 
 /// An adapter for a PowerDNS at this origin.
 pub(crate) fn powerdns_at(origin: &str, key: &str) -> PowerDns {
-    let server = "localhost".to_owned();
-    let settings =
-        powerdns::Settings { url: origin.to_owned(), zone: zone(), server, timeout_s: 1 };
+    powerdns_with(origin, key, powerdns::RETRY_FOR)
+}
+
+/// One that retries changes for another time than the usual one.
+pub(crate) fn powerdns_with(origin: &str, key: &str, retry_for: Duration) -> PowerDns {
+    let (url, server) = (origin.to_owned(), "localhost".to_owned());
+    let settings = powerdns::Settings { url, zone: zone(), server, timeout_s: 1, retry_for };
     PowerDns::new(settings, Token::known(Secret::new(key))).expect("a URL")
 }
 

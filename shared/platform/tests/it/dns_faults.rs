@@ -2,6 +2,7 @@
 //! elsewhere, and what is there is what was there or what was wanted. A repeat ends it well.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream};
 use rdev_domain::dns::{DomainName, DomainSpec};
@@ -11,7 +12,8 @@ use rdev_testkit::servers::faults::{Fault, Server};
 use rdev_testkit::tools::trial::Outcome;
 
 use crate::dns::{
-    OWNERSHIP_TAG, a, cloudflare_at, cname, kind, name, powerdns_at, shown, told, zone,
+    OWNERSHIP_TAG, a, cloudflare_at, cname, kind, name, powerdns_at, powerdns_with, shown, told,
+    zone,
 };
 
 rdev_testkit::trials! {
@@ -20,6 +22,8 @@ rdev_testkit::trials! {
     async a_domain_is_deleted_after_the_answer_to_its_last_change_was_lost;
     async a_delete_whose_answer_was_lost_is_repeated;
     async a_powerdns_that_cannot_write_at_all_is_unavailable_and_nothing_is_changed;
+    async a_change_that_powerdns_refuses_eight_times_is_read_anew_each_time_and_made;
+    async a_retry_sees_what_somebody_else_wrote_after_the_change_was_refused;
 }
 
 /// How many runs there are at once. Each has servers of its own before the provider.
@@ -249,14 +253,90 @@ async fn a_delete_whose_answer_was_lost_is_repeated() {
     dns.delete(&site, Some(&id), OWNERSHIP_TAG).await.expect("somebody else was faster");
 }
 
+/// What PowerDNS answers when its SQLite refuses one of several changes at the same moment.
+fn locked() -> Fault {
+    let body = r#"{"error":"Unable to execute query: database is locked"}"#;
+    Fault::Body(500, "application/json", body.to_owned())
+}
+
+/// The methods of the requests so far, as `GET PATCH …`.
+fn methods(server: &Server) -> String {
+    let methods: Vec<String> =
+        server.requests().into_iter().map(|request| request.method).collect();
+    methods.join(" ")
+}
+
 async fn a_powerdns_that_cannot_write_at_all_is_unavailable_and_nothing_is_changed() -> Outcome {
     let server = crate::powerdns::start().await?;
     let before = Server::before(&server.url());
-    let (dns, site) = (powerdns_at(&before.url(), server.key()), name("site.example.com"));
+    let site = name("site.example.com");
+    let dns = powerdns_with(&before.url(), server.key(), Duration::from_millis(500));
     dns.put(&a(&site, "192.0.2.1"), OWNERSHIP_TAG).await.expect("a free name");
-    before.break_on("PATCH", "/zones/", Fault::Status(500));
-    assert_eq!(kind(&dns.put(&a(&site, "192.0.2.2"), OWNERSHIP_TAG).await), "unavailable");
-    assert_eq!(kind(&dns.delete(&site, None, OWNERSHIP_TAG).await), "unavailable");
+    before.break_on("PATCH", "/zones/", locked());
+    let outcomes = [
+        dns.put(&a(&site, "192.0.2.2"), OWNERSHIP_TAG).await.map(drop),
+        dns.delete(&site, None, OWNERSHIP_TAG).await,
+    ];
+    for outcome in outcomes {
+        assert_eq!(kind(&outcome), "unavailable");
+        let text = told(&outcome.expect_err("an error"));
+        assert!(text.contains("status 500: Unable to execute query: database is locked"), "{text}");
+    }
     assert_eq!(shown(&dns, &site).await, [format!("A 192.0.2.1 300 {OWNERSHIP_TAG}")]);
+    // At least one retry each, and every change after a read of its own.
+    before.forget();
+    let outcome = dns.delete(&site, None, OWNERSHIP_TAG).await;
+    assert_eq!(kind(&outcome), "unavailable");
+    let methods = methods(&before);
+    assert!(methods.starts_with("GET PATCH GET PATCH"), "{methods}");
+    assert!(!methods.contains("PATCH PATCH"), "{methods}");
+    Ok(())
+}
+
+/// More often than seven times, which once was too few on a busy machine.
+async fn a_change_that_powerdns_refuses_eight_times_is_read_anew_each_time_and_made() -> Outcome {
+    let server = crate::powerdns::start().await?;
+    let before = Server::before(&server.url());
+    let site = name("site.example.com");
+    // Eight pauses take up to 7 s; the time of a busy machine is added.
+    let dns = powerdns_with(&before.url(), server.key(), Duration::from_secs(60));
+    let refused_eight_times = "GET PATCH ".repeat(8) + "GET PATCH";
+    before.break_first(8, "PATCH", "/zones/", locked());
+    dns.put(&a(&site, "192.0.2.1"), OWNERSHIP_TAG).await.expect("the ninth change");
+    assert_eq!(methods(&before), refused_eight_times);
+    assert_eq!(shown(&dns, &site).await, [format!("A 192.0.2.1 300 {OWNERSHIP_TAG}")]);
+    before.break_first(2, "PATCH", "/zones/", locked());
+    before.forget();
+    dns.delete(&site, None, OWNERSHIP_TAG).await.expect("the third change");
+    assert_eq!(methods(&before), "GET PATCH GET PATCH GET PATCH");
+    assert_eq!(shown(&dns, &site).await, [""; 0]);
+    Ok(())
+}
+
+async fn a_retry_sees_what_somebody_else_wrote_after_the_change_was_refused() -> Outcome {
+    let server = crate::powerdns::start().await?;
+    let before = Arc::new(Server::before(&server.url()));
+    let site = name("site.example.com");
+    let dns = powerdns_with(&before.url(), server.key(), Duration::from_secs(60));
+    before.break_on("PATCH", "/zones/", locked());
+    let put = {
+        let site = site.clone();
+        tokio::spawn(async move { dns.put(&a(&site, "192.0.2.1"), OWNERSHIP_TAG).await })
+    };
+    let seen = Arc::clone(&before);
+    // Until the end: the server ends when it is dropped.
+    let _server = tokio::task::spawn_blocking(move || {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !methods(&seen).contains("PATCH") {
+            assert!(Instant::now() < deadline, "the change was not sent");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        server.write("site.example.com", "A", &["192.0.2.9"], Some("by hand"));
+        server
+    })
+    .await
+    .expect("somebody else's record");
+    assert_eq!(kind(&put.await.expect("no panic")), "not ours");
+    assert!(!methods(&before).contains("PATCH PATCH"), "{}", methods(&before));
     Ok(())
 }

@@ -104,6 +104,8 @@ enum Plan {
     Nth(usize, Fault),
     /// Those of this method whose path contains this text.
     On(String, String, Fault),
+    /// The first ones of this method whose path contains this text: how many of them are left.
+    First(usize, String, String, Fault),
 }
 
 impl Fault {
@@ -199,6 +201,14 @@ impl Server {
         assert_ne!(fault, Fault::Refused, "a refused connection has no path");
         self.listen(true);
         *locked(&self.shared.plan) = Plan::On(method.to_owned(), part.to_owned(), fault);
+    }
+
+    /// The next `count` requests of this method whose path and query contain `part` go wrong; those
+    /// after them and all others are forwarded. Not for [`Fault::Refused`], as above.
+    pub fn break_first(&self, count: usize, method: &str, part: &str, fault: Fault) {
+        assert_ne!(fault, Fault::Refused, "a refused connection has no path");
+        self.listen(true);
+        *locked(&self.shared.plan) = Plan::First(count, method.to_owned(), part.to_owned(), fault);
     }
 
     /// All requests from now on are forwarded (or answered with 404, where there is nowhere).

@@ -91,7 +91,7 @@ async fn a_log_that_is_too_long_says_what_is_left_out() {
     let log = ci.log(id, number, step).await.expect("a log");
     assert_eq!(log.len(), MAX_LOG_LINES + 1);
     let last = log.last().expect("a line");
-    assert!(last.text.starts_with("… and 3 lines more: http://127.0.0.1:"), "{}", last.text);
+    assert!(last.text.starts_with("… and 3 more lines: http://127.0.0.1:"), "{}", last.text);
     assert_eq!(last.line, MAX_LOG_LINES as u64);
 }
 

@@ -62,6 +62,11 @@ fn fault(shared: &Shared, method: &str, target: &str) -> Option<Fault> {
         Plan::On(on, part, fault) => {
             (on == method && target.contains(part.as_str())).then(|| fault.clone())
         }
+        Plan::First(count, on, part, fault) => {
+            let hit = *count > 0 && on == method && target.contains(part.as_str());
+            *count -= usize::from(hit);
+            hit.then(|| fault.clone())
+        }
         Plan::Nth(0, fault) => {
             let fault = fault.clone();
             *plan = Plan::Heal;
