@@ -1,4 +1,4 @@
-//! `rdev key bootstrap`: the first key of an AWS stack, which no path of the API makes.
+//! `rdev key bootstrap`: the first key of an AWS stack, which the API cannot create.
 
 use rdev_domain::audit::Actor;
 use rdev_domain::ports::Store as _;
@@ -10,7 +10,7 @@ use crate::args::key::Bootstrap;
 use crate::exit::Exit;
 use crate::out;
 
-/// Writes the key with the rights of whoever calls, and prints it.
+/// Writes the key with the AWS permissions of the caller, and prints it.
 pub(crate) async fn run(bootstrap: Bootstrap, json: bool) -> anyhow::Result<Exit> {
     let Bootstrap { stack, table, name, scopes } = bootstrap;
     let sdk = rdev_aws::config::load().await;
@@ -28,7 +28,7 @@ pub(crate) async fn run(bootstrap: Bootstrap, json: bool) -> anyhow::Result<Exit
         if transient {
             return Err(error);
         }
-        // Missing, not ours, or denied: a person has to change something.
+        // The table is missing, not ours, or denied: a person has to change something.
         out::note(format_args!("error: {error:#}"));
         return Ok(Exit::Config);
     }

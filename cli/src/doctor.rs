@@ -1,4 +1,5 @@
-//! `rdev doctor`: looks at everything that is configured, and says how to mend what is not right.
+//! `rdev doctor`: checks the configuration and the systems around it, and says how to fix what is
+//! wrong.
 
 use std::path::Path;
 use std::time::Duration;
@@ -16,13 +17,13 @@ use crate::exit::Exit;
 use crate::folder::Local;
 use crate::{agents, out};
 
-/// Less free space than this is a problem: checkouts and mirrors need some.
-const LITTLE: u64 = 2 << 30;
+/// The least free space: checkouts and mirrors need some.
+const MIN_FREE: u64 = 2 << 30;
 
 /// How long a running server may take to answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Looks, tells, and fails if something is wrong.
+/// Checks everything, prints the findings, and fails if something is wrong.
 pub(crate) async fn run(common: &Common, environment: &Environment) -> anyhow::Result<Exit> {
     let flags = Flags::from(common);
     let config = Config::load(&flags, environment)?;
@@ -47,10 +48,10 @@ pub(crate) async fn run(common: &Common, environment: &Environment) -> anyhow::R
         None => findings.push(Finding::fine("the DNS provider: none is configured")),
     }
     findings.push(server(&folder).await);
-    tell(common.json, &findings)
+    print(common.json, &findings)
 }
 
-fn tell(as_json: bool, findings: &[Finding]) -> anyhow::Result<Exit> {
+fn print(as_json: bool, findings: &[Finding]) -> anyhow::Result<Exit> {
     let good = findings.iter().all(|finding| finding.problem.is_none());
     if as_json {
         let list = findings.iter().map(|one| json!({"what": one.what, "problem": one.problem}));
@@ -71,37 +72,37 @@ fn settings(flags: &Flags, environment: &Environment) -> anyhow::Result<Finding>
     let path = find_file(flags.file.as_deref(), flags.data_dir.as_deref(), environment)?;
     let what = match path {
         Some(path) => format!("the configuration file {}", path.display()),
-        None => "the configuration: no file, the defaults and the environment".to_owned(),
+        None => "the configuration: no file, only defaults and the environment".to_owned(),
     };
-    let strangers = environment.unknown_variables(&NAMES);
-    if strangers.is_empty() {
+    let unknown = environment.unknown_variables(&NAMES);
+    if unknown.is_empty() {
         return Ok(Finding::fine(what));
     }
-    let names = strangers.join(", ");
-    let problem = format!("{names} in the environment are no settings of rdev; unset them");
+    let names = unknown.join(", ");
+    let problem = format!("{names} in the environment: rdev has no such settings; unset them");
     Ok(Finding::problem(what, problem))
 }
 
-/// Looks only: a folder that is not there yet is judged by the one it would be made in.
+/// Changes nothing: for a folder that does not exist yet, it checks the folder that will contain it.
 fn disk(folder: &Path) -> Vec<Finding> {
     let what = format!("the data folder {}", folder.display());
-    let there = folder.ancestors().find(|folder| folder.is_dir()).unwrap_or(folder);
-    if let Err(error) = rustix::fs::access(there, Access::WRITE_OK | Access::EXEC_OK) {
+    let existing = folder.ancestors().find(|folder| folder.is_dir()).unwrap_or(folder);
+    if let Err(error) = rustix::fs::access(existing, Access::WRITE_OK | Access::EXEC_OK) {
         let problem = format!("it cannot be written: {error}; change its owner or set data_dir");
         return vec![Finding::problem(what, problem)];
     }
-    let free = match rustix::fs::statvfs(there) {
+    let free = match rustix::fs::statvfs(existing) {
         Ok(stat) => stat.f_bavail.saturating_mul(stat.f_frsize),
         Err(error) => {
-            let problem = format!("its free space cannot be told: {error}");
+            let problem = format!("its free space cannot be read: {error}");
             return vec![Finding::problem(what, problem)];
         }
     };
     let space = format!("the free space of the data folder: {} MiB", free >> 20);
-    let space = if free >= LITTLE {
+    let space = if free >= MIN_FREE {
         Finding::fine(space)
     } else {
-        let problem = "less than 2 GiB is left: free some, or lower runner.max_cache_bytes";
+        let problem = "less than 2 GiB is free: delete files, or lower runner.max_cache_bytes";
         Finding::problem(space, problem)
     };
     vec![Finding::fine(what), space]
@@ -114,7 +115,7 @@ fn git(environment: &Environment) -> Finding {
     if found {
         Finding::fine("the program git, for agents")
     } else {
-        let problem = "it is not in PATH; rdev needs none, but most agents call it: install git";
+        let problem = "it is not in PATH; rdev does not need it, but most agents do: install git";
         Finding::problem("the program git, for agents", problem)
     }
 }
@@ -123,16 +124,16 @@ async fn server(folder: &Path) -> Finding {
     let what = "the server on this data folder";
     let local = match Local::read(folder) {
         Ok(Some(local)) if local.pid.is_some() => local,
-        Ok(_) => return Finding::fine(format!("{what}: none runs")),
+        Ok(_) => return Finding::fine(format!("{what}: none is running")),
         Err(error) => return Finding::problem(what, format!("{error:#}")),
     };
     let client = match crate::client::Client::new(&local.url, &local.admin_key) {
         Ok(client) => client,
         Err(error) => return Finding::problem(what, format!("{error:#}")),
     };
-    match tokio::time::timeout(PATIENCE, client.get("ready", &[])).await {
+    match tokio::time::timeout(TIMEOUT, client.get("ready", &[])).await {
         Ok(Ok(_)) => Finding::fine(format!("{what}: {} is ready", client.url())),
         Ok(Err(error)) => Finding::problem(what, format!("it is not ready: {error:#}")),
-        Err(_) => Finding::problem(what, "it does not answer; end it and start `rdev up` again"),
+        Err(_) => Finding::problem(what, "it does not answer; stop it and start `rdev up` again"),
     }
 }

@@ -1,7 +1,7 @@
-//! `rdev.json` in the data folder: where the server is, and the local admin key.
+//! `rdev.json` in the data folder: the server's address and the local admin key.
 //!
-//! The file is for the owner alone (mode 0600). It stays when the server ends,
-//! without `pid`, so that the key is the same at the next start.
+//! Only the owner can read the file (mode 0600). When the server ends, it removes `pid` but keeps
+//! the file, so that the key is the same at the next start.
 
 use std::fs;
 use std::io::{self, Write};
@@ -15,14 +15,14 @@ use serde::{Deserialize, Serialize};
 /// The file's name below the data folder.
 const NAME: &str = "rdev.json";
 
-/// What the file says.
+/// The content of the file.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub(crate) struct Local {
-    /// The API's address, `http://127.0.0.1:7777`.
+    /// The API's address, such as `http://127.0.0.1:7777`.
     pub(crate) url: String,
     /// A key with the scope `admin`.
     pub(crate) admin_key: Secret,
-    /// The process that serves it; absent when it has ended.
+    /// The process of the server; absent when it has ended.
     #[serde(default)]
     pub(crate) pid: Option<u32>,
 }
@@ -36,10 +36,10 @@ struct Written<'a> {
 }
 
 impl Local {
-    /// Reads the file below `folder`; `None` when there is none.
+    /// Reads the file below `folder`; `None` if it does not exist.
     ///
     /// # Errors
-    /// When it cannot be read or is not what [`Local::write`] writes.
+    /// When the file cannot be read or does not have the format of [`Local::write`].
     pub(crate) fn read(folder: &Path) -> anyhow::Result<Option<Self>> {
         let path = folder.join(NAME);
         let text = match fs::read_to_string(&path) {
@@ -49,13 +49,12 @@ impl Local {
                 return Err(error).with_context(|| format!("cannot read {}", path.display()));
             }
         };
-        // The parser's message could repeat a part of the key.
+        // The parser's message could contain a part of the key.
         match serde_json::from_str(&text) {
             Ok(local) => Ok(Some(local)),
-            Err(_) => anyhow::bail!(
-                "{} is not what rdev writes there; remove it and start `rdev up` again",
-                path.display()
-            ),
+            Err(_) => {
+                anyhow::bail!("{} is damaged; remove it and start `rdev up` again", path.display())
+            }
         }
     }
 
@@ -76,7 +75,7 @@ impl Local {
 fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let fresh = path.with_extension(format!("json.{}", std::process::id()));
     let written = (|| {
-        // One that a killed process of the same number left behind could have another mode.
+        // A killed process with the same id may have left a file with another mode.
         match fs::remove_file(&fresh) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -100,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_file_reads_back_is_for_its_owner_alone_and_is_replaced_whole() {
+    fn the_file_reads_back_is_readable_by_its_owner_only_and_is_replaced_as_a_whole() {
         let folder = tempfile::tempdir().expect("a folder");
         assert_eq!(Local::read(folder.path()).expect("no file"), None);
         let local = Local { url: "http://x".into(), admin_key: Secret::new("k"), pid: Some(7) };

@@ -8,17 +8,17 @@ use tracing_subscriber::EnvFilter;
 use crate::args::LogFormat;
 use crate::usage::UsageError;
 
-/// Sets up logging for the process. `RUST_LOG` goes over `level`.
+/// Sets up logging for the process. `RUST_LOG` overrides `level`.
 ///
 /// # Errors
-/// When `RUST_LOG` is not what it should be.
+/// When `RUST_LOG` is invalid.
 pub(crate) fn init(
     format: LogFormat,
     level: &str,
     rust_log: Option<&str>,
 ) -> Result<(), UsageError> {
     let filter = EnvFilter::try_new(rust_log.unwrap_or(level))
-        .map_err(|error| UsageError(format!("RUST_LOG cannot be read: {error}")))?;
+        .map_err(|error| UsageError(format!("RUST_LOG is invalid: {error}")))?;
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {
         LogFormat::Text => subscriber
@@ -31,7 +31,7 @@ pub(crate) fn init(
     Ok(())
 }
 
-/// An error and what led to it, in one line.
+/// An error and its sources, in one line.
 pub(crate) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

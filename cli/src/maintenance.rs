@@ -1,4 +1,4 @@
-//! The timer of what has to happen beside requests.
+//! The periodic work: the sweep, dead letters, metrics and webhooks.
 
 use std::time::{Duration, SystemTime};
 
@@ -11,10 +11,10 @@ use tracing::warn;
 
 use crate::log::chain;
 
-/// How often.
+/// The time between two sweeps.
 const EVERY: Duration = Duration::from_secs(60);
 
-/// How often webhooks that are due are looked for.
+/// The time between two searches for webhooks that are due.
 const WEBHOOKS_EVERY: Duration = Duration::from_secs(2);
 
 /// Runs now and every minute, until `stop`.
@@ -30,7 +30,10 @@ pub(crate) async fn run(
                 warn!(error = chain(&error), "the sweep failed; the next one is in a minute");
             }
             if let Err(error) = dead_letters(store, queue).await {
-                warn!(error = chain(&error), "dead letters stay where they are for a minute");
+                warn!(
+                    error = chain(&error),
+                    "dead letters were not handled; the next try is in a minute"
+                );
             }
             metrics.run_upkeep();
             tokio::time::sleep(EVERY).await;
@@ -47,7 +50,7 @@ pub(crate) async fn webhooks(store: &dyn Store, sender: &Sender, stop: &Cancella
     loop {
         let round = async {
             if let Err(error) = sender.send_due(store, || SystemTime::now().into()).await {
-                warn!(error = chain(&error), "webhooks were not sent; they are tried again");
+                warn!(error = chain(&error), "webhooks were not sent; rdev tries again");
             }
             tokio::time::sleep(WEBHOOKS_EVERY).await;
         };

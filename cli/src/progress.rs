@@ -9,23 +9,23 @@ use serde_json::Value;
 use crate::client::Event;
 use crate::out;
 
-/// The longest line that is shown of what an agent says or does.
+/// The longest line of an agent's output, in characters.
 const WIDTH: usize = 160;
 
-/// Shows what happens while a build runs.
+/// Shows the progress of a build.
 #[derive(Debug)]
 pub(crate) struct Progress {
-    /// There is one on a terminal only.
+    /// Only on a terminal.
     spinner: Option<ProgressBar>,
 }
 
 impl Progress {
-    /// Begins, with nothing to show yet.
+    /// Starts without text.
     pub(crate) fn new() -> Self {
         Self { spinner: std::io::stderr().is_terminal().then(spinner) }
     }
 
-    /// Shows a line that stays.
+    /// Prints a line.
     pub(crate) fn line(&self, text: &str) {
         match &self.spinner {
             Some(spinner) => spinner.println(text),
@@ -33,7 +33,7 @@ impl Progress {
         }
     }
 
-    /// Shows beside the spinner what is being done now.
+    /// Shows the current activity beside the spinner.
     pub(crate) fn doing(&self, text: &str) {
         if let Some(spinner) = &self.spinner {
             spinner.reset_elapsed();
@@ -52,7 +52,7 @@ impl Progress {
         }
     }
 
-    /// Ends; the spinner goes.
+    /// Removes the spinner.
     pub(crate) fn finish(&self) {
         if let Some(spinner) = &self.spinner {
             spinner.finish_and_clear();
@@ -75,7 +75,7 @@ fn spinner() -> ProgressBar {
     spinner
 }
 
-/// An event in lines for people; none for what they need not see.
+/// An event as lines for people; no lines for events that do not concern them.
 pub(crate) fn describe(event: &Event) -> Vec<String> {
     let data = &event.data;
     match event.kind.as_str() {
@@ -93,28 +93,28 @@ pub(crate) fn describe(event: &Event) -> Vec<String> {
                 status => vec![format!("  {phase:<9} {time:>8}  {status}")],
             }
         }
-        "agent.text" => text(data, "text").lines().map(|line| said("|", line)).collect(),
+        "agent.text" => text(data, "text").lines().map(|line| marked("|", line)).collect(),
         "agent.tool_use" => {
             let input = match &data["input"] {
                 Value::Null => String::new(),
                 Value::String(text) => text.clone(),
                 other => other.to_string(),
             };
-            vec![said(">", &format!("{} {input}", text(data, "tool")))]
+            vec![marked(">", &format!("{} {input}", text(data, "tool")))]
         }
         "agent.tool_result" if data["is_error"] == true => {
             let output = match &data["output"] {
                 Value::String(text) => text.clone(),
                 other => other.to_string(),
             };
-            vec![said("!", output.lines().next().unwrap_or_default())]
+            vec![marked("!", output.lines().next().unwrap_or_default())]
         }
-        "log" => text(data, "text").lines().map(|line| said(".", line)).collect(),
+        "log" => text(data, "text").lines().map(|line| marked(".", line)).collect(),
         _ => Vec::new(),
     }
 }
 
-/// Milliseconds as people read them: `12 ms`, `3.4 s`, `2 min 5 s`.
+/// Milliseconds in a readable unit: `12 ms`, `3.4 s`, `2 min 5 s`.
 pub(crate) fn duration(ms: u64) -> String {
     match ms {
         0..1000 => format!("{ms} ms"),
@@ -123,7 +123,7 @@ pub(crate) fn duration(ms: u64) -> String {
     }
 }
 
-fn said(mark: &str, line: &str) -> String {
+fn marked(mark: &str, line: &str) -> String {
     let line = out::clean(line);
     let cut: String = line.chars().take(WIDTH).collect();
     let more = if cut.len() < line.len() { "…" } else { "" };

@@ -1,8 +1,7 @@
-//! The sample agent: puts the words of a prompt on the page `index.html`.
+//! The sample agent: adds the text of a prompt to the page `index.html`.
 //!
-//! It stands in for a code agent where none is installed, so that the
-//! quickstart shows a real build. It understands nothing: the prompt's own
-//! text becomes the newest entry of the page's list of notes.
+//! It replaces a code agent on machines without one, so that the quickstart shows a real build. It
+//! does not interpret the prompt: the text becomes the newest entry of the page's list of notes.
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -11,14 +10,13 @@ use std::path::Path;
 use anyhow::Context;
 use serde_json::{Value, json};
 
-/// The page it edits, in its working folder.
+/// The page that it edits, in its working folder.
 const PAGE: &str = "index.html";
 
-/// Where notes go, newest first; a part of `templates/static`.
-const MARK: &str = "<!-- notes: newest first -->";
+/// The place for notes, newest first; `templates/static` contains it.
+const PLACEHOLDER: &str = "<!-- notes: newest first -->";
 
-/// Reads the prompt from stdin, edits the page below `folder`, tells about it
-/// in JSON lines.
+/// Reads the prompt from stdin, edits the page below `folder`, and reports in JSON lines.
 ///
 /// # Errors
 /// When the prompt is empty or the page cannot be read or written.
@@ -43,7 +41,7 @@ pub(crate) fn run(folder: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What a repository without a page gets.
+/// The page of a repository that has none.
 const NEW_PAGE: &str = "<!doctype html>\n<html lang=\"en\">\n<head>\n  <meta charset=\"utf-8\">\n  <title>Notes</title>\n</head>\n<body>\n</body>\n</html>\n";
 
 fn emit(event: &Value) -> io::Result<()> {
@@ -52,11 +50,11 @@ fn emit(event: &Value) -> io::Result<()> {
     stdout.flush()
 }
 
-/// The page with one note more. It always changes: what is there stays.
+/// The page with one more note. Earlier notes stay, so the page always changes.
 fn with_note(page: &str, prompt: &str) -> String {
     let text = escaped(prompt);
-    if let Some(at) = page.find(MARK) {
-        let at = at + MARK.len();
+    if let Some(at) = page.find(PLACEHOLDER) {
+        let at = at + PLACEHOLDER.len();
         return format!("{}\n        <li>{text}</li>{}", &page[..at], &page[at..]);
     }
     let lower = page.to_ascii_lowercase();
@@ -87,10 +85,10 @@ mod tests {
     const TEMPLATE: &str = include_str!("../../templates/static/index.html");
 
     #[test]
-    fn the_prompt_goes_to_the_top_of_the_templates_list_and_again_when_it_is_the_same() {
+    fn each_prompt_is_added_to_the_top_of_the_templates_list_even_a_repeated_one() {
         let once = with_note(TEMPLATE, "Fish & <b>chips</b>");
         let note = "<li>Fish &amp; &lt;b&gt;chips&lt;/b&gt;</li>";
-        assert!(once.contains(&format!("{MARK}\n        {note}\n      </ol>")), "{once}");
+        assert!(once.contains(&format!("{PLACEHOLDER}\n        {note}\n      </ol>")), "{once}");
         let twice = with_note(&once, "Fish & <b>chips</b>");
         assert_eq!(twice.matches(note).count(), 2);
         assert_eq!(twice.len() - once.len(), once.len() - TEMPLATE.len());

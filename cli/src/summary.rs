@@ -1,4 +1,4 @@
-//! A build's record as people read it: what came of it, what it changed, what it cost.
+//! A build's record as text: its result, its changes and its cost.
 
 use rdev_domain::result::{ChangeStatus, FileChange};
 use serde::Deserialize;
@@ -10,7 +10,7 @@ use crate::progress::duration;
 /// The width of the `+` and `-` of a diffstat.
 const BAR: u64 = 40;
 
-/// A build's record.
+/// Formats a build's record.
 pub(crate) fn of_build(record: &Value) -> String {
     let mut lines = Vec::new();
     let mut field = |name: &str, value: String| {
@@ -54,7 +54,7 @@ pub(crate) fn of_build(record: &Value) -> String {
     all
 }
 
-/// `success, number 3`, of the pipeline of the commit.
+/// The commit's pipeline, such as `success, number 3`.
 fn pipeline(pipeline: &Value) -> String {
     let status = text(pipeline, "status");
     match pipeline["number"].as_u64() {
@@ -63,7 +63,7 @@ fn pipeline(pipeline: &Value) -> String {
     }
 }
 
-/// The changed files of a result, those that can be read.
+/// The changed files of a result; skips entries that cannot be parsed.
 pub(crate) fn changes(list: &Value) -> Vec<FileChange> {
     let items = list.as_array().map_or(&[][..], Vec::as_slice);
     items.iter().filter_map(|item| FileChange::deserialize(item).ok()).collect()

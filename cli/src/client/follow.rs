@@ -1,4 +1,4 @@
-//! Following a build: its events until it has ended, over any number of connections.
+//! Following a build: reads its events until it has ended, over any number of connections.
 
 use std::time::{Duration, Instant};
 
@@ -9,10 +9,10 @@ use serde_json::Value;
 use super::sse::Frames;
 use super::{ApiError, Client};
 
-/// How long the server may be away before following is given up.
+/// How long the server may be unreachable before following ends with an error.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// The pause before the next connection, unless the server asks for another.
+/// The pause before the next connection, unless the server requests another one.
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// One event of a build.
@@ -24,15 +24,15 @@ pub(crate) struct Event {
     pub(crate) data: Value,
 }
 
-/// A build that has ended: its record.
+/// The record of a build that has ended.
 #[derive(Debug, Clone)]
 pub(crate) struct End(pub(crate) Value);
 
-/// Hands every event of a build to `on_event` (its JSON too), until the build
-/// has ended and all its events have been seen.
+/// Passes every event of a build (and its JSON) to `on_event`, until the build has ended and all
+/// its events are read.
 ///
 /// # Errors
-/// When the server refuses, or is away for two minutes.
+/// When the server refuses, or is unreachable for two minutes.
 pub(crate) async fn follow(
     client: &Client,
     project: &str,
@@ -45,9 +45,9 @@ pub(crate) async fn follow(
     let mut away_since: Option<Instant> = None;
     let mut pause = PAUSE;
     loop {
-        let mut seen = false;
+        let mut received = false;
         let batch = read_batch(client, &path, &mut after, &mut pause, |event, json| {
-            seen = true;
+            received = true;
             on_event(event, json)
         });
         let outcome = match batch.await {
@@ -55,7 +55,7 @@ pub(crate) async fn follow(
             Ok(Batch::MoreToCome) => Ok(None),
             Err(error) => Err(error),
         };
-        if seen {
+        if received {
             away_since = None;
         }
         match outcome {
@@ -71,7 +71,7 @@ pub(crate) async fn follow(
 enum Batch {
     /// The build has ended, and all its events were sent.
     Last,
-    /// The server closes a stream now and then.
+    /// The server closed the stream, as it does from time to time.
     MoreToCome,
 }
 
@@ -103,7 +103,7 @@ async fn read_batch(
     Ok(Batch::MoreToCome)
 }
 
-/// Lets a transient error pass, as long as the server has not been away for too long.
+/// Ignores a transient error, unless the server has been unreachable for too long.
 fn be_patient(error: anyhow::Error, away_since: &mut Option<Instant>) -> anyhow::Result<()> {
     let transient = error.downcast_ref::<ApiError>().is_some_and(ApiError::is_transient);
     let since = *away_since.get_or_insert_with(Instant::now);

@@ -1,4 +1,4 @@
-//! The client of the HTTP API that every command but `up` uses.
+//! The client of the HTTP API. Every command except `up` uses it.
 
 mod follow;
 mod problem;
@@ -26,7 +26,7 @@ pub(crate) use problem::ApiError;
 /// How long a server may take to accept a connection.
 const CONNECT: Duration = Duration::from_secs(5);
 
-/// How long a server may be silent. Event streams say something every 15 s.
+/// How long a server may be silent. Event streams send something every 15 s.
 const SILENCE: Duration = Duration::from_secs(60);
 
 /// Talks to one server with one key.
@@ -36,13 +36,13 @@ pub(crate) struct Client {
     base: Url,
 }
 
-/// Finds out which server to talk to, and with which key.
+/// Finds the server and the key.
 ///
-/// `--url` and `RDEV_URL` go first, then the data folder's file. Its key is
-/// used only for the server it belongs to.
+/// `--url` and `RDEV_URL` take precedence over the file in the data folder. The key in that file is
+/// used only for the server in that file.
 ///
 /// # Errors
-/// When there is no server or no key to be found, with what to do.
+/// When no server or no key is found; the error says what to do.
 pub(crate) fn connect(common: &Common, environment: &Environment) -> anyhow::Result<Client> {
     let url = common.url.clone().or_else(|| environment.text("RDEV_URL").map(str::to_owned));
     let key = environment.text("RDEV_KEY").map(Secret::new);
@@ -56,7 +56,7 @@ pub(crate) fn connect(common: &Common, environment: &Environment) -> anyhow::Res
         (None, key, Some(local)) => {
             if local.pid.is_none() {
                 anyhow::bail!(
-                    "no rdev serves the data folder {}; start one with `rdev up`, or set RDEV_URL and RDEV_KEY",
+                    "no server uses the data folder {}; start one with `rdev up`, or set RDEV_URL and RDEV_KEY",
                     folder.display()
                 );
             }
@@ -98,7 +98,7 @@ impl Client {
             base.set_path(&format!("{}/", base.path()));
         }
         let mut bearer = HeaderValue::from_str(&format!("Bearer {}", key.expose()))
-            .map_err(|_| UsageError("RDEV_KEY has characters that no key has".to_owned()))?;
+            .map_err(|_| UsageError("RDEV_KEY is not a valid key".to_owned()))?;
         bearer.set_sensitive(true);
         let headers = HeaderMap::from_iter([(reqwest::header::AUTHORIZATION, bearer)]);
         let mut http = reqwest::Client::builder()
@@ -108,7 +108,7 @@ impl Client {
             .connect_timeout(CONNECT)
             .read_timeout(SILENCE);
         if base.scheme() == "http" {
-            // Plain HTTP needs no certificates, and a machine may have none.
+            // Plain HTTP needs no certificates, and the machine may have none.
             http = http.tls_certs_only([]);
         }
         if is_loopback(&base) {
@@ -123,8 +123,7 @@ impl Client {
         self.base.as_str().trim_end_matches('/')
     }
 
-    /// `GET` of a JSON answer. `path` has no leading slash; its parts hold only
-    /// characters that need no escape (ids do).
+    /// `GET` of a JSON answer. `path` has no leading slash and needs no escaping: it consists of ids.
     pub(crate) async fn get(&self, path: &str, query: &[(&str, String)]) -> anyhow::Result<Value> {
         self.json(self.request(Method::GET, path, query)).await
     }
@@ -135,7 +134,7 @@ impl Client {
         answer.text().await.map_err(|error| self.cut_off(error).into())
     }
 
-    /// `POST` of a body, with an `Idempotency-Key`: `key`, or one of its own.
+    /// `POST` of a body, with the `Idempotency-Key` `key` or a random one.
     pub(crate) async fn post(
         &self,
         path: &str,
@@ -153,7 +152,7 @@ impl Client {
         self.json(request).await
     }
 
-    /// `DELETE`; the answer, if it has one.
+    /// `DELETE`; the answer is null if it is empty.
     pub(crate) async fn delete(
         &self,
         path: &str,
@@ -162,7 +161,7 @@ impl Client {
         self.json(self.request(Method::DELETE, path, query)).await
     }
 
-    /// Opens a stream of server-sent events that begins after `after`.
+    /// Opens a stream of server-sent events that starts after the event `after`.
     pub(crate) async fn stream(
         &self,
         path: &str,

@@ -1,38 +1,38 @@
-//! Server-sent events, out of the bytes of a response.
+//! Parses server-sent events from the bytes of a response.
 
 use std::time::Duration;
 
-/// The most that one event may have. The server's own are at most 64 KiB.
+/// The largest event in bytes. The server's events have at most 64 KiB.
 const MAX_EVENT: usize = 4 << 20;
 
 /// One event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Frame {
-    /// `event`; `message` when it had none.
+    /// `event`; `message` if it is absent.
     pub(crate) event: String,
     /// `data`, its lines joined.
     pub(crate) data: String,
-    /// The last `id` until then: what to resume from.
+    /// The last `id` so far: the place to resume from.
     pub(crate) id: Option<String>,
 }
 
 /// Collects bytes until they make events.
 #[derive(Debug, Default)]
 pub(crate) struct Frames {
-    /// A line that is not complete.
+    /// The incomplete last line.
     line: Vec<u8>,
     after_cr: bool,
     event: String,
     data: String,
     has_data: bool,
     id: Option<String>,
-    /// How long the server asks to wait before the next connection.
+    /// The pause before the next connection that the server requests.
     pub(crate) retry: Option<Duration>,
 }
 
 impl Frames {
-    /// Takes the next bytes, gives the events they complete. `None` when an
-    /// event is larger than any that rdev sends.
+    /// Parses the next bytes and returns the events that they complete. `None` if an event is larger
+    /// than [`MAX_EVENT`].
     pub(crate) fn push(&mut self, bytes: &[u8]) -> Option<Vec<Frame>> {
         let mut frames = Vec::new();
         for &byte in bytes {

@@ -24,7 +24,7 @@ const COLUMNS: [Column; 6] = [
     ("PROMPT", "/spec/prompt"),
 ];
 
-/// Events that one page of a log has.
+/// The number of events in one page of a log.
 const PAGE: u32 = 1000;
 
 /// Runs one of the commands.
@@ -124,13 +124,13 @@ fn body_of(start: BuildStart) -> anyhow::Result<Value> {
     Ok(body)
 }
 
-/// What follows a build that was accepted together with its project.
+/// Shows or follows the build that the server accepted together with its project.
 pub(super) async fn queued(session: &Session, task: &Value, follow: bool) -> anyhow::Result<Exit> {
     let project = task["project_id"].as_str().context("the answer names no project")?;
     watch_or_show(session, project, task, follow).await
 }
 
-/// What follows an accepted build: show it, or follow it to its end.
+/// Shows an accepted build, or follows it until it has ended.
 async fn watch_or_show(
     session: &Session,
     project: &str,
@@ -163,7 +163,7 @@ async fn follow_log(session: &Session, project: &str, task: &str) -> anyhow::Res
     Ok(exit_of(&record))
 }
 
-/// Prints the log as it is now.
+/// Prints the log so far.
 async fn log(session: &Session, project: &str, task: &str) -> anyhow::Result<Exit> {
     let path = format!("projects/{project}/builds/{task}/events");
     let mut after = 0_u64;
@@ -176,18 +176,18 @@ async fn log(session: &Session, project: &str, task: &str) -> anyhow::Result<Exi
                 out::line(json)?;
             } else {
                 let event = serde::Deserialize::deserialize(json);
-                let event = event.context("the server sent an event that is none")?;
+                let event = event.context("the server sent an invalid event")?;
                 describe(&event).iter().try_for_each(out::line)?;
             }
         }
-        after = page["next_after"].as_u64().context("the answer is no page of events")?;
+        after = page["next_after"].as_u64().context("the answer is not a page of events")?;
         if events.is_empty() {
             return Ok(Exit::Done);
         }
     }
 }
 
-/// The build's end state as exit status.
+/// The exit status for the final state of a build.
 pub(crate) fn exit_of(record: &Value) -> Exit {
     match record["state"].as_str() {
         Some("succeeded") => Exit::Done,
@@ -196,7 +196,7 @@ pub(crate) fn exit_of(record: &Value) -> Exit {
     }
 }
 
-/// The project and task that are meant; a task alone is looked up.
+/// The project and the task of a build; looks up the project if only the task is given.
 async fn resolve(session: &Session, build: &BuildRef) -> anyhow::Result<(String, String)> {
     let usage = |error: rdev_domain::Invalid| UsageError(error.to_string());
     let task = |text: &String| text.parse::<TaskId>().map_err(usage);
@@ -212,6 +212,6 @@ async fn resolve(session: &Session, build: &BuildRef) -> anyhow::Result<(String,
             let project: ProjectId = project.parse().context("the answer names no project")?;
             Ok((project.to_string(), id.to_string()))
         }
-        _ => Err(UsageError("name a task, or a project and a task".to_owned()).into()),
+        _ => Err(UsageError("give a task, or a project and a task".to_owned()).into()),
     }
 }

@@ -15,7 +15,7 @@ const COLUMNS: [Column; 5] = [
     ("REVOKED", "/revoked_at"),
 ];
 
-/// Runs one of the commands. `session` reaches a server, which not all of them need.
+/// Runs one of the commands. `session` finds the server, which `bootstrap` does not need.
 pub(crate) async fn run(
     session: impl FnOnce() -> anyhow::Result<Session>,
     json: bool,

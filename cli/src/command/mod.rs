@@ -1,4 +1,4 @@
-//! The client commands: one request each, and what of the answer people want to see.
+//! The client commands: most of them send one request and print a part of the answer.
 
 pub(crate) mod build;
 pub(crate) mod domain;
@@ -16,19 +16,18 @@ use crate::client::Client;
 use crate::exit::Exit;
 use crate::out;
 
-/// Who to ask, and how to show the answer.
+/// The server, and the format of the output.
 pub(crate) struct Session {
-    /// The server.
     pub(crate) client: Client,
     /// `--json`.
     pub(crate) json: bool,
 }
 
-/// A column of a list: its title and where its value stands in an item.
+/// A column of a list: its title and the JSON pointer of its value in an item.
 type Column = (&'static str, &'static str);
 
 impl Session {
-    /// Shows an answer: as it is, or as `human` has it.
+    /// Prints an answer: as JSON, or in the format of `human`.
     fn show(&self, answer: &Value, human: impl FnOnce(&Value) -> String) -> anyhow::Result<Exit> {
         if self.json {
             out::json(answer)?;
@@ -38,12 +37,12 @@ impl Session {
         Ok(Exit::Done)
     }
 
-    /// Fetches a page of a list and shows it.
+    /// Fetches a page of a list and prints it.
     async fn list(&self, path: &str, paging: &Paging, columns: &[Column]) -> anyhow::Result<Exit> {
         self.list_with(path, paging, &[], columns).await
     }
 
-    /// The same of a list with filters.
+    /// Like [`Session::list`], with filters.
     async fn list_with(
         &self,
         path: &str,
@@ -57,7 +56,7 @@ impl Session {
         let answer = self.client.get(path, &query).await?;
         let exit = self.show(&answer, |answer| table(answer, columns))?;
         if let Some(cursor) = answer["next_cursor"].as_str().filter(|_| !self.json) {
-            out::note(format_args!("there is more: --cursor {}", out::clean(cursor)));
+            out::note(format_args!("for the next page: --cursor {}", out::clean(cursor)));
         }
         Ok(exit)
     }
@@ -71,7 +70,7 @@ fn table(answer: &Value, columns: &[Column]) -> String {
     out::table(&head, &rows)
 }
 
-/// Names and values below each other; what is not there is left out.
+/// Names and values, one per line; empty values are omitted.
 fn fields(value: &Value, fields: &[Column]) -> String {
     let shown = fields.iter().map(|(title, place)| (title, cell(value, place)));
     let shown: Vec<_> = shown.filter(|(_, text)| !text.is_empty()).collect();
@@ -81,7 +80,7 @@ fn fields(value: &Value, fields: &[Column]) -> String {
     lines.join("\n")
 }
 
-/// A value as people read it, by its JSON pointer.
+/// A value as text, by its JSON pointer.
 fn cell(value: &Value, place: &str) -> String {
     match value.pointer(place) {
         None | Some(Value::Null) => String::new(),
@@ -94,7 +93,7 @@ fn cell(value: &Value, place: &str) -> String {
     }
 }
 
-/// The same for a table: one line of at most 60 characters.
+/// A value for a table: one line of at most 60 characters.
 fn one_line(value: &Value, place: &str) -> String {
     let text = cell(value, place);
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -111,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_list_becomes_a_table_and_what_is_not_there_an_empty_cell() {
+    fn a_list_becomes_a_table_with_empty_cells_for_missing_values() {
         let answer = json!({"items": [
             {"id": "a", "n": 1, "spec": {"prompt": "one\ntwo"}, "list": ["x", "y"]},
             {"id": "bbbb", "n": null},

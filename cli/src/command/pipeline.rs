@@ -31,11 +31,11 @@ const FIELDS: [Column; 8] = [
     ("errors", "/errors"),
 ];
 
-/// How often a pipeline that is followed is asked for.
+/// The time between two requests for a pipeline that is followed.
 const EVERY: Duration = Duration::from_secs(2);
 
-/// How long a pipeline is waited for that is not there yet.
-const PATIENCE: u32 = 60;
+/// How many times a pipeline that does not exist yet is requested.
+const MAX_REQUESTS: u32 = 60;
 
 /// Runs one of the commands.
 pub(crate) async fn run(session: &Session, command: Pipeline) -> anyhow::Result<Exit> {
@@ -49,14 +49,14 @@ pub(crate) async fn run(session: &Session, command: Pipeline) -> anyhow::Result<
         }
         Pipeline::Show { project, number, follow, commit } => {
             let path = format!("projects/{project}/ci/pipelines");
-            let mut left = if follow { PATIENCE } else { 1 };
+            let mut requests = if follow { MAX_REQUESTS } else { 1 };
             let number = loop {
                 if let Some(number) = find(session, &path, number, commit.as_deref()).await? {
                     break number;
                 }
-                left -= 1;
-                if left == 0 {
-                    bail!("there is no such pipeline");
+                requests -= 1;
+                if requests == 0 {
+                    bail!("the pipeline does not exist");
                 }
                 tokio::time::sleep(EVERY).await;
             };
@@ -73,16 +73,16 @@ pub(crate) async fn run(session: &Session, command: Pipeline) -> anyhow::Result<
         Pipeline::Logs { project, number, step } => {
             let path = format!("projects/{project}/ci/pipelines");
             let Some(number) = find(session, &path, number, None).await? else {
-                bail!("there is no pipeline");
+                bail!("the project has no pipeline");
             };
             let path = format!("{path}/{number}");
             let pipeline = session.client.get(&path, &[]).await?;
-            let wanted = |one: &&Value| {
+            let selected = |one: &&Value| {
                 step.as_deref().is_none_or(|step| one["name"].as_str() == Some(step))
             };
-            let steps: Vec<&Value> = steps(&pipeline).filter(wanted).collect();
+            let steps: Vec<&Value> = steps(&pipeline).filter(selected).collect();
             if steps.is_empty() {
-                bail!("the pipeline has no such step");
+                bail!("the pipeline has no step of that name");
             }
             for one in steps {
                 let query = [("step", one["id"].to_string())];
@@ -101,7 +101,7 @@ pub(crate) async fn run(session: &Session, command: Pipeline) -> anyhow::Result<
     }
 }
 
-/// The number that was given, that of a commit's pipeline, or the newest one's.
+/// The given number, the number of the commit's pipeline, or the newest number.
 async fn find(
     session: &Session,
     path: &str,

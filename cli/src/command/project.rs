@@ -97,7 +97,7 @@ pub(crate) async fn run(session: &Session, command: Project) -> anyhow::Result<E
     }
 }
 
-/// A project; of what it gets outside of rdev, only what is not done.
+/// A project, with the steps of its setup that are not done.
 fn shown(project: &Value) -> String {
     let mut text = fields(project, &FIELDS);
     let steps = project["provisioning"]["steps"].as_array().into_iter().flatten();

@@ -51,7 +51,7 @@ const REDRIVEN: [Column; 4] =
     [("woken", "/woken"), ("retried", "/retried"), ("left", "/left"), ("more", "/more")];
 
 async fn again(session: &Session, redrive: &Redrive) -> anyhow::Result<Exit> {
-    // Neither list means everything.
+    // Without lists the server takes everything.
     let mut body = json!({});
     if !redrive.letters.is_empty() {
         body["dead_letter_ids"] = json!(redrive.letters);

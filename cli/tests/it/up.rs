@@ -143,7 +143,7 @@ fn a_variable_that_is_no_setting_is_told_about() {
     let place = Place::new().with("RDEV_LISTN", "127.0.0.1:1");
     let ran = place.up(&[]).stop();
     assert_eq!(ran.status, 0);
-    assert!(ran.stderr.contains("RDEV_LISTN is no setting"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("RDEV_LISTN is not a setting"), "{}", ran.stderr);
 }
 
 #[test]
