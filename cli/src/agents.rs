@@ -14,18 +14,28 @@ pub(crate) type Agents = BTreeMap<AgentName, AgentSettings>;
 /// The sub-command that is the sample agent.
 const SAMPLE: &str = "sample-agent";
 
-/// What to do when no agent is ready.
-pub(crate) const NONE_READY: &str = "no agent is ready: install claude-code, opencode or codex and \
-                                     set its key, or set agents.command.program";
-
 /// The help text of an option that selects an agent.
 pub(crate) fn help(default: &str) -> String {
-    let names = AgentName::ALL.map(|name| name.to_string());
-    let names = match names.split_last() {
-        Some((last, others)) => format!("{} or {last}", others.join(", ")),
-        None => String::new(),
-    };
-    format!("The agent: {names}; default: {default}")
+    format!("The agent: {}; default: {default}", any_of(&AgentName::ALL))
+}
+
+/// Says that no agent is ready, and what to do.
+pub(crate) fn none_ready() -> String {
+    let code_agents: Vec<AgentName> =
+        AgentName::ALL.into_iter().filter(|name| *name != AgentName::Command).collect();
+    format!(
+        "no agent is ready: install {} and set its key, or set agents.command.program",
+        any_of(&code_agents)
+    )
+}
+
+/// `a, b or c`.
+fn any_of(agents: &[AgentName]) -> String {
+    let names: Vec<&str> = agents.iter().map(|agent| agent.as_str()).collect();
+    match names.split_last() {
+        Some((last, others)) if !others.is_empty() => format!("{} or {last}", others.join(", ")),
+        _ => names.concat(),
+    }
 }
 
 /// The agent of builds that give none: the configured one, else the agent `command` if it has a
@@ -94,7 +104,7 @@ pub(crate) fn check(configured: Option<AgentName>, agents: &Agents) -> Vec<Findi
         }
     }
     if findings.is_empty() {
-        findings.push(Finding::problem("the agents", NONE_READY));
+        findings.push(Finding::problem("the agents", none_ready()));
     }
     findings
 }

@@ -1,6 +1,5 @@
 //! Log lines, on stderr.
 
-use std::error::Error;
 use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
@@ -29,16 +28,4 @@ pub(crate) fn init(
         LogFormat::Json => subscriber.json().flatten_event(true).init(),
     }
     Ok(())
-}
-
-/// An error and its sources, in one line.
-pub(crate) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

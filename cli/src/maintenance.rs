@@ -3,13 +3,12 @@
 use std::time::{Duration, SystemTime};
 
 use metrics_exporter_prometheus::PrometheusHandle;
+use rdev_domain::chain;
 use rdev_domain::ports::{Queue, Store};
 use rdev_functions::services::maintenance::{dead_letters, sweep};
 use rdev_platform::webhooks::Sender;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
-
-use crate::log::chain;
 
 /// The time between two sweeps.
 const EVERY: Duration = Duration::from_secs(60);

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, anyhow};
 use metrics_exporter_prometheus::PrometheusHandle;
+use rdev_domain::chain;
 use rdev_domain::outbox;
 use rdev_domain::ports::{Forge, Store as _};
 use rdev_domain::secret::Secret;
@@ -25,7 +26,6 @@ use tracing::{info, warn};
 
 use crate::config::Config;
 use crate::folder::Local;
-use crate::log::chain;
 use crate::{admin, maintenance};
 
 /// How long open requests may take after the runner has ended.

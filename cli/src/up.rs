@@ -69,7 +69,7 @@ pub(crate) async fn run(
 /// The agent of builds that give none. Warns when no agent is ready.
 pub(crate) fn default_agent(config: &Config) -> AgentName {
     agents::default_agent(config.default_agent, &config.agents).unwrap_or_else(|| {
-        warn!("{}; builds wait until then", agents::NONE_READY);
+        warn!("{}; builds wait until then", agents::none_ready());
         AgentName::default()
     })
 }

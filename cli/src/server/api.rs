@@ -83,7 +83,9 @@ pub(super) fn settings(
 
 /// Makes this process record metrics.
 pub(super) fn install_metrics() -> anyhow::Result<PrometheusHandle> {
-    rdev_functions::services::metrics::prometheus().install_recorder().context("cannot set up metrics")
+    rdev_functions::services::metrics::prometheus()
+        .install_recorder()
+        .context("cannot set up metrics")
 }
 
 /// The address at which clients on this machine reach a listener.

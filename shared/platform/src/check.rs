@@ -1,8 +1,8 @@
 //! The findings of the adapters' checks, for `rdev doctor`.
 
-use std::error::Error;
 use std::time::{Duration, SystemTime};
 
+use rdev_domain::chain;
 use rdev_domain::ports::PortError;
 
 use crate::http::Answer;
@@ -32,14 +32,7 @@ impl Finding {
 
     /// The check failed: the error with its sources, then how to fix it.
     pub fn failed(what: impl Into<String>, error: &PortError, fix: &str) -> Self {
-        let mut text = error.to_string();
-        let mut source = error.source();
-        while let Some(error) = source {
-            text.push_str(": ");
-            text.push_str(&error.to_string());
-            source = error.source();
-        }
-        Self::problem(what, format!("{text}; {fix}"))
+        Self::problem(what, format!("{}; {fix}", chain(error)))
     }
 
     /// Whether the clock of the system agrees with ours, by the `Date` header of an answer that
