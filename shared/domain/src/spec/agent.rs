@@ -46,10 +46,20 @@ pub enum AgentName {
 
 names!(AgentName);
 
+impl AgentName {
+    /// The names of `agents` for a sentence: `claude-code, opencode or codex`.
+    pub fn any_of(agents: &[Self]) -> String {
+        let names: Vec<_> = agents.iter().map(|agent| agent.as_str()).collect();
+        match names.split_last() {
+            Some((last, [])) => (*last).to_owned(),
+            Some((last, others)) => format!("{} or {last}", others.join(", ")),
+            None => String::new(),
+        }
+    }
+}
+
 fn unknown(_: &str) -> Invalid {
-    let names = AgentName::ALL.map(AgentName::as_str);
-    let (last, others) = names.split_last().expect("there are several agents");
-    Invalid::new("agent", format!("must be {} or {last}", others.join(", ")))
+    Invalid::new("agent", format!("must be {}", AgentName::any_of(&AgentName::ALL)))
 }
 
 #[cfg(test)]
@@ -63,5 +73,7 @@ mod tests {
         }
         let unknown = "Codex".parse::<AgentName>().expect_err("names are lower case");
         assert_eq!(unknown.to_string(), "agent must be claude-code, opencode, codex or command");
+        assert_eq!(AgentName::any_of(&[AgentName::Codex]), "codex");
+        assert_eq!(AgentName::any_of(&[]), "");
     }
 }
