@@ -10,6 +10,7 @@ use aws_sdk_dynamodb::types::{
 use aws_sdk_sqs::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_sqs::types::QueueAttributeName;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use rdev_domain::chain;
 
 use crate::connect::Aws;
 use crate::schema;
@@ -216,11 +217,4 @@ where
             Meaning::Broken => CheckError::WrongShape { resource, why: said() },
         },
     }
-}
-
-/// An error and what lies below it, in one line. What AWS itself says begins with its code.
-fn chain(error: &(dyn Error + 'static)) -> String {
-    let all =
-        std::iter::successors(Some(error), |error: &&(dyn Error + 'static)| (*error).source());
-    all.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
