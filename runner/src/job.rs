@@ -35,6 +35,7 @@ fn handler(work: &Work) -> Box<dyn TaskHandler + '_> {
     match work {
         Work::Build(spec) => Box::new(build::BuildHandler(spec)),
         Work::Check(spec) => Box::new(check::CheckHandler(spec)),
+        Work::Unreadable(spec) => Box::new(handler::UnreadableHandler(spec)),
     }
 }
 

@@ -426,6 +426,7 @@ impl From<Refusal> for Problem {
             | Refusal::SlotsTaken
             | Refusal::NotDue
             | Refusal::CancelRequested
+            | Refusal::NewerRecord
             | Refusal::Alive => Code::Conflict,
         };
         Self::new(code, refusal.to_string())

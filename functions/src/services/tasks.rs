@@ -124,7 +124,7 @@ fn check_repository(app: &App, project: &Project, work: &Work, errors: &mut Vec<
         (Work::Check(_), None) => {
             errors.push(field("commands", "cannot run: the project has no repository"));
         }
-        (Work::Check(_), Some(_)) => {}
+        (Work::Check(_), Some(_)) | (Work::Unreadable(_), _) => {}
     }
 }
 

@@ -22,6 +22,7 @@ pub mod pipeline;
 pub mod ports;
 pub mod project;
 pub mod provision;
+pub mod record;
 pub mod request;
 pub mod result;
 pub mod retention;

@@ -3,6 +3,7 @@
 mod agent;
 mod build;
 mod check;
+mod unreadable;
 
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use utoipa::ToSchema;
 pub use agent::AgentName;
 pub use build::BuildSpec;
 pub use check::CheckSpec;
+pub use unreadable::UnreadableSpec;
 
 /// A task's type and its spec: `{"type": "build", "spec": {…}}`.
 ///
@@ -23,11 +25,14 @@ pub enum Work {
     Build(BuildSpec),
     /// Run commands on a branch: no agent, no commit.
     Check(CheckSpec),
+    /// Work that this program cannot read. Only records have it, and no runner runs it.
+    #[serde(untagged, skip_deserializing)]
+    Unreadable(UnreadableSpec),
 }
 
 /// What a task type's spec says about the task.
 trait TaskType {
-    fn kind(&self) -> &'static str;
+    fn kind(&self) -> &str;
     fn agent(&self) -> Option<AgentName>;
     fn timeout(&self) -> Duration;
     fn check(&self) -> Vec<FieldError>;
@@ -38,11 +43,12 @@ impl Work {
         match self {
             Self::Build(spec) => spec,
             Self::Check(spec) => spec,
+            Self::Unreadable(spec) => spec,
         }
     }
 
     /// The type's name, as [`BuildSpec::KIND`].
-    pub fn kind(&self) -> &'static str {
+    pub fn kind(&self) -> &str {
         self.spec().kind()
     }
 

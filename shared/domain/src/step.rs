@@ -14,6 +14,7 @@ use crate::failure::{Failure, RetryStart};
 use crate::ids::{Fence, Owner, TaskId, WorkerId};
 use crate::lease::{Holder, Lease};
 use crate::result::{BuildResult, TaskResult, Usage};
+use crate::spec::Work;
 use crate::task::{Prepared, Task, TaskState};
 use crate::time::Timestamp;
 
@@ -149,6 +150,9 @@ pub enum Refusal {
     /// The lease's holder may be alive.
     #[error("the lease has not expired, or was renewed meanwhile")]
     Alive,
+    /// A newer program wrote the task's record; only such a program changes it.
+    #[error("the task's record was written by a newer version of rdev; use that version")]
+    NewerRecord,
     /// Only failed and cancelled tasks are retried, and no poisoned ones.
     #[error("only a failed or cancelled task whose record can be read is retried; this one is {}", .0.as_str())]
     NotRetryable(TaskState),
@@ -231,7 +235,8 @@ pub fn step(
 pub fn retry(task: &Task, id: TaskId, now: Timestamp) -> Result<Task, Refusal> {
     let start = task.failure.as_ref().map_or(RetryStart::Resumed, |f| f.class.rules().retry);
     let ended = matches!(task.state, TaskState::Failed | TaskState::Cancelled);
-    if !ended || start == RetryStart::Refused {
+    let readable = !matches!(task.work, Work::Unreadable(_));
+    if !ended || !readable || start == RetryStart::Refused {
         return Err(Refusal::NotRetryable(task.state));
     }
     let mut new = Task::new(id, task.project_id.clone(), task.work.clone(), now);

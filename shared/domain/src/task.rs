@@ -9,6 +9,7 @@ use crate::failure::Failure;
 use crate::git::{Branch, CommitId, Tip};
 use crate::ids::{Fence, ProjectId, TaskId, WorkerId};
 use crate::names::names;
+use crate::record::Version;
 use crate::result::{TaskResult, Usage};
 use crate::spec::Work;
 use crate::time::Timestamp;
@@ -80,7 +81,11 @@ pub struct Task {
     /// What all its attempts have used.
     #[serde(default)]
     pub usage: Usage,
-    /// Its project's webhook is told when it ends.
+    /// The version of its record's format.
+    #[serde(default, rename = "v", skip_serializing_if = "Version::is_implied")]
+    #[schema(ignore)]
+    pub version: Version,
+    /// Its project's webhook gets a message when it ends.
     #[serde(default)]
     #[schema(ignore)]
     pub notify: bool,
@@ -257,6 +262,7 @@ impl Task {
             resume_from: None,
             stalls: 0,
             usage: Usage::default(),
+            version: Version,
             notify: false,
         }
     }

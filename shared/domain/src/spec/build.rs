@@ -90,7 +90,7 @@ impl BuildSpec {
 }
 
 impl TaskType for BuildSpec {
-    fn kind(&self) -> &'static str {
+    fn kind(&self) -> &str {
         Self::KIND
     }
 

@@ -28,10 +28,15 @@ pub struct CheckSpec {
 impl CheckSpec {
     /// The type's name.
     pub const KIND: &str = "check";
+
+    /// A check by `commands` with every default.
+    pub fn of(commands: Vec<String>) -> Self {
+        Self { branch: None, commands, timeout_s: default_timeout_s() }
+    }
 }
 
 impl TaskType for CheckSpec {
-    fn kind(&self) -> &'static str {
+    fn kind(&self) -> &str {
         Self::KIND
     }
 

@@ -39,8 +39,9 @@ pub(super) fn claim_next(
     if slots.taken >= slots.limit {
         return Ok(Claim::SlotsTaken);
     }
-    while let Some(id) = first_suitable(tx, project_id, can)? {
-        match rows::find_any(tx.conn, id)? {
+    let mut after = None;
+    while let Some(place) = first_suitable(tx, project_id, can, after)? {
+        match rows::find_any(tx.conn, TaskId(place.2))? {
             Some(Found::Task(record)) => {
                 let (owner, worker_id) = (owner.clone(), can.worker_id.clone());
                 let event = Event::Claim { owner, worker_id, slots };
@@ -54,6 +55,8 @@ pub(super) fn claim_next(
             Some(Found::Corrupt(corrupt)) => {
                 outbox.extend(transition::poison(tx, &corrupt)?);
             }
+            // It keeps its place, for a newer runner.
+            Some(Found::Newer(_)) => after = Some(place),
             None => return Err(rusqlite::Error::QueryReturnedNoRows.into()),
         }
     }
@@ -72,30 +75,45 @@ fn something_due(tx: &Tx<'_>, project: &ProjectId) -> Result<bool, Error> {
     queue_entry::due_since(tx, project, tx.now)
 }
 
-/// The first due task that the runner can do: the first of those that need no agent, and
-/// of those that need each agent that the runner offers.
+/// A place in the queue: rank, priority and task.
+type Place = (u8, u8, Ulid);
+
+/// The first due task behind `after` that the runner can do: the first of those that need no
+/// agent, and of those that need each agent that the runner offers.
 fn first_suitable(
     tx: &Tx<'_>,
     project: &ProjectId,
     can: &Capabilities,
-) -> Result<Option<TaskId>, Error> {
+    after: Option<Place>,
+) -> Result<Option<Place>, Error> {
+    let (rank, priority, task) = after
+        .map_or((-1, 0, Ulid::nil()), |(rank, priority, task)| (i64::from(rank), priority, task));
     // The clock may have gone back since an entry became due: such an entry is skipped. The
     // plus stops SQLite from using the index of `since`, with which it would sort the queue.
     let mut head = tx.conn.prepare_cached(
         "SELECT rank, priority, task FROM due WHERE project = ?1 AND agent = ?2 AND +since <= ?3
+             AND (rank, priority, task) > (?4, ?5, ?6)
          ORDER BY rank, priority, task LIMIT 1",
     )?;
-    let mut first: Option<(u8, u8, Ulid)> = None;
+    let mut first: Option<Place> = None;
     for agent in std::iter::once("").chain(can.agents.iter().map(|agent| agent.as_str())) {
         let of_agent = head
-            .query_row(params![project.as_str(), agent, tx.now.as_millis()], |row| {
-                Ok((row.get(0)?, row.get(1)?, rows::ulid(row, 2)?))
-            })
+            .query_row(
+                params![
+                    project.as_str(),
+                    agent,
+                    tx.now.as_millis(),
+                    rank,
+                    priority,
+                    rows::blob(task)
+                ],
+                |row| Ok((row.get(0)?, row.get(1)?, rows::ulid(row, 2)?)),
+            )
             .optional()?;
         first = match (first, of_agent) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
         };
     }
-    Ok(first.map(|(_, _, id)| TaskId(id)))
+    Ok(first)
 }

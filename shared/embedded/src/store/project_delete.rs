@@ -3,7 +3,7 @@
 use rdev_domain::ids::{ProjectId, TaskId};
 use rdev_domain::ports::Conflict;
 use rdev_domain::project::{Project, ProjectState};
-use rdev_domain::step::{Event, step};
+use rdev_domain::step::{Event, Refusal, step};
 use rdev_domain::task::TaskState;
 use rusqlite::params;
 
@@ -71,6 +71,7 @@ fn cancel_queued(tx: &Tx<'_>, id: &ProjectId) -> Result<usize, Error> {
             Some(Found::Corrupt(corrupt)) => {
                 transition::poison(tx, &corrupt)?;
             }
+            Some(Found::Newer(_)) => return Err(Refusal::NewerRecord.into()),
             // A push without a lease: a runner will resume it.
             Some(Found::Task(_)) => return Err(Conflict::TasksRunning.into()),
             None => return Err(rusqlite::Error::QueryReturnedNoRows.into()),

@@ -22,13 +22,25 @@ pub(super) fn expired_of(tx: &Tx<'_>, project: &ProjectId) -> Result<Vec<OutboxE
 }
 
 /// Recovers up to `limit` expired leases. Returns how many, and their outbox entries.
-pub(super) fn expired(tx: &Tx<'_>, limit: u32) -> Result<(usize, Vec<OutboxEntry>), Error> {
+pub(super) fn expired(tx: &Tx<'_>, limit: usize) -> Result<(usize, Vec<OutboxEntry>), Error> {
+    // There are as many leases as running tasks. Those of newer records are left alone, and the
+    // others are not to wait behind them.
     let ids = leased(
         tx,
-        "SELECT task FROM leases WHERE until < ?1 LIMIT ?2",
-        params![tx.now.minus(CLOCK_SLACK).as_millis(), limit],
+        "SELECT task FROM leases WHERE until < ?1",
+        params![tx.now.minus(CLOCK_SLACK).as_millis()],
     )?;
-    Ok((ids.len(), recover(tx, &ids, false)?))
+    let (mut recovered, mut outbox) = (0, Vec::new());
+    for id in ids {
+        if recovered == limit {
+            break;
+        }
+        if let Some(entries) = recover_one(tx, id, false)? {
+            recovered += 1;
+            outbox.extend(entries);
+        }
+    }
+    Ok((recovered, outbox))
 }
 
 /// Recovers every lease. All holders must be known to be dead.
@@ -46,23 +58,27 @@ fn leased(tx: &Tx<'_>, sql: &str, params: impl Params) -> Result<Vec<TaskId>, Er
 fn recover(tx: &Tx<'_>, ids: &[TaskId], proved_dead: bool) -> Result<Vec<OutboxEntry>, Error> {
     let mut outbox = Vec::new();
     for &id in ids {
-        let found = rows::find_any(tx.conn, id)?;
-        match found {
-            Some(Found::Task(record)) => {
-                let lease = record.lease.as_ref().ok_or(Refusal::Stale)?;
-                let event = Event::Recover {
-                    seen: record.task.fence,
-                    heartbeat: lease.heartbeat,
-                    proved_dead,
-                };
-                let step = step(&record.task, Some(lease), event, tx.now)?;
-                outbox.extend(transition::write(tx, &record, &step)?);
-            }
-            Some(Found::Corrupt(corrupt)) => {
-                outbox.extend(transition::poison(tx, &corrupt)?);
-            }
-            None => return Err(rusqlite::Error::QueryReturnedNoRows.into()),
-        }
+        outbox.extend(recover_one(tx, id, proved_dead)?.into_iter().flatten());
     }
     Ok(outbox)
+}
+
+/// Recovers a task. `None` if a newer program wrote its record: that program recovers it.
+fn recover_one(
+    tx: &Tx<'_>,
+    id: TaskId,
+    proved_dead: bool,
+) -> Result<Option<Vec<OutboxEntry>>, Error> {
+    match rows::find_any(tx.conn, id)? {
+        Some(Found::Task(record)) => {
+            let lease = record.lease.as_ref().ok_or(Refusal::Stale)?;
+            let (seen, heartbeat) = (record.task.fence, lease.heartbeat);
+            let event = Event::Recover { seen, heartbeat, proved_dead };
+            let step = step(&record.task, Some(lease), event, tx.now)?;
+            transition::write(tx, &record, &step).map(Some)
+        }
+        Some(Found::Corrupt(corrupt)) => transition::poison(tx, &corrupt).map(Some),
+        Some(Found::Newer(_)) => Ok(None),
+        None => Err(rusqlite::Error::QueryReturnedNoRows.into()),
+    }
 }

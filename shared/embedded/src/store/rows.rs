@@ -6,8 +6,9 @@ use rdev_domain::ids::{Fence, Owner, ProjectId, TaskId};
 use rdev_domain::lease::Lease;
 use rdev_domain::page::Page;
 use rdev_domain::ports::{PortError, TaskRecord};
+use rdev_domain::record::{self, Decoded};
 use rdev_domain::result::Usage;
-use rdev_domain::spec::{BuildSpec, CheckSpec, Work};
+use rdev_domain::spec::Work;
 use rdev_domain::task::{Priority, Task, TaskState};
 use rdev_domain::time::Timestamp;
 use rusqlite::types::{Type, ValueRef};
@@ -15,9 +16,6 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use ulid::Ulid;
 
 use crate::error::Error;
-
-/// Every type of task: the names that [`Work::kind`] gives them.
-pub(super) const KINDS: [&str; 2] = ["build", "check"];
 
 /// The columns that [`found`] reads: a task `t` and its lease `l`.
 pub(super) const FROM_TASKS: &str = "t.id, t.project, t.kind, t.agent, t.state, t.priority,
@@ -30,9 +28,11 @@ pub(super) enum Found {
     Task(Box<TaskRecord>),
     /// A task whose body cannot be decoded.
     Corrupt(CorruptTask),
+    /// A task whose body a newer program wrote. Nothing here changes it.
+    Newer(CorruptTask),
 }
 
-/// A task whose body cannot be decoded. Its columns are still known.
+/// A task whose body this program cannot decode. Its columns are still known.
 pub(super) struct CorruptTask {
     pub(super) id: TaskId,
     pub(super) project: ProjectId,
@@ -54,6 +54,10 @@ impl Found {
                 let task = corrupt.rebuild();
                 TaskRecord { task, lease: corrupt.lease }
             }
+            Self::Newer(newer) => {
+                let task = newer.with_work(record::unreadable_work(&newer.kind));
+                TaskRecord { task, lease: newer.lease }
+            }
         }
     }
 }
@@ -61,14 +65,12 @@ impl Found {
 impl CorruptTask {
     /// A task with the values of the columns, and `poison` as its failure.
     pub(super) fn rebuild(&self) -> Task {
-        let work = if self.kind == KINDS[0] {
-            let mut spec = BuildSpec::of("");
-            spec.agent = self.agent.parse().unwrap_or_default();
-            Work::Build(spec)
-        } else {
-            let timeout_s = BuildSpec::of("").timeout_s;
-            Work::Check(CheckSpec { branch: None, commands: Vec::new(), timeout_s })
-        };
+        let mut task = self.with_work(record::work_beside_body(&self.kind, &self.agent));
+        task.failure = Some(Failure::new(FailureClass::Poison, "the task's record cannot be read"));
+        task
+    }
+
+    fn with_work(&self, work: Work) -> Task {
         let created = i64::try_from(self.id.0.timestamp_ms()).unwrap_or(i64::MAX);
         let created = Timestamp::from_millis(created);
         let mut task = Task::new(self.id, self.project.clone(), work, created);
@@ -77,7 +79,6 @@ impl CorruptTask {
         task.available_at = self.available_at;
         task.notify = self.notify;
         task.fence = self.lease.as_ref().map_or(Fence(0), |lease| lease.fence);
-        task.failure = Some(Failure::new(FailureClass::Poison, "the task's record cannot be read"));
         task
     }
 }
@@ -111,28 +112,36 @@ pub(super) fn found(row: &Row<'_>) -> rusqlite::Result<Found> {
     let state = state(row, 4)?;
     let project = row.get_ref(1)?.as_str()?;
     // The body is decoded from SQLite's memory, without a copy.
-    let task = match row.get_ref(7)? {
-        ValueRef::Text(body) => serde_json::from_slice::<Task>(body).ok(),
-        _ => None,
+    let decoded = match row.get_ref(7)? {
+        ValueRef::Text(body) => record::decode(body),
+        _ => Decoded::Undecodable,
     };
-    Ok(match task {
-        Some(task)
-            if task.id == id && task.state == state && task.project_id.as_str() == project =>
-        {
-            Found::Task(Box::new(TaskRecord { task, lease }))
-        }
-        _ => Found::Corrupt(CorruptTask {
-            id,
-            project: parsed(row, 1)?,
-            kind: row.get(2)?,
-            agent: row.get(3)?,
-            state,
-            priority: row.get(5)?,
-            available_at: Timestamp::from_millis(row.get(6)?),
-            notify: row.get(14)?,
-            lease,
-        }),
-    })
+    let newer = decoded == Decoded::Newer;
+    let task = match decoded {
+        Decoded::Task(task) => Some(task),
+        // A task that has ended is only shown.
+        Decoded::UnreadableWork(task) => Some(task).filter(|task| task.state.is_terminal()),
+        Decoded::Newer | Decoded::Undecodable => None,
+    };
+    if let Some(task) = task
+        && task.id == id
+        && task.state == state
+        && task.project_id.as_str() == project
+    {
+        return Ok(Found::Task(Box::new(TaskRecord { task: *task, lease })));
+    }
+    let columns = CorruptTask {
+        id,
+        project: parsed(row, 1)?,
+        kind: row.get(2)?,
+        agent: row.get(3)?,
+        state,
+        priority: row.get(5)?,
+        available_at: Timestamp::from_millis(row.get(6)?),
+        notify: row.get(14)?,
+        lease,
+    };
+    Ok(if newer { Found::Newer(columns) } else { Found::Corrupt(columns) })
 }
 
 fn lease(row: &Row<'_>) -> rusqlite::Result<Option<Lease>> {

@@ -25,7 +25,7 @@ pub(super) fn page(tx: &Tx<'_>) -> Result<Swept, Error> {
     let mut swept = Swept { outbox: outbox::overdue(tx, PAGE)?, ..Swept::default() };
     swept.more |= swept.outbox.len() == PAGE as usize;
 
-    let (recovered, outbox) = recover::expired(tx, PAGE)?;
+    let (recovered, outbox) = recover::expired(tx, PAGE as usize)?;
     swept.recovered = recovered as u64;
     swept.more |= recovered == PAGE as usize;
     swept.outbox.extend(outbox);

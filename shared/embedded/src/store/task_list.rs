@@ -6,10 +6,11 @@
 use rdev_domain::ids::TaskId;
 use rdev_domain::page::{Listed, Page};
 use rdev_domain::ports::{TaskFilter, TaskRecord};
+use rdev_domain::spec::BuildSpec;
 use rdev_domain::time::Timestamp;
 use rusqlite::{Connection, ToSql};
 
-use super::rows::{self, FROM_TASKS, Found, KINDS};
+use super::rows::{self, FROM_TASKS, Found};
 use crate::error::Error;
 
 pub(super) fn task(conn: &Connection, id: TaskId, latest: Timestamp) -> Result<TaskRecord, Error> {
@@ -24,15 +25,16 @@ pub(super) fn tasks(
     page: &Page,
     latest: Timestamp,
 ) -> Result<Listed<TaskRecord>, Error> {
-    let kinds = if filter.builds_only { &KINDS[..1] } else { &KINDS[..] };
     let before = rows::bound(page);
     let (latest, limit) = (latest.as_millis(), i64::from(page.limit) + 1);
     let state = filter.state.map(|state| state.as_str());
     let snapshot = conn.unchecked_transaction()?;
+    let kinds =
+        if filter.builds_only { vec![BuildSpec::KIND.to_owned()] } else { kinds(&snapshot)? };
     let mut found = Vec::new();
     {
         let mut page_of_kind = snapshot.prepare_cached(&sql(filter))?;
-        for kind in kinds {
+        for kind in &kinds {
             let mut values: Vec<&dyn ToSql> = vec![kind, &before, &latest, &limit];
             let project = filter.project.as_ref().map(|project| project.as_str());
             if let Some(project) = &project {
@@ -52,6 +54,19 @@ pub(super) fn tasks(
     found.sort_by_key(|record| std::cmp::Reverse(record.task.id));
     found.truncate(page.limit as usize + 1);
     Ok(Listed::from_one_more(found, page, |record| record.task.id.0))
+}
+
+/// Every type of task that there is, also those that this program does not know: one look-up
+/// in the index for each.
+fn kinds(conn: &Connection) -> Result<Vec<String>, Error> {
+    let mut next = conn.prepare_cached("SELECT min(kind) FROM tasks WHERE kind > ?1")?;
+    let mut kinds: Vec<String> = Vec::new();
+    while let Some(kind) =
+        next.query_row([kinds.last().map_or("", String::as_str)], |row| row.get(0))?
+    {
+        kinds.push(kind);
+    }
+    Ok(kinds)
 }
 
 /// The query for one type of task.

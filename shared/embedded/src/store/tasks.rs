@@ -113,6 +113,7 @@ pub(super) fn advance(
         Found::Corrupt(corrupt) if corrupt.state.is_terminal() => {
             return Err(Refusal::Ended(corrupt.state).into());
         }
+        Found::Newer(_) => return Err(Refusal::NewerRecord.into()),
         Found::Corrupt(corrupt) => {
             transition::poison(tx, &corrupt)?;
             return Ok(Err(Refusal::Ended(TaskState::Failed).into()));
