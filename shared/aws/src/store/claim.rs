@@ -1,6 +1,8 @@
 //! Step 3: a runner claims the first due task of a project that it can do. Usually that takes
 //! three calls: one query for everything that the queue depends on, the task, and the transaction.
 
+use std::collections::HashSet;
+
 use rdev_domain::ids::{Owner, ProjectId, TaskId};
 use rdev_domain::ports::{Capabilities, Claim, Claimed, Conflict, PortError, PortResult};
 use rdev_domain::project::{Project, ProjectState};
@@ -44,8 +46,10 @@ pub(super) async fn claim_next(
     change.context.clock.check()?;
     let mut outbox = Vec::new();
     let mut races = 0;
+    // Tasks whose records a newer program wrote: they keep their places, for a newer runner.
+    let mut newer = HashSet::new();
     loop {
-        let Some(queue) = read_queue(change, project, can).await? else {
+        let Some(queue) = read_queue(change, project, can, &newer).await? else {
             return Ok(Claim::Nothing);
         };
         let taken = u32::try_from(queue.leased.len()).unwrap_or(u32::MAX);
@@ -79,6 +83,10 @@ pub(super) async fn claim_next(
                     return Ok(Claim::Claimed(Box::new(claimed)));
                 }
                 Ok(Taken::Poisoned) => continue,
+                Ok(Taken::Newer) => {
+                    newer.insert(entry.task);
+                    continue;
+                }
                 Ok(Taken::Raced) => {}
                 Err(PortError::Conflict(Conflict::Contended)) => {}
                 Err(error) => return Err(error),
@@ -95,6 +103,7 @@ pub(super) async fn claim_next(
 enum Taken {
     Claimed(Row),
     Poisoned,
+    Newer,
     Raced,
 }
 
@@ -112,6 +121,7 @@ async fn take(change: &Change<'_>, entry: &Entry, event: Event) -> PortResult<Ta
     }
     let record = match &row.found {
         Found::Task(record) => record,
+        Found::Newer(_) => return Ok(Taken::Newer),
         Found::Corrupt(corrupt) => {
             let poisoned = transition::poison(change, &row, corrupt).await?;
             return Ok(if poisoned.is_some() { Taken::Poisoned } else { Taken::Raced });
@@ -133,6 +143,7 @@ async fn read_queue(
     change: &Change<'_>,
     id: &ProjectId,
     can: &Capabilities,
+    newer: &HashSet<TaskId>,
 ) -> PortResult<Option<ProjectQueue>> {
     let (mut project, mut leased) = (None, Vec::new());
     let (mut any_due, mut first) = (false, None::<Entry>);
@@ -163,7 +174,7 @@ async fn read_queue(
                     }
                     any_due = true;
                     let before = first.as_ref().is_none_or(|first| entry.order() < first.order());
-                    if before && suits(&entry, can) {
+                    if before && suits(&entry, can) && !newer.contains(&entry.task) {
                         first = Some(entry);
                     }
                 }

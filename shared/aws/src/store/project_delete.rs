@@ -5,7 +5,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use rdev_domain::ids::ProjectId;
 use rdev_domain::ports::{Conflict, PortResult};
 use rdev_domain::project::{Project, ProjectState};
-use rdev_domain::step::{Event, step};
+use rdev_domain::step::{Event, Refusal, step};
 use rdev_domain::task::TaskState;
 
 use super::context::{Change, Context};
@@ -137,7 +137,10 @@ async fn cancel(change: &Change<'_>, entry: Entry) -> PortResult<()> {
             Found::Task(record) if !record.task.state.is_terminal() => {
                 return Err(Conflict::TasksRunning.into());
             }
-            Found::Task(_) | Found::Corrupt(_) => true,
+            Found::Newer(newer) if !newer.state.is_terminal() => {
+                return Err(Refusal::NewerRecord.into());
+            }
+            Found::Task(_) | Found::Corrupt(_) | Found::Newer(_) => true,
         };
         if done {
             return Ok(());

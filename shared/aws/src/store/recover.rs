@@ -61,6 +61,11 @@ pub(super) async fn expired(
                 written.map(|written| written.outbox)
             }
             Found::Corrupt(corrupt) => transition::poison(change, &row, corrupt).await?,
+            // The newer program that wrote it recovers it.
+            Found::Newer(_) => {
+                recovered.expired -= 1;
+                continue;
+            }
         };
         if let Some(outbox) = outbox {
             change.context.leases.remove(task);

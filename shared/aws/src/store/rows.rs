@@ -6,8 +6,9 @@ use rdev_domain::failure::{Failure, FailureClass};
 use rdev_domain::ids::{Fence, Owner, ProjectId, TaskId};
 use rdev_domain::lease::Lease;
 use rdev_domain::ports::{PortResult, TaskRecord};
+use rdev_domain::record::{self, Decoded};
 use rdev_domain::result::Usage;
-use rdev_domain::spec::{BuildSpec, CheckSpec, Work};
+use rdev_domain::spec::Work;
 use rdev_domain::task::{Priority, Task, TaskState};
 use rdev_domain::time::Timestamp;
 
@@ -38,9 +39,11 @@ pub(super) enum Found {
     Task(Box<TaskRecord>),
     /// A task whose body cannot be decoded.
     Corrupt(Box<CorruptTask>),
+    /// A task whose body a newer program wrote. Nothing here changes it.
+    Newer(Box<CorruptTask>),
 }
 
-/// A task whose body cannot be decoded. The attributes beside the body are still known.
+/// A task whose body this program cannot decode. The attributes beside the body are still known.
 #[derive(Debug, Clone)]
 pub(super) struct CorruptTask {
     pub(super) id: TaskId,
@@ -69,22 +72,34 @@ impl Row {
         let project = schema::project_of(&key.pk);
         let (Some(id), Some(project)) = (id, project) else { return Err(corrupt(item)) };
         let state = get_text(item, "state").and_then(state).ok_or_else(|| corrupt(item))?;
-        let task = get_text(item, "body").and_then(|body| serde_json::from_str::<Task>(body).ok());
-        let found = match task {
-            Some(task) if task.id == id && task.project_id == project && task.state == state => {
-                Found::Task(Box::new(TaskRecord { task, lease }))
+        let body = get_text(item, "body");
+        let decoded = body.map_or(Decoded::Undecodable, |body| record::decode(body.as_bytes()));
+        let newer = decoded == Decoded::Newer;
+        let task = match decoded {
+            Decoded::Task(task) => Some(task),
+            // A task that has ended is only shown.
+            Decoded::UnreadableWork(task) => Some(task).filter(|task| task.state.is_terminal()),
+            Decoded::Newer | Decoded::Undecodable => None,
+        };
+        let agrees =
+            |task: &Task| task.id == id && task.project_id == project && task.state == state;
+        let found = match task.filter(|task| agrees(task)) {
+            Some(task) => Found::Task(Box::new(TaskRecord { task: *task, lease })),
+            None => {
+                let attributes = Box::new(CorruptTask {
+                    id,
+                    project,
+                    state,
+                    lease,
+                    kind: get_text(item, "kind").unwrap_or_default().to_owned(),
+                    agent: get_text(item, "agent").unwrap_or_default().to_owned(),
+                    priority: get_number(item, "priority").unwrap_or_default(),
+                    available_at: get_millis(item, "available_at")
+                        .unwrap_or(Timestamp::from_millis(0)),
+                    notify: get_flag(item, "notify"),
+                });
+                if newer { Found::Newer(attributes) } else { Found::Corrupt(attributes) }
             }
-            _ => Found::Corrupt(Box::new(CorruptTask {
-                id,
-                project,
-                state,
-                lease,
-                kind: get_text(item, "kind").unwrap_or_default().to_owned(),
-                agent: get_text(item, "agent").unwrap_or_default().to_owned(),
-                priority: get_number(item, "priority").unwrap_or_default(),
-                available_at: get_millis(item, "available_at").unwrap_or(Timestamp::from_millis(0)),
-                notify: get_flag(item, "notify"),
-            })),
         };
         Ok(Self {
             found,
@@ -104,6 +119,26 @@ impl Row {
                 let task = corrupt.rebuild();
                 TaskRecord { task, lease: corrupt.lease }
             }
+            Found::Newer(newer) => {
+                let task = newer.with_work(record::unreadable_work(&newer.kind));
+                TaskRecord { task, lease: newer.lease }
+            }
+        }
+    }
+}
+
+impl Found {
+    pub(super) fn lease(&self) -> Option<&Lease> {
+        match self {
+            Self::Task(record) => record.lease.as_ref(),
+            Self::Corrupt(task) | Self::Newer(task) => task.lease.as_ref(),
+        }
+    }
+
+    pub(super) fn state(&self) -> TaskState {
+        match self {
+            Self::Task(record) => record.task.state,
+            Self::Corrupt(task) | Self::Newer(task) => task.state,
         }
     }
 }
@@ -111,14 +146,12 @@ impl Row {
 impl CorruptTask {
     /// A task with the values of the attributes, and `poison` as its failure.
     pub(super) fn rebuild(&self) -> Task {
-        let work = if self.kind == "check" {
-            let timeout_s = BuildSpec::of("").timeout_s;
-            Work::Check(CheckSpec { branch: None, commands: Vec::new(), timeout_s })
-        } else {
-            let mut spec = BuildSpec::of("");
-            spec.agent = self.agent.parse().unwrap_or_default();
-            Work::Build(spec)
-        };
+        let mut task = self.with_work(record::work_beside_body(&self.kind, &self.agent));
+        task.failure = Some(Failure::new(FailureClass::Poison, "the task's record cannot be read"));
+        task
+    }
+
+    fn with_work(&self, work: Work) -> Task {
         let created = i64::try_from(self.id.0.timestamp_ms()).unwrap_or(i64::MAX);
         let created = Timestamp::from_millis(created);
         let mut task = Task::new(self.id, self.project.clone(), work, created);
@@ -127,7 +160,6 @@ impl CorruptTask {
         task.available_at = self.available_at;
         task.notify = self.notify;
         task.fence = self.lease.as_ref().map_or(Fence(0), |lease| lease.fence);
-        task.failure = Some(Failure::new(FailureClass::Poison, "the task's record cannot be read"));
         task
     }
 }

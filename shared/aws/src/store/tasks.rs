@@ -215,6 +215,7 @@ pub(super) async fn advance(
         };
         let record = match &row.found {
             Found::Task(record) => record,
+            Found::Newer(_) => return Err(Refusal::NewerRecord.into()),
             Found::Corrupt(corrupt) if corrupt.state.is_terminal() => {
                 return Err(Refusal::Ended(corrupt.state).into());
             }

@@ -50,10 +50,7 @@ pub(super) async fn write(
 ) -> PortResult<Option<Written>> {
     let Step { mut task, lease, wake_ups, action } = step;
     let body = item_size::encode(&mut task)?;
-    let old = match &before.found {
-        Found::Task(record) => record.lease.as_ref(),
-        Found::Corrupt(corrupt) => corrupt.lease.as_ref(),
-    };
+    let old = before.found.lease();
     let place = place_of(&task, lease.is_some(), change.now);
     let nonce = change.context.next_id(change.now);
     let mut writes = change.context.table.writes();
@@ -77,10 +74,7 @@ pub(super) async fn write(
     if let Some(place) = &row.place {
         writes.put(new_entry(task, place));
     }
-    let was = match &before.found {
-        Found::Task(record) => record.task.state,
-        Found::Corrupt(corrupt) => corrupt.state,
-    };
+    let was = before.found.state();
     write_lease(&mut writes, was, task, (old, lease), condition)?;
     let subject = subject(task.id);
     writes.put(audit::event(change, nonce, action, subject, Some(&task.project_id))?);

@@ -55,7 +55,9 @@ pub(crate) fn conformance() -> Vec<Trial> {
         let client = tables(&emulator.account()).await;
         Ok(StoreUnderTest {
             store: Arc::new(DynamoStore::new(client.clone(), TABLE.to_owned(), retention)),
-            corrupt: Arc::new(move |task| Box::pin(corrupt(client.clone(), task))),
+            replace_record: Arc::new(move |task, kind, body| {
+                Box::pin(replace_record(client.clone(), task, kind, body))
+            }),
             sweep_deletes: false,
             recovers_all: false,
             keep: Box::new(()),
@@ -63,8 +65,8 @@ pub(crate) fn conformance() -> Vec<Trial> {
     })
 }
 
-/// Makes a task's record one that this version cannot read.
-async fn corrupt(client: Client, task: TaskId) {
+/// Replaces a task's type and its body, past the store.
+async fn replace_record(client: Client, task: TaskId, kind: &'static str, body: String) {
     let text = |text: String| AttributeValue::S(text);
     let pointer = client
         .get_item()
@@ -81,9 +83,10 @@ async fn corrupt(client: Client, task: TaskId) {
         .table_name(TABLE)
         .key("pk", text(format!("P#{project}")))
         .key("sk", text(format!("T#{task}")))
-        .update_expression("SET body = :body")
+        .update_expression("SET body = :body, kind = :kind")
         .condition_expression("attribute_exists(body)")
-        .expression_attribute_values(":body", text(r#"{"from": "another version"}"#.to_owned()))
+        .expression_attribute_values(":body", text(body))
+        .expression_attribute_values(":kind", text(kind.to_owned()))
         .send()
         .await
         .expect("it is there");

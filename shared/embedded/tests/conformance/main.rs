@@ -26,11 +26,11 @@ fn open_store(retention: Retention) -> StoreUnderTest {
     let file = data.folder.join("rdev.db");
     StoreUnderTest {
         store: data.store.clone(),
-        corrupt: Arc::new(move |task| {
+        replace_record: Arc::new(move |task, kind, body| {
             let file = file.clone();
             Box::pin(async move {
-                let sql = "UPDATE tasks SET body = '{\"from\": \"another version\"}' WHERE id = ?1";
-                assert_eq!(execute(&file, sql, task.0.to_bytes()), 1);
+                let sql = "UPDATE tasks SET kind = ?2, body = ?3 WHERE id = ?1";
+                assert_eq!(execute(&file, sql, (task.0.to_bytes(), kind, body)), 1);
             })
         }),
         sweep_deletes: true,
@@ -50,7 +50,7 @@ fn open_queue(settings: QueueSettings) -> QueueUnderTest {
             Box::pin(async move {
                 let sql = "INSERT INTO messages (body, sent_at, visible_at, receive_count)
                            VALUES (?1, 1, 1, 0)";
-                assert_eq!(execute(&file, sql, body), 1);
+                assert_eq!(execute(&file, sql, [body]), 1);
             })
         }),
         stale_receipts_do_nothing: true,
@@ -67,8 +67,8 @@ fn open_folder(options: Options) -> (Arc<Embedded>, Keep) {
 }
 
 /// Does what another program with access to the file could do.
-fn execute(file: &Path, sql: &str, value: impl rusqlite::ToSql) -> usize {
+fn execute(file: &Path, sql: &str, values: impl rusqlite::Params) -> usize {
     let conn = Connection::open(file).expect("a second connection");
     conn.busy_timeout(Duration::from_secs(30)).expect("a timeout");
-    conn.execute(sql, [value]).expect("it is written")
+    conn.execute(sql, values).expect("it is written")
 }

@@ -22,6 +22,7 @@ mod deliveries;
 mod domains;
 mod enqueue;
 mod events;
+mod formats;
 mod keys;
 mod lease;
 mod lists;
@@ -56,8 +57,8 @@ use world::World;
 pub struct StoreUnderTest {
     /// The store.
     pub store: Arc<dyn Store>,
-    /// Makes the record of a task unreadable, as a defect or another version would.
-    pub corrupt: Corrupt,
+    /// Replaces the record of a task, as a defect or another version would.
+    pub replace_record: ReplaceRecord,
     /// The sweep deletes what has expired, and counts it. `false` where the database does
     /// it by a clock of its own: there a case only checks that a read no longer finds it.
     pub sweep_deletes: bool,
@@ -67,8 +68,9 @@ pub struct StoreUnderTest {
     pub keep: Keep,
 }
 
-/// Makes a task's record unreadable.
-pub type Corrupt = Arc<dyn Fn(TaskId) -> BoxFuture<'static, ()> + Send + Sync>;
+/// Replaces a task's type and its body, past the store.
+pub type ReplaceRecord =
+    Arc<dyn Fn(TaskId, &'static str, String) -> BoxFuture<'static, ()> + Send + Sync>;
 
 /// One case of the suite.
 struct StoreCase {
@@ -116,6 +118,7 @@ fn all_cases() -> Vec<StoreCase> {
         dead_letters::cases(),
         audit::cases(),
         events::cases(),
+        formats::cases(),
         lists::cases(),
         sweep::cases(),
         retention::cases(),

@@ -28,7 +28,7 @@ use ulid::Ulid;
 pub(super) use super::claimed_task::{ClaimedTask, Runner, commit, main, result};
 use super::race::settled;
 pub(super) use super::race::{race, race_two};
-use super::{Corrupt, StoreUnderTest};
+use super::{ReplaceRecord, StoreUnderTest};
 use crate::tools::clock::Clock;
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
@@ -41,7 +41,7 @@ pub(super) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 pub(super) struct World {
     pub(super) store: Arc<dyn Store>,
     pub(super) clock: Clock,
-    corrupt: Corrupt,
+    replace_record: ReplaceRecord,
     pub(super) sweep_deletes: bool,
     pub(super) recovers_all: bool,
 }
@@ -60,7 +60,7 @@ impl World {
         Self {
             store: Arc::clone(&subject.store),
             clock: Clock::default(),
-            corrupt: subject.corrupt.clone(),
+            replace_record: subject.replace_record.clone(),
             sweep_deletes: subject.sweep_deletes,
             recovers_all: subject.recovers_all,
         }
@@ -249,8 +249,14 @@ impl World {
         }
     }
 
+    /// Makes a task's record unreadable.
     pub(super) async fn corrupt(&self, id: TaskId) {
-        (self.corrupt)(id).await;
+        self.replace_record(id, "build", r#"{"from": "another version"}"#.to_owned()).await;
+    }
+
+    /// Replaces a task's type and its body, past the store.
+    pub(super) async fn replace_record(&self, id: TaskId, kind: &'static str, body: String) {
+        (self.replace_record)(id, kind, body).await;
     }
 
     // What a holder writes.
