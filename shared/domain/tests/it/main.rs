@@ -1,7 +1,9 @@
-//! The task state machine: a table of all it does, and properties of all it can do.
+//! The task state machine: a table of all it does, and properties of all it can do; and the
+//! bounds of values.
 
 mod model;
 mod properties;
 mod reactions;
 mod sample;
+mod spec;
 mod table;

@@ -2,9 +2,15 @@
 
 use std::time::Duration;
 
-use rdev_domain::failure::{Failure, FailureClass, FailureClass::*};
+use rdev_domain::failure::{
+    Failure, FailureClass, FailureClass::*, PushReaction, Reaction, Unfinished,
+};
+use rdev_domain::git::Tip;
 use rdev_domain::ids::{Fence, TaskId};
-use rdev_domain::step::{Event, MAX_PUSH_ATTEMPTS, MAX_PUSH_TIME, Slots, Step, retry, step};
+use rdev_domain::result::{Outcome, Usage};
+use rdev_domain::step::{
+    Event, MAX_PUSH_ATTEMPTS, MAX_PUSH_TIME, Refusal, Slots, Step, retry, step,
+};
 use rdev_domain::task::{Task, TaskState, WipRef};
 use rdev_domain::time::Timestamp;
 use ulid::Ulid;
@@ -143,30 +149,101 @@ fn a_named_time_is_waited_for_where_the_class_waits() {
 }
 
 #[test]
-fn a_retry_hands_on_what_its_lineage_needs() {
+fn a_retry_inherits_what_the_class_says_and_what_the_request_said() {
     let id = TaskId(Ulid::from_parts(1_900_000_000_000, 7));
+    let first = TaskId(Ulid::from_parts(1_700_000_000_000, 1));
+    let resumed = Some(WipRef { task: first, fence: Fence(3) });
     for class in FailureClass::ALL {
         for case in [Case::running(), Case::pushing()] {
             let mut old = case.task.clone();
             old.state = TaskState::Failed;
             old.failure = Some(Failure::new(class, "as the test wants it"));
-            if class == Poison {
-                assert!(retry(&old, id, NOW).is_err());
-                continue;
-            }
-            let new = retry(&old, id, NOW).expect("it failed");
+            // Nothing that is inherited is at its default.
+            old.priority = 7.try_into().expect("a priority");
+            old.max_attempts = 9;
+            old.notify = true;
+            (old.lineage, old.retry_of, old.resume_from) = (first, Some(first), resumed);
+            old.scan_base = Some(Tip::Commit(sample::commit(4)));
+            let prepared = old.prepared.as_ref().map(|prepared| prepared.wip);
+            let resume_from = match class {
+                Poison => {
+                    let refused = retry(&old, id, NOW);
+                    assert_eq!(refused, Err(Refusal::NotRetryable(TaskState::Failed)));
+                    continue;
+                }
+                Conflict | VerifyFailed | HistoryRewritten => None,
+                Invalid => prepared,
+                PushRejected | Auth | Infra => prepared.or(resumed),
+                Quota | RateLimited | AgentFailed | AgentStalled | Timeout | BudgetExceeded
+                | Cancelled | WorkerLost => resumed,
+            };
             let mut expected = Task::new(id, old.project_id.clone(), old.work.clone(), NOW);
-            expected.retry_of = Some(old.id);
+            (expected.priority, expected.max_attempts) = (old.priority, 9);
+            (expected.notify, expected.retry_of) = (true, Some(old.id));
             if class != HistoryRewritten {
-                expected.lineage = old.lineage;
-                expected.scan_base = old.scan_base.clone();
+                (expected.lineage, expected.scan_base) = (first, old.scan_base.clone());
             }
-            if matches!(class, PushRejected | Auth | Infra | Invalid) {
-                expected.resume_from = old.prepared.as_ref().map(|prepared| prepared.wip);
-            }
-            assert_eq!(new, expected, "{class:?}");
+            expected.resume_from = resume_from;
+            assert_eq!(retry(&old, id, NOW), Ok(expected), "{class:?}");
         }
     }
+}
+
+#[test]
+fn a_retry_of_a_cancelled_task_resumes_where_that_one_did() {
+    let mut old = Case::cancelled().task;
+    let resumed = Some(WipRef { task: old.id, fence: Fence(3) });
+    old.resume_from = resumed;
+    let new = retry(&old, TaskId(Ulid::from_parts(1_900_000_000_000, 7)), NOW).expect("a retry");
+    assert_eq!((new.resume_from, new.lineage), (resumed, old.lineage));
+}
+
+#[test]
+fn the_table_says_whose_finished_work_a_retry_may_deliver_and_what_is_kept() {
+    for class in FailureClass::ALL {
+        let rules = class.rules();
+        let wrong = [Conflict, VerifyFailed, Invalid, HistoryRewritten, Poison].contains(&class);
+        assert_eq!(rules.retry.adopts_finished_work(), !wrong, "{class:?}");
+        let kept = [BudgetExceeded, Timeout].contains(&class);
+        assert_eq!(rules.unfinished == Unfinished::Kept, kept, "{class:?}");
+        assert_eq!(rules.names_a_time, [Quota, RateLimited].contains(&class), "{class:?}");
+    }
+}
+
+/// The table of reactions in the docs is the table in the code.
+#[test]
+fn the_protocol_page_shows_the_reactions_of_every_class() {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/protocol.md");
+    let page = std::fs::read_to_string(page).expect("the page");
+    let rows = page.lines().skip_while(|line| !line.starts_with("| class | while running |"));
+    let mut shown = Vec::new();
+    for row in rows.skip(2).take_while(|line| line.starts_with('|')) {
+        let cells: Vec<_> = row.trim_matches('|').split(" | ").map(str::trim).collect();
+        let [classes, running, pushing] = cells[..] else { panic!("three columns: {row}") };
+        for class in classes.split(", ") {
+            shown.push((class.trim_matches('`').to_owned(), running, pushing));
+        }
+    }
+    for class in FailureClass::ALL {
+        let rules = class.rules();
+        let running = match rules.running {
+            Reaction::Fail => "fail",
+            Reaction::Retry => "retry with backoff",
+            Reaction::RetryOnce => "retry once",
+            Reaction::Park => "park until the reset time; the attempt is given back",
+            Reaction::Again => "queued at once, attempt spent",
+            Reaction::Cancel => "cancelled",
+        };
+        let pushing = match rules.pushing {
+            PushReaction::Fail => "fail",
+            PushReaction::Postpone => "again, with backoff",
+            PushReaction::Conflict if class == Conflict => "queued at once",
+            PushReaction::Conflict => "as `conflict`",
+        };
+        let of_class: Vec<_> = shown.iter().filter(|(name, ..)| name == class.as_str()).collect();
+        assert_eq!(of_class, [&(class.as_str().to_owned(), running, pushing)], "{class:?}");
+    }
+    assert_eq!(shown.len(), FailureClass::ALL.len(), "the page has no other class");
 }
 
 #[test]
@@ -280,4 +357,102 @@ fn another_commit_has_push_attempts_of_its_own() {
     let conflict = case.step(sample::fail(case.holder(), Conflict)).expect("it fails");
     let restart = case.step(Event::Restart { holder: case.holder() }).expect("it restarts");
     assert_eq!((conflict.task.push_attempt, restart.task.push_attempt), (0, 0));
+}
+
+#[test]
+fn a_restart_forgets_what_was_prepared_and_what_was_resumed_from() {
+    let mut case = Case::pushing();
+    case.task.resume_from = Some(WipRef { task: case.task.id, fence: Fence(0) });
+    let after = case.step(Event::Restart { holder: case.holder() }).expect("it restarts").task;
+    assert_eq!((after.state, after.resume_from), (TaskState::Queued, None));
+    assert_eq!((after.prepared, after.result, after.push_attempt), (None, None, 0));
+    assert_eq!(after.scan_base, case.task.scan_base, "a late push is still looked for");
+    let failure = after.failure.expect("the reason");
+    assert_eq!((failure.class, failure.push_in_doubt), (Infra, false));
+    let mut last = Case::pushing();
+    last.task.max_attempts = 1;
+    last.task.failure = Some(Failure { push_in_doubt: true, ..Failure::new(Infra, "unanswered") });
+    let after = last.step(Event::Restart { holder: last.holder() }).expect("it ends").task;
+    assert_eq!(after.state, TaskState::Failed);
+    assert!(after.failure.expect("the reason").push_in_doubt, "it may still land");
+}
+
+#[test]
+fn a_record_keeps_the_latest_fifty_attempts() {
+    let mut case = Case::running();
+    for number in 2..=60_u64 {
+        let released = case.step(Event::Release { holder: case.holder() }).expect("released");
+        case = claimed_again(&released);
+        assert_eq!(case.task.attempts.len() as u64, number.min(50));
+    }
+    let fences: Vec<_> = case.task.attempts.iter().map(|attempt| attempt.fence.0).collect();
+    assert_eq!(fences, (11..=60).collect::<Vec<_>>());
+    assert!(case.task.attempts[48].ended_at.is_some() && case.task.attempts[49].ended_at.is_none());
+}
+
+#[test]
+fn a_quota_parks_until_the_named_time_or_for_a_quarter_of_an_hour() {
+    let parked = |retry_at| {
+        let case = Case::running();
+        let failure = Failure { retry_at, ..Failure::new(Quota, "used up") };
+        let event = Event::Fail { holder: case.holder(), failure, usage: None };
+        case.step(event).expect("a holder may fail").task.available_at
+    };
+    let after = |seconds| NOW.plus(Duration::from_secs(seconds));
+    assert_eq!(parked(None), after(15 * 60));
+    assert_eq!(parked(Some(after(2))), after(2));
+    for past in [NOW, NOW.minus(Duration::from_secs(60))] {
+        assert_eq!(parked(Some(past)), after(1), "never at once");
+    }
+}
+
+#[test]
+fn a_named_time_never_shortens_a_backoff() {
+    let case = Case::running();
+    let failure = Failure { retry_at: Some(NOW), ..Failure::new(RateLimited, "slow down") };
+    let event = Event::Fail { holder: case.holder(), failure, usage: None };
+    let after = case.step(event).expect("a holder may fail").task;
+    assert_eq!(after.available_at, NOW.plus(rdev_domain::failure::backoff(after.id, 1)));
+}
+
+#[test]
+fn what_an_attempt_used_is_what_its_end_says_or_else_its_last_renewal() {
+    let spent = |turns| Usage { turns, ..Usage::default() };
+    let mut case = Case::running();
+    case.task.usage = spent(100);
+    case.lease.as_mut().expect("it is held").usage = spent(7);
+    for (usage, used) in [(Some(spent(9)), 9), (None, 7)] {
+        let failure = Failure::new(Infra, "away");
+        let event = Event::Fail { holder: case.holder(), failure, usage };
+        let task = case.step(event).expect("a holder may fail").task;
+        assert_eq!((task.usage.turns, task.attempts[0].usage.turns), (100 + used, used));
+        assert_eq!(task.attempts[0].ended_at, Some(NOW));
+    }
+    let released = case.step(Event::Release { holder: case.holder() }).expect("released").task;
+    assert_eq!((released.usage.turns, lost(&case).task.usage.turns), (107, 107));
+    assert_eq!(released.attempt, 0, "the attempt is given back");
+}
+
+#[test]
+fn a_build_that_succeeds_has_the_usage_of_all_its_attempts_and_no_failure() {
+    let mut case = Case::pushing();
+    case.task.usage = Usage { turns: 5, ..Usage::default() };
+    case.task.failure = Some(Failure::new(Infra, "an earlier try"));
+    case.lease.as_mut().expect("it is held").usage.turns = 2;
+    let task = case.step(sample::complete(case.holder())).expect("it is done").task;
+    let result = task.result.as_ref().and_then(|result| result.as_build()).expect("a build");
+    assert_eq!((task.usage.turns, result.usage.turns, &task.failure), (7, 7, &None));
+}
+
+#[test]
+fn a_prepare_is_repeated_only_with_the_same_commit() {
+    let case = Case::pushing();
+    let with = |number| {
+        let prepared = sample::prepared(&case.task, sample::commit(number), Tip::Absent, NOW);
+        let (result, usage) = (sample::result(Outcome::Delivered), Usage::default());
+        case.step(Event::Prepare { holder: case.holder(), prepared, result, usage })
+    };
+    let again = with(1).expect("the first answer was lost");
+    assert_eq!(again.task.scan_base, case.task.scan_base, "it is set once");
+    assert_eq!(with(2), Err(Refusal::WrongState(TaskState::Pushing)));
 }
