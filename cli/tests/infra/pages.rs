@@ -361,21 +361,9 @@ async fn rdev_believes_what_a_pipelines_last_step_tells_and_nobody_else() -> Out
 async fn known(embedded: &rdev_embedded::Embedded) -> rdev_domain::ids::ProjectId {
     let (now, by) = (Timestamp::from_millis(0), Actor::maintenance());
     let project = Project {
-        id: "bakery".parse().expect("a name"),
-        description: String::new(),
         template: Some("astro-landing".to_owned()),
-        git_url: None,
-        default_branch: "main".parse().expect("a branch"),
-        build_limit: 1,
         state: ProjectState::Provisioning,
-        provisioning: Provisioning::default(),
-        forge_id: None,
-        ci_id: None,
-        webhook_url: None,
-        pushed: None,
-        created_at: now,
-        updated_at: now,
-        nonce: ulid::Ulid::from_parts(1, 1),
+        ..Project::new("bakery".parse().expect("a name"), ulid::Ulid::from_parts(1, 1), now)
     };
     embedded.store.create_project(&project, &by, now).await.expect("created");
     let patch = ProjectPatch { forge_id: Some(82), ..ProjectPatch::default() };

@@ -9,6 +9,7 @@ use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::header::{CONTENT_TYPE, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, StatusCode};
+use rdev_domain::chain;
 use rdev_domain::ports::{Conflict, PortError};
 use rdev_domain::spec::FieldError;
 use rdev_domain::step::Refusal;
@@ -16,7 +17,7 @@ use rdev_domain::task::TaskState;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::services::error::{ServiceError, chain};
+use crate::services::error::ServiceError;
 
 /// The media type of problems.
 pub const PROBLEM_JSON: &str = "application/problem+json";

@@ -2,12 +2,12 @@
 //! does not name.
 
 use futures_util::future::join_all;
+use rdev_domain::chain;
 use rdev_domain::ports::{DeadMessage, PortError, Queue, Receipt, Store};
 use rdev_domain::time::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::services::error::chain;
 use crate::services::maintenance;
 
 #[derive(Deserialize)]

@@ -1,5 +1,6 @@
 //! The pipeline that the CI runs for the commit of a build.
 
+use rdev_domain::chain;
 use rdev_domain::git::CommitId;
 use rdev_domain::page::Page;
 use rdev_domain::pipeline::{CiId, CommitPipeline, PipelineFilter};
@@ -11,7 +12,6 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::app::App;
-use crate::services::error::chain;
 
 /// The pipeline of the commit that a build has pushed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

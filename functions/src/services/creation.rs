@@ -127,23 +127,15 @@ pub(crate) async fn plan(
     let steps: Vec<_> =
         steps.into_iter().filter(|(_, needed)| *needed).map(|(step, _)| step).collect();
     let state = if steps.is_empty() { ProjectState::Ready } else { ProjectState::Provisioning };
-    let main = || "main".parse().expect("`main` is a branch name");
     let project = Project {
-        id: request.name,
         description: request.description.unwrap_or_default(),
         template,
         git_url: request.git_url,
-        default_branch: request.default_branch.unwrap_or_else(main),
+        default_branch: request.default_branch.unwrap_or_else(Branch::main),
         build_limit: request.build_limit.unwrap_or(1),
         state,
         provisioning: Provisioning::of(&steps, domain, now),
-        forge_id: None,
-        ci_id: None,
-        webhook_url: None,
-        pushed: None,
-        created_at: now,
-        updated_at: now,
-        nonce,
+        ..Project::new(request.name, nonce, now)
     };
     Ok(Plan { project, webhook })
 }

@@ -1,9 +1,6 @@
 //! Why a service did not do what it was called for. `http/problem.rs` says which status and code
 //! each gets.
 
-use std::error::Error;
-use std::fmt::Write;
-
 use rdev_domain::Invalid;
 use rdev_domain::ports::{Conflict, PortError};
 use rdev_domain::spec::FieldError;
@@ -61,22 +58,10 @@ impl From<Conflict> for ServiceError {
 
 /// A field that breaks a rule.
 pub(crate) fn field(name: &str, message: impl Into<String>) -> FieldError {
-    FieldError { field: name.to_owned(), message: message.into() }
+    FieldError::new(name, message)
 }
 
 /// A field whose type refuses its value.
 pub(crate) fn refused(name: &str, invalid: &Invalid) -> FieldError {
     field(name, invalid.why.clone())
-}
-
-/// An error and what caused it, in one line.
-pub(crate) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        // Writing to a string cannot fail.
-        let _ = write!(text, ": {cause}");
-        source = cause.source();
-    }
-    text
 }

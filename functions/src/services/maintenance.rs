@@ -110,23 +110,7 @@ mod tests {
     use super::*;
 
     fn project(name: &str) -> Project {
-        Project {
-            id: name.parse().expect("a slug"),
-            description: String::new(),
-            template: None,
-            git_url: None,
-            default_branch: "main".parse().expect("a branch"),
-            build_limit: 1,
-            state: ProjectState::Ready,
-            provisioning: Provisioning::default(),
-            forge_id: None,
-            ci_id: None,
-            webhook_url: None,
-            pushed: None,
-            created_at: now(),
-            updated_at: now(),
-            nonce: Ulid::from_datetime(SystemTime::now()),
-        }
+        Project::new(name.parse().expect("a slug"), Ulid::from_datetime(SystemTime::now()), now())
     }
 
     #[tokio::test]

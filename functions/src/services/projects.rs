@@ -1,6 +1,7 @@
 //! Changing and deleting projects, and resuming what their creation left undone.
 
 use rdev_domain::audit::Actor;
+use rdev_domain::chain;
 use rdev_domain::git::Branch;
 use rdev_domain::ids::ProjectId;
 use rdev_domain::ports::PortError;
@@ -11,7 +12,7 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 
 use crate::app::App;
-use crate::services::error::{ServiceError, ServiceResult, chain, refused};
+use crate::services::error::{ServiceError, ServiceResult, refused};
 use crate::services::project_rules::{check_build_limit, check_description, webhook};
 use crate::services::{domain_records, provision};
 

@@ -5,6 +5,7 @@
 //! has. So a repeated request, or `POST /projects/{id}/provision` after a crash, creates each once.
 
 use rdev_domain::audit::Actor;
+use rdev_domain::chain;
 use rdev_domain::dns::Domain;
 use rdev_domain::ids::ProjectId;
 use rdev_domain::ports::{
@@ -17,7 +18,7 @@ use rdev_domain::time::Timestamp;
 use crate::app::App;
 use crate::clock;
 use crate::services::domain_records;
-use crate::services::error::{ServiceError, ServiceResult, chain};
+use crate::services::error::{ServiceError, ServiceResult};
 use crate::services::templates::{Template, Values};
 
 /// Runs the steps of a project that are not done; it is `ready` then.

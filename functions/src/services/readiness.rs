@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::time::Duration;
 
+use rdev_domain::chain;
 use rdev_domain::ports::PortResult;
 use rdev_domain::time::Timestamp;
 use rdev_domain::worker::{SILENT_AFTER, WorkerStatus};
@@ -10,7 +11,6 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::app::App;
-use crate::services::error::chain;
 
 /// How long a port may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);

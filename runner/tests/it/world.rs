@@ -118,21 +118,8 @@ impl World {
     pub(crate) async fn project_at(&self, name: &str, url: GitUrl) -> Project {
         let now = now();
         let project = Project {
-            id: name.parse().expect("a project id"),
-            description: String::new(),
-            template: None,
             git_url: Some(url),
-            default_branch: "main".parse().expect("a branch"),
-            build_limit: 1,
-            state: ProjectState::Ready,
-            provisioning: Provisioning::default(),
-            forge_id: None,
-            ci_id: None,
-            webhook_url: None,
-            pushed: None,
-            created_at: now,
-            updated_at: now,
-            nonce: ulid(),
+            ..Project::new(name.parse().expect("a project id"), ulid(), now)
         };
         self.store()
             .create_project(&project, &Actor::maintenance(), now)

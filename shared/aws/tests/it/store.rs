@@ -122,23 +122,8 @@ impl Bench {
 
     async fn project(&self) -> ProjectId {
         let nonce = TaskId(ulid()).0;
-        let project = Project {
-            id: format!("site-{}", nonce.random()).parse().expect("a slug"),
-            description: String::new(),
-            template: None,
-            git_url: None,
-            default_branch: "main".parse().expect("a branch"),
-            build_limit: 1,
-            state: ProjectState::Ready,
-            provisioning: Provisioning::default(),
-            forge_id: None,
-            ci_id: None,
-            webhook_url: None,
-            pushed: None,
-            created_at: NOW,
-            updated_at: NOW,
-            nonce,
-        };
+        let project =
+            Project::new(format!("site-{}", nonce.random()).parse().expect("a slug"), nonce, NOW);
         let created = self.store.create_project(&project, &Actor::maintenance(), NOW).await;
         created.expect("a new name").id
     }

@@ -1,9 +1,11 @@
 //! The task state machine: a table of all it does, and properties of all it can do; and the
 //! bounds of values.
 
+mod documents;
 mod model;
 mod properties;
 mod reactions;
 mod sample;
 mod spec;
 mod table;
+mod values;

@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use rdev_domain::failure::{
-    Failure, FailureClass, FailureClass::*, PushReaction, Reaction, Unfinished,
-};
+use rdev_domain::failure::{Failure, FailureClass, FailureClass::*, Unfinished};
 use rdev_domain::git::Tip;
 use rdev_domain::ids::{Fence, TaskId};
 use rdev_domain::result::{Outcome, Usage};
@@ -208,42 +206,6 @@ fn the_table_says_whose_finished_work_a_retry_may_deliver_and_what_is_kept() {
         assert_eq!(rules.unfinished == Unfinished::Kept, kept, "{class:?}");
         assert_eq!(rules.names_a_time, [Quota, RateLimited].contains(&class), "{class:?}");
     }
-}
-
-/// The table of reactions in the docs is the table in the code.
-#[test]
-fn the_protocol_page_shows_the_reactions_of_every_class() {
-    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/protocol.md");
-    let page = std::fs::read_to_string(page).expect("the page");
-    let rows = page.lines().skip_while(|line| !line.starts_with("| class | while running |"));
-    let mut shown = Vec::new();
-    for row in rows.skip(2).take_while(|line| line.starts_with('|')) {
-        let cells: Vec<_> = row.trim_matches('|').split(" | ").map(str::trim).collect();
-        let [classes, running, pushing] = cells[..] else { panic!("three columns: {row}") };
-        for class in classes.split(", ") {
-            shown.push((class.trim_matches('`').to_owned(), running, pushing));
-        }
-    }
-    for class in FailureClass::ALL {
-        let rules = class.rules();
-        let running = match rules.running {
-            Reaction::Fail => "fail",
-            Reaction::Retry => "retry with backoff",
-            Reaction::RetryOnce => "retry once",
-            Reaction::Park => "park until the reset time; the attempt is given back",
-            Reaction::Again => "queued at once, attempt spent",
-            Reaction::Cancel => "cancelled",
-        };
-        let pushing = match rules.pushing {
-            PushReaction::Fail => "fail",
-            PushReaction::Postpone => "again, with backoff",
-            PushReaction::Conflict if class == Conflict => "queued at once",
-            PushReaction::Conflict => "as `conflict`",
-        };
-        let of_class: Vec<_> = shown.iter().filter(|(name, ..)| name == class.as_str()).collect();
-        assert_eq!(of_class, [&(class.as_str().to_owned(), running, pushing)], "{class:?}");
-    }
-    assert_eq!(shown.len(), FailureClass::ALL.len(), "the page has no other class");
 }
 
 #[test]

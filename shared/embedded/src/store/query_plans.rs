@@ -76,21 +76,8 @@ fn projects_and_tasks(scene: &Scene) {
     let tx = scene.at(0);
     let site: ProjectId = "site".parse().expect("a slug");
     let project = Project {
-        id: site.clone(),
-        description: String::new(),
-        template: None,
-        git_url: None,
-        default_branch: "main".parse().expect("a branch"),
         build_limit: 2,
-        state: rdev_domain::project::ProjectState::Ready,
-        provisioning: Provisioning::default(),
-        forge_id: None,
-        ci_id: None,
-        webhook_url: None,
-        pushed: None,
-        created_at: tx.now,
-        updated_at: tx.now,
-        nonce: tx.context.next_id(tx.now),
+        ..Project::new(site.clone(), tx.context.next_id(tx.now), tx.now)
     };
     projects::create(&tx, project).expect("a project");
     let raise = ProjectPatch { build_limit: Some(3), ..ProjectPatch::default() };
@@ -228,21 +215,8 @@ fn claim(tx: &Tx<'_>, project: &ProjectId) -> Claimed {
 fn everything_else(scene: &Scene) {
     let tx = scene.at(600);
     let stuck = Project {
-        id: "stuck".parse().expect("a slug"),
         state: rdev_domain::project::ProjectState::Provisioning,
-        provisioning: Provisioning::default(),
-        forge_id: None,
-        ci_id: None,
-        webhook_url: None,
-        pushed: None,
-        description: String::new(),
-        template: None,
-        git_url: None,
-        default_branch: "main".parse().expect("a branch"),
-        build_limit: 1,
-        created_at: tx.now,
-        updated_at: tx.now,
-        nonce: tx.context.next_id(tx.now),
+        ..Project::new("stuck".parse().expect("a slug"), tx.context.next_id(tx.now), tx.now)
     };
     projects::create(&tx, stuck).expect("a project");
     let key = RequestKey("a".to_owned());

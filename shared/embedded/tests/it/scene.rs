@@ -53,23 +53,7 @@ impl Scene {
 pub(crate) const NOW: Timestamp = Timestamp::from_millis(2_000_000_000_000);
 
 pub(crate) fn project(id: &str) -> Project {
-    Project {
-        id: id.parse().expect("a slug"),
-        description: String::new(),
-        template: None,
-        git_url: None,
-        default_branch: "main".parse().expect("a branch"),
-        build_limit: 1,
-        state: ProjectState::Ready,
-        provisioning: Provisioning::default(),
-        forge_id: None,
-        ci_id: None,
-        webhook_url: None,
-        pushed: None,
-        created_at: NOW,
-        updated_at: NOW,
-        nonce: Ulid::generate(),
-    }
+    Project::new(id.parse().expect("a slug"), Ulid::generate(), NOW)
 }
 
 pub(crate) async fn create(store: &dyn Store, id: &str) -> ProjectId {

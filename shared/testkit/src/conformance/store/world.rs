@@ -97,21 +97,14 @@ impl World {
     pub(super) fn new_project(&self) -> Project {
         let nonce = self.ulid();
         Project {
-            id: format!("site-{}", nonce.random()).parse().expect("a slug"),
             description: "a landing page".to_owned(),
             template: Some("static".to_owned()),
             git_url: Some("https://git.example.com/team/site.git".parse().expect("a clone URL")),
-            default_branch: main(),
-            build_limit: 1,
-            state: ProjectState::Ready,
-            provisioning: Provisioning::default(),
-            forge_id: None,
-            ci_id: None,
-            webhook_url: None,
-            pushed: None,
-            created_at: self.now(),
-            updated_at: self.now(),
-            nonce,
+            ..Project::new(
+                format!("site-{}", nonce.random()).parse().expect("a slug"),
+                nonce,
+                self.now(),
+            )
         }
     }
 
