@@ -1,8 +1,8 @@
-//! The clocks of many machines: what the store's own answers say about the time.
+//! Correction of this machine's clock by the time in DynamoDB's answers.
 //!
-//! Every answer of DynamoDB carries its time. A `now` that a caller names is corrected by how
-//! far this machine's clock is from that, so that leases are compared in one time. Where they
-//! are further apart than leases can bear, nothing is claimed or recovered.
+//! Every answer of DynamoDB contains its time. The difference corrects each `now` that a caller
+//! passes, so that leases of many machines are compared in the same time. If the difference is too
+//! large for leases, no lease is claimed or recovered.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -19,17 +19,17 @@ use aws_smithy_types::date_time::Format;
 use rdev_domain::ports::{PortError, PortResult};
 use rdev_domain::time::Timestamp;
 
-/// Clocks that keep each other's time are this far apart: less says nothing.
+/// A smaller difference does not show that a clock is wrong.
 const NOISE_MS: u64 = 2_000;
 
-/// What a wrong clock may be off before it does harm.
-const BEARABLE_MS: u64 = 60_000;
+/// With a larger difference leases do not work.
+const MAX_SKEW_MS: u64 = 60_000;
 
-/// How many milliseconds the store is ahead of this machine. Clones share what they know.
+/// How many milliseconds the store is ahead of this machine. Clones share the value.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Clock(Arc<AtomicI64>);
 
-/// When a try was sent.
+/// When a request was sent.
 #[derive(Debug, Clone, Copy)]
 struct Sent(Timestamp);
 
@@ -37,32 +37,32 @@ impl Storable for Sent {
     type Storer = StoreReplace<Self>;
 }
 
-/// This machine's clock is not to be relied on.
+/// The difference between the clocks, in seconds.
 #[derive(Debug, thiserror::Error)]
 #[error("this machine's clock is {0} s from the store's: set it right")]
-struct Off(u64);
+struct ClockSkew(u64);
 
 impl Clock {
-    /// What the store's clock shows when this machine's shows `now`.
+    /// Converts this machine's time to the store's.
     pub(crate) fn correct(&self, now: Timestamp) -> Timestamp {
         Timestamp::from_millis(now.as_millis().saturating_add(self.ahead()))
     }
 
-    /// What this machine's clock shows when the store's shows `at`.
+    /// Converts the store's time to this machine's.
     pub(crate) fn local(&self, at: Timestamp) -> Timestamp {
         Timestamp::from_millis(at.as_millis().saturating_sub(self.ahead()))
     }
 
-    /// The store's time now.
+    /// The present time of the store.
     pub(crate) fn now(&self) -> Timestamp {
         self.correct(SystemTime::now().into())
     }
 
-    /// Refuses where the two clocks are too far apart.
+    /// An error if the difference between the clocks is too large.
     pub(crate) fn check(&self) -> PortResult<()> {
-        let off = self.ahead().unsigned_abs();
-        if off > BEARABLE_MS {
-            return Err(PortError::unavailable("the store", Off(off / 1000)));
+        let skew = self.ahead().unsigned_abs();
+        if skew > MAX_SKEW_MS {
+            return Err(PortError::unavailable("the store", ClockSkew(skew / 1000)));
         }
         Ok(())
     }
@@ -71,9 +71,9 @@ impl Clock {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Notes that the store's clock showed the second that begins with `date` at some time
-    /// between `sent` and `received` by this machine's. What that leaves open is no difference:
-    /// an answer may be slow.
+    /// Learns from one answer: at some time between `sent` and `received` on this machine's clock,
+    /// the store's clock showed the second that begins with `date`. If both clocks can be right,
+    /// there is no difference: an answer may be slow.
     fn note(&self, date: Timestamp, sent: Timestamp, received: Timestamp) {
         let least = date.as_millis().saturating_sub(received.as_millis());
         let most = date.as_millis().saturating_add(1000).saturating_sub(sent.as_millis());
@@ -99,7 +99,7 @@ impl Intercept for Clock {
         _runtime_components: &RuntimeComponents,
         config: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        // Each try has its own.
+        // Each try of a call has its own time.
         config.interceptor_state().store_put(Sent(SystemTime::now().into()));
         Ok(())
     }
@@ -125,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_clock_that_is_off_is_corrected_and_one_that_is_far_off_refuses() {
+    fn a_wrong_clock_is_corrected_and_one_that_is_too_wrong_is_an_error() {
         let (clock, local) = (Clock::default(), Timestamp::from_millis(1_795_424_624_940));
         let after = |millis| Timestamp::from_millis(local.as_millis() + millis);
         for (ahead, took, corrected, usable) in [
@@ -137,7 +137,7 @@ mod tests {
             (300_000, 0, 300_500, false),
             (-61_000, 0, -60_500, false),
             (500, 0, 0, true),
-            // Asked long ago, answered then, and slow to come.
+            // Slow answers.
             (-9_000, 10_000, 0, true),
             (-59_000, 60_000, 0, true),
             (-80_000, 10_000, -74_500, false),

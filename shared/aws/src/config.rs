@@ -1,5 +1,4 @@
-//! One load of the SDK's configuration for both clients: endpoint, credentials, TLS,
-//! time-outs and retries, set on purpose.
+//! The SDK's configuration for both clients: endpoint, credentials, TLS, time-outs, retries.
 
 use std::time::Duration;
 
@@ -11,13 +10,13 @@ use aws_smithy_http_client::{Builder, tls};
 /// Loads region, credentials and endpoint from the environment, as every AWS tool does
 /// (`AWS_REGION`, `AWS_PROFILE`, `AWS_ENDPOINT_URL`, the container's role …).
 ///
-/// A try may take 5 s (a long poll 25 s more: the queue sets that itself), a call 20 s; there
-/// are at most 4 tries. What is still not done then is for the caller to try again.
+/// A try may take 5 s, and a call 20 s with at most 4 tries. The queue sets longer times for its
+/// long polls. After that, the caller decides whether to try again.
 pub async fn load() -> SdkConfig {
     loader().load().await
 }
 
-/// What [`load`] loads, for those who give it an endpoint or credentials first.
+/// The loader of [`load`], for callers that set an endpoint or credentials first.
 pub fn loader() -> ConfigLoader {
     let ring = tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring);
     let timeouts = TimeoutConfig::builder()

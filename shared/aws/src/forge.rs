@@ -1,4 +1,4 @@
-//! No forge: every project brings its own repository.
+//! No forge: every project uses a repository of its own.
 
 use async_trait::async_trait;
 use rdev_domain::ids::ProjectId;
@@ -7,7 +7,7 @@ use rdev_domain::ports::{
 };
 use ulid::Ulid;
 
-/// Offers nothing. A project is made with a `git_url`, and its repository is its owner's.
+/// Supports no operation. A project is created with the `git_url` of a repository.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NoForge;
 
@@ -20,7 +20,7 @@ impl Forge for NoForge {
     }
 
     async fn delete_repository(&self, _project: &ProjectId, _nonce: Ulid) -> PortResult<()> {
-        // None was ever made here, and one that is not there is nothing.
+        // A repository that does not exist is not an error, and none was ever created.
         Ok(())
     }
 

@@ -1,33 +1,30 @@
-//! What the AWS shape is told by its environment, beside what the SDK reads itself.
+//! Settings of the AWS shape from the environment, beside those that the SDK reads itself.
 
 use std::env::{self, VarError};
 
-/// The table.
 pub const TABLE: &str = "RDEV_TABLE";
-/// The queue of wake-ups.
 pub const QUEUE_URL: &str = "RDEV_QUEUE_URL";
-/// The dead-letter queue.
 pub const DEAD_QUEUE_URL: &str = "RDEV_DEAD_QUEUE_URL";
 
-/// Which table and which queues are ours.
+/// The table and the queues of this installation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// The table's name, from [`TABLE`].
     pub table: String,
     /// The queue's URL, from [`QUEUE_URL`].
     pub queue_url: String,
-    /// The dead-letter queue's URL, from [`DEAD_QUEUE_URL`]; without one its messages
-    /// are neither counted nor taken.
+    /// The dead-letter queue's URL, from [`DEAD_QUEUE_URL`]. Without one, dead letters are neither
+    /// counted nor read.
     pub dead_queue_url: Option<String>,
 }
 
-/// The environment does not say where our resources are. The program ends with code 78.
+/// A setting is missing or invalid. The program exits with code 78.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SettingsError {
-    /// A variable that must be there is not, or is empty.
+    /// A required variable is not set, or is empty.
     #[error("{0} is not set: the stack's outputs give its value")]
     Missing(&'static str),
-    /// A variable is no text.
+    /// A variable is not valid UTF-8.
     #[error("{0} is not valid UTF-8")]
     NotText(&'static str),
 }
@@ -36,7 +33,7 @@ impl Settings {
     /// Reads [`TABLE`], [`QUEUE_URL`] and [`DEAD_QUEUE_URL`].
     ///
     /// # Errors
-    /// The first of them that is missing or no text.
+    /// For the first variable that is missing or not valid UTF-8.
     pub fn from_env() -> Result<Self, SettingsError> {
         Self::from_variables(env::var)
     }

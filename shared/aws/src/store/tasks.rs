@@ -126,12 +126,13 @@ pub(super) async fn renew(
             Err(_) => return Err(lost_lease(context, id)),
         }
     } else {
-        let known = context.leases.row(id, holder);
-        let known = known.and_then(|row| row.into_record().lease);
-        let mut cancel = known.is_some_and(|lease| lease.cancel_requested);
+        let renewal = LeaseUpdate { task: id, holder, set: &set, with: &with };
+        let cached = context.leases.row(id, holder);
+        let cached = cached.and_then(|row| row.into_record().lease);
+        let mut cancel = cached.is_some_and(|lease| lease.cancel_requested);
         for chunks in log.chunks.chunks(MAX_CHUNKS) {
             let log = EncodedRecord { chunks: chunks.to_vec(), diff: None };
-            cancel = renew_with(change, id, holder, &log, (&set, &with), cancel).await?;
+            cancel = renew_with_events(change, &renewal, &log, cancel).await?;
         }
         cancel
     };
@@ -144,30 +145,37 @@ pub(super) async fn renew(
     Ok(Renewal { cancel_requested, until })
 }
 
+/// An update of a lease by its holder.
+struct LeaseUpdate<'a> {
+    task: TaskId,
+    holder: &'a Holder,
+    set: &'a str,
+    with: &'a Values,
+}
+
 /// Renews a lease in a transaction with events, and returns the flag `cancel_requested`. A
 /// transaction returns no values, so the expected flag is one of its conditions.
-async fn renew_with(
+async fn renew_with_events(
     change: &Change<'_>,
-    id: TaskId,
-    holder: &Holder,
+    renewal: &LeaseUpdate<'_>,
     log: &EncodedRecord,
-    (set, with): (&str, &Values),
     mut cancel: bool,
 ) -> PortResult<bool> {
+    let LeaseUpdate { task, holder, set, with } = *renewal;
     // The flag never becomes false again: the second try is the last.
     for _ in 0..3 {
         let mut writes = change.context.table.writes();
         let mut with = with.clone();
         with.push((":cancel", AttributeValue::Bool(cancel)));
         let condition = format!("{IS_HOLDER} AND #cancel = :cancel");
-        let lease = writes.update(Key::lease(id), set, &condition, with);
-        log.write(change, id, &mut writes);
+        let lease = writes.update(Key::lease(task), set, &condition, with);
+        log.write(change, task, &mut writes);
         let Err(cancelled) = change.context.table.transact(writes).await? else {
             return Ok(cancel);
         };
         match cancelled.item(lease) {
             Some(lease) if is_holder(lease, holder) => cancel = get_flag(lease, "cancel"),
-            _ => return Err(lost_lease(change.context, id)),
+            _ => return Err(lost_lease(change.context, task)),
         }
     }
     Err(Conflict::Contended.into())

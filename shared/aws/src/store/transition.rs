@@ -67,7 +67,8 @@ pub(super) async fn write(
     row.diff = log.write_diff(change, task.id, before.diff, row.rev, &mut writes);
     log.write(change, task.id, &mut writes);
 
-    let place_in_writes = update_task(change, before.rev, &row, record, (body, nonce), &mut writes);
+    let new = NewTaskItem { row: &row, record, body, nonce };
+    let place_in_writes = update_task(change, before.rev, new, &mut writes);
     if let Some(place) = &before.place {
         writes.delete(Key::queue_entry(&task.project_id, place), "", vec![]);
     }
@@ -130,15 +131,17 @@ pub(super) fn subject(id: TaskId) -> String {
     format!("task/{id}")
 }
 
-fn update_task(
-    change: &Change<'_>,
-    seen: u64,
-    row: &Row,
-    record: &TaskRecord,
-    (body, nonce): (String, Ulid),
-    writes: &mut Writes,
-) -> usize {
-    let TaskRecord { task, lease } = record;
+/// The new content of a task's item.
+struct NewTaskItem<'a> {
+    row: &'a Row,
+    record: &'a TaskRecord,
+    body: String,
+    /// Recognises this transaction after a lost answer.
+    nonce: Ulid,
+}
+
+fn update_task(change: &Change<'_>, seen: u64, new: NewTaskItem<'_>, writes: &mut Writes) -> usize {
+    let NewTaskItem { row, record: TaskRecord { task, lease }, body, nonce } = new;
     let mut set = "SET #body = :body, #rev = :rev, #nonce = :nonce, #state = :state, \
                    #available_at = :available_at"
         .to_owned();
