@@ -79,3 +79,46 @@ fn cancel_queued(tx: &Tx<'_>, id: &ProjectId) -> Result<usize, Error> {
     }
     Ok(queued.len())
 }
+
+#[cfg(test)]
+mod tests {
+    use rdev_domain::audit::Actor;
+    use rdev_domain::retention::Retention;
+    use rdev_domain::spec::{BuildSpec, Work};
+    use rdev_domain::task::Task;
+    use rdev_domain::time::Timestamp;
+    use rusqlite::Connection;
+    use ulid::Ulid;
+
+    use super::super::schema::SCHEMA;
+    use super::super::tasks::{self, NewTask};
+    use super::super::transaction::Context;
+    use super::*;
+    use crate::database::migrate::migrate;
+
+    #[test]
+    fn a_deletion_that_was_interrupted_after_its_first_page_is_completed_by_forget() {
+        let conn = Connection::open_in_memory().expect("a database");
+        migrate(&conn, SCHEMA.migrations).expect("the schema");
+        let context = Context::new(Retention::default(), Ulid::nil());
+        let (by, now) = (Actor::maintenance(), Timestamp::from_millis(2_000_000_000_000));
+        let tx = Tx { conn: &conn, context: &context, by: &by, now };
+        let id: ProjectId = "site".parse().expect("a slug");
+        let project = Project::new(id.clone(), context.next_id(now), now);
+        projects::create(&tx, project).expect("a project");
+        let count = MAX_CANCELLED + 1;
+        for _ in 0..count {
+            let work = Work::Build(BuildSpec::of("make the header blue"));
+            let task = Task::new(TaskId(context.next_id(now)), id.clone(), work, now);
+            tasks::enqueue(&tx, NewTask::of(task).expect("JSON")).expect("a queued task");
+        }
+        assert_eq!(begin(&tx, &id).expect("nothing runs"), None, "one task is still queued");
+        forget(&tx, &id).expect("it is being deleted");
+        let cancelled = conn
+            .query_row("SELECT count(*) FROM tasks WHERE state = 'cancelled'", [], |row| {
+                row.get::<_, u32>(0)
+            })
+            .expect("a count");
+        assert_eq!(cancelled, count);
+    }
+}

@@ -9,7 +9,6 @@ use rdev_domain::dns::{DomainSpec, DomainState, Target, Ttl};
 use rdev_domain::ids::KeyId;
 use rdev_domain::lease::Lease;
 use rdev_domain::ports::{Claim, Claimed};
-use rdev_domain::provision::Provisioning;
 use rdev_domain::result::{CheckResult, TaskResult};
 use rdev_domain::secret::Secret;
 use rdev_domain::spec::{CheckSpec, Work};
@@ -75,10 +74,8 @@ fn every_statement() -> (Scene, BTreeSet<String>) {
 fn projects_and_tasks(scene: &Scene) {
     let tx = scene.at(0);
     let site: ProjectId = "site".parse().expect("a slug");
-    let project = Project {
-        build_limit: 2,
-        ..Project::new(site.clone(), tx.context.next_id(tx.now), tx.now)
-    };
+    let nonce = tx.context.next_id(tx.now);
+    let project = Project { build_limit: 2, ..Project::new(site.clone(), nonce, tx.now) };
     projects::create(&tx, project).expect("a project");
     let raise = ProjectPatch { build_limit: Some(3), ..ProjectPatch::default() };
     projects::update(&tx, &site, raise).expect("a higher limit");
@@ -214,10 +211,9 @@ fn claim(tx: &Tx<'_>, project: &ProjectId) -> Claimed {
 
 fn everything_else(scene: &Scene) {
     let tx = scene.at(600);
-    let stuck = Project {
-        state: rdev_domain::project::ProjectState::Provisioning,
-        ..Project::new("stuck".parse().expect("a slug"), tx.context.next_id(tx.now), tx.now)
-    };
+    let id = "stuck".parse().expect("a slug");
+    let state = rdev_domain::project::ProjectState::Provisioning;
+    let stuck = Project { state, ..Project::new(id, tx.context.next_id(tx.now), tx.now) };
     projects::create(&tx, stuck).expect("a project");
     let key = RequestKey("a".to_owned());
     requests::begin(&tx, &key, "body", Ulid::nil()).expect("a request");

@@ -6,3 +6,4 @@ mod forge;
 mod queue;
 mod scene;
 mod store;
+mod sweep;

@@ -5,8 +5,7 @@ use std::path::PathBuf;
 use rdev_domain::audit::Actor;
 use rdev_domain::ids::{Owner, ProjectId, TaskId, WorkerId};
 use rdev_domain::ports::{Capabilities, Claim, Claimed, Store};
-use rdev_domain::project::{Project, ProjectState};
-use rdev_domain::provision::Provisioning;
+use rdev_domain::project::Project;
 use rdev_domain::spec::{AgentName, BuildSpec, Work};
 use rdev_domain::task::Task;
 use rdev_domain::time::Timestamp;
@@ -14,7 +13,7 @@ use rdev_embedded::{Embedded, Options, open};
 use tempfile::TempDir;
 use ulid::Ulid;
 
-/// A data folder that goes when this is dropped.
+/// A data folder that is deleted when this is dropped.
 pub(crate) struct Scene {
     pub(crate) data: Embedded,
     folder: TempDir,
@@ -35,7 +34,7 @@ impl Scene {
         self.data.folder.join(name)
     }
 
-    /// Closes the folder; its files stay until the result is dropped.
+    /// Closes the folder. Its files remain until the result is dropped.
     pub(crate) fn into_files(self) -> TempDir {
         self.folder
     }
@@ -69,7 +68,7 @@ pub(crate) fn task(project: &ProjectId) -> Task {
 
 pub(crate) async fn enqueue(store: &dyn Store, project: &ProjectId) -> Task {
     let task = task(project);
-    store.enqueue(&task, &Actor::maintenance(), NOW).await.expect("it is taken").task
+    store.enqueue(&task, &Actor::maintenance(), NOW).await.expect("a queued task").task
 }
 
 pub(crate) async fn claim(store: &dyn Store, project: &ProjectId) -> Claimed {

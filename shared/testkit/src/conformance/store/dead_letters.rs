@@ -9,6 +9,7 @@ use super::world::{MINUTE, World, key_actor};
 cases! {
     a_dead_letter_is_recorded_once_and_stays;
     dead_letters_are_listed_newest_first_in_pages;
+    only_the_first_delete_of_a_dead_letter_is_recorded;
 }
 
 async fn a_dead_letter_is_recorded_once_and_stays(w: World) {
@@ -39,6 +40,15 @@ async fn dead_letters_are_listed_newest_first_in_pages(w: World) {
     }
     for limit in [1, 2, 5, 100] {
         assert_eq!(letters(&w, limit).await, expected, "in pages of {limit}");
+    }
+}
+
+async fn only_the_first_delete_of_a_dead_letter_is_recorded(w: World) {
+    let letter = new_letter(&w, "garbage");
+    w.store.record_dead_letter(&letter).await.expect("it is recorded");
+    for (id, recorded) in [(w.ulid(), 0), (letter.id, 1), (letter.id, 1)] {
+        w.store.delete_dead_letter(id, &key_actor(), w.now()).await.expect("it is gone");
+        assert_eq!(w.audit_log(None).await.len(), recorded);
     }
 }
 

@@ -20,6 +20,7 @@ cases! {
     deleting_an_outbox_entry_deletes_only_it;
     the_outbox_entry_of_a_parked_task_waits_for_its_time;
     a_thousand_outbox_entries_are_swept_in_pages;
+    a_raised_limit_writes_at_most_a_hundred_outbox_entries;
 }
 
 async fn an_enqueue_writes_an_outbox_entry_even_when_the_queue_is_not_empty(w: World) {
@@ -186,4 +187,10 @@ async fn enqueued_entry(w: &World, task: Task) -> OutboxEntry {
 /// The outbox entries of one page of a sweep. They are not sent.
 async fn swept_outbox(w: &World) -> Vec<OutboxEntry> {
     w.store.sweep(w.now()).await.expect("the store sweeps").outbox
+}
+
+async fn a_raised_limit_writes_at_most_a_hundred_outbox_entries(w: World) {
+    let project = w.project().await;
+    assert_eq!(w.set_limit(&project, 101).await.len(), 100);
+    assert_eq!(w.set_limit(&project, 1000).await.len(), 100);
 }

@@ -1,5 +1,7 @@
 //! Workers: heartbeats, the order to drain, silence.
 
+use std::time::Duration;
+
 use rdev_domain::ids::{TaskId, WorkerId};
 use rdev_domain::spec::AgentName;
 use rdev_domain::worker::{SILENT_AFTER, Worker, WorkerStatus};
@@ -13,6 +15,8 @@ cases! {
     a_silent_worker_is_offline_until_it_reports_again;
     workers_are_listed_by_id;
     an_unknown_worker_is_not_found;
+    a_worker_is_offline_as_soon_as_it_has_been_silent_for_long_enough;
+    a_drain_that_changes_nothing_is_not_recorded;
 }
 
 async fn a_worker_is_shown_as_it_last_reported(w: World) {
@@ -85,6 +89,23 @@ async fn an_unknown_worker_is_not_found(w: World) {
     let unknown = "nobody".parse().expect("a worker id");
     not_found(w.store.worker(&unknown).await);
     not_found(w.store.set_drain(&unknown, true, &key_actor(), w.now()).await);
+}
+
+async fn a_worker_is_offline_as_soon_as_it_has_been_silent_for_long_enough(w: World) {
+    beat(&w, &worker(&w, "w1", WorkerStatus::Idle)).await;
+    w.pass(SILENT_AFTER - Duration::from_millis(1));
+    assert_eq!(w.sweep().await.offline, 0);
+    w.pass(Duration::from_millis(1));
+    assert_eq!(w.sweep().await.offline, 1);
+}
+
+async fn a_drain_that_changes_nothing_is_not_recorded(w: World) {
+    let idle = worker(&w, "w1", WorkerStatus::Idle);
+    beat(&w, &idle).await;
+    for (drain, recorded) in [(false, 0), (true, 1), (true, 1), (false, 2), (false, 2)] {
+        w.store.set_drain(&idle.id, drain, &key_actor(), w.now()).await.expect("the worker exists");
+        assert_eq!(w.audit_log(None).await.len(), recorded, "drain: {drain}");
+    }
 }
 
 fn worker(w: &World, id: &str, status: WorkerStatus) -> Worker {

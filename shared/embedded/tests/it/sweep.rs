@@ -1,0 +1,207 @@
+//! The sweep beyond the conformance suite: it works in pages, and leaves no expired row.
+
+use std::time::Duration;
+
+use rdev_domain::audit::Actor;
+use rdev_domain::event::{BuildEvent, EventKind};
+use rdev_domain::lease::Holder;
+use rdev_domain::pipeline::CommitPipeline;
+use rdev_domain::ports::{PortError, Record, Store};
+use rdev_domain::project::{Project, ProjectState};
+use rdev_domain::request::RequestKey;
+use rdev_domain::result::{CheckResult, TaskResult, Usage};
+use rdev_domain::spec::{CheckSpec, Work};
+use rdev_domain::step::Event;
+use rdev_domain::task::Task;
+use rdev_domain::time::Timestamp;
+use rdev_domain::worker::{Worker, WorkerStatus};
+use rusqlite::Connection;
+use ulid::Ulid;
+
+use crate::scene::{NOW, Scene, claim, create, enqueue, project, task};
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+fn after(time: Duration) -> Timestamp {
+    NOW.plus(time)
+}
+
+/// Counts the rows of `rdev.db` as another program would.
+struct Rows(Connection);
+
+impl Rows {
+    fn of(scene: &Scene) -> Self {
+        Self(Connection::open(scene.path("rdev.db")).expect("a second connection"))
+    }
+
+    fn count(&self, from: &str) -> i64 {
+        let sql = format!("SELECT count(*) FROM {from}");
+        self.0.query_row(&sql, [], |row| row.get(0)).expect("a count")
+    }
+}
+
+#[tokio::test]
+async fn a_sweep_sends_and_promotes_five_hundred_entries_in_a_page() {
+    let scene = Scene::new();
+    let store = scene.data.store.clone();
+    let site = create(&*store, "site").await;
+    let mut enqueuers = Vec::new();
+    for _ in 0..501 {
+        let (store, mut parked) = (store.clone(), task(&site));
+        parked.available_at = after(Duration::from_secs(60));
+        enqueuers.push(tokio::spawn(async move {
+            store.enqueue(&parked, &Actor::maintenance(), NOW).await.expect("a parked task")
+        }));
+    }
+    for enqueuer in enqueuers {
+        enqueuer.await.expect("no panic");
+    }
+    let rows = Rows::of(&scene);
+    assert_eq!((rows.count("due"), rows.count("later")), (0, 501));
+
+    let now = after(Duration::from_secs(100));
+    let first = store.sweep(now).await.expect("a page");
+    assert_eq!((first.outbox.len(), first.more, first.wake), (500, true, vec![site.clone()]));
+    assert_eq!((rows.count("due"), rows.count("later")), (500, 1));
+    store.delete_outbox(&first.outbox).await.expect("they were sent");
+    let second = store.sweep(now).await.expect("a page");
+    assert_eq!((second.outbox.len(), second.more, second.wake), (1, false, vec![site]));
+    assert_eq!((rows.count("due"), rows.count("later")), (501, 0));
+}
+
+#[tokio::test]
+async fn a_sweep_fails_five_hundred_stuck_projects_in_a_page() {
+    let scene = Scene::new();
+    let store = scene.data.store.clone();
+    let mut creators = Vec::new();
+    for number in 0..501 {
+        let state = ProjectState::Provisioning;
+        let stuck = Project { state, ..project(&format!("stuck-{number}")) };
+        let store = store.clone();
+        creators.push(tokio::spawn(async move {
+            store.create_project(&stuck, &Actor::maintenance(), NOW).await.expect("a new name")
+        }));
+    }
+    for creator in creators {
+        creator.await.expect("no panic");
+    }
+    let rows = Rows::of(&scene);
+    let now = after(Duration::from_secs(120));
+    assert!(store.sweep(now).await.expect("a page").more);
+    assert_eq!(rows.count("projects WHERE state = 'provisioning'"), 1);
+    assert!(!store.sweep(now).await.expect("a page").more);
+    assert_eq!(rows.count("projects WHERE state = 'provisioning_failed'"), 501);
+}
+
+#[tokio::test]
+async fn a_sweep_deletes_five_thousand_events_in_a_page() {
+    let scene = Scene::new();
+    let store = &*scene.data.store;
+    let site = create(store, "site").await;
+    let (first, second) = (enqueue(store, &site).await, enqueue(store, &site).await);
+    let by = Actor::maintenance();
+    let rows = Rows::of(&scene);
+    for (task, events) in [(&first, 3000), (&second, 2001)] {
+        let cancel = store.advance(task.id, Event::Cancel, Record::default(), &by, NOW);
+        cancel.await.expect("a queued task can be cancelled");
+        let insert = "INSERT INTO events (task, seq, at, kind, data)
+             WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?2)
+             SELECT ?1, i, 1, 'log', '{}' FROM n";
+        rows.0.execute(insert, (task.id.0.to_bytes(), events)).expect("events");
+    }
+    let now = after(8 * DAY);
+    let page = store.sweep(now).await.expect("a page");
+    assert!(page.more);
+    assert_eq!(rows.count("events"), 1);
+    let page = store.sweep(now).await.expect("a page");
+    assert_eq!((page.expired, page.more, rows.count("events")), (1, false, 0));
+    let page = store.sweep(now).await.expect("a page");
+    assert_eq!((page.expired, page.more), (0, false));
+}
+
+#[tokio::test]
+async fn expired_records_leave_no_row_in_any_table() {
+    let scene = Scene::new();
+    let store = &*scene.data.store;
+    let site = create(store, "site").await;
+    finished_check(store, &site).await;
+    let pipeline = CommitPipeline {
+        project_id: site.clone(),
+        commit: "0".repeat(40).parse().expect("a commit"),
+        number: None,
+        status: String::new(),
+        url: None,
+        at: NOW,
+    };
+    store.record_pipeline(&pipeline, NOW).await.expect("a pipeline");
+    let key = RequestKey("a".to_owned());
+    store.begin_request(&key, "body", Ulid::nil(), NOW).await.expect("a request");
+    let worker = Worker {
+        id: "w1".parse().expect("a worker id"),
+        hostname: String::new(),
+        version: String::new(),
+        status: WorkerStatus::Idle,
+        slots: 1,
+        running: Vec::new(),
+        agents: Vec::new(),
+        started_at: NOW,
+        last_heartbeat_at: NOW,
+    };
+    store.heartbeat(&worker, NOW).await.expect("a heartbeat");
+
+    let rows = Rows::of(&scene);
+    let expiring =
+        ["tasks", "events", "diffs", "deliveries", "pipelines", "requests", "workers", "audit"];
+    for table in expiring {
+        assert!(rows.count(table) > 0, "{table} has a row");
+    }
+    let now = after(1000 * DAY);
+    while store.sweep(now).await.expect("a page").more {}
+    for table in expiring {
+        assert_eq!(rows.count(table), 0, "{table}");
+    }
+    for table in ["due", "later", "leases"] {
+        assert_eq!(rows.count(table), 0, "{table}");
+    }
+    assert_eq!(rows.count("projects"), 1, "a project does not expire");
+}
+
+#[tokio::test]
+async fn an_expired_task_stays_hidden_from_a_caller_with_an_older_clock() {
+    let scene = Scene::new();
+    let store = &*scene.data.store;
+    let site = create(store, "site").await;
+    let check = finished_check(store, &site).await;
+    store.task(check.id).await.expect("it has not expired");
+    // Only these two name a time: no sweep deletes the task.
+    store
+        .begin_request(&RequestKey("a".to_owned()), "", Ulid::nil(), after(8 * DAY))
+        .await
+        .expect("ok");
+    store.begin_request(&RequestKey("b".to_owned()), "", Ulid::nil(), NOW).await.expect("ok");
+    let hidden = store.task(check.id).await;
+    assert!(matches!(hidden, Err(PortError::NotFound { .. })), "{hidden:?}");
+}
+
+/// A finished check with an event, a diff, and a delivery that has ended.
+async fn finished_check(store: &dyn Store, site: &rdev_domain::ids::ProjectId) -> Task {
+    let work = CheckSpec { branch: None, commands: vec!["true".to_owned()], timeout_s: 9 };
+    let check = Task { work: Work::Check(work), notify: true, ..task(site) };
+    store.enqueue(&check, &Actor::maintenance(), NOW).await.expect("a queued task");
+    let claimed = claim(store, site).await;
+    let holder = Holder { fence: claimed.lease.fence, owner: claimed.lease.owner.clone() };
+    let event = BuildEvent { seq: 1, at: NOW, kind: EventKind::Log, data: serde_json::json!({}) };
+    let commit_sha = "0".repeat(40).parse().expect("a commit");
+    let finish = Event::Finish {
+        holder,
+        result: TaskResult::Check(CheckResult { commit_sha, commands: Vec::new() }),
+        usage: Usage::default(),
+    };
+    let record = Record { events: vec![event], diff: Some("a diff".to_owned()) };
+    let by = Actor::maintenance();
+    store.advance(check.id, finish, record, &by, NOW).await.expect("a holder may finish");
+    let due = store.due_deliveries(NOW, 10).await.expect("deliveries").remove(0);
+    let ended = due.begun(NOW).ended(Some(200), None, NOW);
+    assert!(store.update_delivery(&due, &ended).await.expect("an update"));
+    check
+}
