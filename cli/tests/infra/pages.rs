@@ -8,7 +8,6 @@ use std::time::Duration;
 use rdev_domain::audit::Actor;
 use rdev_domain::ports::Store as _;
 use rdev_domain::project::{Project, ProjectPatch, ProjectState};
-use rdev_domain::provision::Provisioning;
 use rdev_domain::secret::Secret;
 use rdev_domain::time::Timestamp;
 use rdev_domain::token::Token;

@@ -104,8 +104,7 @@ mod tests {
     use rdev_domain::audit::Actor;
     use rdev_domain::page::Page;
     use rdev_domain::ports::Receipt;
-    use rdev_domain::project::{Project, ProjectState};
-    use rdev_domain::provision::Provisioning;
+    use rdev_domain::project::Project;
 
     use super::*;
 

@@ -9,7 +9,6 @@ use rdev_domain::chain;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rdev_domain::chain;
 use reqwest::Url;
 use serde::Deserialize;
 use serde_json::json;

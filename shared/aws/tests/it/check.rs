@@ -1,4 +1,4 @@
-//! The look at table and queues at the start.
+//! The check of table and queues at the start.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -20,14 +20,14 @@ use rdev_testkit::tools::trial::Outcome;
 use crate::scene::{account, queues, sdk};
 
 rdev_testkit::trials! {
-    async table_and_queues_as_the_template_makes_them_are_right;
-    async what_is_missing_is_named;
-    async a_table_with_other_keys_or_without_an_index_is_told_from_ours;
-    async an_index_that_lacks_what_lists_filter_by_is_told_from_ours;
-    async a_fifo_queue_is_none_of_ours;
-    async what_is_denied_is_named_with_its_permission_and_asked_for_once;
+    async table_and_queues_of_the_template_pass_the_check;
+    async a_missing_resource_is_named;
+    async a_table_with_other_keys_or_without_an_index_is_refused;
+    async an_index_without_the_attributes_that_lists_are_filtered_by_is_refused;
+    async a_fifo_queue_is_refused;
+    async a_denied_resource_is_named_with_its_permission_and_called_once;
     async without_region_or_credentials_no_call_is_made;
-    async a_key_that_nobody_has_is_denied_where_signatures_are_looked_at;
+    async an_unknown_key_is_denied_where_signatures_are_checked;
 }
 
 const TABLE: &str = "rdev";
@@ -99,7 +99,7 @@ async fn scene() -> Result<(Account, SdkConfig, Settings), NotRun> {
 
 const OURS: [(&str, (&str, &str)); 2] = [("lists", ("lpk", "lsk")), ("due", ("dpk", "dsk"))];
 
-async fn table_and_queues_as_the_template_makes_them_are_right() -> Outcome {
+async fn table_and_queues_of_the_template_pass_the_check() -> Outcome {
     let (_, sdk, settings) = scene().await?;
     create(&sdk, ("pk", "sk"), &OURS).await;
     assert_eq!(look(&sdk, &settings).await, Ok(()));
@@ -108,7 +108,7 @@ async fn table_and_queues_as_the_template_makes_them_are_right() -> Outcome {
     Ok(())
 }
 
-async fn what_is_missing_is_named() -> Outcome {
+async fn a_missing_resource_is_named() -> Outcome {
     let (account, sdk, settings) = scene().await?;
     let table = CheckError::Missing(Resource::Table(TABLE.to_owned()));
     assert_eq!(look(&sdk, &settings).await, Err(table));
@@ -124,7 +124,7 @@ async fn what_is_missing_is_named() -> Outcome {
     Ok(())
 }
 
-async fn a_table_with_other_keys_or_without_an_index_is_told_from_ours() -> Outcome {
+async fn a_table_with_other_keys_or_without_an_index_is_refused() -> Outcome {
     let cases = [
         (("id", "sk"), &OURS[..], "the HASH key is \"id\", not \"pk\""),
         (("pk", "at"), &OURS[..], "the RANGE key is \"at\", not \"sk\""),
@@ -148,7 +148,7 @@ async fn a_table_with_other_keys_or_without_an_index_is_told_from_ours() -> Outc
     Ok(())
 }
 
-async fn an_index_that_lacks_what_lists_filter_by_is_told_from_ours() -> Outcome {
+async fn an_index_without_the_attributes_that_lists_are_filtered_by_is_refused() -> Outcome {
     let (_, sdk, settings) = scene().await?;
     let client = aws_sdk_dynamodb::Client::new(&sdk);
     schema::create_table(&client, TABLE).await.expect("a table");
@@ -164,7 +164,7 @@ async fn an_index_that_lacks_what_lists_filter_by_is_told_from_ours() -> Outcome
     Ok(())
 }
 
-async fn a_fifo_queue_is_none_of_ours() -> Outcome {
+async fn a_fifo_queue_is_refused() -> Outcome {
     let (_, sdk, settings) = scene().await?;
     create(&sdk, ("pk", "sk"), &OURS).await;
     let fifo = aws_sdk_sqs::Client::new(&sdk).create_queue().queue_name("rdev.fifo");
@@ -175,7 +175,7 @@ async fn a_fifo_queue_is_none_of_ours() -> Outcome {
     Ok(())
 }
 
-async fn what_is_denied_is_named_with_its_permission_and_asked_for_once() -> Outcome {
+async fn a_denied_resource_is_named_with_its_permission_and_called_once() -> Outcome {
     let (account, direct, settings) = scene().await?;
     create(&direct, ("pk", "sk"), &OURS).await;
     let proxy = Proxy::start(&account.endpoint, 1);
@@ -219,7 +219,7 @@ async fn without_region_or_credentials_no_call_is_made() -> Outcome {
     Ok(())
 }
 
-async fn a_key_that_nobody_has_is_denied_where_signatures_are_looked_at() -> Outcome {
+async fn an_unknown_key_is_denied_where_signatures_are_checked() -> Outcome {
     let emulator = Emulator::start_with(&[("AUTH", "true")])?;
     let account = Account { id: "AKIAIOSFODNN7EXAMPLE".to_owned(), ..emulator.account() };
     let sdk = sdk(&account).await;

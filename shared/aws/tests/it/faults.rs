@@ -1,4 +1,4 @@
-//! Store and queue behind a proxy that lets calls go wrong.
+//! Store and queue behind a proxy that makes calls fail.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,16 +14,16 @@ use rdev_testkit::tools::trial::Outcome;
 use crate::scene::{account, queues, sdk};
 
 rdev_testkit::trials! {
-    async a_send_whose_answer_is_lost_is_tried_again_and_the_wake_up_comes_at_least_once;
-    async throttled_calls_and_broken_answers_go_through_when_they_are_tried_again;
-    async a_queue_that_stays_away_is_unavailable_after_a_few_tries;
+    async a_send_whose_answer_is_lost_is_tried_again_and_the_wake_up_arrives_at_least_once;
+    async throttled_calls_and_broken_answers_succeed_when_they_are_tried_again;
+    async an_unreachable_queue_is_unavailable_after_a_few_tries;
     async a_call_that_hangs_is_given_up_and_tried_again;
-    async a_delivery_whose_answer_is_lost_comes_back;
-    async nothing_is_lost_when_a_fifth_of_all_calls_is_throttled;
-    async what_is_denied_or_missing_is_said_with_its_name_and_not_tried_again;
-    async deletes_at_once_share_calls_and_all_are_done;
+    async a_received_message_whose_answer_is_lost_is_received_again;
+    async no_message_is_lost_when_a_fifth_of_all_calls_is_throttled;
+    async a_denied_or_missing_queue_is_named_and_not_tried_again;
+    async concurrent_deletes_share_calls_and_all_succeed;
     async an_idle_runner_polls_three_times_a_minute;
-    async a_delete_that_is_given_up_takes_no_other_with_it;
+    async a_delete_whose_caller_is_dropped_does_not_affect_others;
 }
 
 const SQS: On = On::Service(Service::Sqs);
@@ -32,7 +32,7 @@ const RECEIVE: On = On::Operation(Service::Sqs, "ReceiveMessage");
 const DELETE: On = On::Operation(Service::Sqs, "DeleteMessage");
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A queue behind a proxy; its messages come back after a second.
+/// A queue behind a proxy, with a visibility timeout of one second.
 struct Bench {
     proxy: Proxy,
     queue: SqsQueue,
@@ -58,7 +58,7 @@ impl Bench {
         seen.iter().filter(|seen| seen.call.operation == operation).count()
     }
 
-    /// Receives and deletes until the queue is empty; what came.
+    /// Receives and deletes until the queue is empty, and returns the messages.
     async fn drain(&self) -> Vec<WakeUp> {
         let begun = Instant::now();
         let mut got = Vec::new();
@@ -78,18 +78,18 @@ fn wake_up(project: &str) -> WakeUp {
     WakeUp { project_id: project.parse().expect("a slug") }
 }
 
-async fn a_send_whose_answer_is_lost_is_tried_again_and_the_wake_up_comes_at_least_once() -> Outcome
-{
+async fn a_send_whose_answer_is_lost_is_tried_again_and_the_wake_up_arrives_at_least_once()
+-> Outcome {
     let bench = Bench::new().await?;
     bench.proxy.plan([Rule::next(1, SEND, Fault::LoseAnswer)]);
     bench.send("site").await.expect("sent");
     assert_eq!(bench.tries("SendMessage"), 2);
     let got = bench.drain().await;
-    assert_eq!(got, [wake_up("site"), wake_up("site")], "the lost one had been taken");
+    assert_eq!(got, [wake_up("site"), wake_up("site")], "both tries were applied");
     Ok(())
 }
 
-async fn throttled_calls_and_broken_answers_go_through_when_they_are_tried_again() -> Outcome {
+async fn throttled_calls_and_broken_answers_succeed_when_they_are_tried_again() -> Outcome {
     let bench = Bench::new().await?;
     for fault in [Fault::Throttle, Fault::Error, Fault::Gone] {
         bench.proxy.forget_seen();
@@ -97,11 +97,11 @@ async fn throttled_calls_and_broken_answers_go_through_when_they_are_tried_again
         bench.send("site").await.expect("sent");
         assert_eq!(bench.tries("SendMessage"), 3, "{fault:?}");
     }
-    assert_eq!(bench.drain().await.len(), 3, "nothing was done twice");
+    assert_eq!(bench.drain().await.len(), 3, "no send was applied twice");
     Ok(())
 }
 
-async fn a_queue_that_stays_away_is_unavailable_after_a_few_tries() -> Outcome {
+async fn an_unreachable_queue_is_unavailable_after_a_few_tries() -> Outcome {
     let bench = Bench::new().await?;
     for fault in [Fault::Gone, Fault::Throttle, Fault::Error] {
         bench.proxy.forget_seen();
@@ -128,7 +128,7 @@ async fn a_call_that_hangs_is_given_up_and_tried_again() -> Outcome {
     Ok(())
 }
 
-async fn a_delivery_whose_answer_is_lost_comes_back() -> Outcome {
+async fn a_received_message_whose_answer_is_lost_is_received_again() -> Outcome {
     let bench = Bench::new().await?;
     bench.send("site").await.expect("sent");
     bench.proxy.plan([Rule::next(1, RECEIVE, Fault::LoseAnswer)]);
@@ -139,17 +139,17 @@ async fn a_delivery_whose_answer_is_lost_comes_back() -> Outcome {
             Ok(None) | Err(PortError::Unavailable { .. }) => {}
             Err(error) => panic!("{error:?}"),
         }
-        assert!(begun.elapsed() < Duration::from_secs(60), "it comes back");
+        assert!(begun.elapsed() < Duration::from_secs(60), "it is visible again");
     };
-    assert_eq!(message.receive_count, 2, "the one that nobody saw counts");
-    // The same for a delete: the second try finds nothing, and that is success.
+    assert_eq!(message.receive_count, 2, "the lost receive counts");
+    // The same for a delete: its second try finds no message and succeeds.
     bench.proxy.plan([Rule::next(1, DELETE, Fault::LoseAnswer)]);
     bench.queue.delete(&message.receipt).await.expect("deleted");
     assert_eq!(bench.drain().await, []);
     Ok(())
 }
 
-async fn nothing_is_lost_when_a_fifth_of_all_calls_is_throttled() -> Outcome {
+async fn no_message_is_lost_when_a_fifth_of_all_calls_is_throttled() -> Outcome {
     let bench = Bench::new().await?;
     let bench = Arc::new(bench);
     bench.proxy.plan([Rule::share(0.2, SQS, Fault::Throttle)]);
@@ -175,7 +175,7 @@ async fn nothing_is_lost_when_a_fifth_of_all_calls_is_throttled() -> Outcome {
     Ok(())
 }
 
-async fn what_is_denied_or_missing_is_said_with_its_name_and_not_tried_again() -> Outcome {
+async fn a_denied_or_missing_queue_is_named_and_not_tried_again() -> Outcome {
     let bench = Bench::new().await?;
     bench.proxy.plan([Rule::always(SEND, Fault::Refuse(403, "AccessDenied"))]);
     let error = bench.send("site").await.expect_err("denied");
@@ -195,7 +195,7 @@ async fn what_is_denied_or_missing_is_said_with_its_name_and_not_tried_again() -
     Ok(())
 }
 
-async fn deletes_at_once_share_calls_and_all_are_done() -> Outcome {
+async fn concurrent_deletes_share_calls_and_all_succeed() -> Outcome {
     let bench = Bench::new().await?;
     for number in 0..30 {
         bench.send(&format!("site-{number}")).await.expect("sent");
@@ -215,7 +215,7 @@ async fn deletes_at_once_share_calls_and_all_are_done() -> Outcome {
     let calls = bench.proxy.seen().len();
     assert!(calls <= 5, "{calls} calls for 30 messages");
     assert_eq!(bench.queue.stats().await.expect("an answer"), QueueStats::default());
-    // Once more: no message is there, and that is no error.
+    // Once more: deleting a message that does not exist is not an error.
     let all = receipts.iter().map(|receipt| bench.queue.delete(receipt));
     for outcome in futures_util::future::join_all(all).await {
         outcome.expect("a stale receipt is nothing");
@@ -232,7 +232,7 @@ async fn an_idle_runner_polls_three_times_a_minute() -> Outcome {
     Ok(())
 }
 
-async fn a_delete_that_is_given_up_takes_no_other_with_it() -> Outcome {
+async fn a_delete_whose_caller_is_dropped_does_not_affect_others() -> Outcome {
     let bench = Bench::new().await?;
     let mut receipts = Vec::new();
     for name in ["a", "b", "c", "d"] {
@@ -265,7 +265,7 @@ async fn a_delete_that_is_given_up_takes_no_other_with_it() -> Outcome {
     for outcome in futures_util::future::join_all(together).await {
         outcome.expect("deleted");
     }
-    // Nobody promises anything for those that were given up.
+    // The deletes whose callers were dropped may have been done or not.
     let left = bench.queue.stats().await.expect("an answer").in_flight;
     assert!(left <= 2, "{left} are left");
     Ok(())

@@ -19,8 +19,7 @@ use rdev_domain::ids::{Fence, Owner, ProjectId, TaskId, WorkerId};
 use rdev_domain::lease::Holder;
 use rdev_domain::pipeline::CommitPipeline;
 use rdev_domain::ports::{Capabilities, Claim, Claimed, PortResult, Store};
-use rdev_domain::project::{Project, ProjectState};
-use rdev_domain::provision::Provisioning;
+use rdev_domain::project::Project;
 use rdev_domain::result::{BuildResult, Outcome, Usage};
 use rdev_domain::retention::Retention;
 use rdev_domain::secret::Secret;
@@ -48,7 +47,7 @@ async fn tables(account: &Account) -> Client {
 
 /// The cases of the conformance suite.
 pub(crate) fn conformance() -> Vec<Trial> {
-    // One of its own: it is busy enough with this.
+    // An emulator of its own: the suite makes very many calls.
     static EMULATOR: OnceLock<Result<Emulator, NotRun>> = OnceLock::new();
     store::trials(async |retention: Retention| {
         let emulator = EMULATOR.get_or_init(Emulator::start).as_ref().map_err(Clone::clone)?;
@@ -89,7 +88,7 @@ async fn replace_record(client: Client, task: TaskId, kind: &'static str, body: 
         .expression_attribute_values(":kind", text(kind.to_owned()))
         .send()
         .await
-        .expect("it is there");
+        .expect("it exists");
 }
 
 /// A time ahead of every real clock.
@@ -112,7 +111,7 @@ impl Bench {
         Ok(Self { proxy, client, store })
     }
 
-    /// What was called since the last time, as `2 GetItem, 1 Query`.
+    /// The calls since the last time, as `2 GetItem, 1 Query`.
     fn called(&self) -> String {
         let counts = self.proxy.counts();
         self.proxy.forget_seen();

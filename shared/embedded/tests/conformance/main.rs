@@ -16,7 +16,7 @@ use rusqlite::Connection;
 fn main() -> ExitCode {
     let store = store::trials(async |retention| Ok(open_store(retention)));
     let queue = queue::trials(async |settings| Ok(open_queue(settings)));
-    // Cases that nobody lists any more would be missed by nobody.
+    // Without this count no test would notice a case that is no longer listed.
     assert!(store.len() > 215 && queue.len() > 20, "{} and {}", store.len(), queue.len());
     trial::run(Some(AT_ONCE), [store, queue])
 }
@@ -58,7 +58,7 @@ fn open_queue(settings: QueueSettings) -> QueueUnderTest {
     }
 }
 
-/// A data folder, and what removes it.
+/// A data folder, and the value that removes it when it is dropped.
 fn open_folder(options: Options) -> (Arc<Embedded>, Keep) {
     let folder = tempfile::tempdir().expect("a folder");
     let data = open(&folder.path().join("data"), options).expect("a data folder");
@@ -66,7 +66,7 @@ fn open_folder(options: Options) -> (Arc<Embedded>, Keep) {
     (Arc::clone(&data), Box::new((data, folder)))
 }
 
-/// Does what another program with access to the file could do.
+/// Changes the file as another program could.
 fn execute(file: &Path, sql: &str, values: impl rusqlite::Params) -> usize {
     let conn = Connection::open(file).expect("a second connection");
     conn.busy_timeout(Duration::from_secs(30)).expect("a timeout");

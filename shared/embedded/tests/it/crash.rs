@@ -20,14 +20,14 @@ use tokio::task::JoinSet;
 
 use crate::scene::{NOW, claim, create, enqueue};
 
-/// Tells this test binary that it is the process to be killed.
+/// Set in the process that is to be killed.
 const FOLDER: &str = "RDEV_TEST_CRASH_FOLDER";
 
 /// How many writers the child has, each with a project of its own.
 const WRITERS: usize = 8;
 
 #[test]
-fn what_was_acknowledged_survives_kill_9() {
+fn acknowledged_writes_survive_kill_9() {
     if let Some(folder) = std::env::var_os(FOLDER) {
         write_until_killed(Path::new(&folder));
     }
@@ -47,7 +47,7 @@ fn what_was_acknowledged_survives_kill_9() {
 /// everything that it has acknowledged: tasks enqueued, tasks finished.
 fn killed_after(folder: &Path, lines: usize) -> (Vec<TaskId>, Vec<TaskId>) {
     let mut child = Command::new(std::env::current_exe().expect("this test binary"))
-        .args(["--exact", "crash::what_was_acknowledged_survives_kill_9", "--nocapture"])
+        .args(["--exact", "crash::acknowledged_writes_survive_kill_9", "--nocapture"])
         .env(FOLDER, folder)
         .stdout(Stdio::piped())
         .spawn()
@@ -94,8 +94,8 @@ fn check(folder: &Path, enqueued: &BTreeSet<TaskId>, finished: &BTreeSet<TaskId>
     });
 }
 
-/// Enqueues, claims and finishes tasks in several projects, and says so of each
-/// only after the store has.
+/// Enqueues, claims and finishes tasks in several projects, and prints each only after
+/// the store has acknowledged it.
 fn write_until_killed(folder: &Path) -> ! {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     runtime.block_on(async {
@@ -130,7 +130,7 @@ fn write_until_killed(folder: &Path) -> ! {
                 }
             });
         }
-        // The first to end has panicked.
+        // A writer that ends has panicked.
         while let Some(ended) = writers.join_next().await {
             ended.expect("it writes until it is killed");
         }
@@ -139,7 +139,7 @@ fn write_until_killed(folder: &Path) -> ! {
 }
 
 fn say(what: &str, id: TaskId) {
-    // One write of a short line into a pipe is whole, whenever the process dies.
+    // A pipe gets a short line completely or not at all, whenever the process dies.
     let line = format!("\n{what} {id}\n");
-    std::io::stdout().lock().write_all(line.as_bytes()).expect("somebody listens");
+    std::io::stdout().lock().write_all(line.as_bytes()).expect("the parent reads the pipe");
 }

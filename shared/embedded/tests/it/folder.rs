@@ -22,7 +22,7 @@ async fn a_folder_in_use_is_refused_with_the_pid_of_its_process() {
     assert!(text.contains(&format!("process {}", std::process::id())), "{text}");
     assert!(text.contains(folder.to_str().expect("UTF-8")), "{text}");
 
-    // Whoever has one part of it keeps it.
+    // The folder stays locked until its last part is dropped.
     let forge = scene.data.forge.clone();
     let _files = scene.into_files();
     assert!(matches!(open(&folder, Options::default()), Err(OpenError::InUse { .. })));
@@ -31,7 +31,7 @@ async fn a_folder_in_use_is_refused_with_the_pid_of_its_process() {
 }
 
 #[test]
-fn the_lock_is_not_handed_to_child_processes() {
+fn child_processes_do_not_inherit_the_lock() {
     let scene = Scene::new();
     let folder = scene.data.folder.clone();
     let mut child = Command::new("sleep").arg("60").spawn().expect("a child");
@@ -42,18 +42,18 @@ fn the_lock_is_not_handed_to_child_processes() {
 }
 
 #[tokio::test]
-async fn what_was_written_is_there_when_the_folder_is_opened_again() {
+async fn written_records_exist_when_the_folder_is_opened_again() {
     let scene = Scene::new();
     let project = create(&*scene.data.store, "site").await;
     let task = enqueue(&*scene.data.store, &project).await;
     let scene = scene.reopened();
-    assert_eq!(scene.data.store.task(task.id).await.expect("it is there").task, task);
+    assert_eq!(scene.data.store.task(task.id).await.expect("it exists").task, task);
     assert_eq!(version(&scene.path("rdev.db")), 2);
     assert_eq!(version(&scene.path("queue.db")), 1);
 }
 
 #[tokio::test]
-async fn a_database_of_the_first_version_is_brought_up_to_date_with_what_is_in_it() {
+async fn a_database_of_the_first_version_is_migrated_with_its_records() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("data");
     fs::create_dir(&path).expect("a folder");
@@ -72,7 +72,7 @@ async fn a_database_of_the_first_version_is_brought_up_to_date_with_what_is_in_i
 
     let data = open(&path, Options::default()).expect("it is brought up to date");
     let site = "site".parse().expect("a slug");
-    let project = data.store.project(&site).await.expect("it is there");
+    let project = data.store.project(&site).await.expect("it exists");
     assert_eq!((project.webhook_url, project.ci_id), (None, None));
     let queued = enqueue(&*data.store, &site).await;
     let claimed = claim(&*data.store, &site).await;
@@ -81,7 +81,7 @@ async fn a_database_of_the_first_version_is_brought_up_to_date_with_what_is_in_i
 }
 
 #[test]
-fn a_database_of_a_newer_version_is_refused_and_left_alone() {
+fn a_database_of_a_newer_version_is_refused_and_not_changed() {
     for (name, latest) in [("rdev.db", 2), ("queue.db", 1)] {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("data");
@@ -102,7 +102,7 @@ fn a_database_of_a_newer_version_is_refused_and_left_alone() {
 }
 
 #[test]
-fn a_file_that_is_no_database_is_refused_by_name() {
+fn a_file_that_is_not_a_database_is_refused_by_name() {
     let folder = tempfile::tempdir().expect("a folder");
     fs::write(
         folder.path().join("queue.db"),
@@ -117,7 +117,7 @@ fn a_file_that_is_no_database_is_refused_by_name() {
 #[test]
 fn files_are_for_their_owner_alone() {
     let scene = Scene::new();
-    let mode = |path: &Path| fs::metadata(path).expect("it is there").permissions().mode() & 0o777;
+    let mode = |path: &Path| fs::metadata(path).expect("it exists").permissions().mode() & 0o777;
     assert_eq!(mode(&scene.data.folder), 0o700);
     for name in ["rdev.db", "rdev.db-wal", "rdev.db-shm", "queue.db", "lock"] {
         assert_eq!(mode(&scene.path(name)), 0o600, "{name}");

@@ -1,4 +1,4 @@
-//! Local repositories, looked at with the real git.
+//! Local repositories, checked with the real git.
 
 use std::fs;
 use std::path::Path;
@@ -17,7 +17,7 @@ fn seed(path: &str, content: &str) -> SeedFile {
     SeedFile { path: path.to_owned(), content: content.as_bytes().to_vec() }
 }
 
-/// The project `site`, made by the request `1`.
+/// The project `site`, created by the request `1`.
 fn site(files: &[SeedFile]) -> NewRepository {
     NewRepository {
         project: "site".parse().expect("a slug"),
@@ -35,7 +35,7 @@ fn git(repository: &Path, args: &[&str]) -> String {
 }
 
 #[tokio::test]
-async fn a_repository_begins_with_the_template() {
+async fn a_new_repository_contains_the_template() {
     let author = Author { name: "Ada".to_owned(), email: "ada@example.com".to_owned() };
     let scene = Scene::with(Options { author, ..Options::default() });
     let files = [
@@ -44,9 +44,9 @@ async fn a_repository_begins_with_the_template() {
         seed(".gitignore", ""),
     ];
     let new = NewRepository { branch: "trunk".parse().expect("a branch"), ..site(&files) };
-    let made = scene.data.forge.create_repository(&new).await.expect("made");
-    assert_eq!((&made.default_branch, made.forge_id), (&new.branch, None));
-    let folder = made.git_url.to_folder().expect("a file: URL");
+    let created = scene.data.forge.create_repository(&new).await.expect("created");
+    assert_eq!((&created.default_branch, created.forge_id), (&new.branch, None));
+    let folder = created.git_url.to_folder().expect("a file: URL");
     assert_eq!(folder, scene.path("repos/site.git"));
 
     assert_eq!(git(&folder, &["symbolic-ref", "HEAD"]), "refs/heads/trunk");
@@ -66,7 +66,7 @@ async fn a_repository_begins_with_the_template() {
     let clone = scene.path("clone");
     git(
         &scene.data.folder,
-        &["clone", "-q", made.git_url.as_str(), clone.to_str().expect("UTF-8")],
+        &["clone", "-q", created.git_url.as_str(), clone.to_str().expect("UTF-8")],
     );
     fs::write(clone.join("index.html"), "<h1>ho</h1>\n").expect("a file");
     let user = ["-c", "user.name=x", "-c", "user.email=x@example.com"];
@@ -74,33 +74,33 @@ async fn a_repository_begins_with_the_template() {
     git(&clone, &["push", "-q", "origin", "trunk"]);
     let tip = git(&folder, &["rev-parse", "trunk"]);
 
-    let again = scene.data.forge.create_repository(&new).await.expect("it is there");
-    assert_eq!(again, made);
+    let again = scene.data.forge.create_repository(&new).await.expect("it exists");
+    assert_eq!(again, created);
     assert_eq!(git(&folder, &["rev-parse", "trunk"]), tip, "it was returned as it is");
 }
 
 #[tokio::test]
 async fn a_repository_without_a_template_is_empty() {
     let scene = Scene::new();
-    let made = scene.data.forge.create_repository(&site(&[])).await.expect("made");
-    let folder = made.git_url.to_folder().expect("a file: URL");
+    let created = scene.data.forge.create_repository(&site(&[])).await.expect("created");
+    let folder = created.git_url.to_folder().expect("a file: URL");
     assert_eq!(git(&folder, &["symbolic-ref", "HEAD"]), "refs/heads/main");
     assert_eq!(git(&folder, &["for-each-ref"]), "");
 }
 
 #[tokio::test]
-async fn a_deleted_repository_is_gone_and_can_be_made_anew() {
+async fn a_deleted_repository_is_removed_and_can_be_created_again() {
     let scene = Scene::new();
     let forge = &scene.data.forge;
     let new = site(&[seed("a", "1")]);
-    forge.create_repository(&new).await.expect("made");
+    forge.create_repository(&new).await.expect("created");
     forge.delete_repository(&new.project, new.nonce).await.expect("it goes");
     assert_eq!(fs::read_dir(forge.folder()).expect("a folder").count(), 0);
     let again = forge.delete_repository(&new.project, new.nonce).await;
     again.expect("one that is not there is nothing");
     let anew = NewRepository { nonce: Ulid(2), ..site(&[seed("b", "2")]) };
-    let made = forge.create_repository(&anew).await.expect("made");
-    let folder = made.git_url.to_folder().expect("a file: URL");
+    let created = forge.create_repository(&anew).await.expect("created");
+    let folder = created.git_url.to_folder().expect("a file: URL");
     assert_eq!(git(&folder, &["ls-tree", "-r", "--name-only", "main"]), "b");
 }
 
@@ -112,18 +112,18 @@ fn is_not_ours<T>(answer: &Result<T, PortError>) -> bool {
 async fn a_repository_of_another_request_is_neither_used_nor_deleted() {
     let scene = Scene::new();
     let (forge, new) = (&scene.data.forge, site(&[seed("a", "1")]));
-    let made = forge.create_repository(&new).await.expect("made");
-    let folder = made.git_url.to_folder().expect("a file: URL");
+    let created = forge.create_repository(&new).await.expect("created");
+    let folder = created.git_url.to_folder().expect("a file: URL");
 
     let other = NewRepository { nonce: Ulid(2), ..new.clone() };
     assert!(is_not_ours(&forge.create_repository(&other).await));
     assert!(is_not_ours(&forge.delete_repository(&new.project, other.nonce).await));
     assert_eq!(git(&folder, &["ls-tree", "-r", "--name-only", "main"]), "a");
-    assert_eq!(forge.create_repository(&new).await.expect("its own is there"), made);
+    assert_eq!(forge.create_repository(&new).await.expect("its own repository exists"), created);
 
-    // One that was made before requests were written down is whoever's asks for it.
+    // A repository without a nonce is older than the nonces: any request may use it.
     git(&folder, &["config", "--unset", "rdev.nonce"]);
-    assert_eq!(forge.create_repository(&other).await.expect("it is used"), made);
+    assert_eq!(forge.create_repository(&other).await.expect("it is used"), created);
     forge.delete_repository(&new.project, other.nonce).await.expect("it goes");
     assert!(!folder.exists());
 }
@@ -149,12 +149,12 @@ async fn of_two_requests_for_one_repository_one_gets_it() {
         }
         assert_eq!(winners.len(), 1, "{winners:?}");
         let gone = scene.data.forge.delete_repository(&site(&[]).project, Ulid(winners[0])).await;
-        gone.expect("the winner's goes");
+        gone.expect("the winner may delete it");
     }
 }
 
 #[tokio::test]
-async fn a_template_repository_and_a_status_are_not_offered() {
+async fn a_template_repository_and_a_status_are_not_supported() {
     let scene = Scene::new();
     let start = Start::Generate("team/template".to_owned());
     let answer = scene.data.forge.create_repository(&NewRepository { start, ..site(&[]) }).await;
@@ -172,23 +172,23 @@ async fn a_template_repository_and_a_status_are_not_offered() {
 }
 
 #[tokio::test]
-async fn twenty_that_make_one_repository_make_one() {
+async fn twenty_concurrent_creations_create_one_repository() {
     let scene = Scene::new();
     let mut makers = Vec::new();
     for number in 0..20 {
         let forge = scene.data.forge.clone();
         makers.push(tokio::spawn(async move {
             let new = site(&[seed("number", &number.to_string())]);
-            forge.create_repository(&new).await.expect("made or there")
+            forge.create_repository(&new).await.expect("created or found")
         }));
     }
-    let mut made = Vec::new();
+    let mut created = Vec::new();
     for maker in makers {
-        made.push(maker.await.expect("no panic"));
+        created.push(maker.await.expect("no panic"));
     }
-    assert!(made.iter().all(|repository| *repository == made[0]));
+    assert!(created.iter().all(|repository| *repository == created[0]));
     assert_eq!(fs::read_dir(scene.data.forge.folder()).expect("a folder").count(), 1);
-    let folder = made[0].git_url.to_folder().expect("a file: URL");
+    let folder = created[0].git_url.to_folder().expect("a file: URL");
     assert_eq!(git(&folder, &["rev-list", "--count", "--all"]), "1");
 }
 
@@ -205,7 +205,7 @@ async fn a_template_cannot_write_outside_the_tree_or_into_git() {
 }
 
 #[tokio::test]
-async fn a_pull_request_is_not_offered() {
+async fn a_pull_request_is_not_supported() {
     let scene = Scene::new();
     let request = PullRequest {
         git_url: "https://git.example.com/a".parse().expect("a URL"),
@@ -220,10 +220,10 @@ async fn a_pull_request_is_not_offered() {
 }
 
 #[tokio::test]
-async fn what_a_killed_git_left_behind_is_cleared_when_the_folder_is_opened() {
+async fn stale_lock_files_of_a_killed_git_are_removed_when_the_folder_is_opened() {
     let scene = Scene::new();
-    let made = scene.data.forge.create_repository(&site(&[seed("a", "1")])).await;
-    let folder = made.expect("made").git_url.to_folder().expect("a file: URL");
+    let created = scene.data.forge.create_repository(&site(&[seed("a", "1")])).await;
+    let folder = created.expect("created").git_url.to_folder().expect("a file: URL");
     let locks = ["HEAD.lock", "packed-refs.lock", "refs/heads/main.lock", "objects/info/x.lock"];
     for lock in locks {
         fs::create_dir_all(folder.join(lock).parent().expect("a folder")).expect("a folder");

@@ -1,4 +1,4 @@
-//! The data folder as its users see it.
+//! The data folder through its public interface.
 
 mod crash;
 mod folder;

@@ -1,4 +1,4 @@
-//! What the queue promises beyond the conformance suite.
+//! Properties of the queue beyond the conformance suite.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ fn wake_up(name: &str) -> WakeUp {
     WakeUp { project_id: name.parse().expect("a slug") }
 }
 
-/// Longer than anything here takes, shorter than a receiver's own wait.
+/// Longer than every step of these tests, shorter than a receiver's own wait.
 const SOON: Duration = Duration::from_secs(10);
 
 #[tokio::test(flavor = "multi_thread")]
@@ -40,7 +40,7 @@ async fn each_waiting_receiver_is_woken_by_a_message_of_its_own() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_receiver_that_gives_up_takes_no_wake_up_with_it() {
+async fn a_dropped_receiver_does_not_lose_a_wake_up() {
     let scene = Scene::new();
     for round in 0..50 {
         let queue = scene.data.queue.clone();
@@ -65,7 +65,7 @@ async fn a_receiver_that_gives_up_takes_no_wake_up_with_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_waiting_receiver_learns_of_a_message_that_comes_later() {
+async fn a_waiting_receiver_gets_a_message_that_becomes_visible_later() {
     let scene = Scene::new();
     let queue = scene.data.queue.clone();
     let receiver = tokio::spawn({
@@ -81,14 +81,14 @@ async fn a_waiting_receiver_learns_of_a_message_that_comes_later() {
 }
 
 #[tokio::test]
-async fn a_delay_that_no_queue_takes_is_refused() {
+async fn a_delay_that_is_too_long_is_refused() {
     let scene = Scene::new();
     let answer = scene.data.queue.send(&wake_up("site"), Duration::from_secs(901)).await;
     assert!(matches!(answer, Err(PortError::Invalid(_))), "{answer:?}");
 }
 
 #[tokio::test]
-async fn messages_that_are_no_wake_ups_are_delivered_as_what_they_are_and_end_dead() {
+async fn messages_that_are_not_wake_ups_are_received_as_such_and_become_dead_letters() {
     let visibility = Duration::ZERO;
     let scene = Scene::with(Options { visibility, max_receives: 2, ..Options::default() });
     let queue = &scene.data.queue;
@@ -129,7 +129,7 @@ async fn messages_survive_a_restart() {
 }
 
 #[tokio::test]
-async fn what_a_dead_receiver_had_is_visible_at_once_after_a_restart_and_what_is_delayed_is_not() {
+async fn after_a_restart_received_messages_are_visible_at_once_and_delayed_ones_are_not() {
     let scene = Scene::new();
     scene.data.queue.send(&wake_up("held"), Duration::ZERO).await.expect("sent");
     scene.data.queue.send(&wake_up("later"), Duration::from_secs(600)).await.expect("sent");

@@ -1,4 +1,4 @@
-//! What the store promises beyond the conformance suite.
+//! Properties of the store beyond the conformance suite.
 
 use std::time::Duration;
 
@@ -24,14 +24,14 @@ async fn a_database_that_another_program_has_locked_is_unavailable_and_then_work
     let error = refused.expect_err("it is locked");
     assert!(matches!(error, PortError::Unavailable { .. }) && error.is_transient(), "{error:?}");
     assert!(scene.data.store.ping().await.is_err());
-    scene.data.store.project(&project).await.expect("reading goes on");
+    scene.data.store.project(&project).await.expect("reads still work");
     other.execute_batch("ROLLBACK").expect("the lock is free");
     enqueue(&*scene.data.store, &project).await;
     scene.data.store.ping().await.expect("it answers");
 }
 
 #[tokio::test]
-async fn the_secret_of_a_webhook_goes_with_it() {
+async fn the_secret_of_a_webhook_is_deleted_with_it() {
     let scene = Scene::new();
     let (store, by) = (&*scene.data.store, Actor::maintenance());
     let secrets = Connection::open(scene.path("rdev.db")).expect("a second connection");
@@ -49,13 +49,13 @@ async fn the_secret_of_a_webhook_goes_with_it() {
     assert_eq!(secrets(), [""; 0]);
     store.set_webhook(&project, Some(&webhook), &by, NOW).await.expect("a webhook");
     store.begin_delete_project(&project, &by, NOW).await.expect("nothing runs");
-    assert_eq!(secrets(), ["whsec_sesame"], "what has ended is still told");
+    assert_eq!(secrets(), ["whsec_sesame"], "deliveries of ended tasks still need it");
     store.forget_project(&project, &by, NOW).await.expect("it is being deleted");
     assert_eq!(secrets(), [""; 0]);
 }
 
 #[tokio::test]
-async fn a_task_that_cannot_be_read_is_shown_and_whoever_touches_it_ends_it() {
+async fn a_corrupt_task_is_shown_and_an_event_ends_it() {
     let scene = Scene::new();
     let store = &*scene.data.store;
     let project = create(store, "site").await;
@@ -108,10 +108,10 @@ async fn the_audit_log_keeps_its_order_when_the_clock_goes_back() {
     let project = create(&*scene.data.store, "site").await;
     let by = Actor::maintenance();
     let ahead = NOW.plus(Duration::from_secs(3600));
-    scene.data.store.enqueue(&task(&project), &by, ahead).await.expect("it is taken");
+    scene.data.store.enqueue(&task(&project), &by, ahead).await.expect("a queued task");
     let scene = scene.reopened();
     let last = task(&project);
-    scene.data.store.enqueue(&last, &by, NOW).await.expect("it is taken");
+    scene.data.store.enqueue(&last, &by, NOW).await.expect("a queued task");
     let page = rdev_domain::page::Page { limit: 1, before: None };
     let newest = scene.data.store.audit(&Default::default(), &page).await.expect("a page");
     assert_eq!(newest.items[0].subject, format!("task/{}", last.id));

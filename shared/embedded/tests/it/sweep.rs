@@ -1,9 +1,11 @@
 //! The sweep beyond the conformance suite: it works in pages, and leaves no expired row.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rdev_domain::audit::Actor;
 use rdev_domain::event::{BuildEvent, EventKind};
+use rdev_domain::ids::ProjectId;
 use rdev_domain::lease::Holder;
 use rdev_domain::pipeline::CommitPipeline;
 use rdev_domain::ports::{PortError, Record, Store};
@@ -15,6 +17,7 @@ use rdev_domain::step::Event;
 use rdev_domain::task::Task;
 use rdev_domain::time::Timestamp;
 use rdev_domain::worker::{Worker, WorkerStatus};
+use rdev_embedded::SqliteStore;
 use rusqlite::Connection;
 use ulid::Ulid;
 
@@ -40,33 +43,59 @@ impl Rows {
     }
 }
 
-#[tokio::test]
-async fn a_sweep_sends_and_promotes_five_hundred_entries_in_a_page() {
-    let scene = Scene::new();
-    let store = scene.data.store.clone();
-    let site = create(&*store, "site").await;
+/// Enqueues 501 tasks at once, which wait until `available_at`, and deletes their outbox entries.
+async fn enqueue_many(store: &Arc<SqliteStore>, site: &ProjectId, available_at: Timestamp) {
     let mut enqueuers = Vec::new();
     for _ in 0..501 {
-        let (store, mut parked) = (store.clone(), task(&site));
-        parked.available_at = after(Duration::from_secs(60));
+        let (store, task) = (store.clone(), Task { available_at, ..task(site) });
         enqueuers.push(tokio::spawn(async move {
-            store.enqueue(&parked, &Actor::maintenance(), NOW).await.expect("a parked task")
+            store.enqueue(&task, &Actor::maintenance(), NOW).await.expect("a queued task")
         }));
     }
     for enqueuer in enqueuers {
-        enqueuer.await.expect("no panic");
+        let outbox = enqueuer.await.expect("no panic").outbox;
+        store.delete_outbox(&outbox).await.expect("they were sent");
+    }
+}
+
+#[tokio::test]
+async fn a_sweep_promotes_five_hundred_tasks_in_a_page() {
+    let scene = Scene::new();
+    let store = scene.data.store.clone();
+    let site = create(&*store, "site").await;
+    enqueue_many(&store, &site, after(Duration::from_secs(60))).await;
+    let rows = Rows::of(&scene);
+    let now = after(Duration::from_secs(60));
+    for (more, due, later) in [(true, 500, 1), (false, 501, 0)] {
+        let page = store.sweep(now).await.expect("a page");
+        assert_eq!((page.outbox, page.more, page.wake), (vec![], more, vec![site.clone()]));
+        assert_eq!((rows.count("due"), rows.count("later")), (due, later));
+    }
+}
+
+#[tokio::test]
+async fn a_sweep_recovers_five_hundred_leases_in_a_page() {
+    let scene = Scene::new();
+    let store = scene.data.store.clone();
+    let site = Project { build_limit: 501, ..project("site") };
+    let site =
+        store.create_project(&site, &Actor::maintenance(), NOW).await.expect("a new name").id;
+    enqueue_many(&store, &site, NOW).await;
+    let mut claimers = Vec::new();
+    for _ in 0..501 {
+        let (store, site) = (store.clone(), site.clone());
+        claimers.push(tokio::spawn(async move { claim(&*store, &site).await }));
+    }
+    for claimer in claimers {
+        claimer.await.expect("no panic");
     }
     let rows = Rows::of(&scene);
-    assert_eq!((rows.count("due"), rows.count("later")), (0, 501));
-
-    let now = after(Duration::from_secs(100));
-    let first = store.sweep(now).await.expect("a page");
-    assert_eq!((first.outbox.len(), first.more, first.wake), (500, true, vec![site.clone()]));
-    assert_eq!((rows.count("due"), rows.count("later")), (500, 1));
-    store.delete_outbox(&first.outbox).await.expect("they were sent");
-    let second = store.sweep(now).await.expect("a page");
-    assert_eq!((second.outbox.len(), second.more, second.wake), (1, false, vec![site]));
-    assert_eq!((rows.count("due"), rows.count("later")), (501, 0));
+    let now = after(Duration::from_secs(3600));
+    for (recovered, more, leases) in [(500, true, 1), (1, false, 0)] {
+        let page = store.sweep(now).await.expect("a page");
+        store.delete_outbox(&page.outbox).await.expect("they were sent");
+        assert_eq!((page.recovered, page.more, rows.count("leases")), (recovered, more, leases));
+    }
 }
 
 #[tokio::test]
@@ -184,7 +213,7 @@ async fn an_expired_task_stays_hidden_from_a_caller_with_an_older_clock() {
 }
 
 /// A finished check with an event, a diff, and a delivery that has ended.
-async fn finished_check(store: &dyn Store, site: &rdev_domain::ids::ProjectId) -> Task {
+async fn finished_check(store: &dyn Store, site: &ProjectId) -> Task {
     let work = CheckSpec { branch: None, commands: vec!["true".to_owned()], timeout_s: 9 };
     let check = Task { work: Work::Check(work), notify: true, ..task(site) };
     store.enqueue(&check, &Actor::maintenance(), NOW).await.expect("a queued task");

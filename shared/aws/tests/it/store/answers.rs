@@ -1,4 +1,4 @@
-//! The store and answers that the emulator does not give: other times, and conflicts.
+//! The store with answers that the emulator does not give: other times, and conflicts.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,15 +22,15 @@ use super::{NOW, TABLE, ulid};
 use crate::scene::sdk;
 
 rdev_testkit::trials! {
-    async a_machine_whose_clock_is_far_off_claims_and_recovers_nothing;
-    async leases_go_by_the_time_of_the_store;
-    async a_transaction_that_meets_another_is_tried_again_and_told_when_it_always_does;
+    async a_machine_whose_clock_is_too_wrong_claims_and_recovers_nothing;
+    async leases_use_the_time_of_the_store;
+    async a_transaction_that_always_conflicts_is_an_error_after_some_tries;
 }
 
-/// What every call is answered: a status and a body, by its number.
+/// The answer to each call, by its number: a status and a body.
 type Answer = fn(usize) -> (u16, String);
 
-/// A store whose DynamoDB answers so, with a clock that is ahead. And how often it was called.
+/// A store whose DynamoDB gives these answers, with a clock that is ahead, and the number of calls.
 async fn store(answer: Answer, ahead: i64) -> (DynamoStore, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let endpoint = format!("http://{}", listener.local_addr().expect("its number"));
@@ -78,7 +78,7 @@ fn runner() -> (Owner, Capabilities) {
     (owner, Capabilities { worker_id, agents: Vec::new() })
 }
 
-async fn a_machine_whose_clock_is_far_off_claims_and_recovers_nothing() {
+async fn a_machine_whose_clock_is_too_wrong_claims_and_recovers_nothing() {
     for ahead in [-300_000, 300_000] {
         let (store, calls) = store(|_| (200, "{}".to_owned()), ahead).await;
         store.ping().await.expect("an answer, with its time");
@@ -91,11 +91,11 @@ async fn a_machine_whose_clock_is_far_off_claims_and_recovers_nothing() {
         let recover = store.advance(TaskId(ulid()), recover, Record::default(), &by, NOW).await;
         let recover = recover.expect_err("no recovery");
         assert!(matches!(recover, PortError::Unavailable { .. }), "{recover:?}");
-        assert_eq!(calls.load(Ordering::SeqCst), 1, "nothing more was asked");
+        assert_eq!(calls.load(Ordering::SeqCst), 1, "no other call was made");
     }
 }
 
-async fn leases_go_by_the_time_of_the_store() {
+async fn leases_use_the_time_of_the_store() {
     let (store, _) = store(|_| (200, "{}".to_owned()), 30_000).await;
     store.ping().await.expect("an answer, with its time");
     let holder = Holder { fence: Fence(1), owner: runner().0 };
@@ -112,7 +112,7 @@ fn cancelled(reason: &str) -> (u16, String) {
     (400, body)
 }
 
-async fn a_transaction_that_meets_another_is_tried_again_and_told_when_it_always_does() {
+async fn a_transaction_that_always_conflicts_is_an_error_after_some_tries() {
     let task = super::new_task(&"site".parse().expect("a slug"));
     let by = Actor::maintenance();
     let twice: [Answer; 3] = [

@@ -1,4 +1,4 @@
-//! How many calls each operation makes. Each is money and time; `docs/aws.md` adds them up.
+//! How many calls each operation makes. Calls cost money and time; `docs/aws.md` adds them up.
 
 use std::time::Duration;
 
@@ -20,23 +20,23 @@ use super::{
 use rdev_testkit::tools::trial::Outcome;
 
 rdev_testkit::trials! {
-    async a_build_makes_as_few_calls_as_it_can;
-    async a_holder_whose_task_was_touched_by_another_process_reads_it_once;
-    async what_else_is_called_costs_little;
-    async what_is_around_a_build_costs_little;
-    async a_long_queue_is_read_as_far_as_it_has_to_be;
+    async a_build_makes_few_calls;
+    async a_holder_reads_its_task_once_after_another_process_has_changed_it;
+    async other_operations_make_few_calls;
+    async webhooks_domains_and_pipelines_make_few_calls;
+    async a_long_queue_is_read_only_as_far_as_necessary;
 }
 
-async fn a_build_makes_as_few_calls_as_it_can() -> Outcome {
+async fn a_build_makes_few_calls() -> Outcome {
     let bench = Bench::new().await?;
     let by = Actor::maintenance();
     let store = &bench.store;
     let project = bench.project().await;
     assert_eq!(bench.called(), "1 TransactWriteItems", "create");
 
-    // That its end is to be told costs no call.
+    // A webhook delivery at its end costs no extra call.
     let task = Task { notify: true, ..new_task(&project) };
-    let enqueued = store.enqueue(&task, &by, NOW).await.expect("it is taken");
+    let enqueued = store.enqueue(&task, &by, NOW).await.expect("a queued task");
     assert_eq!(bench.called(), "1 TransactWriteItems", "enqueue");
     store.delete_outbox(&enqueued.outbox).await.expect("it goes");
     assert_eq!(bench.called(), "1 BatchWriteItem", "delete outbox entries");
@@ -56,13 +56,13 @@ async fn a_build_makes_as_few_calls_as_it_can() -> Outcome {
     let done = store.advance(id, complete(&claimed), record, &by, NOW).await.expect("it is held");
     assert_eq!(bench.called(), "1 TransactWriteItems", "complete");
     assert_eq!(done.task.state, TaskState::Succeeded);
-    let told = store.due_deliveries(NOW, 10).await.expect("an answer");
-    assert_eq!(told.iter().map(|told| told.task_id).collect::<Vec<_>>(), [id]);
+    let due = store.due_deliveries(NOW, 10).await.expect("an answer");
+    assert_eq!(due.iter().map(|delivery| delivery.task_id).collect::<Vec<_>>(), [id]);
     assert_eq!(bench.called(), "1 BatchGetItem, 2 Query", "due deliveries");
-    let begun = told[0].begun(NOW);
-    assert!(store.update_delivery(&told[0], &begun).await.expect("an answer"));
+    let begun = due[0].begun(NOW);
+    assert!(store.update_delivery(&due[0], &begun).await.expect("an answer"));
     assert_eq!(bench.called(), "1 GetItem, 1 UpdateItem", "update a delivery");
-    assert!(!store.update_delivery(&told[0], &begun).await.expect("an answer"));
+    assert!(!store.update_delivery(&due[0], &begun).await.expect("an answer"));
     assert_eq!(bench.called(), "1 GetItem", "a delivery that another has taken");
     let page = Page { limit: 50, before: None };
     assert_eq!(store.deliveries(&project, &page).await.expect("a page").items, [begun]);
@@ -73,16 +73,16 @@ async fn a_build_makes_as_few_calls_as_it_can() -> Outcome {
     assert_eq!(bench.called(), "1 GetItem, 1 Query", "events");
     assert_eq!(store.diff(id).await.expect("a diff").as_deref(), Some("another"));
     assert_eq!(bench.called(), "1 BatchGetItem, 1 GetItem", "diff");
-    store.task(id).await.expect("it is there");
+    store.task(id).await.expect("it exists");
     assert_eq!(bench.called(), "1 BatchGetItem", "a task whose project is known");
     Ok(())
 }
 
-async fn a_holder_whose_task_was_touched_by_another_process_reads_it_once() -> Outcome {
+async fn a_holder_reads_its_task_once_after_another_process_has_changed_it() -> Outcome {
     let bench = Bench::new().await?;
     let by = Actor::maintenance();
     let project = bench.project().await;
-    bench.store.enqueue(&new_task(&project), &by, NOW).await.expect("it is taken");
+    bench.store.enqueue(&new_task(&project), &by, NOW).await.expect("a queued task");
     let claimed = bench.claimed(&project).await;
     let (id, held) = (claimed.task.id, holder(&claimed));
     let api = rdev_aws::DynamoStore::new(bench.client.clone(), "rdev".into(), Default::default());
@@ -91,11 +91,11 @@ async fn a_holder_whose_task_was_touched_by_another_process_reads_it_once() -> O
     bench.called();
     let events = [event(held.fence, 0)];
     let renewal = bench.store.renew(id, &held, &events, None, NOW).await.expect("it is held");
-    assert!(renewal.cancel_requested, "a renewal that carries events tells it too");
+    assert!(renewal.cancel_requested, "a renewal with events returns it too");
     assert_eq!(bench.called(), "2 TransactWriteItems");
     let events = [event(held.fence, 1)];
     bench.store.renew(id, &held, &events, None, NOW).await.expect("it is held");
-    assert_eq!(bench.called(), "1 TransactWriteItems", "it is known now");
+    assert_eq!(bench.called(), "1 TransactWriteItems", "it is cached now");
     let release = Event::Release { holder: held };
     let released = bench.store.advance(id, release, Record::default(), &by, NOW).await;
     assert_eq!(released.expect("it is held").task.state, TaskState::Cancelled);
@@ -104,7 +104,7 @@ async fn a_holder_whose_task_was_touched_by_another_process_reads_it_once() -> O
     Ok(())
 }
 
-async fn what_else_is_called_costs_little() -> Outcome {
+async fn other_operations_make_few_calls() -> Outcome {
     let bench = Bench::new().await?;
     let (by, store) = (Actor::maintenance(), &bench.store);
     let project = bench.project().await;
@@ -112,7 +112,7 @@ async fn what_else_is_called_costs_little() -> Outcome {
     assert_eq!(bench.claim(&project).await.expect("an answer"), Claim::Nothing);
     assert_eq!(bench.called(), "1 Query", "a wake-up too many");
     for _ in 0..2 {
-        store.enqueue(&new_task(&project), &by, NOW).await.expect("it is taken");
+        store.enqueue(&new_task(&project), &by, NOW).await.expect("a queued task");
     }
     bench.claimed(&project).await;
     bench.called();
@@ -140,9 +140,9 @@ async fn what_else_is_called_costs_little() -> Outcome {
     };
     store.create_key(&api_key, &by, NOW).await.expect("a new id");
     bench.called();
-    store.key(&api_key.id).await.expect("it is there");
+    store.key(&api_key.id).await.expect("it exists");
     assert_eq!(bench.called(), "1 GetItem", "a key");
-    store.project(&project).await.expect("it is there");
+    store.project(&project).await.expect("it exists");
     assert_eq!(bench.called(), "1 GetItem", "a project");
     let worker = Worker {
         id: "w1".parse().expect("a worker id"),
@@ -178,7 +178,7 @@ async fn what_else_is_called_costs_little() -> Outcome {
     Ok(())
 }
 
-async fn what_is_around_a_build_costs_little() -> Outcome {
+async fn webhooks_domains_and_pipelines_make_few_calls() -> Outcome {
     let bench = Bench::new().await?;
     let (by, store) = (Actor::maintenance(), &bench.store);
     let project = bench.project().await;
@@ -189,11 +189,11 @@ async fn what_is_around_a_build_costs_little() -> Outcome {
     assert_eq!(bench.called(), "1 GetItem", "a webhook");
 
     let domain = new_domain(&project);
-    store.reserve_domain(&domain, &by, NOW).await.expect("nobody has it");
+    store.reserve_domain(&domain, &by, NOW).await.expect("a free name");
     assert_eq!(bench.called(), "1 TransactWriteItems", "reserve a domain");
-    store.update_domain(&domain, &by, NOW).await.expect("it is there");
+    store.update_domain(&domain, &by, NOW).await.expect("it exists");
     assert_eq!(bench.called(), "1 TransactWriteItems", "update a domain");
-    store.domain(&domain.spec.domain).await.expect("it is there");
+    store.domain(&domain.spec.domain).await.expect("it exists");
     assert_eq!(bench.called(), "1 GetItem", "a domain");
     assert_eq!(store.domains(&project).await.expect("domains").len(), 1);
     assert_eq!(bench.called(), "1 BatchGetItem, 1 Query", "a project's domains");
@@ -202,16 +202,16 @@ async fn what_is_around_a_build_costs_little() -> Outcome {
     assert_eq!(store.domains(&project).await.expect("domains"), []);
     assert_eq!(bench.called(), "1 Query", "no domains");
 
-    let told = new_pipeline(&project);
-    store.record_pipeline(&told, NOW).await.expect("it is kept");
+    let pipeline = new_pipeline(&project);
+    store.record_pipeline(&pipeline, NOW).await.expect("it is kept");
     assert_eq!(bench.called(), "1 PutItem", "record a pipeline");
-    let read = store.pipeline(&project, &told.commit).await.expect("an answer");
-    assert_eq!(read, Some(told));
+    let read = store.pipeline(&project, &pipeline.commit).await.expect("an answer");
+    assert_eq!(read, Some(pipeline));
     assert_eq!(bench.called(), "1 GetItem", "a pipeline");
     Ok(())
 }
 
-async fn a_long_queue_is_read_as_far_as_it_has_to_be() -> Outcome {
+async fn a_long_queue_is_read_only_as_far_as_necessary() -> Outcome {
     let bench = Bench::new().await?;
     let by = Actor::maintenance();
     let project = bench.project().await;
@@ -223,16 +223,16 @@ async fn a_long_queue_is_read_as_far_as_it_has_to_be() -> Outcome {
     let tasks = (0..130).map(|_| of(AgentName::Codex, 5)).collect::<Vec<_>>();
     let enqueue = |task: &Task| {
         let (store, by, task) = (&bench.store, &by, task.clone());
-        async move { store.enqueue(&task, by, NOW).await.expect("it is taken") }
+        async move { store.enqueue(&task, by, NOW).await.expect("a queued task") }
     };
     for tasks in tasks.chunks(10) {
         futures_util::future::join_all(tasks.iter().map(enqueue)).await;
     }
-    // One that has become due, and is more urgent; the sweep has not seen it yet.
+    // A more urgent task that has become due, and that the sweep has not promoted yet.
     let parked =
         Task { available_at: NOW.minus(Duration::from_secs(1)), ..of(AgentName::Codex, 9) };
     let early = NOW.minus(Duration::from_secs(60));
-    bench.store.enqueue(&parked, &by, early).await.expect("it is taken");
+    bench.store.enqueue(&parked, &by, early).await.expect("a queued task");
     let last = of(AgentName::Command, 0);
     enqueue(&last).await;
 
@@ -250,7 +250,7 @@ async fn a_long_queue_is_read_as_far_as_it_has_to_be() -> Outcome {
     let release = Event::Release { holder: holder(&claimed) };
     bench.store.advance(last.id, release, Record::default(), &by, NOW).await.expect("it is held");
     assert_eq!(bench.claimed(&project).await.task.id, parked.id, "the most urgent one");
-    // A dead holder is found on the way.
+    // The claim also finds an expired lease.
     let later = NOW.plus(LEASE + CLOCK_SLACK + Duration::from_secs(1));
     can.agents = AgentName::ALL.to_vec();
     bench.called();

@@ -1,4 +1,4 @@
-//! The store where calls go wrong: answers lost, throttling, no table at all.
+//! The store when calls fail: lost answers, throttling, a missing table.
 
 use std::time::{Duration, Instant};
 
@@ -19,17 +19,17 @@ use super::{
 use crate::scene::{account, sdk};
 
 rdev_testkit::trials! {
-    async what_was_done_though_its_answer_was_lost_is_done_once;
-    async what_is_around_a_build_is_done_once_though_its_answer_was_lost;
-    async builds_go_through_where_a_fifth_of_all_calls_goes_wrong;
-    async a_table_that_is_away_is_unavailable_and_then_works_again;
-    async what_is_denied_or_missing_is_named_and_not_tried_again;
+    async an_operation_whose_answer_is_lost_is_done_once;
+    async webhooks_domains_and_pipelines_are_changed_once_if_an_answer_is_lost;
+    async builds_succeed_when_a_fifth_of_all_calls_fails;
+    async an_unreachable_table_is_unavailable_and_then_works_again;
+    async a_denied_or_missing_table_is_named_and_not_tried_again;
     async a_write_too_large_for_one_transaction_is_written_in_several;
 }
 
 const TABLES: On = On::Service(Service::DynamoDb);
 
-async fn what_was_done_though_its_answer_was_lost_is_done_once() -> Outcome {
+async fn an_operation_whose_answer_is_lost_is_done_once() -> Outcome {
     let bench = Bench::new().await?;
     let by = Actor::maintenance();
     let writes = ["TransactWriteItems", "UpdateItem", "PutItem", "BatchWriteItem"];
@@ -40,8 +40,8 @@ async fn what_was_done_though_its_answer_was_lost_is_done_once() -> Outcome {
     let project = bench.project().await;
     again();
     let task = new_task(&project);
-    let enqueued = bench.store.enqueue(&task, &by, NOW).await.expect("it is taken");
-    assert_eq!(enqueued.outbox.len(), 1, "it is told as the one that took it");
+    let enqueued = bench.store.enqueue(&task, &by, NOW).await.expect("a queued task");
+    assert_eq!(enqueued.outbox.len(), 1, "the first try was applied");
     again();
     bench.store.delete_outbox(&enqueued.outbox).await.expect("it goes");
     again();
@@ -58,14 +58,18 @@ async fn what_was_done_though_its_answer_was_lost_is_done_once() -> Outcome {
     let (key, nonce) = (RequestKey("k".repeat(64)), ulid());
     again();
     let begun = bench.store.begin_request(&key, "body", nonce, NOW).await.expect("an answer");
-    assert_eq!(begun, Begun::Go { nonce, resumed: false }, "the record in its way is its own");
+    assert_eq!(
+        begun,
+        Begun::Go { nonce, resumed: false },
+        "it has written the present record itself"
+    );
     let later = NOW.plus(Duration::from_secs(61));
     again();
     let begun = bench.store.begin_request(&key, "body", ulid(), later).await.expect("an answer");
     assert_eq!(begun, Begun::Go { nonce, resumed: true });
     bench.proxy.plan([]);
 
-    let task = bench.store.task(id).await.expect("it is there").task;
+    let task = bench.store.task(id).await.expect("it exists").task;
     assert_eq!((task.state, task.fence.0, task.attempt), (TaskState::Succeeded, 1, 1));
     let page = Page { limit: 100, before: None };
     let filter = AuditFilter { project: Some(project) };
@@ -77,12 +81,12 @@ async fn what_was_done_though_its_answer_was_lost_is_done_once() -> Outcome {
     Ok(())
 }
 
-async fn what_is_around_a_build_is_done_once_though_its_answer_was_lost() -> Outcome {
+async fn webhooks_domains_and_pipelines_are_changed_once_if_an_answer_is_lost() -> Outcome {
     let bench = Bench::new().await?;
     let (by, store) = (Actor::maintenance(), &bench.store);
     let project = bench.project().await;
     let task = Task { notify: true, ..new_task(&project) };
-    store.enqueue(&task, &by, NOW).await.expect("it is taken");
+    store.enqueue(&task, &by, NOW).await.expect("a queued task");
     let writes = ["TransactWriteItems", "UpdateItem", "PutItem"];
     let lose = |call| Rule::next(1, On::Operation(Service::DynamoDb, call), Fault::LoseAnswer);
     let again = || bench.proxy.plan(writes.map(lose));
@@ -90,30 +94,33 @@ async fn what_is_around_a_build_is_done_once_though_its_answer_was_lost() -> Out
     again();
     let cancelled = store.advance(task.id, Event::Cancel, Record::default(), &by, NOW).await;
     cancelled.expect("it is queued");
-    let told = store.due_deliveries(NOW, 10).await.expect("an answer");
+    let due = store.due_deliveries(NOW, 10).await.expect("an answer");
     assert_eq!(told.len(), 1, "{told:?}");
     again();
-    let begun = told[0].begun(NOW);
-    let took = store.update_delivery(&told[0], &begun).await.expect("an answer");
-    assert!(took, "what is in its way is its own");
-    assert!(!store.update_delivery(&told[0], &begun).await.expect("an answer"), "only once");
+    let begun = due[0].begun(NOW);
+    let took = store.update_delivery(&due[0], &begun).await.expect("an answer");
+    assert!(took, "it has written the present record itself");
+    assert!(!store.update_delivery(&due[0], &begun).await.expect("an answer"), "only once");
 
     let domain = new_domain(&project);
     again();
     let reserved = store.reserve_domain(&domain, &by, NOW).await.expect("nobody else has it");
     assert_eq!(reserved, domain);
     again();
-    store.update_domain(&domain, &by, NOW).await.expect("it is there");
+    store.update_domain(&domain, &by, NOW).await.expect("it exists");
     again();
     store.forget_domain(&domain, &by, NOW).await.expect("it goes");
     again();
-    let told = new_pipeline(&project);
-    store.record_pipeline(&told, NOW).await.expect("it is kept");
+    let pipeline = new_pipeline(&project);
+    store.record_pipeline(&pipeline, NOW).await.expect("it is kept");
     again();
     store.set_webhook(&project, Some(&webhook()), &by, NOW).await.expect("a webhook");
     bench.proxy.plan([]);
 
-    assert_eq!(store.pipeline(&project, &told.commit).await.expect("an answer"), Some(told));
+    assert_eq!(
+        store.pipeline(&project, &pipeline.commit).await.expect("an answer"),
+        Some(pipeline)
+    );
     assert_eq!(store.webhook(&project).await.expect("an answer"), Some(webhook()));
     assert_eq!(store.domains(&project).await.expect("domains"), []);
     let page = Page { limit: 100, before: None };
@@ -133,7 +140,7 @@ async fn what_is_around_a_build_is_done_once_though_its_answer_was_lost() -> Out
     Ok(())
 }
 
-async fn builds_go_through_where_a_fifth_of_all_calls_goes_wrong() -> Outcome {
+async fn builds_succeed_when_a_fifth_of_all_calls_fails() -> Outcome {
     let bench = Bench::new().await?;
     let by = Actor::maintenance();
     let projects = [bench.project().await, bench.project().await, bench.project().await];
@@ -155,7 +162,7 @@ async fn builds_go_through_where_a_fifth_of_all_calls_goes_wrong() -> Outcome {
                 let (id, event, none) = (claimed.task.id, event.clone(), Record::default());
                 match bench.store.advance(id, event, none, &by, NOW).await {
                     Ok(_) => break,
-                    // Its first answer was lost, and all the tries after it.
+                    // The answers of all its tries were lost.
                     Err(PortError::Refused(_)) => break,
                     Err(error) => assert!(error.is_transient(), "{error:?}"),
                 }
@@ -178,7 +185,7 @@ async fn builds_go_through_where_a_fifth_of_all_calls_goes_wrong() -> Outcome {
     Ok(())
 }
 
-async fn a_table_that_is_away_is_unavailable_and_then_works_again() -> Outcome {
+async fn an_unreachable_table_is_unavailable_and_then_works_again() -> Outcome {
     let bench = Bench::new().await?;
     let by = Actor::maintenance();
     let project = bench.project().await;
@@ -202,7 +209,7 @@ async fn a_table_that_is_away_is_unavailable_and_then_works_again() -> Outcome {
     Ok(())
 }
 
-async fn what_is_denied_or_missing_is_named_and_not_tried_again() -> Outcome {
+async fn a_denied_or_missing_table_is_named_and_not_tried_again() -> Outcome {
     let bench = Bench::new().await?;
     bench.proxy.plan([Rule::always(TABLES, Fault::Refuse(400, "AccessDeniedException"))]);
     bench.proxy.forget_seen();
@@ -226,7 +233,7 @@ async fn a_write_too_large_for_one_transaction_is_written_in_several() -> Outcom
     let bench = Bench::new().await?;
     let by = Actor::maintenance();
     let project = bench.project().await;
-    bench.store.enqueue(&new_task(&project), &by, NOW).await.expect("it is taken");
+    bench.store.enqueue(&new_task(&project), &by, NOW).await.expect("a queued task");
     let claimed = bench.claimed(&project).await;
     let (id, fence) = (claimed.task.id, claimed.lease.fence);
     let text = "x".repeat(60_000);
@@ -255,7 +262,7 @@ async fn a_write_too_large_for_one_transaction_is_written_in_several() -> Outcom
     Ok(())
 }
 
-/// Repeats what may pass.
+/// Repeats calls that fail transiently.
 async fn tried<T, F>(call: impl Fn() -> F) -> T
 where
     F: Future<Output = Result<T, PortError>>,

@@ -15,8 +15,7 @@ use rdev_domain::ports::{
     Advanced, AuditFilter, Claim, Conflict, PortError, PortResult, Record, Renewal, Store, Swept,
     TaskFilter, TaskRecord,
 };
-use rdev_domain::project::{Project, ProjectPatch, ProjectState};
-use rdev_domain::provision::Provisioning;
+use rdev_domain::project::{Project, ProjectPatch};
 use rdev_domain::result::Usage;
 use rdev_domain::spec::{BuildSpec, CheckSpec, Work};
 use rdev_domain::step::{Event, Refusal};
