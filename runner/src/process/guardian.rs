@@ -4,22 +4,25 @@
 //! sessions, groups and double forks there were. So the tree is always known, and the guardian
 //! ends exactly when nothing of the tree is left. When the runner dies, even by SIGKILL, the
 //! guardian ends the tree itself, with the processes in it that have escaped: nobody else knows
-//! them any more.
+//! them any more. While it lives it holds a lock on the attempt's folder. The next runner waits
+//! for that lock, and so for the end of the tree.
 //!
 //! It is a fork without exec of a process with many threads: only system calls from here on,
 //! no allocation, no locks.
 
+use std::ffi::CStr;
 use std::io;
 use std::os::fd::RawFd;
 
 /// Called between fork and exec. Returns in the process that becomes the agent; the calling
 /// process turns into the guardian and never returns.
 ///
-/// The guardian writes to `report` the agent's pid, and later its wait status: 4 bytes each.
+/// The guardian writes to `report` the agent's pid, and later its wait status: 4 bytes each. It
+/// locks `folder`, shared, until it ends.
 ///
 /// # Safety
 /// Only in a child between fork and exec. `report` is open, is closed on exec, and is above 2.
-pub(super) unsafe fn split(runner: libc::pid_t, report: RawFd) -> io::Result<()> {
+pub(super) unsafe fn split(runner: libc::pid_t, report: RawFd, folder: &CStr) -> io::Result<()> {
     // SAFETY: system calls on plain numbers.
     unsafe {
         check(libc::setsid())?;
@@ -33,7 +36,7 @@ pub(super) unsafe fn split(runner: libc::pid_t, report: RawFd) -> io::Result<()>
                 check(libc::setsid())?;
                 die_with(guardian)
             }
-            Ok(pid) if pid > 0 => guard(runner, pid, report),
+            Ok(pid) if pid > 0 => guard(runner, pid, report, folder),
             _ => Err(io::Error::last_os_error()),
         }
     }
@@ -58,18 +61,22 @@ unsafe fn die_with(parent: libc::pid_t) -> io::Result<()> {
 ///
 /// # Safety
 /// As [`split`].
-unsafe fn guard(runner: libc::pid_t, agent: libc::pid_t, report: RawFd) -> ! {
+unsafe fn guard(runner: libc::pid_t, agent: libc::pid_t, report: RawFd, folder: &CStr) -> ! {
     // SAFETY: system calls on plain numbers and on local variables.
     unsafe {
         let mut all: libc::sigset_t = std::mem::zeroed();
         libc::sigfillset(&raw mut all);
         libc::sigprocmask(libc::SIG_SETMASK, &raw const all, std::ptr::null_mut());
+        // The agent's pipes, and everything that the runner has open.
+        close_all_but(report);
+        // Before this process survives the runner. The agent does not share the lock: it has been
+        // forked already.
+        let lock = libc::open(folder.as_ptr(), libc::O_RDONLY | libc::O_DIRECTORY);
+        libc::flock(lock, libc::LOCK_SH);
         // From here on the runner's death is a signal to handle. Before, it ended this process too.
         libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGUSR1, 0, 0, 0);
         // Not in the agent's folder: the runner's next start kills processes there.
         libc::chdir(c"/".as_ptr());
-        // The agent's pipes, and everything that the runner has open.
-        close_all_but(report);
         write_report(report, agent);
         loop {
             let mut status = 0;

@@ -20,6 +20,9 @@ mod spawn;
 mod tree;
 mod watch;
 
+/// How long the processes of an earlier runner may take to end.
+const LEFTOVERS_END: Duration = Duration::from_secs(10);
+
 /// The environment variable that carries the [`Marker`].
 pub const MARKER: &str = "RDEV_ATTEMPT";
 
@@ -198,8 +201,12 @@ pub fn init_process() -> std::io::Result<()> {
 }
 
 /// Kills every process except this one whose marker or working folder lies below `work`: an
-/// earlier runner has left them when it died. Waits (at most 10 s) until they have ended. Returns
-/// their number.
+/// earlier runner has left them when it died. Waits (at most 10 s) until they have ended, and then
+/// (at most 10 s) until the guardians of that runner have ended the rest. Returns the number of
+/// those that it has killed itself.
 pub fn kill_leftovers(work: &Path) -> usize {
-    tree::kill_below(&real(work), Duration::from_secs(10))
+    let work = real(work);
+    let killed = tree::kill_below(&work, LEFTOVERS_END);
+    tree::wait_for_guardians(&work, LEFTOVERS_END);
+    killed
 }

@@ -1,7 +1,9 @@
 //! Starts a tree: guardian, agent, pipes.
 
+use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::process::Stdio;
 use std::sync::{OnceLock, mpsc};
 use std::time::{Duration, Instant};
@@ -43,7 +45,7 @@ pub(super) async fn start(mut launch: Launch) -> Result<Tree, RunError> {
     let failed = |source| RunError::Spawn { program: program.clone(), source };
     let (report, reporter) = pipe_with(PipeFlags::CLOEXEC).map_err(|e| failed(e.into()))?;
     let report = pipe::Receiver::from_owned_fd(report).map_err(failed)?;
-    let command = command(&launch, input.is_some(), &reporter);
+    let command = command(&launch, input.is_some(), &reporter).map_err(failed)?;
     let mut child = on_spawn_thread(command, reporter).await.map_err(failed)?;
 
     let stdin = child.stdin.take().zip(input);
@@ -66,7 +68,7 @@ pub(super) async fn start(mut launch: Launch) -> Result<Tree, RunError> {
     Ok(tree)
 }
 
-fn command(launch: &Launch, has_input: bool, reporter: &OwnedFd) -> Command {
+fn command(launch: &Launch, has_input: bool, reporter: &OwnedFd) -> io::Result<Command> {
     let mut command = Command::new(&launch.program);
     command
         .args(&launch.args)
@@ -79,10 +81,11 @@ fn command(launch: &Launch, has_input: bool, reporter: &OwnedFd) -> Command {
         .stderr(Stdio::piped())
         .kill_on_drop(true);
     let (runner, report) = (rustix::process::getpid().as_raw_pid(), reporter.as_raw_fd());
+    let folder = CString::new(launch.marker.folder().as_os_str().as_bytes())?;
     // SAFETY: it runs between fork and exec, and the descriptor is open until the spawn is over:
     // `on_spawn_thread` holds it.
-    unsafe { command.pre_exec(move || guardian::split(runner, report)) };
-    command
+    unsafe { command.pre_exec(move || guardian::split(runner, report, &folder)) };
+    Ok(command)
 }
 
 /// Spawns on a thread that never ends: the kernel tells a child that its parent died when the

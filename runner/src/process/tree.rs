@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, waitpid};
 
 use super::{MARKER, Marker};
@@ -43,6 +44,26 @@ pub(super) fn kill_below(work: &Path, limit: Duration) -> usize {
             return seen.len();
         }
         std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Waits until the guardians of all trees below `work` have ended, or `limit` is over. After a
+/// runner was killed, they are still ending the processes that only descent tells of.
+pub(super) fn wait_for_guardians(work: &Path, limit: Duration) {
+    let until = Instant::now() + limit;
+    for entry in fs::read_dir(work).into_iter().flatten().flatten() {
+        if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            continue;
+        }
+        // Somebody has just removed it: no guardian is there.
+        let Ok(folder) = fs::File::open(entry.path()) else { continue };
+        // Any other error would come back the next time.
+        while flock(&folder, FlockOperation::NonBlockingLockExclusive)
+            == Err(rustix::io::Errno::WOULDBLOCK)
+            && Instant::now() < until
+        {
+            std::thread::sleep(Duration::from_millis(2));
+        }
     }
 }
 

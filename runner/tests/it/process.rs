@@ -12,7 +12,7 @@ use rdev_runner::process::{
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_secs(600);
 
 fn attempt() -> TempDir {
     tempfile::tempdir().expect("a folder")
@@ -262,8 +262,9 @@ async fn silence_is_a_stall_and_output_is_not() {
     let (ended, _) =
         run(shell(&attempt, "echo a; sleep 300"), stall(Duration::from_millis(300))).await;
     assert_eq!(ended, Ended::Stalled);
-    let chatty = "for i in 1 2 3 4 5 6 7 8; do echo $i; sleep 0.2; done";
-    let (ended, _) = run(shell(&attempt, chatty), stall(Duration::from_millis(1200))).await;
+    // Longer than the stall in all, and each pause much shorter, so that a busy machine makes none.
+    let chatty = "for i in 1 2 3 4 5 6 7 8 9 10 11 12; do echo $i; sleep 0.5; done";
+    let (ended, _) = run(shell(&attempt, chatty), stall(Duration::from_secs(5))).await;
     assert_eq!(ended, exited(0));
 }
 
@@ -278,8 +279,8 @@ async fn the_deadline_ends_it() {
 #[tokio::test]
 async fn after_its_last_words_it_has_the_grace_time_to_end() {
     let attempt = attempt();
-    let result_received = |script: &'static str, flow| {
-        let launch = shell(&attempt, script);
+    let result_received = |script: &'static str, flow, grace| {
+        let launch = Launch { grace, ..shell(&attempt, script) };
         async move {
             let stop = CancellationToken::new();
             process::run(launch, limits(), &stop, |_, line| {
@@ -288,11 +289,12 @@ async fn after_its_last_words_it_has_the_grace_time_to_end() {
             .await
         }
     };
-    let hung = result_received("echo done; sleep 300", Flow::ResultReceived).await;
+    let short = Duration::from_millis(300);
+    let hung = result_received("echo done; sleep 300", Flow::ResultReceived, short).await;
     assert_eq!(hung.expect("it runs"), Ended::HungAfterResult);
-    let good = result_received("echo done; sleep 0.05; exit 5", Flow::ResultReceived).await;
+    let good = result_received("echo done; sleep 0.05; exit 5", Flow::ResultReceived, LONG).await;
     assert_eq!(good.expect("it runs"), exited(5));
-    let told = result_received("echo done; sleep 300", Flow::Stop).await;
+    let told = result_received("echo done; sleep 300", Flow::Stop, short).await;
     assert_eq!(told.expect("it runs"), Ended::Stopped);
 }
 
@@ -357,8 +359,10 @@ async fn an_agent_dies_with_its_runner() {
     let tree = [pid("pid"), pid("child"), pid("hidden")];
     assert!(tree.iter().all(|pid| alive(*pid)));
     runner.kill().and_then(|()| runner.wait()).expect("the runner dies");
+    // At once, so that the guardian may still be at it: the next runner waits for its end.
+    process::kill_leftovers(work.path());
     // Also the one that neither its environment nor its folder gives away.
-    until(|| tree.iter().all(|pid| !alive(*pid)).then_some(()));
+    assert!(tree.iter().all(|pid| !alive(*pid)), "something outlived the start of a runner");
     assert_eq!(process::kill_leftovers(work.path()), 0, "the next runner finds nothing");
 }
 
