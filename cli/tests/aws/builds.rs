@@ -2,15 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::stack::{QUIET, deployed};
+use crate::stack::deployed;
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_request_through_the_gateway_becomes_a_commit_on_the_git_server() {
-    let _others = QUIET.read().await;
-    let (_emulator, stack) = match deployed().await {
-        Ok(both) => both,
-        Err(not_run) => return not_run.report(),
-    };
+pub(crate) async fn a_request_through_the_gateway_becomes_a_commit_on_the_git_server() {
+    let (_emulator, stack) = deployed().await;
     let runner = stack.runner("one", &stack.account.endpoint, 2);
     stack.project("site", 1).await;
     let task = stack.build("site", json!({"prompt": "echo hello > hello.txt"})).await;
@@ -38,13 +33,8 @@ async fn a_request_through_the_gateway_becomes_a_commit_on_the_git_server() {
     assert_eq!(workers["items"][0]["status"], "offline", "{workers:#}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_the_functions_cannot_serve_is_refused_as_everywhere() {
-    let _others = QUIET.read().await;
-    let (_emulator, mut stack) = match deployed().await {
-        Ok(both) => both,
-        Err(not_run) => return not_run.report(),
-    };
+pub(crate) async fn what_the_functions_cannot_serve_is_refused_as_everywhere() {
+    let (_emulator, mut stack) = deployed().await;
     let body = Some(json!({"name": "site"}));
     let refused = stack.expect(409, "POST", "/project", body).await;
     assert_eq!(refused["code"], "forge_not_configured");

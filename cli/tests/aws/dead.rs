@@ -7,7 +7,7 @@ use rdev_testkit::servers::emulator::Emulator;
 use rdev_testkit::tools::python::{MINISTACK, installed, path_with};
 use serde_json::{Value, json};
 
-use crate::stack::{PATIENCE, QUIET, Stack, said};
+use crate::stack::{PATIENCE, Stack, said};
 
 const SEND: &str = "
 import boto3, sys
@@ -16,17 +16,9 @@ for body in bodies:
     boto3.client('sqs').send_message(QueueUrl=url, MessageBody=body, MessageGroupId='x')
 ";
 
-#[tokio::test(flavor = "multi_thread")]
-async fn garbage_and_unknown_versions_are_recorded_and_block_nothing() {
-    let _others = QUIET.read().await;
-    let (emulator, programs) = match (Emulator::start(), installed(MINISTACK)) {
-        (Ok(emulator), Ok(programs)) => (emulator, programs),
-        (Err(not_run), _) | (_, Err(not_run)) => return not_run.report(),
-    };
-    let stack = match Stack::deploy(&emulator).await {
-        Ok(stack) => stack,
-        Err(not_run) => return not_run.report(),
-    };
+pub(crate) async fn garbage_and_unknown_versions_are_recorded_and_block_nothing() {
+    let (_emulator, stack) = deployed().await;
+    let programs = installed(MINISTACK).expect("it is installed");
     stack.project("site", 1).await;
     let runner = stack.runner("one", &stack.account.endpoint, 1);
     let mut send = Command::new(programs.join("python"));

@@ -10,7 +10,7 @@ use rdev_testkit::servers::proxy::Proxy;
 use rdev_testkit::servers::runtime_api::Function;
 use serde_json::{Value, json};
 
-use crate::stack::{PATIENCE, QUIET, Stack, built_functions, deployed, root};
+use crate::stack::{PATIENCE, Stack, built_functions, deployed, root};
 use crate::support::http_client;
 
 /// What signs the forge's webhooks.
@@ -22,13 +22,8 @@ fn event(name: &str, key: &str) -> Value {
     serde_json::from_str(&text).expect("JSON")
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn each_function_answers_its_own_event() {
-    let _others = QUIET.read().await;
-    let (_emulator, stack) = match deployed().await {
-        Ok(both) => both,
-        Err(not_run) => return not_run.report(),
-    };
+pub(crate) async fn each_function_answers_its_own_event() {
+    let (_emulator, stack) = deployed().await;
     stack.project("site", 1).await;
     let endpoint = stack.account.endpoint.clone();
     let start = async |name: &str| start(&stack, &endpoint, name, &[]).await;
@@ -93,7 +88,7 @@ fn asked(stack: &Stack, method: &str, path: &str, body: &str) -> Value {
 
 /// A program as Lambda starts it: with what the stack is, at an endpoint, and `more`.
 async fn start(stack: &Stack, endpoint: &str, name: &str, more: &[(&str, &str)]) -> Function {
-    let program = built_functions().expect("they are built").join(name).join("bootstrap");
+    let program = built_functions().join(name).join("bootstrap");
     let known = stack.variables(endpoint);
     let known = known.iter().map(|(name, value)| (*name, value.as_str()));
     let variables: Vec<_> = known.chain(more.iter().copied()).collect();
@@ -101,13 +96,8 @@ async fn start(stack: &Stack, endpoint: &str, name: &str, more: &[(&str, &str)])
     started.unwrap_or_else(|ended| panic!("{name} ended: {ended:?}"))
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn functions_use_the_forge_with_secrets_that_they_read_when_they_need_them() {
-    let _others = QUIET.read().await;
-    let (emulator, stack) = match deployed().await {
-        Ok(both) => both,
-        Err(not_run) => return not_run.report(),
-    };
+pub(crate) async fn functions_use_the_forge_with_secrets_that_they_read_when_they_need_them() {
+    let (emulator, stack) = deployed().await;
     let proxy = Proxy::start(&emulator.endpoint(), 1);
     let read = || proxy.seen().iter().filter(|one| one.call.operation == "GetSecretValue").count();
     let gitea = Gitea::start(&["acme"]);
@@ -204,14 +194,9 @@ async fn push(gitea: &Gitea, repository: &str) {
     gitea.settled().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_function_of_the_schedule_tells_webhooks_how_builds_ended() {
+pub(crate) async fn the_function_of_the_schedule_tells_webhooks_how_builds_ended() {
     const SECRET: &str = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
-    let _others = QUIET.read().await;
-    let (emulator, stack) = match deployed().await {
-        Ok(both) => both,
-        Err(not_run) => return not_run.report(),
-    };
+    let (emulator, stack) = deployed().await;
     let receiver = faults::Server::start();
     receiver.answer_with(faults::Fault::Status(200));
     let endpoint = emulator.endpoint();

@@ -7,16 +7,11 @@ use rdev_testkit::servers::emulator::Emulator;
 use rdev_testkit::servers::proxy::{Fault, On, Proxy, Rule, Service};
 use serde_json::json;
 
-use crate::stack::{QUIET, Stack, appears, deployed};
+use crate::stack::{Stack, appears, deployed};
 use crate::support::processes_below;
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_runner_killed_in_mid_agent_is_finished_by_another() {
-    let _others = QUIET.read().await;
-    let (_emulator, stack) = match deployed().await {
-        Ok(both) => both,
-        Err(not_run) => return not_run.report(),
-    };
+pub(crate) async fn a_runner_killed_in_mid_agent_is_finished_by_another() {
+    let (_emulator, stack) = deployed().await;
     stack.project("site", 1).await;
     let (started, again) = (stack.folder.path().join("started"), stack.folder.path().join("again"));
     let script = format!(
@@ -40,13 +35,9 @@ async fn a_runner_killed_in_mid_agent_is_finished_by_another() {
     second.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_runner_killed_between_prepare_and_push_is_finished_by_another_with_one_commit() {
-    let _others = QUIET.read().await;
-    let (_emulator, stack) = match deployed().await {
-        Ok(both) => both,
-        Err(not_run) => return not_run.report(),
-    };
+pub(crate) async fn a_runner_killed_between_prepare_and_push_is_finished_by_another_with_one_commit()
+ {
+    let (_emulator, stack) = deployed().await;
     stack.project("site", 1).await;
     // The server holds the push of the branch until it may go on: it lands when its runner is dead.
     let (held, go) = (stack.folder.path().join("held"), stack.folder.path().join("go"));
@@ -75,19 +66,12 @@ async fn a_runner_killed_between_prepare_and_push_is_finished_by_another_with_on
     second.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_wake_up_that_could_not_be_sent_is_sent_by_the_sweep() {
-    let _others = QUIET.read().await;
+pub(crate) async fn a_wake_up_that_could_not_be_sent_is_sent_by_the_sweep() {
     let proxy = Proxy::start("http://127.0.0.1:9", 1);
-    let emulator = match Emulator::start_with(&[("AWS_ENDPOINT_URL", &proxy.endpoint())]) {
-        Ok(emulator) => emulator,
-        Err(not_run) => return not_run.report(),
-    };
+    let emulator =
+        Emulator::start_with(&[("AWS_ENDPOINT_URL", &proxy.endpoint())]).expect("it is installed");
     proxy.forward_to(&emulator.endpoint());
-    let stack = match Stack::deploy(&emulator).await {
-        Ok(stack) => stack,
-        Err(not_run) => return not_run.report(),
-    };
+    let stack = Stack::deploy(&emulator).await;
     stack.project("site", 1).await;
     let runner = stack.runner("one", &emulator.endpoint(), 1);
     let send = On::Operation(Service::Sqs, "SendMessage");

@@ -8,20 +8,15 @@ use std::time::{Duration, Instant};
 
 use rdev_testkit::servers::emulator::{Account, Emulator};
 use rdev_testkit::servers::git_http::{GitServer, TOKEN, USER};
-use rdev_testkit::tools::needs::NotRun;
 use rdev_testkit::tools::python::{CARGO_LAMBDA, MINISTACK, installed, path_with};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::sync::RwLock;
 
 use crate::support::http_client;
 
-/// How long anything may take before a test gives up: leases expire after a minute, the
-/// sweep comes once a minute.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
-
-/// Taken for writing by a test that must not be disturbed by others, for reading by those.
-pub(crate) static QUIET: RwLock<()> = RwLock::const_new(());
+/// How long anything may take before a test gives up. It only catches what never ends: leases
+/// expire after a minute, the sweep comes once a minute, and the machine may be busy.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(900);
 
 /// A deployed stack.
 pub(crate) struct Stack {
@@ -45,10 +40,10 @@ pub(crate) fn root() -> PathBuf {
 }
 
 /// The folder with the functions, built once for this process.
-pub(crate) fn built_functions() -> Result<PathBuf, NotRun> {
-    static BUILT: OnceLock<Result<PathBuf, NotRun>> = OnceLock::new();
+pub(crate) fn built_functions() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
     let build = || {
-        let programs = installed(CARGO_LAMBDA)?;
+        let programs = installed(CARGO_LAMBDA).expect("it is installed");
         let folder = root().join("target/lambda");
         // Two builds at once move each other's programs away.
         let lock = fs::File::create(root().join("target/lambda.lock")).expect("a lock");
@@ -61,22 +56,26 @@ pub(crate) fn built_functions() -> Result<PathBuf, NotRun> {
             .current_dir(root())
             .env("PATH", path_with(&programs));
         said(&mut command, "cargo lambda build");
-        Ok(folder)
+        folder
     };
-    BUILT.get_or_init(build).clone()
+    BUILT.get_or_init(build)
 }
 
-/// The runner's program, built as its image has it but for the profile. It is another package's:
-/// nothing builds it for these tests, and one that lies about may be an old one.
-fn runner_program() -> PathBuf {
+/// The runner's program, with the features that its image has. It is another package's: where
+/// these tests run alone, nothing has built it, and one that is there may be an old one.
+///
+/// It is built as `cargo test --workspace` builds it, for the runner's own tests. So there is
+/// nothing to do within such a run; any other selection of packages has other features, for
+/// which most dependencies would be compiled a second time.
+pub(crate) fn runner_program() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     let build = || {
         let mut command = Command::new("cargo");
-        command.args(["build", "--locked", "-p", "rdev-runner", "--features", "aws"]);
-        said(command.args(["--bin", "rdev-runner"]).current_dir(root()), "cargo build");
+        command.args(["test", "--workspace", "--locked", "--no-run", "--test", "it"]);
+        said(command.current_dir(root()), "cargo test --no-run");
         Path::new(env!("CARGO_BIN_EXE_rdev")).with_file_name("rdev-runner")
     };
-    BUILT.get_or_init(build).clone()
+    BUILT.get_or_init(build)
 }
 
 /// What a command prints, when it ends well.
@@ -89,22 +88,23 @@ pub(crate) fn said(command: &mut Command, name: &str) -> String {
 }
 
 /// An emulator, and a stack on it.
-pub(crate) async fn deployed() -> Result<(Emulator, Stack), NotRun> {
-    let emulator = Emulator::start()?;
-    let stack = Stack::deploy(&emulator).await?;
-    Ok((emulator, stack))
+pub(crate) async fn deployed() -> (Emulator, Stack) {
+    let emulator = Emulator::start().expect("it is installed");
+    let stack = Stack::deploy(&emulator).await;
+    (emulator, stack)
 }
 
 impl Stack {
     /// Deploys one to the account that an emulator takes requests without a signature for, as
     /// those of the gateway are: one stack for each emulator.
-    pub(crate) async fn deploy(emulator: &Emulator) -> Result<Self, NotRun> {
+    pub(crate) async fn deploy(emulator: &Emulator) -> Self {
         let account = Account { id: "000000000000".to_owned(), endpoint: emulator.endpoint() };
-        let (programs, functions) = (installed(MINISTACK)?, built_functions()?);
+        let programs = installed(MINISTACK).expect("it is installed");
+        let functions = built_functions();
         let mut command = Command::new(root().join("infra/local/deploy.sh"));
         command
             .args([account.endpoint.as_str(), "site"])
-            .arg(&functions)
+            .arg(functions)
             .arg("DefaultAgent=command")
             .envs(account.variables())
             .env("PATH", path_with(&programs));
@@ -128,7 +128,7 @@ impl Stack {
         let made = said(&mut bootstrap, "key bootstrap");
         let made: Value = serde_json::from_str(&made).expect("the key");
         made["key"].as_str().expect("the key").clone_into(&mut stack.key);
-        Ok(stack)
+        stack
     }
 
     /// What a program of the product needs in its environment to use the stack, at an endpoint.
