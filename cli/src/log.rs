@@ -2,7 +2,8 @@
 
 use std::io::IsTerminal;
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::prelude::*;
 
 use crate::args::LogFormat;
 use crate::usage::UsageError;
@@ -16,16 +17,19 @@ pub(crate) fn init(
     level: &str,
     rust_log: Option<&str>,
 ) -> Result<(), UsageError> {
-    let filter = EnvFilter::try_new(rust_log.unwrap_or(level))
+    let filter: Targets = rust_log
+        .unwrap_or(level)
+        .trim_matches(',')
+        .parse()
         .map_err(|error| UsageError(format!("RUST_LOG is invalid: {error}")))?;
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let registry = tracing_subscriber::registry();
     match format {
-        LogFormat::Text => subscriber
-            .with_ansi(std::io::stderr().is_terminal())
-            .with_target(false)
-            .compact()
-            .init(),
-        LogFormat::Json => subscriber.json().flatten_event(true).init(),
+        LogFormat::Text => {
+            let ansi = std::io::stderr().is_terminal();
+            registry.with(lines.with_ansi(ansi).with_target(false).compact()).with(filter).init();
+        }
+        LogFormat::Json => registry.with(lines.json().flatten_event(true)).with(filter).init(),
     }
     Ok(())
 }

@@ -29,7 +29,8 @@ use serde::de::IgnoredAny;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::prelude::*;
 
 /// `EX_USAGE`.
 const BAD_USAGE: u8 = 64;
@@ -146,12 +147,19 @@ fn is_configuration(error: &anyhow::Error) -> bool {
 
 /// One JSON object a line, or text with `RDEV_LOG_FORMAT=text`.
 fn log(environment: &Environment) -> Result<()> {
-    let filter = EnvFilter::try_new(environment.text("RUST_LOG").unwrap_or("info"))
-        .context("RUST_LOG cannot be read")?;
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let filter = environment.text("RUST_LOG").unwrap_or("info").trim_matches(',');
+    let filter: Targets = filter.parse().context("RUST_LOG cannot be read")?;
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let registry = tracing_subscriber::registry();
     match environment.text("RDEV_LOG_FORMAT").unwrap_or("json") {
-        "json" => lines.json().flatten_event(true).with_current_span(false).init(),
-        "text" => lines.with_ansi(false).with_target(false).compact().init(),
+        "json" => {
+            let lines = lines.json().flatten_event(true).with_current_span(false);
+            registry.with(lines).with(filter).init();
+        }
+        "text" => {
+            let lines = lines.with_ansi(false).with_target(false).compact();
+            registry.with(lines).with(filter).init();
+        }
         _ => bail!("RDEV_LOG_FORMAT must be json or text"),
     }
     Ok(())

@@ -11,7 +11,8 @@ use rdev_aws::Aws;
 use rdev_aws::secrets::Secrets;
 use rdev_functions::{Context, lambda};
 use serde_json::Value;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::prelude::*;
 
 /// `EX_CONFIG`: trying again changes nothing.
 const BAD_CONFIGURATION: u8 = 78;
@@ -67,14 +68,15 @@ where
 
 /// One JSON object a line; CloudWatch adds the time.
 fn log() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
+    let filter = std::env::var("RUST_LOG").ok();
+    let filter = filter.and_then(|text| text.trim_matches(',').parse::<Targets>().ok());
+    let filter = filter.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
+    let lines = tracing_subscriber::fmt::layer()
         .json()
         .flatten_event(true)
         // The list of spans has it too.
         .with_current_span(false)
         .without_time()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .init();
+        .with_writer(std::io::stderr);
+    tracing_subscriber::registry().with(lines).with(filter).init();
 }
