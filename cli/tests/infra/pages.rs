@@ -336,7 +336,7 @@ async fn rdev_believes_what_a_pipelines_last_step_tells_and_nobody_else() -> Out
         node.env("CI_REPO_REMOTE_ID", "82").env("CI_PIPELINE_NUMBER", "7");
         node.env("CI_COMMIT_SHA", &commit).env("CI_COMMIT_BRANCH", "main");
         node.env("CI_PIPELINE_URL", "https://ci.example.com/repos/4/pipeline/7");
-        tokio::time::timeout(Duration::from_secs(60), node.output())
+        tokio::time::timeout(Duration::from_secs(600), node.output())
     };
     let Ok(told) = tell("success", "a secret, 'quoted'").await.expect("it ends") else {
         return Err(NotRun::needs("node: install Node.js"));

@@ -16,6 +16,9 @@ use tower::ServiceExt;
 use crate::builds::failed;
 use crate::support::{Fixture, now, request};
 
+/// How long the next part of a stream may take. Only what hangs takes so long.
+const NEWS: Duration = Duration::from_secs(300);
+
 /// A build that runs, whose events a test writes.
 struct Running {
     fixture: Fixture,
@@ -116,8 +119,8 @@ impl Events {
                     });
                 }
             }
-            let part = tokio::time::timeout(Duration::from_secs(10), self.body.next());
-            let part = part.await.expect("news within ten seconds")?;
+            let part = tokio::time::timeout(NEWS, self.body.next());
+            let part = part.await.expect("news in time")?;
             self.text.push_str(std::str::from_utf8(&part).expect("UTF-8"));
         }
     }
@@ -167,11 +170,11 @@ async fn a_page_that_waits_answers_as_soon_as_there_is_an_event() {
         running.write([0]).await;
     });
     assert_eq!(page["next_after"], running.seq(0));
-    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(18), "{:?}", began.elapsed());
     let after = format!("?wait=20&after={}", running.seq(0));
     let (page, ()) = tokio::join!(running.page(&after), running.end());
     assert_eq!((&page["items"], &page["done"]), (&json!([]), &json!(true)));
-    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(18), "{:?}", began.elapsed());
 }
 
 #[tokio::test]
@@ -181,7 +184,7 @@ async fn a_page_that_waits_in_vain_answers_when_its_time_is_over() {
     let page = running.page("?wait=1").await;
     assert_eq!(page["items"], json!([]));
     let took = began.elapsed();
-    assert!(took >= Duration::from_secs(1) && took < Duration::from_secs(8), "{took:?}");
+    assert!(took >= Duration::from_secs(1) && took < Duration::from_secs(18), "{took:?}");
 }
 
 #[tokio::test]
@@ -257,8 +260,8 @@ async fn a_stream_over_a_real_connection_is_not_held_back() {
     let mut read_until = async |mark: &str| {
         let mut buffer = [0; 4096];
         while !text.contains(mark) {
-            let read = tokio::time::timeout(Duration::from_secs(10), connection.read(&mut buffer));
-            let read = read.await.expect("news within ten seconds").expect("a connection");
+            let read = tokio::time::timeout(NEWS, connection.read(&mut buffer));
+            let read = read.await.expect("news in time").expect("a connection");
             assert!(read > 0, "closed too early: {text}");
             text.push_str(&String::from_utf8_lossy(&buffer[..read]));
         }

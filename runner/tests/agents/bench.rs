@@ -55,7 +55,7 @@ impl Default for Wish<'_> {
             max_turns: None,
             max_cost_usd: None,
             resume: None,
-            stall: Duration::from_secs(60),
+            stall: Duration::from_secs(600),
         }
     }
 }
@@ -121,7 +121,7 @@ impl Bench {
             home: &home,
             tmp: &tmp,
             attempt_dir: self.folder.path(),
-            deadline: Instant::now() + Duration::from_secs(120),
+            deadline: Instant::now() + Duration::from_secs(900),
             stall: wish.stall,
             grace: Duration::from_secs(2),
         };
@@ -164,7 +164,7 @@ impl Bench {
 
     /// Waits until the model has been asked for `step`.
     pub(crate) async fn asked_for(&self, step: usize) {
-        let deadline = Instant::now() + Duration::from_secs(110);
+        let deadline = Instant::now() + Duration::from_secs(800);
         while !self.model.requests().iter().any(|request| request.step == Some(step)) {
             assert!(Instant::now() < deadline, "the model was not asked for step {step}");
             tokio::time::sleep(Duration::from_millis(20)).await;

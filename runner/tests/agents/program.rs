@@ -18,7 +18,7 @@ rdev_testkit::trials! {
     fn a_runner_is_well_until_the_store_has_missed_three_heartbeats;
 }
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// The program with nothing in its environment but this.
 fn program(data: &Path, variables: &[(&str, String)]) -> Command {

@@ -59,8 +59,8 @@ impl Bench {
             home: &home,
             tmp: &tmp,
             attempt_dir: self.folder.path(),
-            deadline: Instant::now() + Duration::from_secs(60),
-            stall: Duration::from_secs(60),
+            deadline: Instant::now() + Duration::from_secs(600),
+            stall: Duration::from_secs(600),
             grace: Duration::from_millis(200),
         };
         let mut progress = Vec::new();

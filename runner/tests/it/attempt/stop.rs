@@ -194,7 +194,7 @@ async fn a_lost_lease_stops_the_agent_and_says_nothing() {
 }
 
 async fn until_worker(world: &World, status: WorkerStatus) -> rdev_domain::worker::Worker {
-    let end = std::time::Instant::now() + Duration::from_secs(30);
+    let end = std::time::Instant::now() + Duration::from_secs(600);
     loop {
         let workers = world.store().workers().await.expect("workers");
         if let Some(worker) = workers.into_iter().find(|worker| worker.status == status) {

@@ -235,7 +235,7 @@ pub(crate) fn wait_script(then: &str, begun: &std::path::Path, go: &std::path::P
 
 /// Waits until a file is there.
 pub(crate) async fn appears(path: &std::path::Path) {
-    let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(600);
     while !path.exists() {
         assert!(std::time::Instant::now() < end, "{} never appeared", path.display());
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;

@@ -138,7 +138,7 @@ fn remote(url: &str) -> Remote {
         url: url.parse::<GitUrl>().expect("a clone URL"),
         credentials: Some(Credentials { username: USER.to_owned(), token: Secret::new(TOKEN) }),
         policy: UrlPolicy { allow_private: true, file_root: None },
-        timeout: Duration::from_secs(20),
+        timeout: Duration::from_secs(120),
     }
 }
 

@@ -92,7 +92,7 @@ impl EcsAgent {
     }
 
     async fn until_requests(&self, what: &str, condition: impl Fn(&[bool]) -> bool) {
-        let end = Instant::now() + Duration::from_secs(30);
+        let end = Instant::now() + Duration::from_secs(600);
         while !condition(&self.requests()) {
             assert!(Instant::now() < end, "never {what}: {:?}", self.requests());
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -187,7 +187,7 @@ async fn a_runner_whose_ecs_agent_is_unreachable_drains_like_any_other() {
 
 /// The wake-up that the runner has given back.
 async fn returned(world: &World) -> ReceivedMessage {
-    let end = Instant::now() + Duration::from_secs(60);
+    let end = Instant::now() + Duration::from_secs(600);
     loop {
         let message = world.embedded.queue.receive(Duration::from_secs(20)).await;
         match message.expect("a queue") {

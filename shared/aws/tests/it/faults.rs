@@ -63,7 +63,7 @@ impl Bench {
         let begun = Instant::now();
         let mut got = Vec::new();
         loop {
-            assert!(begun.elapsed() < Duration::from_secs(60), "the queue becomes empty");
+            assert!(begun.elapsed() < Duration::from_secs(600), "the queue becomes empty");
             if let Some(message) = self.queue.receive(SECOND).await.expect("an answer") {
                 got.push(message.body.expect("a wake-up"));
                 self.queue.delete(&message.receipt).await.expect("deleted");
@@ -123,7 +123,7 @@ async fn a_call_that_hangs_is_given_up_and_tried_again() -> Outcome {
     bench.proxy.plan([Rule::next(1, SEND, Fault::Hang)]);
     let begun = Instant::now();
     bench.send("site").await.expect("sent");
-    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(120), "{:?}", begun.elapsed());
     assert_eq!(bench.drain().await, [wake_up("site")]);
     Ok(())
 }
@@ -139,7 +139,7 @@ async fn a_received_message_whose_answer_is_lost_is_received_again() -> Outcome 
             Ok(None) | Err(PortError::Unavailable { .. }) => {}
             Err(error) => panic!("{error:?}"),
         }
-        assert!(begun.elapsed() < Duration::from_secs(60), "it is visible again");
+        assert!(begun.elapsed() < Duration::from_secs(600), "it is visible again");
     };
     assert_eq!(message.receive_count, 2, "the lost receive counts");
     // The same for a delete: its second try finds no message and succeeds.

@@ -115,7 +115,7 @@ async fn after_a_429_nothing_is_sent_until_its_time_has_come() {
             Ok(answer) => break assert_eq!(answer.status, 204),
             answer => assert!(limited(answer) <= second),
         }
-        assert!(since.elapsed() < Duration::from_secs(10), "the pause does not end");
+        assert!(since.elapsed() < Duration::from_secs(120), "the pause does not end");
         tokio::task::yield_now().await;
     }
     assert!(since.elapsed() > Duration::from_millis(900), "{:?}", since.elapsed());

@@ -202,7 +202,7 @@ async fn an_unreachable_table_is_unavailable_and_then_works_again() -> Outcome {
             let error = error.expect_err("it is away");
             assert!(matches!(error, PortError::Unavailable { .. }), "{fault:?}: {error:?}");
         }
-        assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+        assert!(begun.elapsed() < Duration::from_secs(200), "{:?}", begun.elapsed());
     }
     bench.proxy.plan([]);
     bench.store.ping().await.expect("it is back");

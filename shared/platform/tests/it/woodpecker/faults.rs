@@ -42,7 +42,7 @@ fn kind(answer: &Result<(), PortError>) -> &'static str {
         Err(PortError::Upstream { .. }) => "upstream",
         Err(PortError::NotFound { .. }) => "not found",
         Err(PortError::Limited { retry_after: Some(after), .. })
-            if (Duration::from_secs(6)..=Duration::from_secs(7)).contains(after) =>
+            if (Duration::from_secs(1)..=Duration::from_secs(7)).contains(after) =>
         {
             "limited"
         }
