@@ -1,11 +1,17 @@
 //! A prompt becomes a commit: gateway, function, table, queue, runner, git server.
 
+use rdev_testkit::tools::trial::Outcome;
 use serde_json::{Value, json};
 
 use crate::stack::deployed;
 
-pub(crate) async fn a_request_through_the_gateway_becomes_a_commit_on_the_git_server() {
-    let (_emulator, stack) = deployed().await;
+rdev_testkit::trials! {
+    async a_request_through_the_gateway_becomes_a_commit_on_the_git_server;
+    async what_the_functions_cannot_serve_is_refused_as_everywhere;
+}
+
+async fn a_request_through_the_gateway_becomes_a_commit_on_the_git_server() -> Outcome {
+    let (_emulator, stack) = deployed().await?;
     let runner = stack.runner("one", &stack.account.endpoint, 2);
     stack.project("site", 1).await;
     let task = stack.build("site", json!({"prompt": "echo hello > hello.txt"})).await;
@@ -31,10 +37,11 @@ pub(crate) async fn a_request_through_the_gateway_becomes_a_commit_on_the_git_se
     runner.stop().await;
     let workers = stack.expect(200, "GET", "/workers", None).await;
     assert_eq!(workers["items"][0]["status"], "offline", "{workers:#}");
+    Ok(())
 }
 
-pub(crate) async fn what_the_functions_cannot_serve_is_refused_as_everywhere() {
-    let (_emulator, mut stack) = deployed().await;
+async fn what_the_functions_cannot_serve_is_refused_as_everywhere() -> Outcome {
+    let (_emulator, mut stack) = deployed().await?;
     let body = Some(json!({"name": "site"}));
     let refused = stack.expect(409, "POST", "/project", body).await;
     assert_eq!(refused["code"], "forge_not_configured");
@@ -44,4 +51,5 @@ pub(crate) async fn what_the_functions_cannot_serve_is_refused_as_everywhere() {
     assert_eq!(refused["code"], "ci_not_configured");
     "rdev_nobody".clone_into(&mut stack.key);
     stack.expect(401, "GET", "/projects", None).await;
+    Ok(())
 }

@@ -7,9 +7,16 @@ use rdev_domain::lease::RENEW_EVERY;
 use rdev_testkit::servers::emulator::Emulator;
 use rdev_testkit::servers::proxy::{Proxy, Seen, Service};
 use rdev_testkit::servers::runtime_api::Function;
+use rdev_testkit::tools::needs::NotRun;
+use rdev_testkit::tools::trial::Outcome;
 use serde_json::json;
 
 use crate::stack::{PATIENCE, Runner, Stack, built_functions, deployed, root};
+
+rdev_testkit::trials! {
+    async a_build_of_one_minute_and_an_idle_runner_cost_the_calls_that_the_docs_tell;
+    async a_build_of_two_minutes_costs_the_calls_that_the_docs_tell;
+}
 
 /// How often the runner extends a wake-up's visibility.
 const EXTEND_EVERY: Duration = Duration::from_secs(40);
@@ -132,18 +139,18 @@ struct Counted {
 }
 
 impl Counted {
-    async fn start() -> Self {
-        let (emulator, stack) = deployed().await;
+    async fn start() -> Result<Self, NotRun> {
+        let (emulator, stack) = deployed().await?;
         // The stack's own functions, the sweep's among them, do not go through this one.
         let proxy = Proxy::start(&emulator.endpoint(), 1);
         stack.project("site", 1).await;
         let variables = stack.variables(&proxy.endpoint());
         let variables: Vec<(&str, &str)> =
             variables.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        let program = built_functions().join("builds/bootstrap");
+        let program = built_functions()?.join("builds/bootstrap");
         let function = Function::start(&program, &variables).await.expect("it starts");
         let runner = stack.runner("one", &proxy.endpoint(), 1);
-        Self { stack, proxy, function, runner, _emulator: emulator }
+        Ok(Self { stack, proxy, function, runner, _emulator: emulator })
     }
 
     /// Holds the calls of a build whose agent sleeps for `seconds` to the docs' figures: `said`
@@ -184,17 +191,19 @@ impl Counted {
     }
 }
 
-pub(crate) async fn a_build_of_one_minute_and_an_idle_runner_cost_the_calls_that_the_docs_tell() {
-    let counted = Counted::start().await;
+async fn a_build_of_one_minute_and_an_idle_runner_cost_the_calls_that_the_docs_tell() -> Outcome {
+    let counted = Counted::start().await?;
     counted.assert_as_documented(60, |(one, _)| one, 3).await;
     let idle = rates(&counted.proxy, Duration::from_secs(100)).await;
     let an_hour: f64 = idle.values().sum();
     assert!(an_hour <= 320.0, "an idle runner makes {an_hour} calls an hour: {idle:?}");
     counted.runner.stop().await;
+    Ok(())
 }
 
-pub(crate) async fn a_build_of_two_minutes_costs_the_calls_that_the_docs_tell() {
-    let counted = Counted::start().await;
+async fn a_build_of_two_minutes_costs_the_calls_that_the_docs_tell() -> Outcome {
+    let counted = Counted::start().await?;
     counted.assert_as_documented(120, |(_, two)| two, 4).await;
     counted.runner.stop().await;
+    Ok(())
 }

@@ -5,9 +5,14 @@ use std::time::{Duration, Instant};
 
 use rdev_testkit::servers::emulator::Emulator;
 use rdev_testkit::tools::python::{MINISTACK, installed, path_with};
+use rdev_testkit::tools::trial::Outcome;
 use serde_json::{Value, json};
 
 use crate::stack::{PATIENCE, Stack, said};
+
+rdev_testkit::trials! {
+    async garbage_and_unknown_versions_are_recorded_and_block_nothing;
+}
 
 const SEND: &str = "
 import boto3, sys
@@ -16,9 +21,9 @@ for body in bodies:
     boto3.client('sqs').send_message(QueueUrl=url, MessageBody=body, MessageGroupId='x')
 ";
 
-pub(crate) async fn garbage_and_unknown_versions_are_recorded_and_block_nothing() {
-    let (_emulator, stack) = deployed().await;
-    let programs = installed(MINISTACK).expect("it is installed");
+async fn garbage_and_unknown_versions_are_recorded_and_block_nothing() -> Outcome {
+    let (_emulator, stack) = deployed().await?;
+    let programs = installed(MINISTACK)?;
     stack.project("site", 1).await;
     let runner = stack.runner("one", &stack.account.endpoint, 1);
     let mut send = Command::new(programs.join("python"));
@@ -58,4 +63,5 @@ pub(crate) async fn garbage_and_unknown_versions_are_recorded_and_block_nothing(
     let record = stack.ended("site", retried).await;
     assert_eq!(record["retry_of"], failing.as_str(), "{record:#}");
     runner.stop().await;
+    Ok(())
 }

@@ -4,11 +4,15 @@
 use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream};
-use rdev_testkit::servers::emulator::Emulator;
 use rdev_testkit::servers::proxy::{Fault, On, Proxy, Rule, Service};
+use rdev_testkit::tools::trial::Outcome;
 use serde_json::json;
 
-use crate::stack::Stack;
+use crate::stack::{Stack, emulator};
+
+rdev_testkit::trials! {
+    async a_hundred_builds_survive_everything_that_aws_can_do_to_them;
+}
 
 const BUILDS: usize = 100;
 const PROJECTS: [&str; 4] = ["north", "east", "south", "west"];
@@ -34,12 +38,11 @@ fn without(service: Service) -> Vec<Rule> {
 }
 
 #[expect(clippy::print_stdout, reason = "the counts tell what the campaign covered")]
-pub(crate) async fn a_hundred_builds_survive_everything_that_aws_can_do_to_them() {
+async fn a_hundred_builds_survive_everything_that_aws_can_do_to_them() -> Outcome {
     let proxy = Proxy::start("http://127.0.0.1:9", 7);
-    let emulator =
-        Emulator::start_with(&[("AWS_ENDPOINT_URL", &proxy.endpoint())]).expect("it is installed");
+    let emulator = emulator(&[("AWS_ENDPOINT_URL", &proxy.endpoint())])?;
     proxy.forward_to(&emulator.endpoint());
-    let stack = Stack::deploy(&emulator).await;
+    let stack = Stack::deploy(&emulator).await?;
     for project in PROJECTS {
         stack.project(project, 2).await;
     }
@@ -95,6 +98,7 @@ pub(crate) async fn a_hundred_builds_survive_everything_that_aws_can_do_to_them(
     for runner in runners {
         runner.stop().await;
     }
+    Ok(())
 }
 
 /// Asks for the `n`th build until it is accepted: its project and its task.

@@ -8,10 +8,17 @@ use rdev_testkit::servers::faults;
 use rdev_testkit::servers::gitea::{Gitea, TOKEN};
 use rdev_testkit::servers::proxy::Proxy;
 use rdev_testkit::servers::runtime_api::Function;
+use rdev_testkit::tools::trial::Outcome;
 use serde_json::{Value, json};
 
 use crate::stack::{PATIENCE, Stack, built_functions, deployed, root};
 use crate::support::http_client;
+
+rdev_testkit::trials! {
+    async each_function_answers_its_own_event;
+    async functions_use_the_forge_with_secrets_that_they_read_when_they_need_them;
+    async the_function_of_the_schedule_tells_webhooks_how_builds_ended;
+}
 
 /// What signs the forge's webhooks.
 const HOOK_SECRET: &str = "a-secret-between-systems";
@@ -22,8 +29,8 @@ fn event(name: &str, key: &str) -> Value {
     serde_json::from_str(&text).expect("JSON")
 }
 
-pub(crate) async fn each_function_answers_its_own_event() {
-    let (_emulator, stack) = deployed().await;
+async fn each_function_answers_its_own_event() -> Outcome {
+    let (_emulator, stack) = deployed().await?;
     stack.project("site", 1).await;
     let endpoint = stack.account.endpoint.clone();
     let start = async |name: &str| start(&stack, &endpoint, name, &[]).await;
@@ -49,6 +56,7 @@ pub(crate) async fn each_function_answers_its_own_event() {
     assert!(letters["items"].as_array().is_some_and(|all| all.len() >= 2), "{letters:#}");
     let maintenance = start("maintenance").await;
     maintenance.invoke(&event("maintenance", &stack.key)).await.expect("an answer");
+    Ok(())
 }
 
 /// Puts a text into the account's Secrets Manager; its ARN.
@@ -88,7 +96,7 @@ fn asked(stack: &Stack, method: &str, path: &str, body: &str) -> Value {
 
 /// A program as Lambda starts it: with what the stack is, at an endpoint, and `more`.
 async fn start(stack: &Stack, endpoint: &str, name: &str, more: &[(&str, &str)]) -> Function {
-    let program = built_functions().join(name).join("bootstrap");
+    let program = built_functions().expect("they are built").join(name).join("bootstrap");
     let known = stack.variables(endpoint);
     let known = known.iter().map(|(name, value)| (*name, value.as_str()));
     let variables: Vec<_> = known.chain(more.iter().copied()).collect();
@@ -96,8 +104,8 @@ async fn start(stack: &Stack, endpoint: &str, name: &str, more: &[(&str, &str)])
     started.unwrap_or_else(|ended| panic!("{name} ended: {ended:?}"))
 }
 
-pub(crate) async fn functions_use_the_forge_with_secrets_that_they_read_when_they_need_them() {
-    let (emulator, stack) = deployed().await;
+async fn functions_use_the_forge_with_secrets_that_they_read_when_they_need_them() -> Outcome {
+    let (emulator, stack) = deployed().await?;
     let proxy = Proxy::start(&emulator.endpoint(), 1);
     let read = || proxy.seen().iter().filter(|one| one.call.operation == "GetSecretValue").count();
     let gitea = Gitea::start(&["acme"]);
@@ -175,6 +183,7 @@ pub(crate) async fn functions_use_the_forge_with_secrets_that_they_read_when_the
     for log in [projects.log(), ci.log(), missing.log()] {
         assert!(!log.contains(TOKEN) && !log.contains(HOOK_SECRET), "{log}");
     }
+    Ok(())
 }
 
 /// A commit on the forge itself; its webhooks have been sent.
@@ -194,9 +203,9 @@ async fn push(gitea: &Gitea, repository: &str) {
     gitea.settled().await;
 }
 
-pub(crate) async fn the_function_of_the_schedule_tells_webhooks_how_builds_ended() {
+async fn the_function_of_the_schedule_tells_webhooks_how_builds_ended() -> Outcome {
     const SECRET: &str = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
-    let (emulator, stack) = deployed().await;
+    let (emulator, stack) = deployed().await?;
     let receiver = faults::Server::start();
     receiver.answer_with(faults::Fault::Status(200));
     let endpoint = emulator.endpoint();
@@ -232,4 +241,5 @@ pub(crate) async fn the_function_of_the_schedule_tells_webhooks_how_builds_ended
     assert_eq!(body["data"]["url"], format!("https://rdev.example.com{path}"), "{body:#}");
     let list = stack.expect(200, "GET", "/projects/told/deliveries", None).await;
     assert_eq!(list["items"][0]["state"], "delivered", "{list:#}");
+    Ok(())
 }

@@ -3,15 +3,21 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use rdev_testkit::servers::emulator::Emulator;
 use rdev_testkit::servers::proxy::{Fault, On, Proxy, Rule, Service};
+use rdev_testkit::tools::trial::Outcome;
 use serde_json::json;
 
-use crate::stack::{Stack, appears, deployed};
+use crate::stack::{Stack, appears, deployed, emulator};
 use crate::support::processes_below;
 
-pub(crate) async fn a_runner_killed_in_mid_agent_is_finished_by_another() {
-    let (_emulator, stack) = deployed().await;
+rdev_testkit::trials! {
+    async a_runner_killed_in_mid_agent_is_finished_by_another;
+    async a_runner_killed_between_prepare_and_push_is_finished_by_another_with_one_commit;
+    async a_wake_up_that_could_not_be_sent_is_sent_by_the_sweep;
+}
+
+async fn a_runner_killed_in_mid_agent_is_finished_by_another() -> Outcome {
+    let (_emulator, stack) = deployed().await?;
     stack.project("site", 1).await;
     let (started, again) = (stack.folder.path().join("started"), stack.folder.path().join("again"));
     let script = format!(
@@ -33,11 +39,12 @@ pub(crate) async fn a_runner_killed_in_mid_agent_is_finished_by_another() {
     assert_eq!(files, "README.md\ndone.txt", "nothing of the first attempt");
     assert_eq!(processes_below(&stack.data_of("first")), [], "its agent went with it");
     second.stop().await;
+    Ok(())
 }
 
-pub(crate) async fn a_runner_killed_between_prepare_and_push_is_finished_by_another_with_one_commit()
- {
-    let (_emulator, stack) = deployed().await;
+async fn a_runner_killed_between_prepare_and_push_is_finished_by_another_with_one_commit() -> Outcome
+{
+    let (_emulator, stack) = deployed().await?;
     stack.project("site", 1).await;
     // The server holds the push of the branch until it may go on: it lands when its runner is dead.
     let (held, go) = (stack.folder.path().join("held"), stack.folder.path().join("go"));
@@ -64,14 +71,14 @@ pub(crate) async fn a_runner_killed_between_prepare_and_push_is_finished_by_anot
     assert_eq!(record_now["attempt"], record["attempt"], "the agent did not run again");
     assert_eq!(record_now["worker_id"], "second");
     second.stop().await;
+    Ok(())
 }
 
-pub(crate) async fn a_wake_up_that_could_not_be_sent_is_sent_by_the_sweep() {
+async fn a_wake_up_that_could_not_be_sent_is_sent_by_the_sweep() -> Outcome {
     let proxy = Proxy::start("http://127.0.0.1:9", 1);
-    let emulator =
-        Emulator::start_with(&[("AWS_ENDPOINT_URL", &proxy.endpoint())]).expect("it is installed");
+    let emulator = emulator(&[("AWS_ENDPOINT_URL", &proxy.endpoint())])?;
     proxy.forward_to(&emulator.endpoint());
-    let stack = Stack::deploy(&emulator).await;
+    let stack = Stack::deploy(&emulator).await?;
     stack.project("site", 1).await;
     let runner = stack.runner("one", &emulator.endpoint(), 1);
     let send = On::Operation(Service::Sqs, "SendMessage");
@@ -83,4 +90,5 @@ pub(crate) async fn a_wake_up_that_could_not_be_sent_is_sent_by_the_sweep() {
     let record = stack.ended("site", &task).await;
     stack.assert_delivered("site", &record);
     runner.stop().await;
+    Ok(())
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use rdev_testkit::servers::emulator::{Account, Emulator};
 use rdev_testkit::servers::git_http::{GitServer, TOKEN, USER};
+use rdev_testkit::tools::needs::NotRun;
 use rdev_testkit::tools::python::{CARGO_LAMBDA, MINISTACK, installed, path_with};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -40,10 +41,10 @@ pub(crate) fn root() -> PathBuf {
 }
 
 /// The folder with the functions, built once for this process.
-pub(crate) fn built_functions() -> &'static Path {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+pub(crate) fn built_functions() -> Result<PathBuf, NotRun> {
+    static BUILT: OnceLock<Result<PathBuf, NotRun>> = OnceLock::new();
     let build = || {
-        let programs = installed(CARGO_LAMBDA).expect("it is installed");
+        let programs = installed(CARGO_LAMBDA)?;
         let folder = root().join("target/lambda");
         // Two builds at once move each other's programs away.
         let lock = fs::File::create(root().join("target/lambda.lock")).expect("a lock");
@@ -56,9 +57,9 @@ pub(crate) fn built_functions() -> &'static Path {
             .current_dir(root())
             .env("PATH", path_with(&programs));
         said(&mut command, "cargo lambda build");
-        folder
+        Ok(folder)
     };
-    BUILT.get_or_init(build)
+    BUILT.get_or_init(build).clone()
 }
 
 /// The runner's program, with the features that its image has. It is another package's: where
@@ -67,7 +68,7 @@ pub(crate) fn built_functions() -> &'static Path {
 /// It is built as `cargo test --workspace` builds it, for the runner's own tests. So there is
 /// nothing to do within such a run; any other selection of packages has other features, for
 /// which most dependencies would be compiled a second time.
-pub(crate) fn runner_program() -> &'static Path {
+fn runner_program() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     let build = || {
         let mut command = Command::new("cargo");
@@ -88,23 +89,30 @@ pub(crate) fn said(command: &mut Command, name: &str) -> String {
 }
 
 /// An emulator, and a stack on it.
-pub(crate) async fn deployed() -> (Emulator, Stack) {
-    let emulator = Emulator::start().expect("it is installed");
-    let stack = Stack::deploy(&emulator).await;
-    (emulator, stack)
+pub(crate) async fn deployed() -> Result<(Emulator, Stack), NotRun> {
+    let emulator = emulator(&[])?;
+    let stack = Stack::deploy(&emulator).await?;
+    Ok((emulator, stack))
+}
+
+/// An emulator with variables in its environment. What it is to run is built before: it would
+/// only wait for that.
+pub(crate) fn emulator(variables: &[(&str, &str)]) -> Result<Emulator, NotRun> {
+    built_functions()?;
+    runner_program();
+    Emulator::start_with(variables)
 }
 
 impl Stack {
     /// Deploys one to the account that an emulator takes requests without a signature for, as
     /// those of the gateway are: one stack for each emulator.
-    pub(crate) async fn deploy(emulator: &Emulator) -> Self {
+    pub(crate) async fn deploy(emulator: &Emulator) -> Result<Self, NotRun> {
         let account = Account { id: "000000000000".to_owned(), endpoint: emulator.endpoint() };
-        let programs = installed(MINISTACK).expect("it is installed");
-        let functions = built_functions();
+        let (programs, functions) = (installed(MINISTACK)?, built_functions()?);
         let mut command = Command::new(root().join("infra/local/deploy.sh"));
         command
             .args([account.endpoint.as_str(), "site"])
-            .arg(functions)
+            .arg(&functions)
             .arg("DefaultAgent=command")
             .envs(account.variables())
             .env("PATH", path_with(&programs));
@@ -128,7 +136,7 @@ impl Stack {
         let made = said(&mut bootstrap, "key bootstrap");
         let made: Value = serde_json::from_str(&made).expect("the key");
         made["key"].as_str().expect("the key").clone_into(&mut stack.key);
-        stack
+        Ok(stack)
     }
 
     /// What a program of the product needs in its environment to use the stack, at an endpoint.

@@ -28,6 +28,7 @@
 //! ```
 
 use std::future::Future;
+use std::num::NonZero;
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Completion, Failed};
@@ -57,11 +58,16 @@ impl IntoOutcome for Outcome {
     }
 }
 
+/// How many run at once, at least. Most of them wait: for a process, a lease, a poll.
+const AT_ONCE: usize = 8;
+
 /// Runs the trials that the command line selects, `threads` at once unless it says otherwise;
-/// `None` means as many as there are processors.
+/// `None` means as many as there are processors, and no fewer than eight.
 pub fn run(threads: Option<usize>, trials: impl IntoIterator<Item = Vec<Trial>>) -> ExitCode {
     let mut arguments = Arguments::from_args();
-    arguments.test_threads = arguments.test_threads.or(threads);
+    let processors = || std::thread::available_parallelism().map_or(1, NonZero::get);
+    arguments.test_threads =
+        arguments.test_threads.or(threads).or_else(|| Some(processors().max(AT_ONCE)));
     libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit_code()
 }
 
