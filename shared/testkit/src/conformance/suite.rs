@@ -11,7 +11,7 @@ use crate::tools::trial::{Outcome, Trial, asynchronous};
 pub const AT_ONCE: usize = 8;
 
 /// A case that takes longer is stuck.
-const DEADLINE: Duration = Duration::from_secs(180);
+const DEADLINE: Duration = Duration::from_secs(900);
 
 /// Whatever must live as long as a case runs, such as the folder of a database.
 pub type Keep = Box<dyn Any + Send + Sync>;

@@ -22,7 +22,7 @@ use crate::tools::watchdog::{self, Watched};
 pub const REGION: &str = "us-east-1";
 
 /// How long it may take to answer for the first time.
-const START: Duration = Duration::from_secs(90);
+const START: Duration = Duration::from_secs(900);
 
 /// A port is searched first and bound later: another program may bind it in between.
 const TRIES: usize = 3;

@@ -236,7 +236,7 @@ impl Server {
     /// Opens or closes the port, and returns when it is so.
     fn listen(&self, open: bool) {
         self.shared.should_listen.send_replace(open);
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + Duration::from_secs(300);
         while *self.shared.open.borrow() != open {
             assert!(Instant::now() < deadline, "the fault server's port got stuck");
             std::thread::yield_now();

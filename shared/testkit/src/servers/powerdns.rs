@@ -22,7 +22,7 @@ use crate::tools::resolve::{self, Resolved};
 use crate::tools::watchdog::{self, Watched};
 
 /// How long it may take to answer for the first time.
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_secs(600);
 
 /// A port is searched first and bound later: another program may bind it in between.
 const TRIES: usize = 3;

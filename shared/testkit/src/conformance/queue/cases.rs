@@ -24,7 +24,7 @@ const SLOW: QueueSettings =
     QueueSettings { visibility: Duration::from_secs(600), max_receives: 100 };
 
 /// For how long a case polls for what must come.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(600);
 
 macro_rules! cases {
     ($($name:ident with $settings:ident;)+) => {
@@ -81,7 +81,7 @@ async fn an_empty_queue_answers_after_the_wait(s: Subject) {
         let took = begun.elapsed();
         // A queue's clock may be a little ahead of ours.
         assert!(took >= wait * 9 / 10, "it answers after {took:?}, before the wait is over");
-        assert!(took < wait + Duration::from_secs(15), "{took:?}");
+        assert!(took < wait + Duration::from_secs(18), "{took:?}");
     }
 }
 
@@ -93,7 +93,7 @@ async fn a_long_poll_ends_when_a_message_comes(s: Subject) {
         let (received, ()) = tokio::join!(s.queue.receive(Duration::from_secs(20)), s.send(&name));
         let message = received.expect("the queue answers").expect("a message came");
         assert_eq!(message.body, Ok(wake_up(&name)));
-        assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+        assert!(begun.elapsed() < Duration::from_secs(18), "{:?}", begun.elapsed());
         s.queue.delete(&message.receipt).await.expect("it can be deleted");
     }
 }

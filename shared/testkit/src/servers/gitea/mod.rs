@@ -218,14 +218,14 @@ impl Gitea {
         locked(&self.shared.outgoing.deliveries).clone()
     }
 
-    /// Waits until no webhook is on its way, ten seconds at most.
+    /// Waits until no webhook is on its way, five minutes at most.
     ///
     /// # Panics
     /// When there is still one then.
     pub async fn settled(&self) {
         let mut under_way = self.shared.outgoing.under_way.subscribe();
         let waited = under_way.wait_for(|count| *count == 0);
-        let waited = tokio::time::timeout(Duration::from_secs(10), waited).await;
+        let waited = tokio::time::timeout(Duration::from_secs(300), waited).await;
         assert!(waited.is_ok(), "a webhook is still on its way");
     }
 
