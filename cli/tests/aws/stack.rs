@@ -221,7 +221,7 @@ args = ["-c", 'eval "$RDEV_PROMPT"']
     ) -> Option<(u16, Value)> {
         let method = method.parse().expect("a method");
         let request = self.client.request(method, format!("{}{path}", self.url));
-        let mut request = request.bearer_auth(&self.key).timeout(Duration::from_secs(60));
+        let mut request = request.bearer_auth(&self.key).timeout(Duration::from_secs(300));
         if let Some(body) = body {
             request = request.json(body);
         }

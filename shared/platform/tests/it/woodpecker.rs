@@ -19,7 +19,7 @@ use rdev_platform::woodpecker::{Settings, Woodpecker};
 use rdev_testkit::servers::woodpecker::{Seed, TOKEN, WoodpeckerServer};
 
 /// Longer than any pipeline of these tests takes.
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_secs(600);
 
 /// The site's id on the forge.
 const FORGE_ID: u64 = 42;
