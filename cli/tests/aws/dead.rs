@@ -3,7 +3,6 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use rdev_testkit::servers::emulator::Emulator;
 use rdev_testkit::tools::python::{MINISTACK, installed, path_with};
 use rdev_testkit::tools::trial::Outcome;
 use serde_json::{Value, json};
