@@ -24,9 +24,7 @@ use world::World;
 
 /// An adapter with what the suite needs beside it.
 pub struct DnsUnderTest {
-    /// The adapter.
     pub dns: Arc<dyn Dns>,
-    /// Its zone.
     pub zone: Hostname,
     /// Writes a record without the adapter, as another program or a person does.
     pub write: Write,
@@ -44,7 +42,6 @@ pub struct DnsUnderTest {
 /// Writes the one record of a kind that a name has, or removes it.
 pub type Write = Arc<dyn Fn(ForeignRecord) -> BoxFuture<'static, ()> + Send + Sync>;
 
-/// Looks a name up.
 pub type LookUp = Arc<dyn Fn(String) -> BoxFuture<'static, Vec<String>> + Send + Sync>;
 
 /// A record that another program or a person writes.

@@ -22,7 +22,6 @@ pub const TOKEN: &str = "cf-9d1f6c3a7e5b4820";
 /// The longest comment of a record on a free plan, in characters.
 pub const LONGEST_COMMENT: usize = 100;
 
-/// The server.
 #[derive(Debug)]
 pub struct Cloudflare {
     host: Host,

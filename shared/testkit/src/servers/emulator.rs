@@ -95,7 +95,6 @@ impl Emulator {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// A new account.
     pub fn account(&self) -> Account {
         Account::new(self.endpoint())
     }

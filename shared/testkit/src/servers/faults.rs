@@ -67,13 +67,10 @@ pub struct Request {
     pub method: String,
     /// Path and query.
     pub target: String,
-    /// Its headers.
     pub headers: HeaderMap,
-    /// Its body.
     pub body: Vec<u8>,
 }
 
-/// The server.
 #[derive(Debug)]
 pub struct Server {
     host: Host,
@@ -98,7 +95,6 @@ struct Shared {
 enum Plan {
     /// Forward all; where there is nothing to forward to, answer 404.
     Heal,
-    /// All requests.
     All(Fault),
     /// One, after this many others.
     Nth(usize, Fault),
@@ -132,7 +128,6 @@ impl Request {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }
 
-    /// The `Authorization` header.
     pub fn authorization(&self) -> Option<&str> {
         self.header("authorization")
     }

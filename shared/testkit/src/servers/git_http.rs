@@ -100,7 +100,6 @@ impl GitServer {
         format!("{}/{name}.git", self.origin())
     }
 
-    /// A repository's folder.
     pub fn folder(&self, name: &str) -> PathBuf {
         self.folder.path().join(format!("{name}.git"))
     }

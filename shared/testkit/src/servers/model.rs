@@ -47,7 +47,6 @@ pub struct Request {
     pub step: Option<usize>,
     /// The key it was sent with, from `x-api-key` or `authorization`.
     pub key: Option<String>,
-    /// Its body.
     pub body: Value,
 }
 

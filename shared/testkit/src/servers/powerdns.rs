@@ -33,7 +33,6 @@ const SCHEMA: &str = "usr/share/pdns-backend-sqlite3/schema/schema.sqlite3.sql";
 const MAKE_DATABASE: &str = "import sqlite3, sys\n\
                              sqlite3.connect(sys.argv[1]).executescript(open(sys.argv[2]).read())";
 
-/// A running server.
 #[derive(Debug)]
 pub struct PowerDns {
     zone: Hostname,
@@ -80,12 +79,10 @@ impl PowerDns {
         self.process.folder()
     }
 
-    /// Its API key.
     pub fn key(&self) -> &str {
         &self.key
     }
 
-    /// Its zone.
     pub fn zone(&self) -> &Hostname {
         &self.zone
     }

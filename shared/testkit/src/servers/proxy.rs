@@ -24,7 +24,6 @@ pub use plan::{Fault, On, Rule};
 /// A call as it came in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen {
-    /// What was called.
     pub call: Call,
     /// The access key that signed it: the account, where a test has one of its own.
     pub key: Option<String>,
@@ -38,7 +37,6 @@ pub struct Seen {
     pub status: Option<u16>,
 }
 
-/// A running proxy.
 #[derive(Debug)]
 pub struct Proxy {
     host: Host,

@@ -46,7 +46,6 @@ pub struct Function {
 pub struct Ended {
     /// Its exit code; `None` when a signal ended it, or it was still starting after 10 s.
     pub code: Option<i32>,
-    /// What it logged.
     pub log: String,
 }
 
@@ -137,7 +136,6 @@ impl Function {
         self.cold_start
     }
 
-    /// Its process.
     pub async fn pid(&self) -> Option<u32> {
         self.child.lock().await.id()
     }

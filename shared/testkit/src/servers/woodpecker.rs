@@ -53,13 +53,9 @@ pub const TOKEN: &str = "wp-4e0a91c7d25b4f86";
 /// A push to a repository, as the forge's webhook tells of it.
 #[derive(Debug, Clone)]
 pub struct Push {
-    /// The branch.
     pub branch: String,
-    /// The commit's id.
     pub commit: String,
-    /// Its message.
     pub message: String,
-    /// Who.
     pub author: String,
     /// The bare repository on disk.
     pub git_dir: PathBuf,
@@ -69,7 +65,6 @@ pub struct Push {
 /// then this, then Woodpecker's `CI_…`, then the step's own.
 #[derive(Debug, Clone, Default)]
 pub struct HostRunner {
-    /// More environment.
     pub env: Vec<(String, String)>,
 }
 
@@ -78,14 +73,12 @@ pub struct HostRunner {
 pub struct Run {
     /// The repository's id here.
     pub repository: u64,
-    /// The pipeline's number.
     pub number: u64,
     workspace: PathBuf,
     ended: watch::Receiver<Option<String>>,
     handle: Handle,
 }
 
-/// The server.
 pub struct WoodpeckerServer {
     host: Option<Host>,
     shared: Arc<Shared>,

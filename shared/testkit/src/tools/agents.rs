@@ -27,7 +27,6 @@ pub enum Cli {
 }
 
 impl Cli {
-    /// All of them.
     pub const ALL: [Self; 3] = [Self::ClaudeCode, Self::Opencode, Self::Codex];
 
     /// The name of its program.

@@ -31,7 +31,6 @@ pub const POWERDNS: Programs = Programs {
     files: &["usr/sbin/pdns_server", "usr/lib/*/pdns/libgsqlite3backend.so"],
 };
 
-/// Unpacked packages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unpacked {
     root: PathBuf,

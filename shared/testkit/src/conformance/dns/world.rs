@@ -71,7 +71,6 @@ impl World {
         (self.subject.look_up)(name.to_string()).await
     }
 
-    /// Writes a foreign record.
     pub(super) async fn write(&self, name: &DomainName, kind: &'static str, content: &str) {
         self.write_with(name, kind, content, None).await;
     }

@@ -18,7 +18,6 @@ use crate::tools::trial::Trial;
 
 /// A queue, empty and opened with the settings that the constructor was given.
 pub struct QueueUnderTest {
-    /// The queue.
     pub queue: Arc<dyn Queue>,
     /// Sends a message of any text, as another program or another version would.
     pub send_raw: SendRaw,

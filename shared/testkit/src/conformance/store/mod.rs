@@ -55,7 +55,6 @@ use world::World;
 
 /// A store, empty and opened with the retention that the constructor was given.
 pub struct StoreUnderTest {
-    /// The store.
     pub store: Arc<dyn Store>,
     /// Replaces the record of a task, as a defect or another version would.
     pub replace_record: ReplaceRecord,

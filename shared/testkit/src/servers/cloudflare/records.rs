@@ -30,9 +30,7 @@ pub struct Record {
     pub proxied: bool,
     /// What is noted beside it.
     pub comment: Option<String>,
-    /// When it was made.
     pub created_on: String,
-    /// When it last changed.
     pub modified_on: String,
 }
 

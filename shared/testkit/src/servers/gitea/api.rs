@@ -9,7 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use super::answer::{self, Answer, Body, Call, error, no_route, not_found, ok};
+use super::response::{self, ApiResponse, Body, Call, error, no_route, not_found, ok};
 use super::state::{State, Token};
 use super::{Seen, Shared, contents, hooks, locked, pulls, repositories, shapes, statuses};
 
@@ -52,7 +52,7 @@ pub(super) async fn answer(shared: Arc<Shared>, request: Request) -> Response {
 }
 
 /// Finds out who asks, and whether their token may.
-fn authorized(shared: &Shared, call: &mut Call, header: Option<&str>) -> Result<(), Answer> {
+fn authorized(shared: &Shared, call: &mut Call, header: Option<&str>) -> Result<(), ApiResponse> {
     let Some(header) = header else { return Ok(()) };
     let state = locked(&shared.state);
     let token = token_of(&state, header);
@@ -96,7 +96,7 @@ pub(super) fn token_of(state: &State, header: &str) -> Option<Token> {
 }
 
 /// The routes. What is not here answers as unknown paths of the API do.
-fn routed(shared: &Shared, call: &Call) -> Result<Answer, Answer> {
+fn routed(shared: &Shared, call: &Call) -> Result<ApiResponse, ApiResponse> {
     let path: Vec<&str> = call.path.iter().map(String::as_str).collect();
     match (call.method.as_str(), path.as_slice()) {
         ("GET", ["version"]) => Ok(ok(json!({ "version": "1.22.0+test" }))),
@@ -148,19 +148,24 @@ fn routed(shared: &Shared, call: &Call) -> Result<Answer, Answer> {
     }
 }
 
-fn user(shared: &Shared, call: &Call) -> Result<Answer, Answer> {
+fn user(shared: &Shared, call: &Call) -> Result<ApiResponse, ApiResponse> {
     let state = locked(&shared.state);
     let account = state.owner(call.user()?).ok_or_else(not_found)?;
     Ok(ok(shapes::user(&state, &account.name)))
 }
 
-fn organisation(shared: &Shared, name: &str) -> Result<Answer, Answer> {
+fn organisation(shared: &Shared, name: &str) -> Result<ApiResponse, ApiResponse> {
     let state = locked(&shared.state);
     let found = state.organisations.get(&name.to_lowercase()).ok_or_else(not_found)?;
     Ok(ok(shapes::organisation(found)))
 }
 
-fn rights(shared: &Shared, call: &Call, user: &str, name: &str) -> Result<Answer, Answer> {
+fn rights(
+    shared: &Shared,
+    call: &Call,
+    user: &str,
+    name: &str,
+) -> Result<ApiResponse, ApiResponse> {
     call.user()?;
     let state = locked(&shared.state);
     state.organisations.get(&name.to_lowercase()).ok_or_else(not_found)?;
@@ -201,6 +206,6 @@ pub(super) fn list_of<T>(
     call: &Call,
     items: impl IntoIterator<Item = T>,
     shape: impl Fn(T) -> Value,
-) -> Answer {
-    answer::page(state, call, &call.path.join("/"), items.into_iter().map(shape).collect())
+) -> ApiResponse {
+    response::page(state, call, &call.path.join("/"), items.into_iter().map(shape).collect())
 }

@@ -4,8 +4,10 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
-use super::answer::{Answer, Call, created, error, internal, not_found, ok, visible, writable};
 use super::files::{self, Change};
+use super::response::{
+    ApiResponse, Call, created, error, internal, not_found, ok, visible, writable,
+};
 use super::state::Repository;
 use super::{Shared, api, git, locked, shapes};
 
@@ -15,7 +17,7 @@ pub(super) fn change(
     call: &Call,
     owner: &str,
     name: &str,
-) -> Result<Answer, Answer> {
+) -> Result<ApiResponse, ApiResponse> {
     let found = writable(&locked(&shared.state), call, owner, name)?;
     let user = call.user()?;
     let failed = |why: String| internal(shared, &why);
@@ -66,7 +68,7 @@ pub(super) fn change(
 }
 
 /// One operation of a change, checked against what is there.
-fn one(operation: &Value, there: &[(String, String, usize)]) -> Result<Change, Answer> {
+fn one(operation: &Value, there: &[(String, String, usize)]) -> Result<Change, ApiResponse> {
     let text = |name: &str| operation.get(name).and_then(Value::as_str).unwrap_or_default();
     let path = text("path").to_owned();
     let bad = |part: &str| matches!(part, "" | "." | "..") || part.eq_ignore_ascii_case(".git");
@@ -112,7 +114,7 @@ pub(super) fn get(
     owner: &str,
     name: &str,
     path: &str,
-) -> Result<Answer, Answer> {
+) -> Result<ApiResponse, ApiResponse> {
     let state = locked(&shared.state);
     let found = visible(&state, call, owner, name)?;
     let at = named(&found, call.query("ref"))?;
@@ -125,7 +127,7 @@ pub(super) fn get(
 }
 
 /// The commit of a name, or of the default branch.
-fn named(found: &Repository, name: Option<&str>) -> Result<String, Answer> {
+fn named(found: &Repository, name: Option<&str>) -> Result<String, ApiResponse> {
     let name = name.filter(|name| !name.is_empty()).unwrap_or(&found.default_branch);
     let commit = files::tip(&found.folder, name).or_else(|| files::resolve(&found.folder, name));
     commit.ok_or_else(not_found)
@@ -136,7 +138,7 @@ pub(super) fn branches(
     call: &Call,
     owner: &str,
     name: &str,
-) -> Result<Answer, Answer> {
+) -> Result<ApiResponse, ApiResponse> {
     let state = locked(&shared.state);
     let found = visible(&state, call, owner, name)?;
     let failed = |why: String| internal(shared, &why);
@@ -154,7 +156,7 @@ pub(super) fn branch(
     owner: &str,
     name: &str,
     branch: &str,
-) -> Result<Answer, Answer> {
+) -> Result<ApiResponse, ApiResponse> {
     let state = locked(&shared.state);
     let found = visible(&state, call, owner, name)?;
     let tip = files::tip(&found.folder, branch).ok_or_else(not_found)?;
@@ -167,7 +169,7 @@ pub(super) fn commits(
     call: &Call,
     owner: &str,
     name: &str,
-) -> Result<Answer, Answer> {
+) -> Result<ApiResponse, ApiResponse> {
     let state = locked(&shared.state);
     let found = visible(&state, call, owner, name)?;
     if files::is_empty(&found.folder) {

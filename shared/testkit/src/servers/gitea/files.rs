@@ -6,7 +6,6 @@ use std::process::Stdio;
 
 use crate::servers::git_http::{git_command, try_git};
 
-/// A commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Commit {
     pub(super) id: String,
@@ -146,7 +145,6 @@ pub(super) fn log(
     Ok(commits)
 }
 
-/// One commit.
 pub(super) fn commit(folder: &Path, id: &str) -> Result<Commit, String> {
     let found = log(folder, &[id], 0, 1)?;
     found.into_iter().next().ok_or_else(|| format!("no commit {id}"))
@@ -169,7 +167,6 @@ pub(super) fn tree(folder: &Path, commit: &str) -> Result<Vec<(String, String, u
     Ok(printed.split('\0').filter_map(entry).collect())
 }
 
-/// A blob's content.
 pub(super) fn blob(folder: &Path, id: &str) -> Result<Vec<u8>, String> {
     let output = git_command(folder).args(["cat-file", "blob", id]).output();
     let output = output.map_err(|error| error.to_string())?;

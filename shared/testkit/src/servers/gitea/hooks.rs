@@ -14,7 +14,7 @@ use serde_json::Value;
 use sha2::Sha256;
 use ulid::Ulid;
 
-use super::answer::{Answer, Call, created, error, no_content, not_found, writable};
+use super::response::{ApiResponse, Call, created, error, no_content, not_found, writable};
 use super::state::{Hook, Repository, now};
 use super::{HookDelivery, Outgoing, Shared, api, locked, shapes};
 
@@ -28,7 +28,7 @@ pub(super) fn list(
     call: &Call,
     owner: &str,
     name: &str,
-) -> Result<Answer, Answer> {
+) -> Result<ApiResponse, ApiResponse> {
     let state = locked(&shared.state);
     let found = writable(&state, call, owner, name)?;
     Ok(api::list_of(&state, call, &found.hooks, shapes::hook))
@@ -39,7 +39,7 @@ pub(super) fn create(
     call: &Call,
     owner: &str,
     name: &str,
-) -> Result<Answer, Answer> {
+) -> Result<ApiResponse, ApiResponse> {
     let mut state = locked(&shared.state);
     let found = writable(&state, call, owner, name)?;
     let kind = call.required("type")?;
@@ -86,7 +86,7 @@ pub(super) fn delete(
     owner: &str,
     name: &str,
     id: &str,
-) -> Result<Answer, Answer> {
+) -> Result<ApiResponse, ApiResponse> {
     let mut state = locked(&shared.state);
     let found = writable(&state, call, owner, name)?;
     let found = state.repositories.get_mut(&found.full_name().to_lowercase());

@@ -23,7 +23,6 @@
 //!
 //! It ends with its repositories when it is dropped.
 
-mod answer;
 mod api;
 mod contents;
 mod files;
@@ -31,6 +30,7 @@ mod git;
 mod hooks;
 mod pulls;
 mod repositories;
+mod response;
 mod seed;
 mod shapes;
 mod state;
@@ -85,7 +85,6 @@ pub struct Seen {
     pub query: String,
     /// The request's body, where it is JSON.
     pub body: Option<Value>,
-    /// The answer's status.
     pub status: u16,
     /// The answer's body, where it is JSON.
     pub answer: Option<Value>,
@@ -96,19 +95,16 @@ pub struct Seen {
 pub struct HookDelivery {
     /// Whose webhook: `owner/name`.
     pub full_name: String,
-    /// Where to.
     pub url: String,
     /// `push` or `status`.
     pub event: String,
     /// `X-Gitea-Delivery`.
     pub id: String,
-    /// What was sent.
     pub payload: Value,
     /// The status of the answer; `None` when there was none.
     pub status: Option<u16>,
 }
 
-/// The server.
 #[derive(Debug)]
 pub struct Gitea {
     _host: Host,
@@ -119,7 +115,6 @@ pub struct Gitea {
 #[derive(Debug)]
 struct Shared {
     folder: PathBuf,
-    /// Where it listens.
     url: String,
     state: Mutex<state::State>,
     seen: Mutex<Vec<Seen>>,
@@ -190,7 +185,6 @@ impl Gitea {
         state.repositories.values().map(state::Repository::info).collect()
     }
 
-    /// A repository's webhooks.
     pub fn hooks(&self, full_name: &str) -> Vec<Hook> {
         self.shared.with(full_name, |repository| repository.hooks.clone())
     }
@@ -203,7 +197,6 @@ impl Gitea {
         })
     }
 
-    /// A repository's pull requests.
     pub fn pulls(&self, full_name: &str) -> Vec<Pull> {
         self.shared.with(full_name, |repository| repository.pulls.clone())
     }
@@ -246,6 +239,6 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
     }
     match git::GitRequest::of(&request) {
         Some(git_request) => git::answer(shared, git_request, request).await,
-        None => answer::web(&shared, request.uri().path()),
+        None => response::web(&shared, request.uri().path()),
     }
 }

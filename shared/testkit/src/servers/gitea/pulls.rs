@@ -1,6 +1,6 @@
 //! Pull requests.
 
-use super::answer::{Answer, Call, created, error, not_found, ok, visible, writable};
+use super::response::{ApiResponse, Call, created, error, not_found, ok, visible, writable};
 use super::state::{Pull, now};
 use super::{Shared, api, files, locked, shapes};
 
@@ -9,7 +9,7 @@ pub(super) fn list(
     call: &Call,
     owner: &str,
     name: &str,
-) -> Result<Answer, Answer> {
+) -> Result<ApiResponse, ApiResponse> {
     let state = locked(&shared.state);
     let found = visible(&state, call, owner, name)?;
     let filter = call.query("state").unwrap_or("open");
@@ -29,7 +29,7 @@ pub(super) fn get(
     owner: &str,
     name: &str,
     number: &str,
-) -> Result<Answer, Answer> {
+) -> Result<ApiResponse, ApiResponse> {
     let state = locked(&shared.state);
     let found = visible(&state, call, owner, name)?;
     let pull = found.pulls.iter().find(|pull| pull.number.to_string() == number);
@@ -42,7 +42,7 @@ pub(super) fn create(
     call: &Call,
     owner: &str,
     name: &str,
-) -> Result<Answer, Answer> {
+) -> Result<ApiResponse, ApiResponse> {
     let mut state = locked(&shared.state);
     let found = writable(&state, call, owner, name)?;
     let (head, base) = (call.text("head")?, call.text("base")?);

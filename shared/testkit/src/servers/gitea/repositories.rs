@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use super::answer::{
-    Answer, Call, created, error, internal, no_content, not_found, ok, visible, writable,
+use super::response::{
+    ApiResponse, Call, created, error, internal, no_content, not_found, ok, visible, writable,
 };
 use super::state::{Repository, now};
 use super::{Shared, api, files, git, locked, shapes};
@@ -13,7 +13,7 @@ const RESERVED: [&str; 3] = ["-", ".", ".."];
 
 const EXISTS: &str = "The repository with the same name already exists.";
 
-pub(super) fn list(shared: &Shared, call: &Call, owner: &str) -> Result<Answer, Answer> {
+pub(super) fn list(shared: &Shared, call: &Call, owner: &str) -> Result<ApiResponse, ApiResponse> {
     let state = locked(&shared.state);
     state.organisations.get(&owner.to_lowercase()).ok_or_else(not_found)?;
     let user = call.user.as_deref();
@@ -25,7 +25,11 @@ pub(super) fn list(shared: &Shared, call: &Call, owner: &str) -> Result<Answer, 
     Ok(api::list_of(&state, call, found, |found| shapes::repository(&state, found, user)))
 }
 
-pub(super) fn create_in(shared: &Shared, call: &Call, owner: &str) -> Result<Answer, Answer> {
+pub(super) fn create_in(
+    shared: &Shared,
+    call: &Call,
+    owner: &str,
+) -> Result<ApiResponse, ApiResponse> {
     let user = call.user()?;
     let owner = {
         let state = locked(&shared.state);
@@ -40,11 +44,11 @@ pub(super) fn create_in(shared: &Shared, call: &Call, owner: &str) -> Result<Ans
     create(shared, call, &owner)
 }
 
-pub(super) fn create_own(shared: &Shared, call: &Call) -> Result<Answer, Answer> {
+pub(super) fn create_own(shared: &Shared, call: &Call) -> Result<ApiResponse, ApiResponse> {
     create(shared, call, call.user()?)
 }
 
-fn create(shared: &Shared, call: &Call, owner: &str) -> Result<Answer, Answer> {
+fn create(shared: &Shared, call: &Call, owner: &str) -> Result<ApiResponse, ApiResponse> {
     let made = reserve(shared, call, owner)?;
     files::init(&made.folder, &made.default_branch).map_err(|why| internal(shared, &why))?;
     if call.flag("auto_init") {
@@ -63,7 +67,7 @@ pub(super) fn generate(
     call: &Call,
     owner: &str,
     name: &str,
-) -> Result<Answer, Answer> {
+) -> Result<ApiResponse, ApiResponse> {
     let user = call.user()?;
     let (template, owner) = {
         let state = locked(&shared.state);
@@ -95,7 +99,7 @@ pub(super) fn generate(
 }
 
 /// Takes the name, if it is free, and gives it a record; the folder is still to be made.
-fn reserve(shared: &Shared, call: &Call, owner: &str) -> Result<Repository, Answer> {
+fn reserve(shared: &Shared, call: &Call, owner: &str) -> Result<Repository, ApiResponse> {
     let name = call.required("name")?;
     let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if !name.chars().all(good) || name.len() > 100 {
@@ -132,13 +136,18 @@ fn reserve(shared: &Shared, call: &Call, owner: &str) -> Result<Repository, Answ
     Ok(made)
 }
 
-fn shown(shared: &Shared, call: &Call, made: &Repository) -> Result<Answer, Answer> {
+fn shown(shared: &Shared, call: &Call, made: &Repository) -> Result<ApiResponse, ApiResponse> {
     let state = locked(&shared.state);
     let shape: Value = shapes::repository(&state, made, call.user.as_deref());
     Ok(created(shape))
 }
 
-pub(super) fn get(shared: &Shared, call: &Call, owner: &str, name: &str) -> Result<Answer, Answer> {
+pub(super) fn get(
+    shared: &Shared,
+    call: &Call,
+    owner: &str,
+    name: &str,
+) -> Result<ApiResponse, ApiResponse> {
     let state = locked(&shared.state);
     let found = visible(&state, call, owner, name)?;
     Ok(ok(shapes::repository(&state, &found, call.user.as_deref())))
@@ -149,7 +158,7 @@ pub(super) fn delete(
     call: &Call,
     owner: &str,
     name: &str,
-) -> Result<Answer, Answer> {
+) -> Result<ApiResponse, ApiResponse> {
     let found = {
         let mut state = locked(&shared.state);
         let found = writable(&state, call, owner, name)?;

@@ -93,7 +93,6 @@ impl Gitea {
         self.git(full_name, &["update-ref", &format!("refs/heads/{branch}"), &from]);
     }
 
-    /// A repository's folder.
     pub fn folder(&self, full_name: &str) -> PathBuf {
         self.shared.with(full_name, |found| found.folder.clone())
     }

@@ -63,40 +63,31 @@ pub(super) struct Repository {
 /// A repository, for tests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RepositoryInfo {
-    /// Its number.
     pub id: u64,
     /// `owner/name`.
     pub full_name: String,
-    /// Its description.
     pub description: String,
     /// Whether only its owner sees it.
     pub private: bool,
-    /// Its default branch.
     pub default_branch: String,
     /// The bare repository's folder.
     pub folder: PathBuf,
 }
 
-/// A webhook.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hook {
-    /// Its number.
     pub id: u64,
     /// As it was registered: `gitea`, `forgejo`.
     pub kind: String,
-    /// Where it goes.
     pub url: String,
-    /// What signs it.
     pub secret: String,
     /// What it is sent for.
     pub events: Vec<String>,
     /// Whether it is sent at all.
     pub active: bool,
-    /// When it was registered.
     pub created: String,
 }
 
-/// A pull request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pull {
     /// Its number over all repositories.
@@ -107,36 +98,25 @@ pub struct Pull {
     pub head: String,
     /// The branch that it is to be merged into.
     pub base: String,
-    /// Its title.
     pub title: String,
-    /// Its text.
     pub body: String,
-    /// Whether it is open.
     pub open: bool,
-    /// Who opened it.
     pub user: String,
-    /// When.
     pub created: String,
 }
 
-/// A commit's status.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Status {
-    /// Its number.
     pub id: u64,
-    /// The commit.
     pub commit: String,
     /// `pending`, `success`, …
     pub state: String,
     /// What it is about.
     pub context: String,
-    /// One line.
     pub description: String,
     /// Where more is to be seen; may be empty.
     pub target_url: String,
-    /// Who set it.
     pub user: String,
-    /// When.
     pub created: String,
 }
 

@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::answer::{Answer, Call, created, error, internal, not_found, ok, visible, writable};
+use super::response::{
+    ApiResponse, Call, created, error, internal, not_found, ok, visible, writable,
+};
 use super::state::{Repository, Status, now};
 use super::{Shared, api, files, hooks, locked, shapes};
 
@@ -14,7 +16,7 @@ pub(super) fn create(
     owner: &str,
     name: &str,
     commit: &str,
-) -> Result<Answer, Answer> {
+) -> Result<ApiResponse, ApiResponse> {
     let mut state = locked(&shared.state);
     let found = writable(&state, call, owner, name)?;
     let Some(commit) = files::resolve(&found.folder, commit) else {
@@ -63,7 +65,7 @@ pub(super) fn create(
 }
 
 /// A commit's statuses, newest first; the commit may be named by a branch.
-fn of<'a>(found: &'a Repository, name: &str) -> Result<(String, Vec<&'a Status>), Answer> {
+fn of<'a>(found: &'a Repository, name: &str) -> Result<(String, Vec<&'a Status>), ApiResponse> {
     let tip = files::tip(&found.folder, name);
     let commit = tip.or_else(|| files::resolve(&found.folder, name)).ok_or_else(not_found)?;
     let statuses = found.statuses.iter().rev().filter(|status| status.commit == commit).collect();
@@ -76,7 +78,7 @@ pub(super) fn list(
     owner: &str,
     name: &str,
     commit: &str,
-) -> Result<Answer, Answer> {
+) -> Result<ApiResponse, ApiResponse> {
     let state = locked(&shared.state);
     let found = visible(&state, call, owner, name)?;
     let (_, statuses) = of(&found, commit)?;
@@ -90,7 +92,7 @@ pub(super) fn combined(
     owner: &str,
     name: &str,
     commit: &str,
-) -> Result<Answer, Answer> {
+) -> Result<ApiResponse, ApiResponse> {
     let state = locked(&shared.state);
     let found = visible(&state, call, owner, name)?;
     let (commit, statuses) = of(&found, commit)?;

@@ -13,14 +13,12 @@ use crate::servers::git_http::{git, try_git};
 
 const SECRET: &str = "hook-secret";
 
-/// A receiver of webhooks.
 fn receiver() -> Server {
     let server = Server::start();
     server.answer_with(Fault::Body(200, "text/plain", "ok".to_owned()));
     server
 }
 
-/// Registers a webhook.
 fn register(gitea: &Gitea, full_name: &str, url: &str, events: &[&str]) {
     let id = super::locked(&gitea.shared.state).next_id();
     gitea.shared.with(full_name, |found| {

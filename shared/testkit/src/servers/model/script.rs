@@ -7,14 +7,11 @@ use serde_json::Value;
 /// The model's turns. After the last one it says "done".
 #[derive(Debug, Clone, Default)]
 pub struct Script {
-    /// In order.
     pub steps: Vec<Step>,
 }
 
-/// One turn.
 #[derive(Debug, Clone)]
 pub struct Step {
-    /// What the model does.
     pub act: Act,
     /// What it says that it used.
     pub usage: Tokens,
@@ -59,42 +56,26 @@ pub enum Act {
     Shell(String),
     /// Calls a tool by its name.
     Tool {
-        /// The name.
         name: String,
         /// Its arguments; a text for tools that take one.
         input: Value,
     },
     /// Answers with an HTTP error, each time.
     Error {
-        /// The status.
         status: u16,
         /// The error's type; the usual one of the status when absent.
         kind: Option<String>,
-        /// What it says.
         message: String,
-        /// More response headers.
         headers: Vec<(String, String)>,
     },
     /// Answers `times` times with an HTTP error, then does something else.
-    Flaky {
-        /// The status.
-        status: u16,
-        /// How often.
-        times: u32,
-        /// What it does then.
-        then: Box<Act>,
-    },
+    Flaky { status: u16, times: u32, then: Box<Act> },
     /// Begins a stream, and then sends nothing more.
     Hang,
     /// Begins a stream, and then closes the connection.
     Cut,
     /// Answers 200 with a body that is not of the protocol.
-    Garbage {
-        /// Its content type.
-        content_type: String,
-        /// The body.
-        body: String,
-    },
+    Garbage { content_type: String, body: String },
 }
 
 impl Script {

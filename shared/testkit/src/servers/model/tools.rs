@@ -8,7 +8,6 @@ use serde_json::{Map, Value, json};
 #[derive(Debug, Default)]
 pub(super) struct Tools(BTreeMap<String, Tool>);
 
-/// One tool.
 #[derive(Debug, Clone)]
 pub(super) struct Tool {
     pub(super) kind: Kind,
@@ -21,7 +20,6 @@ pub(super) struct Tool {
 pub(super) enum Kind {
     /// JSON by a schema.
     Function(Value),
-    /// A text.
     Custom,
     /// It runs at the provider.
     Hosted,

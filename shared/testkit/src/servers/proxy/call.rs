@@ -8,20 +8,15 @@ use hyper::header::{AUTHORIZATION, HeaderMap, HeaderName, USER_AGENT};
 /// An operation of a service.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Call {
-    /// The service.
     pub service: Service,
     /// `PutItem`, `SendMessage`, …; for other services the request's method and path.
     pub operation: String,
 }
 
-/// A service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Service {
-    /// The table.
     DynamoDb,
-    /// The queues.
     Sqs,
-    /// Everything else.
     Other,
 }
 

@@ -30,11 +30,8 @@ pub enum Fault {
 /// Which calls a rule is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum On {
-    /// All.
     Any,
-    /// Those of a service.
     Service(Service),
-    /// Those of one operation.
     Operation(Service, &'static str),
 }
 
@@ -47,7 +44,6 @@ pub struct Rule {
     pub share: f64,
     /// How often it still applies; `None`: always.
     pub times: Option<u32>,
-    /// What happens then.
     pub fault: Fault,
 }
 

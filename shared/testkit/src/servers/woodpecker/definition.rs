@@ -8,7 +8,6 @@ use serde_norway::{Mapping, Value};
 use super::condition::When;
 use super::substitute::substitute;
 
-/// A workflow.
 #[derive(Debug)]
 pub(super) struct Definition {
     pub(super) when: When,

@@ -19,13 +19,9 @@ pub struct Change {
     pub repository: String,
     /// The repository's id on the forge.
     pub forge_id: u64,
-    /// The pipeline's number.
     pub number: u64,
-    /// Its status now.
     pub status: String,
-    /// Its commit.
     pub commit: String,
-    /// Its branch.
     pub branch: String,
     /// Where people see it.
     pub url: String,

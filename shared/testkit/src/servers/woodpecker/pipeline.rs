@@ -18,9 +18,7 @@ pub struct Seed {
     pub event: String,
     /// Any status.
     pub status: String,
-    /// The commit's id.
     pub commit: String,
-    /// The branch.
     pub branch: String,
     /// When it was created, in Unix seconds.
     pub created: i64,

@@ -20,13 +20,11 @@ pub enum Age {
 /// A repository that the server has an entry for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Known {
-    /// Its id here.
     pub id: u64,
     /// Its id on the forge.
     pub forge_id: u64,
     /// `owner/name`.
     pub full_name: String,
-    /// Whether it is active.
     pub active: bool,
     /// Whether the forge has our webhook, without which no push starts anything.
     pub hooked: bool,
@@ -42,7 +40,6 @@ pub(super) struct State {
     pub(super) not_ours: BTreeSet<u64>,
     pub(super) break_hook: bool,
     pub(super) secrets: BTreeMap<String, String>,
-    /// Variables for all steps.
     pub(super) environment: BTreeMap<String, String>,
     pub(super) images: Vec<(String, HostRunner)>,
     last_id: u64,

@@ -13,7 +13,6 @@ use super::start::Place;
 use super::{Shared, locked};
 use crate::servers::git_http::git_command;
 
-/// A step's commands.
 #[derive(Debug)]
 pub(super) struct Script {
     pub(super) commands: Vec<String>,
@@ -28,7 +27,6 @@ pub(super) struct Script {
 pub(super) enum Ended {
     /// It did not run.
     Skipped,
-    /// It was cancelled.
     Killed,
     /// With this exit status.
     Exit(i32),
@@ -51,7 +49,6 @@ pub(super) async fn check_out(shared: &Shared, place: &Place, id: u64, commit: &
     supervise(shared, place, id, Command::from(checkout)).await
 }
 
-/// Runs a step's commands.
 pub(super) async fn run(shared: &Shared, place: &Place, id: u64, script: &Script) -> Ended {
     let directory = script.directory.as_deref().unwrap_or(".");
     let folder = place.workspace.join(directory.trim_start_matches('/'));

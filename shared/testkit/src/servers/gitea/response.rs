@@ -20,9 +20,8 @@ pub(super) struct Call {
     pub(super) user: Option<String>,
 }
 
-/// An answer.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct ApiResponse {
     pub(super) status: u16,
     pub(super) body: Body,
     headers: Vec<(HeaderName, String)>,
@@ -43,7 +42,7 @@ impl Call {
     }
 
     /// A text of the body; empty when it is not there.
-    pub(super) fn text(&self, name: &str) -> Result<String, Answer> {
+    pub(super) fn text(&self, name: &str) -> Result<String, ApiResponse> {
         match self.body.get(name) {
             None | Some(Value::Null) => Ok(String::new()),
             Some(Value::String(text)) => Ok(text.clone()),
@@ -52,7 +51,7 @@ impl Call {
     }
 
     /// A text of the body that must be there.
-    pub(super) fn required(&self, name: &str) -> Result<String, Answer> {
+    pub(super) fn required(&self, name: &str) -> Result<String, ApiResponse> {
         match self.text(name)? {
             text if text.is_empty() => Err(error(422, format!("[{name}]: Required"))),
             text => Ok(text),
@@ -65,12 +64,12 @@ impl Call {
     }
 
     /// Who asks; an error without a token.
-    pub(super) fn user(&self) -> Result<&str, Answer> {
+    pub(super) fn user(&self) -> Result<&str, ApiResponse> {
         self.user.as_deref().ok_or_else(|| error(401, "token is required"))
     }
 }
 
-impl Answer {
+impl ApiResponse {
     fn new(status: u16, body: Body) -> Self {
         Self { status, body, headers: Vec::new() }
     }
@@ -81,7 +80,7 @@ impl Answer {
     }
 }
 
-impl IntoResponse for Answer {
+impl IntoResponse for ApiResponse {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).expect("an HTTP status");
         let kind = match self.body {
@@ -103,35 +102,35 @@ impl IntoResponse for Answer {
     }
 }
 
-pub(super) fn ok(body: Value) -> Answer {
-    Answer::new(200, Body::Json(body))
+pub(super) fn ok(body: Value) -> ApiResponse {
+    ApiResponse::new(200, Body::Json(body))
 }
 
-pub(super) fn created(body: Value) -> Answer {
-    Answer::new(201, Body::Json(body))
+pub(super) fn created(body: Value) -> ApiResponse {
+    ApiResponse::new(201, Body::Json(body))
 }
 
-pub(super) fn no_content() -> Answer {
-    Answer::new(204, Body::None)
+pub(super) fn no_content() -> ApiResponse {
+    ApiResponse::new(204, Body::None)
 }
 
 /// An error's URL is that of the description, and not of what went wrong.
 const DESCRIPTION: &str = "https://forge.example/api/swagger";
 
-pub(super) fn error(status: u16, message: impl Into<String>) -> Answer {
+pub(super) fn error(status: u16, message: impl Into<String>) -> ApiResponse {
     let body = json!({ "message": message.into(), "url": DESCRIPTION });
-    Answer::new(status, Body::Json(body))
+    ApiResponse::new(status, Body::Json(body))
 }
 
 /// The API's own "not there".
-pub(super) fn not_found() -> Answer {
+pub(super) fn not_found() -> ApiResponse {
     let message = "The target couldn't be found.";
     let body = json!({ "errors": [], "message": message, "url": DESCRIPTION });
-    Answer::new(404, Body::Json(body))
+    ApiResponse::new(404, Body::Json(body))
 }
 
 /// What went wrong inside. Its message is for the server's log only.
-pub(super) fn internal(shared: &Shared, why: &str) -> Answer {
+pub(super) fn internal(shared: &Shared, why: &str) -> ApiResponse {
     use std::io::Write;
     // It fails only when standard error is closed.
     let _ = writeln!(std::io::stderr(), "Gitea at {}: {why}", shared.url);
@@ -139,12 +138,12 @@ pub(super) fn internal(shared: &Shared, why: &str) -> Answer {
 }
 
 /// A path outside of the API.
-pub(super) fn no_route() -> Answer {
-    Answer::new(404, Body::Plain("404 page not found\n".to_owned()))
+pub(super) fn no_route() -> ApiResponse {
+    ApiResponse::new(404, Body::Plain("404 page not found\n".to_owned()))
 }
 
 /// A page of a list.
-pub(super) fn page(state: &State, call: &Call, path: &str, items: Vec<Value>) -> Answer {
+pub(super) fn page(state: &State, call: &Call, path: &str, items: Vec<Value>) -> ApiResponse {
     let number = |name: &str| call.query(name).and_then(|text| text.parse::<usize>().ok());
     let limit = number("limit").filter(|limit| *limit > 0).unwrap_or(30).min(state.page);
     let (at, total) = (number("page").unwrap_or(1).max(1), items.len());
@@ -171,7 +170,7 @@ pub(super) fn visible(
     call: &Call,
     owner: &str,
     name: &str,
-) -> Result<Repository, Answer> {
+) -> Result<Repository, ApiResponse> {
     let found = state.find(owner, name).ok_or_else(not_found)?;
     let own = call.user.as_deref().is_some_and(|user| state.may_write(user, &found.owner));
     if found.private && !own { Err(not_found()) } else { Ok(found.clone()) }
@@ -183,7 +182,7 @@ pub(super) fn writable(
     call: &Call,
     owner: &str,
     name: &str,
-) -> Result<Repository, Answer> {
+) -> Result<Repository, ApiResponse> {
     let found = visible(state, call, owner, name)?;
     let user = call.user()?;
     if state.may_write(user, &found.owner) {
@@ -208,6 +207,6 @@ pub(super) fn web(shared: &Shared, path: &str) -> Response {
         [owner, name, ..] if state.find(owner, name).is_some_and(|found| !found.private) => {
             page_of(name)
         }
-        _ => Answer::new(404, Body::Plain("Not found.\n".to_owned())).into_response(),
+        _ => ApiResponse::new(404, Body::Plain("Not found.\n".to_owned())).into_response(),
     }
 }
