@@ -69,7 +69,7 @@ pub(crate) fn changes(list: &Value) -> Vec<FileChange> {
     items.iter().filter_map(|item| FileChange::deserialize(item).ok()).collect()
 }
 
-/// Changed files as `git diff --stat` shows them; `total` counts those that the list left out too.
+/// Changed files in the format of `git diff --stat`; `total` also counts files that the list omits.
 pub(crate) fn diffstat(changes: &[FileChange], total: Option<u64>) -> String {
     let width = changes.iter().map(|change| change.path.chars().count()).max().unwrap_or(0).min(60);
     let most = changes.iter().map(|c| c.additions + c.deletions).max().unwrap_or(0).max(1);

@@ -186,14 +186,14 @@ mod tests {
                 response
             }));
         let client = serve(router).await;
-        let mut seen = Vec::new();
+        let mut texts = Vec::new();
         let end = follow(&client, "p", "t", |event, _| {
-            seen.push(event.data["text"].as_str().unwrap_or("?").to_owned());
+            texts.push(event.data["text"].as_str().unwrap_or("?").to_owned());
             Ok(())
         });
         let End(record) = end.await.expect("it ends");
         assert_eq!(record["state"], "failed");
-        assert_eq!(seen, ["a", "b", "c"]);
+        assert_eq!(texts, ["a", "b", "c"]);
         let connections = connections.lock().expect("no panics").clone();
         let ids: Vec<Option<&str>> = connections.iter().map(Option::as_deref).collect();
         assert_eq!(ids, [None, None, Some("1"), Some("2"), Some("2")]);

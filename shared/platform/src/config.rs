@@ -12,7 +12,7 @@ use crate::http;
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PlatformConfig {
-    /// Where others reach this rdev, as `https://rdev.example.com`: for webhooks and links.
+    /// The public address of this rdev, such as `https://rdev.example.com`: for webhooks and links.
     pub public_url: Option<String>,
     /// Hosts repositories.
     pub forge: Option<ForgeConfig>,
@@ -26,7 +26,7 @@ pub struct PlatformConfig {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ForgeConfig {
-    /// Its address, as `https://git.example.com`.
+    /// Its address, such as `https://git.example.com`.
     pub url: String,
     /// The organisation (or user) that owns new repositories.
     pub owner: String,
@@ -55,7 +55,7 @@ pub struct ForgeConfig {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CiConfig {
-    /// Its address, as `https://ci.example.com`.
+    /// Its address, such as `https://ci.example.com`.
     pub url: String,
     /// A personal token of a user who may activate the repositories.
     #[serde(default)]
@@ -115,9 +115,8 @@ pub struct DnsConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DnsProvider {
-    /// Cloudflare.
     Cloudflare,
-    /// PowerDNS, self-hosted.
+    /// Self-hosted.
     Powerdns,
 }
 

@@ -34,7 +34,7 @@ pub(super) async fn look_up(gitea: &Gitea, project: &ProjectId) -> PortResult<Op
     }
 }
 
-/// The repository in an answer, which must be the one that was asked for.
+/// The repository in an answer, which must be the requested one.
 pub(super) fn read(answer: &Answer, project: &ProjectId) -> PortResult<Found> {
     let found: Found = answer.json()?;
     if !found.name.eq_ignore_ascii_case(project.as_str()) {

@@ -9,7 +9,7 @@ use super::ACCOUNT;
 use crate::dns::SYSTEM;
 use crate::http::Answer;
 
-/// Why a change was not made.
+/// Why PowerDNS refused a change.
 #[derive(Debug)]
 pub(super) enum Refusal {
     /// Another set of the name conflicts with it.
