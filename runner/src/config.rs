@@ -77,7 +77,6 @@ impl Default for RunnerSettings {
 pub struct GitSettings {
     /// Author and committer of every commit.
     pub name: String,
-    /// Their address.
     pub email: String,
     /// Loopback and private addresses may be cloned from and pushed to.
     pub allow_private_addresses: bool,

@@ -14,7 +14,6 @@ use serde_json::{Value, json};
 
 use crate::runner::RunnerHandle;
 
-/// The routes.
 pub fn router(runner: RunnerHandle, metrics: PrometheusHandle) -> Router {
     Router::new()
         .route("/health", get(health))

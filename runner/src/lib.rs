@@ -4,6 +4,9 @@
 //! `check`), `attempt` is the state that the phases of a task share: lease, events, folder,
 //! settlement. `rdev up` embeds this library; it knows store, queue and forge only as ports.
 
+// Fields and variants whose names say enough have no comment.
+#![allow(missing_docs)]
+
 pub mod agent;
 mod attempt;
 mod build;

@@ -43,7 +43,6 @@ pub struct RunnerHandle {
 /// The health of a runner.
 #[derive(Debug, Clone)]
 pub struct Health {
-    /// Its id.
     pub worker_id: WorkerId,
     /// The status that it reports.
     pub status: WorkerStatus,

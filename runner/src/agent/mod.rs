@@ -47,7 +47,6 @@ pub struct AgentRequest<'a> {
     pub max_cost_usd: Option<f64>,
     /// The session to continue. Its files are in `home`.
     pub resume: Option<&'a str>,
-    /// The working folder.
     pub checkout: &'a Path,
     /// Its HOME, private to the attempt.
     pub home: &'a Path,
@@ -174,13 +173,10 @@ pub fn ignored_artifacts(agent: AgentName) -> &'static [&'static str] {
 /// The agent that runs, and what its run depends on.
 #[derive(Debug, Clone, Copy)]
 pub struct AgentContext<'a> {
-    /// The agent.
     pub agent: AgentName,
-    /// Its settings.
     pub settings: &'a AgentSettings,
     /// Redacts everything that the agent prints.
     pub redactor: &'a Redactor,
-    /// Stops the run.
     pub stop: &'a CancellationToken,
 }
 

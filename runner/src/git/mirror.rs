@@ -391,5 +391,5 @@ fn cache_name(url: &GitUrl) -> String {
 /// The first 24 hexadecimal digits of a text's SHA-256.
 fn hash(text: &str) -> String {
     let digest = Sha256::digest(text);
-    digest.iter().take(12).map(|byte| format!("{byte:02x}")).collect()
+    digest[..12].iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -60,7 +60,6 @@ pub struct Remote {
 /// Credentials for HTTP basic authentication.
 #[derive(Debug, Clone)]
 pub struct Credentials {
-    /// The user name.
     pub username: String,
     /// The password or token.
     pub token: Secret,
@@ -69,9 +68,7 @@ pub struct Credentials {
 /// The author of a commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Author {
-    /// The name.
     pub name: String,
-    /// The address.
     pub email: String,
 }
 

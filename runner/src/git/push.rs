@@ -15,7 +15,6 @@ pub struct Push<'a> {
     pub dirs: &'a Workdir,
     /// The repository to push to.
     pub remote: &'a Remote,
-    /// The commit.
     pub commit: &'a CommitId,
     /// The full name of the ref to move.
     pub target: &'a str,

@@ -82,20 +82,16 @@ pub struct Limits {
 /// The stream that a line was printed to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stream {
-    /// Standard output.
     Stdout,
-    /// Standard error.
     Stderr,
 }
 
 /// How to continue after a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flow {
-    /// Continue.
     Continue,
     /// The result has been printed: the process has the grace time to end by itself.
     ResultReceived,
-    /// Stop it.
     Stop,
 }
 
@@ -152,9 +148,7 @@ pub enum RunError {
     /// It did not start.
     #[error("cannot start {program}")]
     Spawn {
-        /// The program.
         program: String,
-        /// The reason.
         #[source]
         source: std::io::Error,
     },

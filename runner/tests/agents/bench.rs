@@ -40,7 +40,7 @@ pub(crate) struct Bench {
 }
 
 /// What differs between the runs of the cases.
-pub(crate) struct Wish<'a> {
+pub(crate) struct RunOptions<'a> {
     pub(crate) prompt: &'a str,
     pub(crate) max_turns: Option<u32>,
     pub(crate) max_cost_usd: Option<f64>,
@@ -48,7 +48,7 @@ pub(crate) struct Wish<'a> {
     pub(crate) stall: Duration,
 }
 
-impl Default for Wish<'_> {
+impl Default for RunOptions<'_> {
     fn default() -> Self {
         Self {
             prompt: "--please write hello.txt",
@@ -60,7 +60,7 @@ impl Default for Wish<'_> {
     }
 }
 
-/// Runs a case in a runtime of its own.
+/// Runs a case in its own runtime.
 pub(crate) fn run(cli: Cli, program: &Path, case: Case) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.expect("a runtime").block_on(async {
@@ -105,24 +105,28 @@ impl Bench {
         }
     }
 
-    pub(crate) async fn run(&self, wish: Wish<'_>) -> Report {
-        self.run_until(wish, &CancellationToken::new()).await
+    pub(crate) async fn run(&self, options: RunOptions<'_>) -> Report {
+        self.run_until(options, &CancellationToken::new()).await
     }
 
-    pub(crate) async fn run_until(&self, wish: Wish<'_>, stop: &CancellationToken) -> Report {
+    pub(crate) async fn run_until(
+        &self,
+        options: RunOptions<'_>,
+        stop: &CancellationToken,
+    ) -> Report {
         let (home, tmp) = (self.folder.path().join("home"), self.folder.path().join("tmp"));
         let request = AgentRequest {
-            prompt: wish.prompt,
+            prompt: options.prompt,
             model: None,
-            max_turns: wish.max_turns,
-            max_cost_usd: wish.max_cost_usd,
-            resume: wish.resume,
+            max_turns: options.max_turns,
+            max_cost_usd: options.max_cost_usd,
+            resume: options.resume,
             checkout: &self.checkout,
             home: &home,
             tmp: &tmp,
             attempt_dir: self.folder.path(),
             deadline: Instant::now() + Duration::from_secs(900),
-            stall: wish.stall,
+            stall: options.stall,
             grace: Duration::from_secs(2),
         };
         let redactor = Redactor::new([Secret::new(KEY)]);
@@ -148,25 +152,25 @@ impl Bench {
     }
 
     /// The events of the last run, by kind.
-    pub(crate) fn events(&self, wanted: EventKind) -> Vec<Value> {
+    pub(crate) fn events(&self, expected: EventKind) -> Vec<Value> {
         let progress = self.progress.lock().expect("unpoisoned");
         let events = progress.iter().filter_map(|item| match item {
-            Progress::Event(kind, data) if *kind == wanted => Some(data.clone()),
+            Progress::Event(kind, data) if *kind == expected => Some(data.clone()),
             _ => None,
         });
         events.collect()
     }
 
-    /// How many requests of the agent's work the model has seen.
-    pub(crate) fn asked(&self) -> usize {
+    /// The number of requests for the agent's work that the model has received.
+    pub(crate) fn requests(&self) -> usize {
         self.model.requests().iter().filter(|request| request.step.is_some()).count()
     }
 
-    /// Waits until the model has been asked for `step`.
+    /// Waits until the model has received a request for `step`.
     pub(crate) async fn asked_for(&self, step: usize) {
         let deadline = Instant::now() + Duration::from_secs(800);
         while !self.model.requests().iter().any(|request| request.step == Some(step)) {
-            assert!(Instant::now() < deadline, "the model was not asked for step {step}");
+            assert!(Instant::now() < deadline, "the model received no request for step {step}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }

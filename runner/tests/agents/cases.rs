@@ -9,7 +9,7 @@ use rdev_testkit::servers::model::{Act, Script};
 use rdev_testkit::tools::agents::Cli;
 use tokio_util::sync::CancellationToken;
 
-use crate::bench::{Bench, Case, KEY, TOKENS, Wish, assert_done, class, process_lives};
+use crate::bench::{Bench, Case, KEY, RunOptions, TOKENS, assert_done, class, process_lives};
 
 pub(crate) const ALL: [(&str, Case); 11] = [
     ("it_writes_a_file_and_tells_what_it_used", |bench| Box::pin(writes_a_file(bench))),
@@ -43,7 +43,7 @@ fn endless() -> Script {
 
 async fn writes_a_file(bench: &Bench) {
     bench.model.play(Script::of([writes("hello.txt"), Act::text("All done.")]).using(TOKENS));
-    let report = bench.run(Wish::default()).await;
+    let report = bench.run(RunOptions::default()).await;
     assert_done(&report);
     assert_eq!(bench.read("hello.txt"), Some(format!("hello {KEY}\n")));
     assert_eq!(report.summary, "All done.");
@@ -77,28 +77,28 @@ async fn writes_a_file(bench: &Bench) {
 
 async fn refused_key(bench: &Bench) {
     bench.model.play(Script::of([Act::error(401)]));
-    let report = bench.run(Wish::default()).await;
+    let report = bench.run(RunOptions::default()).await;
     assert_eq!(class(&report), FailureClass::Auth, "{:?}", report.end);
 }
 
 async fn overload(bench: &Bench) {
     let then = Box::new(writes("hello.txt"));
     bench.model.play(Script::of([Act::Flaky { status: 529, times: 2, then }, Act::text("done")]));
-    let report = bench.run(Wish::default()).await;
+    let report = bench.run(RunOptions::default()).await;
     assert_done(&report);
     assert!(bench.read("hello.txt").is_some());
 }
 
 async fn silent_model(bench: &Bench) {
     bench.model.play(Script::of([writes("hello.txt"), Act::Hang]));
-    // Each is silent for some seconds before it asks the model, and more on a busy machine.
+    // Each is silent for some seconds before it calls the model, and more on a busy machine.
     let stall = Duration::from_secs(if bench.cli == Cli::Opencode { 40 } else { 20 });
     let silent_since = async {
         bench.asked_for(1).await;
         Instant::now()
     };
     let (report, silent_since) =
-        tokio::join!(bench.run(Wish { stall, ..Wish::default() }), silent_since);
+        tokio::join!(bench.run(RunOptions { stall, ..RunOptions::default() }), silent_since);
     assert_eq!(class(&report), FailureClass::AgentStalled, "{:?}", report.end);
     // Far from the 300 s after which the agents themselves give up.
     let took = silent_since.elapsed();
@@ -121,7 +121,7 @@ async fn cancelled(bench: &Bench) {
         stop.cancel();
         pids
     };
-    let (report, pids) = tokio::join!(bench.run_until(Wish::default(), &stop), canceller);
+    let (report, pids) = tokio::join!(bench.run_until(RunOptions::default(), &stop), canceller);
     assert!(matches!(report.end, End::Stopped), "{:?}", report.end);
     assert!(pids.iter().all(|pid| !process_lives(pid)), "a child outlived the cancel");
     assert!(report.run.session_id.is_some());
@@ -129,30 +129,38 @@ async fn cancelled(bench: &Bench) {
 
 async fn max_turns(bench: &Bench) {
     bench.model.play(endless());
-    let report = bench.run(Wish { max_turns: Some(3), ..Wish::default() }).await;
+    let report = bench.run(RunOptions { max_turns: Some(3), ..RunOptions::default() }).await;
     assert_eq!(class(&report), FailureClass::BudgetExceeded, "{:?}", report.end);
     assert!(bench.read("f1.txt").is_some());
-    assert!((3..=5).contains(&bench.asked()), "the model was asked {} times", bench.asked());
+    assert!(
+        (3..=5).contains(&bench.requests()),
+        "the model received {} requests",
+        bench.requests()
+    );
     assert!(report.usage.turns >= 3, "{:?}", report.usage);
 }
 
 async fn max_cost(bench: &Bench) {
     bench.model.play(endless());
     // A turn costs between half a cent and a cent.
-    let report = bench.run(Wish { max_cost_usd: Some(0.012), ..Wish::default() }).await;
+    let report = bench.run(RunOptions { max_cost_usd: Some(0.012), ..RunOptions::default() }).await;
     assert_eq!(class(&report), FailureClass::BudgetExceeded, "{:?}", report.end);
-    assert!(bench.asked() < 50, "the model was asked {} times", bench.asked());
+    assert!(bench.requests() < 50, "the model received {} requests", bench.requests());
     assert!(report.usage.cost_usd.is_some_and(|cost| cost > 0.012), "{:?}", report.usage);
 }
 
 async fn resumed(bench: &Bench) {
-    let first = Wish { prompt: "remember the word xylophone", ..Wish::default() };
+    let first = RunOptions { prompt: "remember the word xylophone", ..RunOptions::default() };
     bench.model.play(Script::of([writes("one.txt"), Act::text("first")]).using(TOKENS));
     let before = bench.run(first).await;
     assert_done(&before);
     let session = before.run.session_id.expect("a session");
     bench.model.play(Script::of([writes("two.txt"), Act::text("second")]).using(TOKENS));
-    let second = Wish { prompt: "which word was it?", resume: Some(&session), ..Wish::default() };
+    let second = RunOptions {
+        prompt: "which word was it?",
+        resume: Some(&session),
+        ..RunOptions::default()
+    };
     let report = bench.run(second).await;
     assert_done(&report);
     assert_eq!(report.summary, "second");
@@ -209,7 +217,7 @@ async fn hostile_settings(bench: &Bench) {
         bench.write(name, text);
     }
     bench.model.play(Script::of([writes("hello.txt"), Act::text("done")]));
-    let report = bench.run(Wish::default()).await;
+    let report = bench.run(RunOptions::default()).await;
     assert_done(&report);
     assert!(bench.read("hello.txt").is_some());
     let entries = std::fs::read_dir(&bench.checkout).expect("the checkout").flatten();
@@ -234,9 +242,9 @@ async fn hostile_settings(bench: &Bench) {
 }
 
 async fn cut_answer(bench: &Bench) {
-    // Claude asks it to go on, some times.
+    // Claude asks the model to continue several times.
     bench.model.play(Script::of((0..8).map(|n| Act::Length(format!("and then {n}")))));
-    let report = bench.run(Wish::default()).await;
+    let report = bench.run(RunOptions::default()).await;
     assert_eq!(class(&report), FailureClass::AgentFailed, "{:?}", report.end);
 }
 
@@ -246,8 +254,8 @@ async fn page_instead(bench: &Bench) {
         body: "<html><body>Please log in</body></html>".to_owned(),
     };
     bench.model.play(Script::of([page]));
-    let report = bench.run(Wish::default()).await;
-    let (class, asked) = (class(&report), bench.asked());
+    let report = bench.run(RunOptions::default()).await;
+    let (class, requests) = (class(&report), bench.requests());
     assert!(matches!(class, FailureClass::AgentFailed | FailureClass::Infra), "{:?}", report.end);
-    assert!(asked < 20, "the model was asked {asked} times");
+    assert!(requests < 20, "the model received {requests} requests");
 }

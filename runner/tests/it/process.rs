@@ -77,8 +77,8 @@ async fn lines_and_the_exit_status_arrive() {
     let (ended, lines) =
         run(shell(&attempt, "echo out; echo err >&2; printf last; exit 3"), limits()).await;
     assert_eq!(ended, exited(3));
-    let of = |wanted| {
-        lines.iter().filter(move |(stream, _)| *stream == wanted).map(|(_, line)| line.as_str())
+    let of = |expected| {
+        lines.iter().filter(move |(stream, _)| *stream == expected).map(|(_, line)| line.as_str())
     };
     assert_eq!(of(Stream::Stdout).collect::<Vec<_>>(), ["out", "last"]);
     assert_eq!(of(Stream::Stderr).collect::<Vec<_>>(), ["err"]);
@@ -150,16 +150,16 @@ async fn whoever_ran_away_is_found_when_the_process_is_stopped() {
     let attempt = attempt();
     let script =
         format!("{RUNAWAYS}\nwhile [ ! -e go ]; do sleep 0.02; done; echo ready; sleep 300");
-    let seen = ended_with_runaways(&attempt, &script).await;
-    assert_eq!(seen, Ended::Stopped);
+    let ended = ended_with_runaways(&attempt, &script).await;
+    assert_eq!(ended, Ended::Stopped);
 }
 
 #[tokio::test]
 async fn whoever_outlives_a_good_end_is_killed_and_does_not_delay_it() {
     let attempt = attempt();
     let script = format!("{RUNAWAYS}\nwhile [ ! -e go ]; do sleep 0.02; done; exit 0");
-    let seen = ended_with_runaways(&attempt, &script).await;
-    assert_eq!(seen, exited(0));
+    let ended = ended_with_runaways(&attempt, &script).await;
+    assert_eq!(ended, exited(0));
 }
 
 async fn ended_with_runaways(attempt: &TempDir, script: &str) -> Ended {
@@ -294,8 +294,8 @@ async fn after_its_last_words_it_has_the_grace_time_to_end() {
     assert_eq!(hung.expect("it runs"), Ended::HungAfterResult);
     let good = result_received("echo done; sleep 0.05; exit 5", Flow::ResultReceived, LONG).await;
     assert_eq!(good.expect("it runs"), exited(5));
-    let told = result_received("echo done; sleep 300", Flow::Stop, short).await;
-    assert_eq!(told.expect("it runs"), Ended::Stopped);
+    let outcome = result_received("echo done; sleep 300", Flow::Stop, short).await;
+    assert_eq!(outcome.expect("it runs"), Ended::Stopped);
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ fn redactor() -> Redactor {
 }
 
 #[test]
-fn a_secret_is_replaced_wherever_it_stands() {
+fn a_secret_is_replaced_everywhere() {
     let text = format!("{SECRET} a {SECRET}{SECRET}");
     assert_eq!(redactor().redact(&text), "[secret] a [secret][secret]");
     assert_eq!(redactor().redact("nothing here"), "nothing here");
@@ -57,7 +57,7 @@ fn json_values_are_cleaned_in_depth_and_in_their_keys() {
 }
 
 #[test]
-fn a_secret_that_holds_another_is_replaced_whole_and_short_ones_are_left() {
+fn a_secret_that_contains_another_is_replaced_whole_and_short_ones_stay() {
     let secrets = ["abcdef", "abcdefghij", "abc", " padded-secret\n"].map(Secret::new);
     let redactor = Redactor::new(secrets);
     assert_eq!(
@@ -72,7 +72,7 @@ fn of_secrets_that_overlap_no_part_remains() {
     assert_eq!(redactor.redact("<abcdefghijklmnopqrstu>"), "<[secret]>");
     assert_eq!(redactor.redact("<ghijklmnopqrstu>"), "<[secret]>");
     assert_eq!(redactor.redact("<abcdefgh><nopqrstu>"), "<[secret]><[secret]>");
-    assert_eq!(redactor.redact("abcdefghabcdefgh"), "[secret][secret]", "neighbours");
+    assert_eq!(redactor.redact("abcdefghabcdefgh"), "[secret][secret]", "adjacent secrets");
     assert_eq!(Redactor::new([Secret::new("ababab")]).redact("xababababx"), "x[secret]x");
 }
 
@@ -92,6 +92,6 @@ fn text_around_a_secret_stays_whatever_its_characters_are() {
 }
 
 #[test]
-fn a_redactor_does_not_show_what_it_looks_for() {
+fn the_debug_form_of_a_redactor_contains_no_secret() {
     assert!(!format!("{:?}", redactor()).contains("sk-ant"));
 }

@@ -183,17 +183,17 @@ impl World {
         self.store().task(id).await.expect("the task is there")
     }
 
-    /// Waits until the task is as `wanted`.
+    /// Waits until `condition` holds for the task.
     pub(crate) async fn until(
         &self,
         id: TaskId,
         what: &str,
-        wanted: impl Fn(&TaskRecord) -> bool,
+        condition: impl Fn(&TaskRecord) -> bool,
     ) -> Task {
         let end = Instant::now() + PATIENCE;
         loop {
             let record = self.task(id).await;
-            if wanted(&record) {
+            if condition(&record) {
                 return record.task;
             }
             assert!(

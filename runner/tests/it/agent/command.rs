@@ -130,7 +130,7 @@ async fn the_environment_holds_only_what_is_allowed() {
         !["PWD", "OLDPWD", "SHLVL", "_", "LANG", "LC_ALL", "TERM", "TZ"].contains(name)
     });
     names.sort_unstable();
-    let wanted = [
+    let expected = [
         "CARGO_MANIFEST_DIR",
         "GIVEN",
         "HOME",
@@ -141,7 +141,7 @@ async fn the_environment_holds_only_what_is_allowed() {
         "RDEV_SESSION",
         "TMPDIR",
     ];
-    assert_eq!(names, wanted);
+    assert_eq!(names, expected);
     assert!(env.contains(&format!("HOME={}", bench.folder.path().join("home").display())));
 }
 

@@ -1,4 +1,4 @@
-//! What the agents print, as it was recorded, and what the runner makes of it.
+//! Recorded output of the agents, and how the runner reads it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -97,18 +97,18 @@ fn kinds(progress: &[Progress]) -> Vec<EventKind> {
     events.collect()
 }
 
-fn data(progress: &[Progress], wanted: EventKind) -> Value {
+fn data(progress: &[Progress], expected: EventKind) -> Value {
     let found = progress.iter().find_map(|item| match item {
-        Progress::Event(kind, data) if *kind == wanted => Some(data.clone()),
+        Progress::Event(kind, data) if *kind == expected => Some(data.clone()),
         _ => None,
     });
-    found.unwrap_or_else(|| panic!("no {wanted:?} event"))
+    found.unwrap_or_else(|| panic!("no {expected:?} event"))
 }
 
 #[test]
 fn every_capture_has_the_end_that_it_deserves() {
     use FailureClass::{AgentFailed, Auth, BudgetExceeded, Infra, RateLimited};
-    let expected = [
+    let cases = [
         ("claude-ok", None),
         ("claude-resume", None),
         ("claude-flaky529", None),
@@ -134,12 +134,12 @@ fn every_capture_has_the_end_that_it_deserves() {
         ("oc-maxtok", Some(AgentFailed)),
         ("oc-perm-ask", Some(AgentFailed)),
     ];
-    for (name, wanted) in expected {
+    for (name, expected) in cases {
         let (report, _) = replay_of(name);
-        assert_eq!(class(&report), wanted, "{name}: {:?}", report.end);
+        assert_eq!(class(&report), expected, "{name}: {:?}", report.end);
     }
     let mut names = all();
-    names.retain(|name| !expected.iter().any(|(known, _)| known == name));
+    names.retain(|name| !cases.iter().any(|(expected, _)| expected == name));
     assert!(names.is_empty(), "captures without an expectation: {names:?}");
 }
 
@@ -175,13 +175,13 @@ fn a_good_run_tells_who_worked_and_what_it_used() {
         assert_eq!(report.run.version.as_deref(), version, "{name}");
         assert_eq!(report.run.session_id.as_deref(), Some(session), "{name}");
         assert_eq!(report.summary, "All done: wrote hello.txt.", "{name}");
-        let wanted = [
+        let expected = [
             EventKind::AgentText,
             EventKind::AgentToolUse,
             EventKind::AgentToolResult,
             EventKind::AgentText,
         ];
-        assert_eq!(kinds(&progress), wanted, "{name}");
+        assert_eq!(kinds(&progress), expected, "{name}");
         assert_eq!(
             data(&progress, EventKind::AgentText),
             json!({"text": "I will write the file."})
@@ -297,7 +297,7 @@ fn a_stream_that_breaks_off_anywhere_is_no_success_and_no_panic() {
 
 #[test]
 fn lines_and_fields_that_nobody_knows_change_nothing() {
-    let strange = [
+    let unknown_lines = [
         "plain words",
         "{\"type\":\"brand_new\",\"x\":[1,2,{}]}",
         "{\"type\":5}",
@@ -310,7 +310,8 @@ fn lines_and_fields_that_nobody_knows_change_nothing() {
     for name in ["claude-ok", "cx-ok"] {
         let mut capture = capture(name);
         let (lines, last) = capture.stdout.trim_end().rsplit_once('\n').expect("lines");
-        capture.stdout = format!("{}\n{lines}\n{}\n{last}", strange.join("\n"), strange.join("\n"));
+        capture.stdout =
+            format!("{}\n{lines}\n{}\n{last}", unknown_lines.join("\n"), unknown_lines.join("\n"));
         let (report, progress) = play(&capture);
         assert_eq!(class(&report), None, "{name}: {:?}", report.end);
         assert_eq!(report.summary, "All done: wrote hello.txt.");

@@ -1,4 +1,4 @@
-//! Ends that are not the build's own: cancel, silence, time, drain, loss.
+//! Builds that are stopped: cancelled, silent, out of time, drained, without a lease.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use rdev_domain::worker::WorkerStatus;
 use crate::build::outcomes::appears;
 use crate::world::{World, git};
 
-/// A script that leaves every kind of process behind and then hangs.
+/// A script that starts every kind of background process and then hangs.
 fn hanging(world: &World) -> String {
     let begun = world.data.path().join("begun");
     format!(
@@ -57,7 +57,7 @@ async fn a_cancelled_build_ends_at_once_and_nothing_of_it_lives() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cancel_that_nobody_told_the_runner_of_is_learned_at_a_renewal() {
+async fn a_cancel_that_the_runner_was_not_notified_of_is_found_at_a_renewal() {
     let world = World::new();
     let site = world.project("site", &[("a", "1\n")]).await;
     let running = world.run();
@@ -110,7 +110,7 @@ async fn a_build_past_its_time_fails_and_its_unfinished_work_is_kept_for_people(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_drain_lets_builds_end_and_a_hasty_one_gives_them_back() {
+async fn a_drain_lets_builds_finish_and_a_second_one_gives_them_back() {
     let mut world = World::new();
     let site = world.project("site", &[("a", "1\n")]).await;
     let (begun, go) = (world.data.path().join("begun"), world.data.path().join("go"));
@@ -127,7 +127,7 @@ async fn a_drain_lets_builds_end_and_a_hasty_one_gives_them_back() {
     std::fs::remove_file(&begun).expect("begun");
     let running = world.run();
     let id = world
-        .build(&site, &format!("touch {}; echo half > half; exec sleep 600", begun.display()))
+        .build(&site, &format!("echo half > half; touch {}; exec sleep 600", begun.display()))
         .await;
     appears(&begun).await;
     running.stop().await;
@@ -141,7 +141,7 @@ async fn a_drain_lets_builds_end_and_a_hasty_one_gives_them_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_is_busy_while_it_builds_and_drains_when_it_is_asked_to() {
+async fn a_worker_is_busy_while_it_builds_and_drains_when_a_drain_is_ordered() {
     let world = World::new();
     let site = world.project("site", &[("a", "1\n")]).await;
     let (begun, go) = (world.data.path().join("begun"), world.data.path().join("go"));
@@ -153,7 +153,7 @@ async fn a_worker_is_busy_while_it_builds_and_drains_when_it_is_asked_to() {
     assert_eq!(worker.running, [id]);
     let by = rdev_domain::audit::Actor::maintenance();
     let worker =
-        world.store().set_drain(&worker.id, true, &by, crate::world::now()).await.expect("asked");
+        world.store().set_drain(&worker.id, true, &by, crate::world::now()).await.expect("ordered");
     assert_eq!(worker.status, WorkerStatus::Draining);
     std::fs::write(&go, "").expect("go");
     world.succeeded(id).await;
@@ -162,7 +162,7 @@ async fn a_worker_is_busy_while_it_builds_and_drains_when_it_is_asked_to() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lost_lease_stops_the_agent_and_says_nothing() {
+async fn a_lost_lease_stops_the_agent_and_reports_nothing() {
     let world = World::new();
     let site = world.project("site", &[("a", "1\n")]).await;
     let running = world.run();

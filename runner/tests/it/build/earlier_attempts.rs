@@ -1,4 +1,4 @@
-//! Attempts that died on the way, played by hand: what a later one makes of what they left.
+//! Attempts that died halfway, simulated by hand: how a later attempt continues from their work.
 
 use rdev_domain::audit::Actor;
 use rdev_domain::failure::{Failure, FailureClass};
@@ -16,7 +16,7 @@ use rdev_domain::task::{Prepared, WipRef};
 use crate::build::outcomes::{appears, wait_script};
 use crate::world::{World, git, now, person_commits};
 
-/// A worker that claims, works by hand, and dies when told.
+/// A worker that claims a task, works step by step, and dies when the test says so.
 struct Ghost<'a> {
     world: &'a World,
     project: &'a Project,
@@ -270,7 +270,7 @@ async fn a_late_push_that_landed_before_the_next_attempt_saves_its_agent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_retry_goes_on_from_work_that_could_not_be_pushed() {
+async fn a_retry_continues_from_work_that_could_not_be_pushed() {
     let world = World::new();
     let site = world.project("site", &[("a", "1\n")]).await;
     let id = world.build(&site, &forbidden(&world)).await;
@@ -287,7 +287,7 @@ async fn a_retry_goes_on_from_work_that_could_not_be_pushed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_prepared_commit_that_is_nowhere_any_more_is_made_again() {
+async fn a_prepared_commit_that_no_longer_exists_is_made_again() {
     let world = World::new();
     let site = world.project("site", &[("a", "1\n")]).await;
     let id = world.build(&site, "echo 3 > a").await;
@@ -305,7 +305,7 @@ async fn a_prepared_commit_that_is_nowhere_any_more_is_made_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_branch_whose_history_lost_the_scan_base_fails_and_a_retry_begins_anew() {
+async fn a_branch_whose_history_lost_the_scan_base_fails_and_a_retry_starts_over() {
     let world = World::new();
     let site = world.project("site", &[("a", "1\n")]).await;
     let repository = world.repository(&site);
@@ -371,7 +371,7 @@ async fn a_push_is_resumed_on_its_branch_though_the_project_has_another_default_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_retry_after_a_conflict_does_not_go_on_from_the_work_that_conflicted() {
+async fn a_retry_after_a_conflict_does_not_continue_from_the_work_that_conflicted() {
     let world = World::new();
     let site = world.project("site", &[("a", "1\n")]).await;
     let id = world.build(&site, "echo anew > b").await;

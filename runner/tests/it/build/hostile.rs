@@ -1,4 +1,4 @@
-//! Repositories and agents that mean harm.
+//! Hostile repositories and agents.
 
 use rdev_domain::result::Outcome;
 
@@ -46,7 +46,7 @@ async fn what_an_agent_plants_in_its_git_folder_neither_runs_nor_redirects() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn trees_that_nobody_should_check_out_are_refused_with_a_reason() {
+async fn trees_that_are_unsafe_to_check_out_are_refused_with_a_reason() {
     let world = World::new();
     let site = world.project("site", &[("a", "1\n")]).await;
     let repository = world.repository(&site);

@@ -1,4 +1,4 @@
-//! Each outcome of a build by its flags, over local bare repositories.
+//! Each outcome of a build by its flags, with local bare repositories.
 
 use rdev_domain::git::OwnRef;
 use rdev_domain::ids::TaskId;
@@ -84,7 +84,7 @@ async fn flags_decide_how_far_a_build_goes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_empty_repository_and_a_branch_that_is_not_there_are_begun() {
+async fn an_empty_repository_and_a_missing_branch_get_their_first_commit() {
     let world = World::new();
     let empty = world.project("empty", &[]).await;
     let site = world.project("site", &[("a", "1\n")]).await;
@@ -130,7 +130,7 @@ async fn a_branch_that_moves_meanwhile_gets_the_work_on_top() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn work_that_does_not_apply_any_more_is_done_again_from_the_new_tip() {
+async fn work_that_conflicts_with_the_new_tip_is_done_again_from_there() {
     let world = World::new();
     let site = world.project("site", &[("a", "1\n")]).await;
     let repository = world.repository(&site);
@@ -224,7 +224,7 @@ async fn a_check_runs_commands_and_commits_nothing() {
     running.stop().await;
 }
 
-/// A script that says that it has begun and waits for the word to go on (only the first time).
+/// A script that creates the file `begun` and waits for the file `go`, the first time it runs.
 pub(crate) fn wait_script(then: &str, begun: &std::path::Path, go: &std::path::Path) -> String {
     format!(
         "touch {}; while [ ! -e {} ]; do sleep 0.02; done; {then}",

@@ -1,4 +1,4 @@
-//! Whole builds over real smart HTTP: credentials, hooks, servers that fail.
+//! Whole builds with a real smart HTTP server: credentials, hooks, failures of the server.
 
 use rdev_domain::project::Project;
 use rdev_domain::result::Outcome;
@@ -52,7 +52,7 @@ async fn a_build_is_cloned_and_pushed_with_a_token_that_the_agent_never_sees() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_token_fails_as_auth_and_is_not_repeated_in_words() {
+async fn a_wrong_token_fails_as_auth_and_is_in_no_message() {
     let (world, server, site) = world_with("wrong-token-0123456789").await;
     let running = world.run();
     let id = world.build(&site, "echo 2 > a").await;
@@ -101,7 +101,7 @@ async fn a_push_whose_answer_is_lost_is_found_and_not_repeated() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_commit_whose_server_went_away_is_kept_here_and_delivered_without_another_agent() {
+async fn a_commit_whose_server_is_down_is_kept_and_delivered_later_without_another_agent_run() {
     let (world, server, site) = world_with(TOKEN).await;
     let (begun, go) = (world.data.path().join("begun"), world.data.path().join("go"));
     let running = world.run();
@@ -146,7 +146,7 @@ async fn work_that_was_not_to_be_pushed_is_not_pushed_by_a_later_attempt_either(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_takes_only_branches_gets_branches_and_is_remembered() {
+async fn a_server_that_accepts_only_branches_gets_branches_and_is_remembered() {
     let (world, server, site) = world_with(TOKEN).await;
     server.refuse_outside_heads("site");
     let running = world.run();

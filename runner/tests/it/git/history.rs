@@ -102,7 +102,7 @@ fn a_lineage_is_found_through_a_merge() {
     let (fetched, dirs) = world.checked_out("build");
     let ours = format!("work\n\nRdev-Lineage: {}", lineage());
     let ours = world.server.commit("site", "side", &[("x", "x")], &ours);
-    let main = world.server.commit("site", "main", &[("y", "y")], "main goes on");
+    let main = world.server.commit("site", "main", &[("y", "y")], "main continues");
     let tree = world.server.git("site", &["merge-tree", "--write-tree", &main, &ours]);
     let merge =
         world.server.git("site", &["commit-tree", &tree, "-p", &main, "-p", &ours, "-m", "merge"]);
@@ -125,7 +125,7 @@ fn a_rewritten_history_is_told() {
     assert_eq!(last, id(&other));
     let scan = git::find_lineage(&dirs, lineage(), &fetched.tip, &last).expect("a scan");
     assert_eq!(scan, Scan::NotAncestor);
-    // A base that was never seen here is no ancestor, either.
+    // A base that is not in this repository is not an ancestor either.
     let unknown = at("0123456789012345678901234567890123456789");
     assert_eq!(
         git::find_lineage(&dirs, lineage(), &unknown, &last).expect("a scan"),

@@ -75,7 +75,7 @@ fn insteadof_in_any_configuration_redirects_nothing() {
         fs::write(path, old + &config).expect("a planted configuration");
     };
     append(dirs.checkout.join(".git/config"));
-    // Even in the runner's own repository, where nobody should get to.
+    // Even in the runner's own repository, which nobody should be able to change.
     append(dirs.gitdir.join("config"));
     write(&dirs, "a.txt", "mine\n");
     let commit = committed(&dirs, fetched.start.as_ref(), "work");
@@ -87,9 +87,9 @@ fn insteadof_in_any_configuration_redirects_nothing() {
 
 /// The user's configuration cannot be planted inside this process (its
 /// environment belongs to all tests), so a second process of this test does the
-/// work, with a HOME of its own.
+/// work, with its own HOME.
 #[test]
-fn a_users_configuration_has_no_say() {
+fn a_users_configuration_has_no_effect() {
     const CHILD: &str = "RDEV_TEST_HOSTILE_HOME";
     if std::env::var_os(CHILD).is_some() {
         let world = World::new();
@@ -117,7 +117,7 @@ fn a_users_configuration_has_no_say() {
     }
     let me = std::env::current_exe().expect("this test's program");
     let output = std::process::Command::new(me)
-        .args(["--exact", "git::hostile::a_users_configuration_has_no_say", "--nocapture"])
+        .args(["--exact", "git::hostile::a_users_configuration_has_no_effect", "--nocapture"])
         .env(CHILD, "1")
         .env("HOME", home.path())
         .env("XDG_CONFIG_HOME", home.path().join(".config"))

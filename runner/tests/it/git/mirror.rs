@@ -98,7 +98,7 @@ fn damage_that_a_checkout_finds_makes_the_next_fetch_begin_anew() {
     drop((first, second));
     let (_third, again) = world.checked_out("third");
     assert_eq!(read(&again, "big"), content);
-    assert!(mirrors(&world).contains(&mirror), "it was made anew");
+    assert!(mirrors(&world).contains(&mirror), "it was made again");
 }
 
 #[test]
@@ -139,7 +139,7 @@ fn eviction_takes_the_least_recently_used_and_never_a_borrowed_one() {
     world.server.commit("four", "main", &[("file", "more")], "more");
     let again = fetch("four", 0);
     let left = mirrors(&world);
-    assert_eq!(left.len(), 2, "all that nobody uses is gone: {left:?}");
+    assert_eq!(left.len(), 2, "all unused mirrors are removed: {left:?}");
     of(&borrowed, &world.dirs("borrowed"));
     of(&again, &world.dirs("again"));
     drop(newest);

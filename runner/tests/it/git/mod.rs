@@ -156,7 +156,7 @@ fn staged(dirs: &Workdir, start: Option<&CommitId>) -> Result<Changes, GitError>
     git::stage(dirs, start, &CAPS, &[])
 }
 
-/// Stages and commits what lies in the checkout.
+/// Stages and commits the files of the checkout.
 fn committed(dirs: &Workdir, start: Option<&CommitId>, message: &str) -> CommitId {
     let changes = staged(dirs, start).expect("something to commit");
     git::commit(dirs, &changes.tree, start, message, &author(), NOW).expect("a commit")
@@ -168,7 +168,7 @@ fn in_checkout(dirs: &Workdir, args: &[&str]) -> String {
 }
 
 /// An error with all its sources.
-fn told(error: &dyn std::error::Error) -> String {
+fn message_of(error: &dyn std::error::Error) -> String {
     let mut text = format!("{error} / {error:?}");
     let mut source = error.source();
     while let Some(inner) = source {

@@ -269,7 +269,7 @@ fn a_wrong_or_missing_token_is_an_auth_error_that_does_not_tell_it() {
         for error in errors {
             assert!(matches!(error, GitError::Auth { .. }), "{error:?}");
             assert!(!error.is_transient());
-            assert!(!told(&error).contains("s3cret"), "{}", told(&error));
+            assert!(!message_of(&error).contains("s3cret"), "{}", message_of(&error));
         }
     }
     assert!(!format!("{wrong:?}").contains("s3cret"));
@@ -401,8 +401,8 @@ fn a_redirect_is_not_followed_and_gets_no_token() {
     world.server.behave(Behaviour::Redirect(other.server.origin()));
     let error = world.try_fetch("main").expect_err("no fetch");
     assert!(matches!(error, GitError::Broken { .. }), "{error:?}");
-    let told = told(&error);
-    assert!(told.contains(&other.server.origin()) && !told.contains(TOKEN), "{told}");
+    let message = message_of(&error);
+    assert!(message.contains(&other.server.origin()) && !message.contains(TOKEN), "{message}");
     assert_eq!(other.server.seen(), []);
 }
 

@@ -1,4 +1,4 @@
-//! What may become a commit, and what is told of it.
+//! Which files can be committed, and which changes are reported.
 
 use std::os::unix::fs::{PermissionsExt, symlink};
 
@@ -40,7 +40,7 @@ fn changes_are_listed_with_their_lines_and_the_diff() {
         additions,
         deletions,
     };
-    let wanted = [
+    let expected = [
         file("a.txt", ChangeStatus::Modified, 2, 1),
         file("binary", ChangeStatus::Added, 0, 0),
         file("dir/b.txt", ChangeStatus::Modified, 0, 0),
@@ -50,7 +50,7 @@ fn changes_are_listed_with_their_lines_and_the_diff() {
     ];
     let mut files = changes.files.clone();
     files.sort_by(|a, b| a.path.cmp(&b.path));
-    assert_eq!(files, wanted);
+    assert_eq!(files, expected);
     assert_eq!(changes.total, 6);
     for line in [
         "-two",
@@ -149,7 +149,7 @@ fn a_cloned_repository_is_refused_but_not_where_it_is_ignored() {
     in_checkout(&dirs, &["clone", "--quiet", bare, "vendor/dependency"]);
     let message = refusal(&dirs, fetched.start.as_ref());
     assert!(message.contains("vendor/dependency/.git"), "{message}");
-    // Hidden behind the top: the checkout's own .git is nobody's business.
+    // The .git at the top of the checkout is ignored; others are found.
     fs::remove_dir_all(dirs.checkout.join("vendor")).expect("no vendor");
     assert_eq!(staged(&dirs, fetched.start.as_ref()).expect("changes").total, 1);
 }
