@@ -6,9 +6,11 @@
 //! limit, body limit, idempotency. `docs/api.md` describes what clients see.
 //!
 //! Four rooms: [`endpoints`] (a file per family of routes) use [`services`] (what rdev does with a
-//! request, without HTTP) and [`http`] (keys, problems, cursors, middleware); [`lambda`] makes
-//! requests of a gateway's events. Services know neither `http` nor `endpoints`, and `http`
-//! knows of services only their errors. `functions/tests/it/layers.rs` checks that.
+//! request, without HTTP) and [`http`] (keys, problems, cursors, middleware); [`lambda`] turns
+//! events of a gateway into requests. Services use neither `http` nor `endpoints`, and `http`
+//! uses only the errors of services. `functions/tests/it/layers.rs` checks that.
+
+#![allow(missing_docs, reason = "a comment says more than the name, or there is none")]
 
 mod app;
 mod clock;

@@ -1,4 +1,4 @@
-//! `[api]` of `rdev.toml`, and what the caller adds to it.
+//! `[api]` of `rdev.toml`, and settings that the caller adds.
 
 use std::collections::BTreeMap;
 
@@ -44,17 +44,15 @@ pub struct Settings {
     /// The container registry that templates push to, as `registry.example.com/acme`.
     #[serde(skip)]
     pub registry: Option<String>,
-    /// What signs incoming webhooks. Filled by the caller.
+    /// The secrets that sign incoming webhooks. Filled by the caller.
     #[serde(skip)]
     pub hooks: HookSecrets,
 }
 
-/// What signs incoming webhooks; one that is absent accepts none.
+/// The secrets that sign incoming webhooks; without one, its webhooks are refused.
 #[derive(Debug, Clone, Default)]
 pub struct HookSecrets {
-    /// Gitea's.
     pub gitea: Option<Token>,
-    /// The CI's.
     pub ci: Option<Token>,
 }
 

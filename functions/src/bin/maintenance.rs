@@ -11,7 +11,7 @@ use rdev_functions::services::maintenance::sweep;
 use rdev_platform::webhooks::Sender;
 use serde_json::Value;
 
-/// For how long new rounds of webhooks are begun: the next minute goes on.
+/// For how long new rounds of webhooks are begun; the next minute sends the rest.
 const WEBHOOKS: Duration = Duration::from_secs(40);
 
 fn main() -> ExitCode {

@@ -1,4 +1,4 @@
-//! Agents: which there are, and which workers offer them.
+//! The agents, and which workers offer them.
 
 use axum::Json;
 use axum::extract::State;
@@ -13,7 +13,7 @@ use utoipa_axum::routes;
 use crate::app::App;
 use crate::http::cursor::{List, Listing, PageQuery};
 use crate::http::extract::InQuery;
-use crate::http::problem::Answer;
+use crate::http::problem::ApiResult;
 
 /// `/agents`.
 pub fn router() -> OpenApiRouter<App> {
@@ -31,7 +31,7 @@ pub struct Agent {
     pub workers: Vec<WorkerId>,
 }
 
-/// The agents that rdev knows.
+/// The agents that rdev supports.
 #[utoipa::path(
     get, path = "/agents", tag = "agents", operation_id = "list_agents",
     security(("key" = ["builds:read"])),
@@ -41,7 +41,7 @@ pub struct Agent {
 async fn list(
     State(app): State<App>,
     InQuery(query): InQuery<PageQuery>,
-) -> Answer<Json<List<Agent>>> {
+) -> ApiResult<Json<List<Agent>>> {
     let listing = Listing::new("agents", &[], query.limit, query.cursor.as_deref())?;
     let mut workers = app.store().workers().await?;
     workers.retain(|worker| worker.status != WorkerStatus::Offline);

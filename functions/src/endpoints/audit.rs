@@ -15,7 +15,7 @@ use utoipa_axum::routes;
 use crate::app::App;
 use crate::http::cursor::{List, Listing};
 use crate::http::extract::InQuery;
-use crate::http::problem::Answer;
+use crate::http::problem::ApiResult;
 
 /// `/audit`.
 pub fn router() -> OpenApiRouter<App> {
@@ -46,7 +46,7 @@ struct AuditQuery {
 async fn list(
     State(app): State<App>,
     InQuery(query): InQuery<AuditQuery>,
-) -> Answer<Json<List<AuditEvent>>> {
+) -> ApiResult<Json<List<AuditEvent>>> {
     let filters = [query.project_id.as_ref().map(ProjectId::as_str)];
     let listing = Listing::new("audit", &filters, query.limit, query.cursor.as_deref())?;
     let filter = AuditFilter { project: query.project_id };

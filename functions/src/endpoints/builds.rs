@@ -22,9 +22,9 @@ use crate::clock;
 use crate::endpoints::task_response::{build_accepted, cancelled};
 use crate::http::auth::Caller;
 use crate::http::cursor::{List, Listing, PageQuery};
-use crate::http::extract::{InPath, InQuery, JsonBody, Nothing, OptionalJson};
-use crate::http::idempotency::Try;
-use crate::http::problem::{Answer, Code, Problem};
+use crate::http::extract::{EmptyBody, InPath, InQuery, JsonBody, OptionalJson};
+use crate::http::idempotency::IdempotentRequest;
+use crate::http::problem::{ApiResult, Code, Problem};
 use crate::http::stream::{self, Events, EventsQuery};
 use crate::services::build_pipeline;
 use crate::services::task_view::TaskView;
@@ -41,13 +41,13 @@ pub fn router() -> OpenApiRouter<App> {
         .routes(routes!(diff))
 }
 
-/// A build that is wanted. Absent (or `null`) fields take their defaults.
+/// A build to start. Absent (or `null`) fields take their defaults.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StartBuild {
-    /// What the agent is asked to do. Not empty.
+    /// The task for the agent. Not empty.
     pub prompt: String,
-    /// The agent that does it; the configured default when absent, or the one
+    /// The agent that runs; the configured default when absent, or the one
     /// of `continue_from`.
     #[serde(default)]
     pub agent: Option<AgentName>,
@@ -86,7 +86,7 @@ pub struct StartBuild {
     #[serde(default)]
     #[schema(exclusive_minimum = 0.0)]
     pub max_cost_usd: Option<f64>,
-    /// The repository, only where the project gives none.
+    /// The repository; only for a project without one.
     #[serde(default)]
     pub git_url: Option<GitUrl>,
     /// A finished task of the same project whose agent session is resumed.
@@ -140,18 +140,18 @@ async fn start(
     State(app): State<App>,
     InPath(project_id): InPath<ProjectId>,
     caller: Caller,
-    attempt: Try,
-    JsonBody(wanted): JsonBody<StartBuild>,
-) -> Answer<Response> {
+    request: IdempotentRequest,
+    JsonBody(body): JsonBody<StartBuild>,
+) -> ApiResult<Response> {
     let new = NewTask {
         project_id,
-        agent_named: wanted.agent.is_some(),
-        priority: wanted.priority.unwrap_or_default(),
-        max_attempts: wanted.max_attempts,
+        agent_named: body.agent.is_some(),
+        priority: body.priority.unwrap_or_default(),
+        max_attempts: body.max_attempts,
         prefix: "",
-        work: Work::Build(wanted.spec(app.settings().default_agent)),
+        work: Work::Build(body.spec(app.settings().default_agent)),
     };
-    let id = TaskId(attempt.nonce);
+    let id = TaskId(request.nonce);
     let task = tasks::accept(&app, &caller.actor(), id, new, clock::now()).await?;
     Ok(build_accepted(task))
 }
@@ -167,7 +167,7 @@ async fn list(
     State(app): State<App>,
     InPath(id): InPath<ProjectId>,
     InQuery(query): InQuery<PageQuery>,
-) -> Answer<Json<List<TaskView>>> {
+) -> ApiResult<Json<List<TaskView>>> {
     let filters = [Some(id.as_str())];
     let listing = Listing::new("builds", &filters, query.limit, query.cursor.as_deref())?;
     let page = listing.page()?;
@@ -190,7 +190,7 @@ async fn list(
 async fn show(
     State(app): State<App>,
     InPath((project, task)): InPath<(ProjectId, TaskId)>,
-) -> Answer<Json<TaskView>> {
+) -> ApiResult<Json<TaskView>> {
     let record = of_project(&app, &project, task).await?;
     let pipeline = build_pipeline::of_build(&app, &record.task).await?;
     Ok(Json(TaskView { pipeline, ..record.into() }))
@@ -207,18 +207,18 @@ async fn show(
     ),
     responses(
         (status = 200, description = "Cancelled", body = TaskView),
-        (status = 202, description = "Its worker is being told", body = TaskView)
+        (status = 202, description = "Its worker will stop it", body = TaskView)
     )
 )]
 async fn cancel(
     State(app): State<App>,
     InPath((project, task)): InPath<(ProjectId, TaskId)>,
     caller: Caller,
-    attempt: Try,
-    _: OptionalJson<Nothing>,
-) -> Answer<Response> {
+    request: IdempotentRequest,
+    _: OptionalJson<EmptyBody>,
+) -> ApiResult<Response> {
     of_project(&app, &project, task).await?;
-    let view = tasks::cancel(&app, &caller.actor(), task, attempt.resumed, clock::now()).await?;
+    let view = tasks::cancel(&app, &caller.actor(), task, request.resumed, clock::now()).await?;
     Ok(cancelled(view))
 }
 
@@ -238,12 +238,12 @@ async fn retry(
     State(app): State<App>,
     InPath((project, task)): InPath<(ProjectId, TaskId)>,
     caller: Caller,
-    attempt: Try,
-    _: OptionalJson<Nothing>,
-) -> Answer<Response> {
+    request: IdempotentRequest,
+    _: OptionalJson<EmptyBody>,
+) -> ApiResult<Response> {
     let now = clock::now();
     let old = of_project(&app, &project, task).await?.task;
-    let new = step::retry(&old, TaskId(attempt.nonce), now)?;
+    let new = step::retry(&old, TaskId(request.nonce), now)?;
     Ok(build_accepted(tasks::add(&app, &caller.actor(), &new, now).await?))
 }
 
@@ -269,14 +269,14 @@ async fn events(
     InPath((project, task)): InPath<(ProjectId, TaskId)>,
     InQuery(query): InQuery<EventsQuery>,
     headers: HeaderMap,
-) -> Answer<Response> {
-    let asked = query.checked(&headers)?;
+) -> ApiResult<Response> {
+    let range = query.checked(&headers)?;
     of_project(&app, &project, task).await?;
     let accepts = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
     if accepts.flat_map(|value| value.split(',')).any(is_event_stream) {
-        stream::sse(&app, task, asked).await
+        stream::sse(&app, task, range).await
     } else {
-        Ok(Json(stream::page(app.store(), task, asked).await?).into_response())
+        Ok(Json(stream::page(app.store(), task, range).await?).into_response())
     }
 }
 
@@ -293,16 +293,16 @@ async fn events(
 async fn diff(
     State(app): State<App>,
     InPath((project, task)): InPath<(ProjectId, TaskId)>,
-) -> Answer<Response> {
+) -> ApiResult<Response> {
     of_project(&app, &project, task).await?;
     match app.store().diff(task).await? {
         Some(diff) => Ok(([(CONTENT_TYPE, "text/x-diff; charset=utf-8")], diff).into_response()),
-        None => Err(Problem::new(Code::NoDiff, "the build has made no diff, or it has expired")),
+        None => Err(Problem::new(Code::NoDiff, "the build has no diff, or its diff has expired")),
     }
 }
 
 /// A task, if it is one of `project`.
-async fn of_project(app: &App, project: &ProjectId, task: TaskId) -> Answer<TaskRecord> {
+async fn of_project(app: &App, project: &ProjectId, task: TaskId) -> ApiResult<TaskRecord> {
     let record = app.store().task(task).await?;
     if record.task.project_id == *project { Ok(record) } else { Err(Problem::not_found()) }
 }

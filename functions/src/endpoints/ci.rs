@@ -1,4 +1,4 @@
-//! Pipelines of a project: what its CI did, asked of the CI server.
+//! Pipelines of a project, read from its CI server.
 
 #![allow(unused_qualifications, reason = "`utoipa::path` writes `params` so")]
 
@@ -15,8 +15,8 @@ use utoipa_axum::routes;
 
 use crate::app::App;
 use crate::http::cursor::{List, Listing};
-use crate::http::extract::{InPath, InQuery, Nothing, OptionalJson};
-use crate::http::problem::{Answer, Code, Problem};
+use crate::http::extract::{EmptyBody, InPath, InQuery, OptionalJson};
+use crate::http::problem::{ApiResult, Code, Problem};
 
 /// `/projects/{id}/ci…`.
 pub fn router() -> OpenApiRouter<App> {
@@ -28,7 +28,7 @@ pub fn router() -> OpenApiRouter<App> {
         .routes(routes!(cancel))
 }
 
-/// Which pipelines are asked for.
+/// Which pipelines to list.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(default, deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -44,7 +44,7 @@ struct PipelineQuery {
     status: Option<String>,
 }
 
-/// Whose log is asked for.
+/// Which step's log.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -71,7 +71,7 @@ async fn list(
     State(app): State<App>,
     InPath(id): InPath<ProjectId>,
     InQuery(query): InQuery<PipelineQuery>,
-) -> Answer<Json<List<PipelineSummary>>> {
+) -> ApiResult<Json<List<PipelineSummary>>> {
     for (name, text) in [("branch", &query.branch), ("status", &query.status)] {
         let plain =
             |text: &String| (1..=255).contains(&text.len()) && !text.contains(char::is_control);
@@ -101,7 +101,7 @@ async fn list(
 async fn show(
     State(app): State<App>,
     InPath((id, number)): InPath<(ProjectId, u64)>,
-) -> Answer<Json<Pipeline>> {
+) -> ApiResult<Json<Pipeline>> {
     let (ci, ci_id) = of_project(&app, &id).await?;
     Ok(Json(ci.pipeline(ci_id, number).await?))
 }
@@ -122,7 +122,7 @@ async fn log(
     State(app): State<App>,
     InPath((id, number)): InPath<(ProjectId, u64)>,
     InQuery(query): InQuery<LogQuery>,
-) -> Answer<Json<StepLog>> {
+) -> ApiResult<Json<StepLog>> {
     let (ci, ci_id) = of_project(&app, &id).await?;
     Ok(Json(StepLog { lines: ci.log(ci_id, number, query.step).await? }))
 }
@@ -141,8 +141,8 @@ async fn log(
 async fn restart(
     State(app): State<App>,
     InPath((id, number)): InPath<(ProjectId, u64)>,
-    _: OptionalJson<Nothing>,
-) -> Answer<Json<PipelineSummary>> {
+    _: OptionalJson<EmptyBody>,
+) -> ApiResult<Json<PipelineSummary>> {
     let (ci, ci_id) = of_project(&app, &id).await?;
     Ok(Json(ci.restart(ci_id, number).await?))
 }
@@ -161,14 +161,14 @@ async fn restart(
 async fn cancel(
     State(app): State<App>,
     InPath((id, number)): InPath<(ProjectId, u64)>,
-    _: OptionalJson<Nothing>,
-) -> Answer<StatusCode> {
+    _: OptionalJson<EmptyBody>,
+) -> ApiResult<StatusCode> {
     let (ci, ci_id) = of_project(&app, &id).await?;
     ci.cancel(ci_id, number).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn of_project<'a>(app: &'a App, id: &ProjectId) -> Answer<(&'a dyn Ci, CiId)> {
+async fn of_project<'a>(app: &'a App, id: &ProjectId) -> ApiResult<(&'a dyn Ci, CiId)> {
     let project = app.store().project(id).await?;
     let missing = |what: &str| Problem::new(Code::CiNotConfigured, what);
     let ci = app.ci().ok_or_else(|| missing("this installation has no CI ([ci])"))?;

@@ -1,4 +1,4 @@
-//! Making projects: what may be asked for, and the request that makes it.
+//! Creating projects, also with a first build.
 
 #![allow(unused_qualifications, reason = "`utoipa::path` writes `params` so")]
 
@@ -22,8 +22,8 @@ use crate::clock;
 use crate::endpoints::task_response::{accepted, build_location};
 use crate::http::auth::Caller;
 use crate::http::extract::JsonBody;
-use crate::http::idempotency::Try;
-use crate::http::problem::{Answer, Problem};
+use crate::http::idempotency::IdempotentRequest;
+use crate::http::problem::{ApiResult, Problem};
 use crate::services::creation::{self, CreateProject};
 use crate::services::domain_records::WantedDomain;
 use crate::services::task_view::TaskView;
@@ -37,7 +37,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .routes(routes!(create_plural))
 }
 
-/// A project that is wanted, and its first build.
+/// A project to create, and its first build.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateAndBuild {
@@ -49,9 +49,9 @@ pub struct CreateAndBuild {
     /// What its repository starts with, as in `POST /project`.
     #[serde(default)]
     pub template: Option<String>,
-    /// What the agent is asked to do.
+    /// The task for the agent.
     pub prompt: String,
-    /// The agent that does it; the configured default when absent.
+    /// The agent that runs; the configured default when absent.
     #[serde(default)]
     pub agent: Option<AgentName>,
     /// Push the commit to the branch. `true` by default.
@@ -60,10 +60,10 @@ pub struct CreateAndBuild {
     /// A name in DNS for it: `{}` is `<name>.<zone>` with the configured defaults.
     #[serde(default)]
     pub domain: Option<WantedDomain>,
-    /// Who is told when a build ends.
+    /// The URL that is notified when a build ends.
     #[serde(default)]
     pub webhook_url: Option<WebhookUrl>,
-    /// What signs that: `whsec_` and 24 to 64 bytes in base64. Given together with `webhook_url`.
+    /// The secret that signs notifications: `whsec_` and 24 to 64 bytes in base64. Given together with `webhook_url`.
     #[serde(default)]
     pub webhook_secret: Option<String>,
 }
@@ -88,11 +88,11 @@ pub struct Created {
 async fn create(
     State(app): State<App>,
     caller: Caller,
-    attempt: Try,
-    JsonBody(wanted): JsonBody<CreateProject>,
-) -> Answer<Response> {
+    request: IdempotentRequest,
+    JsonBody(body): JsonBody<CreateProject>,
+) -> ApiResult<Response> {
     let now = clock::now();
-    let plan = creation::plan(&app, &caller.key, wanted, attempt.nonce, now).await?;
+    let plan = creation::plan(&app, &caller.key, body, request.nonce, now).await?;
     let project = creation::create(&app, &caller.actor(), plan, now).await?;
     let location = format!("/projects/{}", project.id);
     Ok((StatusCode::CREATED, [(LOCATION, location)], Json(project)).into_response())
@@ -109,10 +109,10 @@ async fn create(
 async fn create_plural(
     state: State<App>,
     caller: Caller,
-    attempt: Try,
+    request: IdempotentRequest,
     body: JsonBody<CreateProject>,
-) -> Answer<Response> {
-    create(state, caller, attempt, body).await
+) -> ApiResult<Response> {
+    create(state, caller, request, body).await
 }
 
 /// Creates a project from a template and queues its first build.
@@ -126,30 +126,30 @@ async fn create_plural(
 async fn create_and_build(
     State(app): State<App>,
     caller: Caller,
-    attempt: Try,
-    JsonBody(wanted): JsonBody<CreateAndBuild>,
-) -> Answer<Response> {
+    request: IdempotentRequest,
+    JsonBody(body): JsonBody<CreateAndBuild>,
+) -> ApiResult<Response> {
     let now = clock::now();
-    let agent = wanted.agent.unwrap_or(app.settings().default_agent);
-    let auto_push = wanted.auto_push.unwrap_or(true);
-    let spec = BuildSpec { agent, auto_push, ..BuildSpec::of(wanted.prompt) };
+    let agent = body.agent.unwrap_or(app.settings().default_agent);
+    let auto_push = body.auto_push.unwrap_or(true);
+    let spec = BuildSpec { agent, auto_push, ..BuildSpec::of(body.prompt) };
     let build = Work::Build(spec);
     let project = CreateProject {
-        name: wanted.name,
-        description: wanted.description,
-        template: wanted.template,
+        name: body.name,
+        description: body.description,
+        template: body.template,
         git_url: None,
         repository: None,
         default_branch: None,
         build_limit: None,
-        domain: wanted.domain,
-        webhook_url: wanted.webhook_url,
-        webhook_secret: wanted.webhook_secret,
+        domain: body.domain,
+        webhook_url: body.webhook_url,
+        webhook_secret: body.webhook_secret,
     };
-    // Both are checked before either is made.
+    // Both are checked before either is created.
     build.check().map_err(Problem::invalid)?;
     let by = caller.actor();
-    let plan = creation::plan(&app, &caller.key, project, attempt.nonce, now).await?;
+    let plan = creation::plan(&app, &caller.key, project, request.nonce, now).await?;
     let project = creation::create(&app, &by, plan, now).await?;
     let build = NewTask {
         project_id: project.id.clone(),
@@ -159,7 +159,7 @@ async fn create_and_build(
         max_attempts: None,
         prefix: "",
     };
-    let task = tasks::accept(&app, &by, TaskId(attempt.nonce), build, now).await?;
+    let task = tasks::accept(&app, &by, TaskId(request.nonce), build, now).await?;
     let location = build_location(&task);
     Ok(accepted(location, Created { project, task: task.into() }))
 }

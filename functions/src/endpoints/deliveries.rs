@@ -1,4 +1,4 @@
-//! The log of what a project's webhook was told.
+//! The log of what was sent to a project's webhook.
 
 #![allow(unused_qualifications, reason = "`utoipa::path` writes `params` so")]
 
@@ -12,7 +12,7 @@ use utoipa_axum::routes;
 use crate::app::App;
 use crate::http::cursor::{List, Listing, PageQuery};
 use crate::http::extract::{InPath, InQuery};
-use crate::http::problem::Answer;
+use crate::http::problem::ApiResult;
 
 /// `/projects/{id}/deliveries`.
 pub fn router() -> OpenApiRouter<App> {
@@ -30,7 +30,7 @@ async fn list(
     State(app): State<App>,
     InPath(id): InPath<ProjectId>,
     InQuery(query): InQuery<PageQuery>,
-) -> Answer<Json<List<WebhookDelivery>>> {
+) -> ApiResult<Json<List<WebhookDelivery>>> {
     let filters = [Some(id.as_str())];
     let listing = Listing::new("deliveries", &filters, query.limit, query.cursor.as_deref())?;
     let page = listing.page()?;

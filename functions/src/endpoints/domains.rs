@@ -21,8 +21,8 @@ use crate::clock;
 use crate::http::auth::Caller;
 use crate::http::cursor::{List, Listing, PageQuery};
 use crate::http::extract::{InPath, InQuery, JsonBody};
-use crate::http::idempotency::Try;
-use crate::http::problem::{Answer, Problem};
+use crate::http::idempotency::IdempotentRequest;
+use crate::http::problem::{ApiResult, Problem};
 use crate::services::domain_records::{self, Adding, WantedDomain};
 
 /// `/projects/{id}/domains…`.
@@ -40,11 +40,11 @@ pub struct DomainView {
     pub kind: RecordKind,
     /// Where it leads.
     pub target: String,
-    /// Whether the provider's proxy stands before it.
+    /// Whether traffic goes through the provider's proxy.
     pub proxied: bool,
-    /// Seconds that answers may be kept; 1 is the provider's own choice.
+    /// Seconds that resolvers may cache answers; 1 is the provider's own choice.
     pub ttl: Ttl,
-    /// How far it is.
+    /// Whether its record exists.
     pub state: DomainState,
     /// When it was added.
     pub created_at: Timestamp,
@@ -63,7 +63,7 @@ async fn list(
     State(app): State<App>,
     InPath(id): InPath<ProjectId>,
     InQuery(query): InQuery<PageQuery>,
-) -> Answer<Json<List<DomainView>>> {
+) -> ApiResult<Json<List<DomainView>>> {
     let filters = [Some(id.as_str())];
     let listing = Listing::new("domains", &filters, query.limit, query.cursor.as_deref())?;
     let page = listing.page()?;
@@ -83,7 +83,7 @@ async fn list(
     params(("id" = ProjectId, Path, description = "The project")),
     request_body = WantedDomain,
     responses(
-        (status = 200, description = "It was the project's already", body = DomainView),
+        (status = 200, description = "The project had it already", body = DomainView),
         (status = 201, description = "Added", body = DomainView,
             headers(("location" = String, description = "Where the domain is")))
     )
@@ -92,13 +92,13 @@ async fn add(
     State(app): State<App>,
     InPath(id): InPath<ProjectId>,
     caller: Caller,
-    attempt: Try,
-    JsonBody(wanted): JsonBody<WantedDomain>,
-) -> Answer<Response> {
+    request: IdempotentRequest,
+    JsonBody(body): JsonBody<WantedDomain>,
+) -> ApiResult<Response> {
     let by = caller.actor();
     let adding =
-        Adding { key: &caller.key, by: &by, nonce: attempt.nonce, repeated: attempt.resumed };
-    let (domain, added) = domain_records::add(&app, adding, &id, wanted, clock::now()).await?;
+        Adding { key: &caller.key, by: &by, nonce: request.nonce, resumed: request.resumed };
+    let (domain, added) = domain_records::add(&app, adding, &id, body, clock::now()).await?;
     let location = format!("/projects/{id}/domains/{}", domain.spec.domain);
     let status = if added { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, [(LOCATION, location)], Json(DomainView::from(domain))).into_response())
@@ -119,7 +119,7 @@ async fn remove(
     State(app): State<App>,
     InPath((id, domain)): InPath<(ProjectId, String)>,
     caller: Caller,
-) -> Answer<StatusCode> {
+) -> ApiResult<StatusCode> {
     app.store().project(&id).await?;
     let (_, defaults) = domain_records::provider(&app)?;
     let name = DomainName::in_zone(&domain, &defaults.zone).map_err(|_| Problem::not_found())?;

@@ -1,7 +1,7 @@
-//! Webhooks that come in: pushes and states from Gitea, ends of pipelines from the CI.
+//! Incoming webhooks: pushes and commit statuses from Gitea, ends of pipelines from the CI.
 //!
-//! What a body says counts only when its signature is right, compared in constant time. A message
-//! that came before is answered and does nothing; one about a repository that no project has, too.
+//! A body is read only when its signature is right, compared in constant time. A message that came
+//! before, or is about a repository of no project, is answered and does nothing.
 
 #![allow(unused_qualifications, reason = "`utoipa::path` writes `params` so")]
 
@@ -27,14 +27,14 @@ use utoipa_axum::routes;
 use crate::app::App;
 use crate::clock;
 use crate::http::key_text::hex;
-use crate::http::problem::{Answer, Code, Problem};
+use crate::http::problem::{ApiResult, Code, Problem};
 
 /// `/hooks…`.
 pub fn router() -> OpenApiRouter<App> {
     OpenApiRouter::default().routes(routes!(gitea)).routes(routes!(woodpecker))
 }
 
-/// A push, as Gitea tells it.
+/// A push, as Gitea reports it.
 #[derive(Debug, Deserialize)]
 struct Push {
     #[serde(rename = "ref")]
@@ -43,7 +43,7 @@ struct Push {
     repository: Repository,
 }
 
-/// A commit's status, as Gitea tells it.
+/// A commit's status, as Gitea reports it.
 #[derive(Debug, Deserialize)]
 struct Status {
     sha: String,
@@ -60,7 +60,7 @@ struct Repository {
     name: String,
 }
 
-/// The end of a pipeline (or another state of it), as a step of it tells.
+/// The end of a pipeline (or another state of it), as its last step reports it.
 #[derive(Debug, Deserialize)]
 struct PipelineEnd {
     /// `owner/name`.
@@ -77,19 +77,19 @@ struct PipelineEnd {
     finished_at: Option<i64>,
 }
 
-/// Gitea or Forgejo tells of a push, or of a commit's status.
+/// Gitea or Forgejo reports a push, or a commit's status.
 ///
 /// The body's HMAC-SHA256, in hexadecimal, is in `X-Gitea-Signature` or `X-Forgejo-Signature`.
 #[utoipa::path(
     post, path = "/hooks/gitea", tag = "hooks", operation_id = "gitea_hook", security(()),
     request_body(content = serde_json::Value, content_type = "application/json"),
     responses(
-        (status = 204, description = "Taken, or nothing to do"),
+        (status = 204, description = "Recorded, or nothing to do"),
         (status = 401, description = "`invalid_signature`", body = crate::http::problem::ProblemBody,
             content_type = "application/problem+json")
     )
 )]
-async fn gitea(State(app): State<App>, headers: HeaderMap, body: Bytes) -> Answer<StatusCode> {
+async fn gitea(State(app): State<App>, headers: HeaderMap, body: Bytes) -> ApiResult<StatusCode> {
     let signed = text(&headers, "x-gitea-signature")
         .or_else(|| text(&headers, "x-forgejo-signature"))
         .unwrap_or_default();
@@ -97,24 +97,24 @@ async fn gitea(State(app): State<App>, headers: HeaderMap, body: Bytes) -> Answe
     let id = text(&headers, "x-gitea-delivery").or_else(|| text(&headers, "x-forgejo-delivery"));
     let event = text(&headers, "x-gitea-event").or_else(|| text(&headers, "x-forgejo-event"));
     let now = clock::now();
-    let Some(record) = first(&app, "gitea", id, &body, now).await? else {
+    let Some(record) = begin(&app, "gitea", id, &body, now).await? else {
         return Ok(StatusCode::NO_CONTENT);
     };
-    let taken = match event {
+    let outcome = match event {
         Some("push") => match read(&body) {
             Ok(push) => pushed(&app, push, now).await,
             Err(problem) => Err(problem),
         },
         Some("status") => match read(&body) {
-            Ok(told) => status(&app, told, now).await,
+            Ok(report) => status(&app, report, now).await,
             Err(problem) => Err(problem),
         },
         _ => Ok(()),
     };
-    settled(&app, &record, taken, now).await
+    finish(&app, &record, outcome, now).await
 }
 
-/// A pipeline's last step tells how it ended.
+/// A pipeline's last step reports how it ended.
 ///
 /// `X-Rdev-Signature` is `sha256=` and the body's HMAC-SHA256 in hexadecimal.
 #[utoipa::path(
@@ -122,28 +122,32 @@ async fn gitea(State(app): State<App>, headers: HeaderMap, body: Bytes) -> Answe
     security(()),
     request_body(content = serde_json::Value, content_type = "application/json"),
     responses(
-        (status = 204, description = "Taken, or nothing to do"),
+        (status = 204, description = "Recorded, or nothing to do"),
         (status = 401, description = "`invalid_signature`", body = crate::http::problem::ProblemBody,
             content_type = "application/problem+json")
     )
 )]
-async fn woodpecker(State(app): State<App>, headers: HeaderMap, body: Bytes) -> Answer<StatusCode> {
+async fn woodpecker(
+    State(app): State<App>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> ApiResult<StatusCode> {
     let signed = text(&headers, "x-rdev-signature").and_then(|text| text.strip_prefix("sha256="));
     verify(app.settings().hooks.ci.as_ref(), &body, signed.unwrap_or_default()).await?;
     let id = text(&headers, "x-rdev-delivery");
     let now = clock::now();
-    let Some(record) = first(&app, "woodpecker", id, &body, now).await? else {
+    let Some(record) = begin(&app, "woodpecker", id, &body, now).await? else {
         return Ok(StatusCode::NO_CONTENT);
     };
-    let taken = match read(&body) {
+    let outcome = match read(&body) {
         Ok(end) => ended(&app, end, now).await,
         Err(problem) => Err(problem),
     };
-    settled(&app, &record, taken, now).await
+    finish(&app, &record, outcome, now).await
 }
 
 /// Refuses a body whose signature is not `signed`, in hexadecimal.
-async fn verify(secret: Option<&Token>, body: &[u8], signed: &str) -> Answer<()> {
+async fn verify(secret: Option<&Token>, body: &[u8], signed: &str) -> ApiResult<()> {
     let Some(secret) = secret else {
         let detail = "no secret is configured for these webhooks, so none is accepted";
         return Err(Problem::new(Code::HooksNotConfigured, detail));
@@ -162,22 +166,22 @@ async fn verify(secret: Option<&Token>, body: &[u8], signed: &str) -> Answer<()>
 }
 
 /// The record of a message that did not come before; `None` for one that did.
-async fn first(
+async fn begin(
     app: &App,
     system: &str,
     id: Option<&str>,
     body: &[u8],
     now: Timestamp,
-) -> Answer<Option<RequestKey>> {
+) -> ApiResult<Option<RequestKey>> {
     let digest = hex(&Sha256::digest(body));
-    // One without an id is known by what it says.
+    // A message without an id is identified by its body.
     let key = hex(&Sha256::digest(format!("hook\n{system}\n{}", id.unwrap_or(&digest))));
     let key = RequestKey(key);
     match app.store().begin_request(&key, &digest, app.new_ulid(now), now).await? {
         Begun::Go { .. } => Ok(Some(key)),
         Begun::Replay(_) => Ok(None),
         Begun::InFlight => {
-            let detail = "the same message is being taken";
+            let detail = "the same message is being processed";
             Err(Problem::new(Code::RequestInFlight, detail).retry_after(1))
         }
         Begun::OtherBody => {
@@ -187,14 +191,14 @@ async fn first(
     }
 }
 
-/// Notes that a message was taken, or lets it come again.
-async fn settled(
+/// Records that a message was processed, or lets it come again.
+async fn finish(
     app: &App,
     key: &RequestKey,
-    taken: Answer<()>,
+    outcome: ApiResult<()>,
     now: Timestamp,
-) -> Answer<StatusCode> {
-    match taken {
+) -> ApiResult<StatusCode> {
+    match outcome {
         Ok(()) => {
             let status = StatusCode::NO_CONTENT;
             let answer = StoredAnswer {
@@ -208,19 +212,19 @@ async fn settled(
         }
         Err(problem) => {
             if let Err(error) = app.store().release_request(key, now).await {
-                tracing::warn!(%error, "a message's record was not released; it is in a minute");
+                tracing::warn!(%error, "a message's record was not released; it expires in a minute");
             }
             Err(problem)
         }
     }
 }
 
-async fn pushed(app: &App, push: Push, now: Timestamp) -> Answer<()> {
+async fn pushed(app: &App, push: Push, now: Timestamp) -> ApiResult<()> {
     let Some(project) = owner(app, &push.repository.name, push.repository.id).await? else {
         return Ok(());
     };
     let branch = push.name.strip_prefix("refs/heads/").and_then(|name| name.parse().ok());
-    // A branch that was deleted has no tip; a tag is no branch.
+    // A deleted branch has no tip, and a tag is not a branch.
     let deleted = push.after.bytes().all(|byte| byte == b'0');
     let (Some(branch), Ok(commit), false) = (branch, push.after.parse(), deleted) else {
         return Ok(());
@@ -232,14 +236,14 @@ async fn pushed(app: &App, push: Push, now: Timestamp) -> Answer<()> {
             app.send(&outbox, now).await;
             Ok(())
         }
-        // It goes away at this moment.
+        // The project is being deleted at this moment.
         Err(PortError::NotFound { .. } | PortError::Conflict(Conflict::ProjectNotReady)) => Ok(()),
         Err(error) => Err(error.into()),
     }
 }
 
 /// The CI sets a status at the commit for each of its workflows; ours is not the CI's.
-async fn status(app: &App, status: Status, now: Timestamp) -> Answer<()> {
+async fn status(app: &App, status: Status, now: Timestamp) -> ApiResult<()> {
     if !status.context.starts_with("ci/") {
         return Ok(());
     }
@@ -249,14 +253,15 @@ async fn status(app: &App, status: Status, now: Timestamp) -> Answer<()> {
     let Ok(commit) = status.sha.parse() else { return Ok(()) };
     let number = status.target_url.as_deref().and_then(number_in);
     let Status { state: status, target_url: url, .. } = status;
-    let told = CommitPipeline { project_id: project.id, commit, number, status, url, at: now };
-    record(app, told, now).await
+    let pipeline = CommitPipeline { project_id: project.id, commit, number, status, url, at: now };
+    record(app, pipeline, now).await
 }
 
-async fn ended(app: &App, end: PipelineEnd, now: Timestamp) -> Answer<()> {
+async fn ended(app: &App, end: PipelineEnd, now: Timestamp) -> ApiResult<()> {
     let name = end.repository.rsplit('/').next().unwrap_or_default();
     let Some(project) = owner(app, name, end.forge_id).await? else { return Ok(()) };
-    let commit = end.commit.parse().map_err(|_| Problem::field("commit", "is no commit's id"))?;
+    let commit =
+        end.commit.parse().map_err(|_| Problem::field("commit", "must be a commit's id"))?;
     let at = end.finished_at.and_then(|seconds| seconds.checked_mul(1000));
     let at = at.map_or(now, |millis| Timestamp::from_millis(millis).min(now));
     let PipelineEnd { number, status, url, .. } = end;
@@ -264,16 +269,16 @@ async fn ended(app: &App, end: PipelineEnd, now: Timestamp) -> Answer<()> {
     record(app, CommitPipeline { project_id, commit, number, status, url, at }, now).await
 }
 
-/// Keeps what was told, without what no CI says.
-async fn record(app: &App, told: CommitPipeline, now: Timestamp) -> Answer<()> {
-    let status = told.status.chars().filter(|c| !c.is_control()).take(50).collect();
-    let url = told.url.filter(|url| url.len() <= 2000 && url.starts_with("http"));
-    let pipeline = CommitPipeline { status, url, ..told };
+/// Records a pipeline's state. An overlong status is cut, an odd URL dropped.
+async fn record(app: &App, report: CommitPipeline, now: Timestamp) -> ApiResult<()> {
+    let status = report.status.chars().filter(|c| !c.is_control()).take(50).collect();
+    let url = report.url.filter(|url| url.len() <= 2000 && url.starts_with("http"));
+    let pipeline = CommitPipeline { status, url, ..report };
     Ok(app.store().record_pipeline(&pipeline, now).await?)
 }
 
-/// The project whose repository it is.
-async fn owner(app: &App, name: &str, forge_id: u64) -> Answer<Option<Project>> {
+/// The project that has the repository.
+async fn owner(app: &App, name: &str, forge_id: u64) -> ApiResult<Option<Project>> {
     let Ok(id) = name.parse::<ProjectId>() else { return Ok(None) };
     match app.store().project(&id).await {
         Ok(project) => Ok(Some(project).filter(|project| project.forge_id == Some(forge_id))),
@@ -288,9 +293,10 @@ fn number_in(url: &str) -> Option<u64> {
     parts.nth(1)?.parse().ok()
 }
 
-fn read<T: DeserializeOwned>(body: &[u8]) -> Answer<T> {
-    serde_json::from_slice(body)
-        .map_err(|error| Problem::new(Code::MalformedJson, format!("the body is not it: {error}")))
+fn read<T: DeserializeOwned>(body: &[u8]) -> ApiResult<T> {
+    serde_json::from_slice(body).map_err(|error| {
+        Problem::new(Code::MalformedJson, format!("the body is not this event's: {error}"))
+    })
 }
 
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {

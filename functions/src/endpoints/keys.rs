@@ -19,20 +19,20 @@ use crate::clock;
 use crate::http::auth::Caller;
 use crate::http::cursor::{List, Listing, PageQuery};
 use crate::http::extract::{InPath, InQuery, JsonBody};
-use crate::http::idempotency::{ReplayInstead, Try};
+use crate::http::idempotency::{IdempotentRequest, ReplayInstead};
 use crate::http::key_text::{generate, key_id};
-use crate::http::problem::{Answer, Code, Problem};
+use crate::http::problem::{ApiResult, Code, Problem};
 
 /// `/keys…`.
 pub fn router() -> OpenApiRouter<App> {
     OpenApiRouter::default().routes(routes!(list, create)).routes(routes!(revoke))
 }
 
-/// A key that is wanted.
+/// A key to create.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateKey {
-    /// What people call it, 1 to 100 characters.
+    /// Its name for people, 1 to 100 characters.
     pub name: String,
     /// What it allows; one scope or more.
     pub scopes: Vec<Scope>,
@@ -43,7 +43,7 @@ pub struct CreateKey {
 pub struct KeyView {
     /// Its public part, which is in its text.
     pub id: KeyId,
-    /// What people call it.
+    /// Its name for people.
     pub name: String,
     /// What it allows.
     pub scopes: Vec<Scope>,
@@ -74,10 +74,10 @@ pub struct NewKey {
 async fn create(
     State(app): State<App>,
     caller: Caller,
-    attempt: Try,
-    JsonBody(wanted): JsonBody<CreateKey>,
-) -> Answer<Response> {
-    let name = wanted.name.trim();
+    request: IdempotentRequest,
+    JsonBody(body): JsonBody<CreateKey>,
+) -> ApiResult<Response> {
+    let name = body.name.trim();
     let mut errors = Vec::new();
     if !(1..=100).contains(&name.chars().count()) || name.contains(char::is_control) {
         errors.push(FieldError {
@@ -85,7 +85,7 @@ async fn create(
             message: "must have 1 to 100 characters and no control characters".to_owned(),
         });
     }
-    if wanted.scopes.is_empty() {
+    if body.scopes.is_empty() {
         errors.push(FieldError {
             field: "scopes".to_owned(),
             message: "must have one scope or more".to_owned(),
@@ -94,16 +94,16 @@ async fn create(
     if !errors.is_empty() {
         return Err(Problem::invalid(errors));
     }
-    let mut scopes = wanted.scopes;
+    let mut scopes = body.scopes;
     scopes.sort_unstable();
     scopes.dedup();
     let now = clock::now();
-    // The id is the request's, the secret nobody's: a repeat finds the key there.
-    let id = key_id(&attempt.derived("key").to_bytes()[8..]);
+    // The request determines the id but not the secret, so a repeated request finds the key.
+    let id = key_id(&request.derived("key").to_bytes()[8..]);
     let (text, key) = generate(name, scopes, now, Some(id));
     match app.store().create_key(&key, &caller.actor(), now).await {
         Ok(()) => {}
-        Err(PortError::Conflict(Conflict::IdTaken)) if attempt.resumed => {
+        Err(PortError::Conflict(Conflict::IdTaken)) if request.resumed => {
             return Err(already_shown(&key.id));
         }
         Err(error) => return Err(error.into()),
@@ -125,10 +125,10 @@ async fn create(
 async fn list(
     State(app): State<App>,
     InQuery(query): InQuery<PageQuery>,
-) -> Answer<Json<List<KeyView>>> {
+) -> ApiResult<Json<List<KeyView>>> {
     let listing = Listing::new("keys", &[], query.limit, query.cursor.as_deref())?;
     let mut keys = app.store().keys().await?;
-    // Newest first is ascending order of what is left until the end of time.
+    // Newest first: the later a key was created, the smaller its place in the list.
     let place =
         |at: Timestamp, id: &KeyId| format!("{:019}-{id}", i64::MAX - at.as_millis().max(0));
     keys.sort_by_cached_key(|key| place(key.created_at, &key.id));
@@ -147,7 +147,7 @@ async fn revoke(
     State(app): State<App>,
     InPath(id): InPath<KeyId>,
     caller: Caller,
-) -> Answer<StatusCode> {
+) -> ApiResult<StatusCode> {
     app.store().revoke_key(&id, &caller.actor(), clock::now()).await?;
     Ok(StatusCode::NO_CONTENT)
 }

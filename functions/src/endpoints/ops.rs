@@ -15,7 +15,7 @@ use utoipa_axum::routes;
 use crate::app::App;
 use crate::clock;
 use crate::endpoints::openapi_json;
-use crate::http::problem::{Answer, Code, Problem};
+use crate::http::problem::{ApiResult, Code, Problem};
 use crate::services::readiness::Checks;
 
 /// `/health`, `/ready`, `/metrics`, `/openapi.json`, `/docs`.
@@ -37,12 +37,12 @@ pub struct Health {
     pub version: String,
 }
 
-/// Work is taken, kept and done.
+/// The server can accept and do work.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Ready {
     /// Always `ready`.
     pub status: String,
-    /// What was looked at.
+    /// The results of the checks.
     pub checks: Checks,
 }
 
@@ -56,8 +56,7 @@ async fn health() -> Json<Health> {
     Json(Health { status: "ok".to_owned(), version })
 }
 
-/// Whether work is taken, kept and done: the store and the queue answer, and a
-/// worker was heard of within 90 s.
+/// Whether the store and the queue answer, and a worker sent a heartbeat within 90 s.
 #[utoipa::path(
     get, path = "/ready", tag = "ops", operation_id = "ready", security(()),
     responses(
@@ -66,8 +65,8 @@ async fn health() -> Json<Health> {
             body = crate::http::problem::ProblemBody, content_type = "application/problem+json")
     )
 )]
-async fn ready(State(app): State<App>) -> Answer<Json<Ready>> {
-    let checks = Checks::made(&app, clock::now()).await;
+async fn ready(State(app): State<App>) -> ApiResult<Json<Ready>> {
+    let checks = Checks::run(&app, clock::now()).await;
     if checks.ready() {
         return Ok(Json(Ready { status: "ready".to_owned(), checks }));
     }
@@ -82,7 +81,7 @@ async fn ready(State(app): State<App>) -> Answer<Json<Ready>> {
     security((), ("key" = ["workers:read"])),
     responses((status = 200, description = "Metrics", body = String, content_type = "text/plain"))
 )]
-async fn metrics(State(app): State<App>) -> Answer<Response> {
+async fn metrics(State(app): State<App>) -> ApiResult<Response> {
     let mut text = app.metrics().map(|metrics| metrics.render()).unwrap_or_default();
     let work = app.store().work_stats(clock::now()).await?;
     let queue = app.queue().stats().await?;
@@ -138,7 +137,7 @@ async fn document() -> Response {
     responses((status = 200, description = "A page", body = String, content_type = "text/html"))
 )]
 async fn docs() -> Response {
-    // The page runs its own script and asks this server, nobody else.
+    // The page runs its own script and connects to this server only.
     let policy = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; \
                   connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
     ([(CONTENT_SECURITY_POLICY, policy)], Html(include_str!("docs.html"))).into_response()

@@ -17,8 +17,8 @@ use crate::clock;
 use crate::endpoints::creation;
 use crate::http::auth::Caller;
 use crate::http::cursor::{List, Listing, PageQuery};
-use crate::http::extract::{InPath, InQuery, JsonBody, Nothing, OptionalJson};
-use crate::http::problem::Answer;
+use crate::http::extract::{EmptyBody, InPath, InQuery, JsonBody, OptionalJson};
+use crate::http::problem::ApiResult;
 use crate::services::projects::{self, ChangeProject};
 
 /// `/project…` and `/projects…`, without builds, domains and CI.
@@ -35,7 +35,7 @@ pub fn router() -> OpenApiRouter<App> {
 #[serde(default, deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct DeleteQuery {
-    /// Delete its repository too, which rdev made. `false` by default.
+    /// Delete its repository too, which rdev created. `false` by default.
     delete_repository: Option<bool>,
 }
 
@@ -49,7 +49,7 @@ struct DeleteQuery {
 async fn list(
     State(app): State<App>,
     InQuery(query): InQuery<PageQuery>,
-) -> Answer<Json<List<Project>>> {
+) -> ApiResult<Json<List<Project>>> {
     let listing = Listing::new("projects", &[], query.limit, query.cursor.as_deref())?;
     let listed = app.store().projects(&listing.page()?).await?;
     Ok(Json(listing.answer(listed, |project| project.nonce, |project| project)))
@@ -62,7 +62,7 @@ async fn list(
     params(("id" = ProjectId, Path, description = "The project")),
     responses((status = 200, description = "The project", body = Project))
 )]
-async fn show(State(app): State<App>, InPath(id): InPath<ProjectId>) -> Answer<Json<Project>> {
+async fn show(State(app): State<App>, InPath(id): InPath<ProjectId>) -> ApiResult<Json<Project>> {
     Ok(Json(app.store().project(&id).await?))
 }
 
@@ -78,13 +78,13 @@ async fn change(
     State(app): State<App>,
     InPath(id): InPath<ProjectId>,
     caller: Caller,
-    JsonBody(wanted): JsonBody<ChangeProject>,
-) -> Answer<Json<Project>> {
-    let project = projects::change(&app, &caller.actor(), &id, wanted, clock::now()).await?;
+    JsonBody(body): JsonBody<ChangeProject>,
+) -> ApiResult<Json<Project>> {
+    let project = projects::change(&app, &caller.actor(), &id, body, clock::now()).await?;
     Ok(Json(project))
 }
 
-/// Goes on with what a project gets, after a step failed or the server was ended.
+/// Resumes a project's creation after a step failed or the server stopped.
 #[utoipa::path(
     post, path = "/projects/{id}/provision", tag = "projects", operation_id = "provision_project",
     security(("key" = ["projects:write"])),
@@ -95,8 +95,8 @@ async fn resume(
     State(app): State<App>,
     InPath(id): InPath<ProjectId>,
     caller: Caller,
-    _: OptionalJson<Nothing>,
-) -> Answer<Json<Project>> {
+    _: OptionalJson<EmptyBody>,
+) -> ApiResult<Json<Project>> {
     Ok(Json(projects::resume(&app, &caller.actor(), &id, clock::now()).await?))
 }
 
@@ -112,7 +112,7 @@ async fn delete(
     InPath(id): InPath<ProjectId>,
     InQuery(query): InQuery<DeleteQuery>,
     caller: Caller,
-) -> Answer<StatusCode> {
+) -> ApiResult<StatusCode> {
     let with_repository = query.delete_repository.unwrap_or(false);
     projects::delete(&app, &caller.actor(), &id, with_repository, clock::now()).await?;
     Ok(StatusCode::NO_CONTENT)

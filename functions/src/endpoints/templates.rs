@@ -10,7 +10,7 @@ use utoipa_axum::routes;
 use crate::app::App;
 use crate::http::cursor::{List, Listing, PageQuery};
 use crate::http::extract::InQuery;
-use crate::http::problem::Answer;
+use crate::http::problem::ApiResult;
 use crate::services::templates::ALL;
 
 /// `/templates`.
@@ -25,8 +25,8 @@ pub struct TemplateView {
     pub name: String,
     /// What it is, for people.
     pub description: String,
-    /// The paths of its files. Those for the image and the cluster are left out where no registry
-    /// or no zone is configured; of a repository on the forge there are none here.
+    /// The paths of its files. Those for the image and the cluster are omitted when no registry
+    /// or no zone is configured. Empty for a repository on the forge.
     pub files: Vec<String>,
 }
 
@@ -40,10 +40,10 @@ pub struct TemplateView {
 async fn list(
     State(app): State<App>,
     InQuery(query): InQuery<PageQuery>,
-) -> Answer<Json<List<TemplateView>>> {
+) -> ApiResult<Json<List<TemplateView>>> {
     let listing = Listing::new("templates", &[], query.limit, query.cursor.as_deref())?;
     let repositories = &app.settings().template_repositories;
-    // A repository of the same name comes before what is in the program.
+    // A configured repository replaces the program's template of the same name.
     let own = ALL.iter().filter(|template| !repositories.contains_key(template.name));
     let own = own.map(|template| TemplateView {
         name: template.name.to_owned(),

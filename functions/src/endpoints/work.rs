@@ -23,9 +23,9 @@ use crate::clock;
 use crate::endpoints::task_response::{accepted, cancelled};
 use crate::http::auth::Caller;
 use crate::http::cursor::{List, Listing, PageQuery};
-use crate::http::extract::{InPath, InQuery, JsonBody, Nothing, OptionalJson, from_value};
-use crate::http::idempotency::Try;
-use crate::http::problem::Answer;
+use crate::http::extract::{EmptyBody, InPath, InQuery, JsonBody, OptionalJson, from_value};
+use crate::http::idempotency::IdempotentRequest;
+use crate::http::problem::ApiResult;
 use crate::services::redrive::{self, Redrive, Redriven};
 use crate::services::task_view::TaskView;
 use crate::services::tasks::{self, NewTask};
@@ -43,7 +43,7 @@ pub fn router() -> OpenApiRouter<App> {
         .routes(routes!(cancel))
 }
 
-/// A task that is wanted.
+/// A task to queue.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Enqueue {
@@ -52,7 +52,7 @@ pub struct Enqueue {
     /// What kind of work it is.
     #[serde(rename = "type")]
     pub kind: WorkKind,
-    /// What is to be done: a `BuildSpec` (whose `agent` may be absent) or a `CheckSpec`.
+    /// The work to do: a `BuildSpec` (whose `agent` may be absent) or a `CheckSpec`.
     #[schema(value_type = Spec)]
     pub spec: Value,
     /// 0 to 9, higher first: 5 by default.
@@ -74,11 +74,11 @@ pub enum WorkKind {
     Check,
 }
 
-/// What is to be done.
+/// The work to do.
 #[derive(ToSchema)]
 #[schema(as = WorkSpec)]
 #[serde(untagged)]
-#[expect(dead_code, reason = "tells OpenAPI what `spec` may be; it is read by its `type`")]
+#[expect(dead_code, reason = "it describes `spec` in OpenAPI; the code reads `spec` by its `type`")]
 enum Spec {
     Build(BuildSpec),
     Check(CheckSpec),
@@ -96,13 +96,13 @@ pub struct TaskStatus {
     pub kind: String,
     /// Where it is in its life.
     pub state: TaskState,
-    /// Somebody asked to cancel it, and its worker has not stopped yet.
+    /// Its cancellation was requested, and its worker has not stopped yet.
     pub cancel_requested: bool,
     /// How many attempts were begun.
     pub attempt: u32,
     /// How many it may have.
     pub max_attempts: u32,
-    /// The worker that has it, or had it last.
+    /// The worker that runs it, or ran it last.
     pub worker_id: Option<WorkerId>,
     /// How a build that succeeded ended.
     pub outcome: Option<Outcome>,
@@ -162,10 +162,10 @@ struct WorkQuery {
 async fn enqueue(
     State(app): State<App>,
     caller: Caller,
-    attempt: Try,
-    JsonBody(wanted): JsonBody<Enqueue>,
-) -> Answer<Response> {
-    let Enqueue { project_id, kind, mut spec, priority, max_attempts } = wanted;
+    request: IdempotentRequest,
+    JsonBody(body): JsonBody<Enqueue>,
+) -> ApiResult<Response> {
+    let Enqueue { project_id, kind, mut spec, priority, max_attempts } = body;
     let agent_named = spec.get("agent").is_some_and(|agent| !agent.is_null());
     if let Some(fields) = spec.as_object_mut() {
         fields.retain(|_, value| !value.is_null());
@@ -180,7 +180,7 @@ async fn enqueue(
     };
     let priority = priority.unwrap_or_default();
     let new = NewTask { project_id, work, agent_named, priority, max_attempts, prefix: "spec." };
-    let id = TaskId(attempt.nonce);
+    let id = TaskId(request.nonce);
     let task = tasks::accept(&app, &caller.actor(), id, new, clock::now()).await?;
     Ok(accepted(format!("/work/{}", task.id), TaskView::from(task)))
 }
@@ -195,7 +195,7 @@ async fn enqueue(
 async fn list(
     State(app): State<App>,
     InQuery(query): InQuery<WorkQuery>,
-) -> Answer<Json<List<TaskView>>> {
+) -> ApiResult<Json<List<TaskView>>> {
     let state = query.state.map(TaskState::as_str);
     let filters = [query.project_id.as_ref().map(ProjectId::as_str), state];
     let listing = Listing::new("work", &filters, query.limit, query.cursor.as_deref())?;
@@ -211,7 +211,7 @@ async fn list(
     params(("task_id" = TaskId, Path, description = "The task")),
     responses((status = 200, description = "The task", body = TaskView))
 )]
-async fn show(State(app): State<App>, InPath(id): InPath<TaskId>) -> Answer<Json<TaskView>> {
+async fn show(State(app): State<App>, InPath(id): InPath<TaskId>) -> ApiResult<Json<TaskView>> {
     Ok(Json(app.store().task(id).await?.into()))
 }
 
@@ -222,7 +222,7 @@ async fn show(State(app): State<App>, InPath(id): InPath<TaskId>) -> Answer<Json
     params(("task_id" = TaskId, Path, description = "The task")),
     responses((status = 200, description = "Its status", body = TaskStatus))
 )]
-async fn status(State(app): State<App>, InPath(id): InPath<TaskId>) -> Answer<Json<TaskStatus>> {
+async fn status(State(app): State<App>, InPath(id): InPath<TaskId>) -> ApiResult<Json<TaskStatus>> {
     let TaskView { task, cancel_requested, .. } = app.store().task(id).await?.into();
     let ended = task.state == TaskState::Succeeded;
     let build = task.result.as_ref().filter(|_| ended).and_then(TaskResult::as_build);
@@ -248,17 +248,17 @@ async fn status(State(app): State<App>, InPath(id): InPath<TaskId>) -> Answer<Js
     params(("task_id" = TaskId, Path, description = "The task")),
     responses(
         (status = 200, description = "Cancelled", body = TaskView),
-        (status = 202, description = "Its worker is being told", body = TaskView)
+        (status = 202, description = "Its worker will stop it", body = TaskView)
     )
 )]
 async fn cancel(
     State(app): State<App>,
     InPath(id): InPath<TaskId>,
     caller: Caller,
-    attempt: Try,
-    _: OptionalJson<Nothing>,
-) -> Answer<Response> {
-    let view = tasks::cancel(&app, &caller.actor(), id, attempt.resumed, clock::now()).await?;
+    request: IdempotentRequest,
+    _: OptionalJson<EmptyBody>,
+) -> ApiResult<Response> {
+    let view = tasks::cancel(&app, &caller.actor(), id, request.resumed, clock::now()).await?;
     Ok(cancelled(view))
 }
 
@@ -268,7 +268,7 @@ async fn cancel(
     security(("key" = ["work:read"])),
     responses((status = 200, description = "Depth, oldest age, dead letters", body = Stats))
 )]
-async fn stats(State(app): State<App>) -> Answer<Json<Stats>> {
+async fn stats(State(app): State<App>) -> ApiResult<Json<Stats>> {
     let work = app.store().work_stats(clock::now()).await?;
     let queue = app.queue().stats().await?;
     let wake_ups = WakeUps {
@@ -290,7 +290,7 @@ async fn stats(State(app): State<App>) -> Answer<Json<Stats>> {
 async fn dead(
     State(app): State<App>,
     InQuery(query): InQuery<PageQuery>,
-) -> Answer<Json<List<DeadLetter>>> {
+) -> ApiResult<Json<List<DeadLetter>>> {
     let listing = Listing::new("dead", &[], query.limit, query.cursor.as_deref())?;
     let listed = app.store().dead_letters(&listing.page()?).await?;
     Ok(Json(listing.answer(listed, |letter| letter.id, |letter| letter)))
@@ -306,10 +306,10 @@ async fn dead(
 async fn redrive(
     State(app): State<App>,
     caller: Caller,
-    attempt: Try,
-    OptionalJson(asked): OptionalJson<Redrive>,
-) -> Answer<Json<Redriven>> {
-    let retry_id = |task: TaskId| TaskId(attempt.derived(&task.to_string()));
+    request: IdempotentRequest,
+    OptionalJson(body): OptionalJson<Redrive>,
+) -> ApiResult<Json<Redriven>> {
+    let retry_id = |task: TaskId| TaskId(request.derived(&task.to_string()));
     let by = caller.actor();
-    Ok(Json(redrive::redrive(&app, &by, asked, retry_id, clock::now()).await?))
+    Ok(Json(redrive::redrive(&app, &by, body, retry_id, clock::now()).await?))
 }

@@ -11,8 +11,8 @@ use crate::app::App;
 use crate::clock;
 use crate::http::auth::Caller;
 use crate::http::cursor::{List, Listing, PageQuery};
-use crate::http::extract::{InPath, InQuery, Nothing, OptionalJson};
-use crate::http::problem::Answer;
+use crate::http::extract::{EmptyBody, InPath, InQuery, OptionalJson};
+use crate::http::problem::ApiResult;
 
 /// `/workers…`.
 pub fn router() -> OpenApiRouter<App> {
@@ -33,7 +33,7 @@ pub fn router() -> OpenApiRouter<App> {
 async fn list(
     State(app): State<App>,
     InQuery(query): InQuery<PageQuery>,
-) -> Answer<Json<List<Worker>>> {
+) -> ApiResult<Json<List<Worker>>> {
     let listing = Listing::new("workers", &[], query.limit, query.cursor.as_deref())?;
     let mut workers = app.store().workers().await?;
     workers.sort_by(|a, b| a.id.cmp(&b.id));
@@ -47,12 +47,12 @@ async fn list(
     params(("id" = WorkerId, Path, description = "The worker")),
     responses((status = 200, description = "The worker", body = Worker))
 )]
-async fn show(State(app): State<App>, InPath(id): InPath<WorkerId>) -> Answer<Json<Worker>> {
+async fn show(State(app): State<App>, InPath(id): InPath<WorkerId>) -> ApiResult<Json<Worker>> {
     Ok(Json(app.store().worker(&id).await?))
 }
 
-/// Asks a worker to end what it runs and to take nothing new. It learns of it
-/// with its next heartbeat (30 s).
+/// Drains a worker: it finishes what it runs and claims nothing new. It starts with its next
+/// heartbeat (30 s).
 #[utoipa::path(
     post, path = "/workers/{id}/drain", tag = "workers", operation_id = "drain_worker",
     security(("key" = ["workers:write"])),
@@ -63,12 +63,12 @@ async fn drain(
     State(app): State<App>,
     InPath(id): InPath<WorkerId>,
     caller: Caller,
-    _: OptionalJson<Nothing>,
-) -> Answer<Json<Worker>> {
+    _: OptionalJson<EmptyBody>,
+) -> ApiResult<Json<Worker>> {
     Ok(Json(app.store().set_drain(&id, true, &caller.actor(), clock::now()).await?))
 }
 
-/// Lets a drained worker take work again.
+/// Lets a drained worker claim work again.
 #[utoipa::path(
     post, path = "/workers/{id}/resume", tag = "workers", operation_id = "resume_worker",
     security(("key" = ["workers:write"])),
@@ -79,7 +79,7 @@ async fn resume(
     State(app): State<App>,
     InPath(id): InPath<WorkerId>,
     caller: Caller,
-    _: OptionalJson<Nothing>,
-) -> Answer<Json<Worker>> {
+    _: OptionalJson<EmptyBody>,
+) -> ApiResult<Json<Worker>> {
     Ok(Json(app.store().set_drain(&id, false, &caller.actor(), clock::now()).await?))
 }

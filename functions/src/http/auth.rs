@@ -1,4 +1,4 @@
-//! Who asks, and whether they may: keys, scopes, and the rate limit per key.
+//! Authentication and authorisation: keys, scopes, and the rate limit per key.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -20,7 +20,7 @@ use utoipa::openapi::OpenApi;
 use crate::app::App;
 use crate::http::key_text::KeyText;
 use crate::http::openapi;
-use crate::http::problem::{Answer, Code, Problem};
+use crate::http::problem::{ApiResult, Code, Problem};
 use crate::settings::Settings;
 
 /// Requests per key.
@@ -40,18 +40,18 @@ impl Caller {
     }
 }
 
-/// What an operation asks for.
+/// What a caller of an operation needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Access {
-    /// Anybody may.
+    /// Nothing.
     Public,
     /// A key with all of these scopes.
     Key(Vec<Scope>),
-    /// The same, but nobody is asked who comes from this machine itself.
+    /// The same, but callers on this machine need no key.
     KeyUnlessLoopback(Vec<Scope>),
 }
 
-/// What each operation asks for, by method and path.
+/// What callers of each operation need, by method and path.
 #[derive(Debug, Clone)]
 pub(crate) struct AccessTable(HashMap<(Method, String), Access>);
 
@@ -60,7 +60,7 @@ impl AccessTable {
     /// documented and what is enforced cannot differ.
     ///
     /// # Panics
-    /// When an operation says nothing, or names a scope that there is not:
+    /// When an operation declares nothing, or a scope that does not exist:
     /// a defect that every start and every test finds.
     pub(crate) fn of(document: &OpenApi) -> Self {
         let mut table = HashMap::new();
@@ -73,7 +73,7 @@ impl AccessTable {
         Self(table)
     }
 
-    /// What `method` on the route `path` asks for; `None` when there is no such operation.
+    /// What callers of `method` on the route `path` need; `None` without such an operation.
     pub(crate) fn get(&self, method: &Method, path: &str) -> Option<&Access> {
         let method = if method == Method::HEAD { &Method::GET } else { method };
         self.0.get(&(method.clone(), path.to_owned()))
@@ -81,8 +81,8 @@ impl AccessTable {
 }
 
 fn access(operation: &utoipa::openapi::path::Operation) -> Option<Access> {
-    let wanted = serde_json::to_value(operation.security.as_ref()?).ok()?;
-    let alternatives = wanted.as_array()?;
+    let declared = serde_json::to_value(operation.security.as_ref()?).ok()?;
+    let alternatives = declared.as_array()?;
     let keys: Vec<_> = alternatives.iter().filter_map(|one| one.get("key")).collect();
     let anonymous = alternatives.iter().any(|one| one.as_object().is_some_and(|o| o.is_empty()));
     match (keys.as_slice(), anonymous) {
@@ -95,7 +95,7 @@ fn access(operation: &utoipa::openapi::path::Operation) -> Option<Access> {
     }
 }
 
-/// Lets a request in: the caller where a key was needed.
+/// Admits a request: its caller, when the operation needs a key.
 pub(crate) async fn admit(
     app: &App,
     limiter: Option<&Limiter>,
@@ -103,7 +103,7 @@ pub(crate) async fn admit(
     headers: &HeaderMap,
     extensions: &Extensions,
     request_id: &str,
-) -> Answer<Option<Caller>> {
+) -> ApiResult<Option<Caller>> {
     let scopes = match access {
         Access::Public => return Ok(None),
         Access::KeyUnlessLoopback(_) if from_loopback(headers, extensions) => return Ok(None),
@@ -118,15 +118,15 @@ pub(crate) async fn admit(
     Ok(Some(Caller { key: Arc::new(key), request_id: request_id.to_owned() }))
 }
 
-/// The limiter that the settings ask for.
+/// The limiter that the settings describe.
 pub(crate) fn limiter(settings: &Settings) -> Option<Limiter> {
     let per_second = NonZeroU32::new(settings.rate_limit_per_s)?;
     let burst = NonZeroU32::new(settings.rate_limit_burst).unwrap_or(NonZeroU32::MIN);
     Some(RateLimiter::keyed(Quota::per_second(per_second).allow_burst(burst)))
 }
 
-/// Every refusal is the same, so that nobody learns which keys there are.
-async fn authenticate(app: &App, headers: &HeaderMap) -> Answer<ApiKey> {
+/// Every refusal is the same, so that it does not reveal which keys exist.
+async fn authenticate(app: &App, headers: &HeaderMap) -> ApiResult<ApiKey> {
     let text = bearer(headers).and_then(KeyText::read).ok_or_else(Problem::unauthorized)?;
     let key = match app.store().key(&text.id).await {
         Ok(key) => key,
@@ -151,7 +151,7 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim_matches(' '))
 }
 
-fn limit(limiter: Option<&Limiter>, key: &KeyId) -> Answer<()> {
+fn limit(limiter: Option<&Limiter>, key: &KeyId) -> ApiResult<()> {
     let Some(limiter) = limiter else { return Ok(()) };
     limiter.check_key(key).map_err(|until| {
         let wait = until.wait_time_from(DefaultClock::default().now());
@@ -161,8 +161,8 @@ fn limit(limiter: Option<&Limiter>, key: &KeyId) -> Answer<()> {
     })
 }
 
-/// Whether the peer is this machine itself and speaks for nobody else: a
-/// proxy on this machine says for whom it asks.
+/// Whether the request comes from this machine itself, and not through a proxy on it for
+/// somebody else.
 fn from_loopback(headers: &HeaderMap, extensions: &Extensions) -> bool {
     let peer = extensions.get::<ConnectInfo<SocketAddr>>();
     let forwarded = ["forwarded", "x-forwarded-for", "x-real-ip"];

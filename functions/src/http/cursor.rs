@@ -1,8 +1,8 @@
 //! Lists: `limit`, and the opaque `cursor` that leads to the next page.
 //!
 //! A cursor names its list, a digest of its filters, and the last item. It is
-//! not signed: whatever it says only chooses where a page of a list begins
-//! that its bearer may read anyway.
+//! not signed: a forged one only changes where a page begins, in a list that
+//! its bearer may read anyway.
 
 use std::fmt::Display;
 use std::io;
@@ -16,7 +16,7 @@ use ulid::Ulid;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::http::key_text::hex;
-use crate::http::problem::{Answer, Code, Problem};
+use crate::http::problem::{ApiResult, Code, Problem};
 
 /// How much JSON a page has at most, unless its first item alone has more: what a Lambda
 /// function may answer, less a good margin.
@@ -32,7 +32,7 @@ pub struct List<T> {
     pub next_cursor: Option<String>,
 }
 
-/// Which page is asked for.
+/// Which page to return.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(default, deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -62,13 +62,13 @@ struct Cursor {
 }
 
 impl Listing {
-    /// The page of `list` that is asked for; `filters` are all its filters.
+    /// The requested page of `list`; `filters` are all its filters.
     pub(crate) fn new(
         list: &'static str,
         filters: &[Option<&str>],
         limit: Option<u32>,
         cursor: Option<&str>,
-    ) -> Answer<Self> {
+    ) -> ApiResult<Self> {
         let limit = limit.unwrap_or(50);
         if !(1..=100).contains(&limit) {
             return Err(Problem::field("limit", "must lie between 1 and 100"));
@@ -81,7 +81,7 @@ impl Listing {
     }
 
     /// The page, of a list whose items have ULIDs.
-    pub(crate) fn page(&self) -> Answer<Page> {
+    pub(crate) fn page(&self) -> ApiResult<Page> {
         let ulid = |text: &String| match Ulid::from_string(text) {
             Ok(id) if id.to_string() == *text => Ok(id),
             _ => Err(refused()),
@@ -134,7 +134,7 @@ impl Listing {
         URL_SAFE_NO_PAD.encode(json)
     }
 
-    fn read(&self, text: &str) -> Answer<String> {
+    fn read(&self, text: &str) -> ApiResult<String> {
         let json = Some(text).filter(|text| text.len() <= 1000);
         let json = json.and_then(|text| URL_SAFE_NO_PAD.decode(text).ok());
         let cursor: Option<Cursor> = json.and_then(|json| serde_json::from_slice(&json).ok());

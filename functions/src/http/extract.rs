@@ -1,4 +1,4 @@
-//! From requests to valid types; whatever is wrong becomes a [`Problem`].
+//! Extractors: they parse requests into valid types, or answer with a [`Problem`].
 
 use std::error::Error;
 
@@ -12,9 +12,9 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::http::auth::Caller;
-use crate::http::problem::{Answer, Code, Problem};
+use crate::http::problem::{ApiResult, Code, Problem};
 
-/// The ids in the path. One that cannot exist is not there: 404.
+/// The ids in the path. A malformed one is 404.
 pub(crate) struct InPath<T>(pub(crate) T);
 
 /// The query string. Unknown names are refused.
@@ -26,15 +26,15 @@ pub(crate) struct JsonBody<T>(pub(crate) T);
 /// A JSON object, or nothing at all.
 pub(crate) struct OptionalJson<T>(pub(crate) T);
 
-/// The body of an operation that takes none: nothing, or `{}`.
+/// The body of an operation without one: absent, or `{}`.
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Nothing {}
+pub(crate) struct EmptyBody {}
 
 impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for InPath<T> {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Answer<Self> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> ApiResult<Self> {
         match axum::extract::Path::from_request_parts(parts, state).await {
             Ok(axum::extract::Path(ids)) => Ok(Self(ids)),
             Err(_) => Err(Problem::not_found()),
@@ -45,7 +45,7 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for InPath<
 impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for InQuery<T> {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Answer<Self> {
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> ApiResult<Self> {
         match axum::extract::Query::try_from_uri(&parts.uri) {
             Ok(axum::extract::Query(query)) => Ok(Self(query)),
             Err(rejection) => {
@@ -63,7 +63,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for InQuery<T> {
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, state: &S) -> Answer<Self> {
+    async fn from_request(request: Request, state: &S) -> ApiResult<Self> {
         let (headers, bytes) = read(request, state).await?;
         parse(&headers, &bytes).map(Self)
     }
@@ -72,7 +72,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
 impl<T: DeserializeOwned + Default, S: Send + Sync> FromRequest<S> for OptionalJson<T> {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, state: &S) -> Answer<Self> {
+    async fn from_request(request: Request, state: &S) -> ApiResult<Self> {
         let (headers, bytes) = read(request, state).await?;
         if bytes.is_empty() { Ok(Self(T::default())) } else { parse(&headers, &bytes).map(Self) }
     }
@@ -81,13 +81,13 @@ impl<T: DeserializeOwned + Default, S: Send + Sync> FromRequest<S> for OptionalJ
 impl<S: Send + Sync> FromRequestParts<S> for Caller {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Answer<Self> {
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> ApiResult<Self> {
         parts.extensions.get::<Self>().cloned().ok_or_else(Problem::internal)
     }
 }
 
 /// Reads `value` as a `T`; the field's path begins with `prefix`.
-pub(crate) fn from_value<T: DeserializeOwned>(value: Value, prefix: &str) -> Answer<T> {
+pub(crate) fn from_value<T: DeserializeOwned>(value: Value, prefix: &str) -> ApiResult<T> {
     if !value.is_object() {
         // Derived types would also take an array of their fields' values.
         let field = prefix.strip_suffix('.').unwrap_or("body");
@@ -108,7 +108,7 @@ pub(crate) fn from_value<T: DeserializeOwned>(value: Value, prefix: &str) -> Ans
     })
 }
 
-async fn read<S: Send + Sync>(request: Request, state: &S) -> Answer<(HeaderMap, Bytes)> {
+async fn read<S: Send + Sync>(request: Request, state: &S) -> ApiResult<(HeaderMap, Bytes)> {
     let headers = request.headers().clone();
     let bytes = Bytes::from_request(request, state).await.map_err(|_| {
         Problem::new(Code::MalformedRequest, "the body could not be read to its end")
@@ -116,7 +116,7 @@ async fn read<S: Send + Sync>(request: Request, state: &S) -> Answer<(HeaderMap,
     Ok((headers, bytes))
 }
 
-fn parse<T: DeserializeOwned>(headers: &HeaderMap, bytes: &[u8]) -> Answer<T> {
+fn parse<T: DeserializeOwned>(headers: &HeaderMap, bytes: &[u8]) -> ApiResult<T> {
     if !is_json(headers) {
         return Err(Problem::new(
             Code::UnsupportedMediaType,
@@ -135,7 +135,7 @@ fn is_json(headers: &HeaderMap) -> bool {
     kind == "application/json" || (kind.starts_with("application/") && kind.ends_with("+json"))
 }
 
-/// What serde says between the first pair of backticks.
+/// The field that serde's message names in backticks.
 fn named_in(message: &str) -> Option<&str> {
     let known = message.starts_with("missing field") || message.starts_with("unknown field");
     message.split('`').nth(1).filter(|_| known)
@@ -145,7 +145,7 @@ fn describe(error: &(dyn Error + 'static)) -> String {
     error.to_string()
 }
 
-/// What was sent may be repeated in a message, but not all 256 KiB of it.
+/// A message may repeat what was sent, but not all 256 KiB of it.
 fn short(mut message: String) -> String {
     if let Some((cut, _)) = message.char_indices().nth(300) {
         message.truncate(cut);

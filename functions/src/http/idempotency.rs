@@ -1,4 +1,4 @@
-//! `Idempotency-Key`: a repeated POST is answered once.
+//! `Idempotency-Key`: a repeated POST is done once.
 //!
 //! The record is taken before the handler runs. Every id that the handler
 //! makes comes from the record's nonce, so that a repeat after a crash finds
@@ -23,24 +23,24 @@ use crate::app::App;
 use crate::clock;
 use crate::http::auth::Caller;
 use crate::http::key_text::hex;
-use crate::http::problem::{Answer, Code, Problem, rendered};
+use crate::http::problem::{ApiResult, Code, Problem, rendered};
 use crate::http::request_id::request_id;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// Tells a replayed answer from the first one.
+/// The header that distinguishes a replayed answer from the first one.
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
-/// One try of a POST, from which its handler makes ids.
+/// A POST, from which its handler derives ids.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Try {
-    /// The id of the one thing that the request makes.
+pub(crate) struct IdempotentRequest {
+    /// The id of the one thing that the request creates.
     pub(crate) nonce: Ulid,
-    /// An earlier try may have done some of it.
+    /// An earlier try of the request may have done some of it.
     pub(crate) resumed: bool,
 }
 
-impl Try {
+impl IdempotentRequest {
     /// A further id: the same for the same `label`, of the nonce's time.
     pub(crate) fn derived(&self, label: &str) -> Ulid {
         let digest = Sha256::new().chain_update(self.nonce.to_bytes()).chain_update(label);
@@ -51,7 +51,7 @@ impl Try {
     }
 }
 
-/// Put on an answer that must not be stored; repeats get this problem instead.
+/// Extension of an answer that must not be stored; repeats get this problem instead.
 #[derive(Debug, Clone)]
 pub(crate) struct ReplayInstead(pub(crate) Problem);
 
@@ -65,7 +65,7 @@ pub(crate) async fn once(app: &App, mut request: Request, next: Next) -> Respons
         Err(problem) => return problem.into_response(),
     };
     let (Some(key), Some(caller)) = (key, caller) else {
-        request.extensions_mut().insert(Try { nonce, resumed: false });
+        request.extensions_mut().insert(IdempotentRequest { nonce, resumed: false });
         return next.run(request).await;
     };
     let id = request_id(&request).to_owned();
@@ -93,13 +93,13 @@ async fn begin(
     digest: &str,
     nonce: Ulid,
     now: Timestamp,
-) -> Result<Try, Box<Response>> {
+) -> Result<IdempotentRequest, Box<Response>> {
     let problem = match app.store().begin_request(key, digest, nonce, now).await {
-        Ok(Begun::Go { nonce, resumed }) => return Ok(Try { nonce, resumed }),
+        Ok(Begun::Go { nonce, resumed }) => return Ok(IdempotentRequest { nonce, resumed }),
         Ok(Begun::Replay(answer)) => return Err(Box::new(replay(answer))),
         Ok(Begun::InFlight) => Problem::new(
             Code::RequestInFlight,
-            "a request with this Idempotency-Key is being answered",
+            "a request with this Idempotency-Key is in progress",
         )
         .retry_after(1),
         Ok(Begun::OtherBody) => Problem::new(
@@ -111,14 +111,14 @@ async fn begin(
     Err(Box::new(problem.into_response()))
 }
 
-/// Records the answer, or lets a repeat try again.
+/// Records the answer; after a server error, lets a repeated request try again.
 async fn settle(app: &App, key: &RequestKey, response: Response, id: &str) -> Response {
     let instead = response.extensions().get::<ReplayInstead>().cloned();
     let response = rendered(response, id);
     let now = clock::now();
     if response.status().is_server_error() {
         if let Err(error) = app.store().release_request(key, now).await {
-            tracing::warn!(%error, "an idempotency record was not released; it is in a minute");
+            tracing::warn!(%error, "an idempotency record was not released; it expires in a minute");
         }
         return response;
     }
@@ -169,7 +169,7 @@ fn replay(answer: StoredAnswer) -> Response {
 }
 
 /// The header's value, when there is one.
-fn header(headers: &HeaderMap) -> Answer<Option<String>> {
+fn header(headers: &HeaderMap) -> ApiResult<Option<String>> {
     let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
     let Some(value) = values.next() else { return Ok(None) };
     let visible = |value: &HeaderValue| {
@@ -195,10 +195,10 @@ fn digest(parts: &Parts, body: &[u8]) -> String {
     hex(&Sha256::new().chain_update(head).chain_update(body).finalize())
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for Try {
+impl<S: Send + Sync> FromRequestParts<S> for IdempotentRequest {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Answer<Self> {
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> ApiResult<Self> {
         parts.extensions.get::<Self>().copied().ok_or_else(Problem::internal)
     }
 }

@@ -4,7 +4,7 @@
 //! base32 (RFC 4648, lower case, no padding), the last 8 a checksum: the first
 //! 40 bits of the SHA-256 of everything before them. A text that was cut or
 //! mistyped is recognised without asking the store, and scanners for leaked
-//! secrets can tell a key from a random word.
+//! secrets can distinguish a key from a random word.
 
 use rdev_domain::ids::KeyId;
 use rdev_domain::key::{ApiKey, Scope};
@@ -19,8 +19,8 @@ const CHECKSUM: usize = 8;
 
 const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
 
-/// Makes a key: its text, to be shown once, and what is to be stored of it.
-/// Without `id` a random one is taken.
+/// Generates a key: its text, to be shown once, and the record to store. Without `id` the id is
+/// random.
 pub fn generate(
     name: impl Into<String>,
     scopes: Vec<Scope>,

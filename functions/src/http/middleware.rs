@@ -23,7 +23,7 @@ use utoipa_axum::router::OpenApiRouter;
 use crate::app::App;
 use crate::http::auth::{self, Access, AccessTable, Limiter};
 use crate::http::idempotency;
-use crate::http::problem::{Answer, Code, Problem, rendered};
+use crate::http::problem::{ApiResult, Code, Problem, rendered};
 use crate::http::request_id::{self, X_REQUEST_ID, request_id};
 
 /// What decides whether a request reaches its handler.
@@ -93,7 +93,11 @@ async fn admit(State(admission): State<Arc<Admission>>, request: Request, next: 
 }
 
 /// The request with its caller and its whole body.
-async fn admitted(admission: &Admission, access: &Access, mut request: Request) -> Answer<Request> {
+async fn admitted(
+    admission: &Admission,
+    access: &Access,
+    mut request: Request,
+) -> ApiResult<Request> {
     let Admission { app, limiter, .. } = admission;
     let id = request_id(&request).to_owned();
     let (headers, extensions) = (request.headers(), request.extensions());

@@ -1,5 +1,5 @@
-//! The OpenAPI document: what the routers say of themselves, and what every
-//! operation has in common because the middleware does it.
+//! The OpenAPI document: what the routers declare, and what all operations
+//! have in common because of the middleware.
 
 use rdev_domain::hostname::Hostname;
 use utoipa::openapi::header::HeaderBuilder;
@@ -32,7 +32,8 @@ pub fn complete(mut document: OpenApi) -> OpenApi {
     }
     let mut key = Http::new(HttpAuthScheme::Bearer);
     key.bearer_format = Some("rdev_…".to_owned());
-    key.description = Some("An API key. The names behind it are the scopes it needs.".to_owned());
+    key.description =
+        Some("An API key. The names after it are the scopes that the operation needs.".to_owned());
     components.add_security_scheme("key", SecurityScheme::Http(key));
     for (path, item) in &mut document.paths.paths {
         let in_path = path.contains('{');
@@ -50,7 +51,7 @@ pub fn complete(mut document: OpenApi) -> OpenApi {
     document
 }
 
-/// Every operation of a document: method, path, what it says of itself.
+/// Every operation of a document: method, path, description.
 pub(crate) fn operations(
     document: &OpenApi,
 ) -> impl Iterator<Item = (&'static str, &str, &Operation)> {
@@ -72,17 +73,17 @@ const SHARED: [(&str, &str, &str); 11] = [
     ("Malformed", "400", "The body is not JSON: `malformed_json`; or a cursor is not of this list"),
     ("Unauthorized", "401", "No valid key: `unauthorized`"),
     ("MissingScope", "403", "The key lacks a scope: `missing_scope`"),
-    ("NotFound", "404", "It is not there: `not_found`"),
-    ("Conflict", "409", "In the way of what is there, or `request_in_flight`"),
+    ("NotFound", "404", "It does not exist: `not_found`"),
+    ("Conflict", "409", "In conflict with what exists, or `request_in_flight`"),
     ("BodyTooLarge", "413", "More than 256 KiB: `body_too_large`"),
     ("UnsupportedMediaType", "415", "Not declared as JSON: `unsupported_media_type`"),
     ("InvalidRequest", "422", "A field breaks a rule: `invalid_request`, with `errors`"),
     ("RateLimited", "429", "Too many requests: `rate_limited`, with `Retry-After`"),
-    ("Unavailable", "503", "Try again later: `unavailable`, with `Retry-After`"),
+    ("Unavailable", "503", "IdempotentRequest again later: `unavailable`, with `Retry-After`"),
     ("Problem", "default", "Any other problem; `code` says which"),
 ];
 
-/// What the gate may answer instead of the handler.
+/// What the middleware may answer instead of the handler.
 fn describe(operation: &mut Operation, in_path: bool, with_body: bool) {
     let keyed = operation.security.as_ref().is_some_and(|one| one.iter().any(needs_key));
     if keyed {

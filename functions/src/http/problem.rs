@@ -1,7 +1,7 @@
-//! Problems: every answer that is not a success, as RFC 9457 tells it.
+//! Problems: every answer that is not a success, in the form of RFC 9457.
 //!
 //! A handler returns a [`Problem`]; the outermost layer renders it, because
-//! only that one knows the request's id.
+//! only that layer knows the request's id.
 
 use std::fmt::Write;
 
@@ -22,9 +22,9 @@ use crate::services::error::ServiceError;
 /// The media type of problems.
 pub const PROBLEM_JSON: &str = "application/problem+json";
 
-/// What went wrong, for programs: stable, one status each. `docs/api.md` has the table.
+/// What went wrong, for programs: stable, one status each. `docs/api.md` describes
+/// each, which a test checks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[expect(missing_docs, reason = "`docs/api.md` describes each code, and a test holds it to that")]
 pub enum Code {
     MalformedJson,
     MalformedRequest,
@@ -169,10 +169,10 @@ impl Code {
 
 /// An answer that is not a success.
 #[derive(Debug, Clone)]
-pub struct Problem(Box<Told>);
+pub struct Problem(Box<Parts>);
 
 #[derive(Debug, Clone)]
-struct Told {
+struct Parts {
     code: Code,
     detail: String,
     errors: Vec<FieldError>,
@@ -181,13 +181,13 @@ struct Told {
 }
 
 /// What handlers return.
-pub(crate) type Answer<T> = Result<T, Problem>;
+pub(crate) type ApiResult<T> = Result<T, Problem>;
 
 /// A problem as it is sent: `application/problem+json` (RFC 9457).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[schema(as = Problem)]
 pub struct ProblemBody {
-    /// Always `about:blank`: the `code` tells what it is.
+    /// Always `about:blank`: see `code`.
     #[serde(rename = "type")]
     pub kind: String,
     /// The status in words.
@@ -205,16 +205,16 @@ pub struct ProblemBody {
     /// The fields that broke a rule, when it is about fields.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<FieldError>,
-    /// Only of `/ready`: what was looked at.
+    /// Only of `/ready`: the results of the checks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<crate::services::readiness::Checks>)]
     pub checks: Option<serde_json::Value>,
 }
 
 impl Problem {
-    /// A problem of `code`; `detail` tells people what happened and what to do.
+    /// A problem of `code`; `detail` says to people what happened and what to do.
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self(Box::new(Told {
+        Self(Box::new(Parts {
             code,
             detail: detail.into(),
             errors: Vec::new(),
@@ -246,10 +246,10 @@ impl Problem {
 
     /// What a handler that panicked answers; the panic's own message is in the log.
     pub(crate) fn internal() -> Self {
-        Self::new(Code::InternalError, "something went wrong; the log knows more")
+        Self::new(Code::InternalError, "something went wrong; see the server's log")
     }
 
-    /// Nothing is at the path, or what it names is not there.
+    /// No route has the path, or what it names does not exist.
     pub fn not_found() -> Self {
         Self::new(Code::NotFound, "there is nothing at this path")
     }
@@ -277,14 +277,13 @@ impl Problem {
         self
     }
 
-    /// What went wrong.
     pub fn code(&self) -> Code {
         self.0.code
     }
 
     /// The answer to the request `request_id`.
     pub(crate) fn render(self, request_id: &str) -> Response {
-        let Told { code, detail, errors, checks, headers } = *self.0;
+        let Parts { code, detail, errors, checks, headers } = *self.0;
         let status = code.status();
         let body = ProblemBody {
             kind: "about:blank".to_owned(),
@@ -305,8 +304,8 @@ impl Problem {
     }
 }
 
-/// Makes a problem of every answer that tells of one, also of those that the
-/// router made by itself (405), and keeps their headers (`Allow`).
+/// Renders every answer that is a problem, also those of the router itself
+/// (405), and keeps their headers (`Allow`).
 pub(crate) fn rendered(mut response: Response, request_id: &str) -> Response {
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         return problem.render(request_id);
@@ -318,9 +317,10 @@ pub(crate) fn rendered(mut response: Response, request_id: &str) -> Response {
     }
     let problem = match status {
         StatusCode::NOT_FOUND => Problem::not_found(),
-        StatusCode::METHOD_NOT_ALLOWED => {
-            Problem::new(Code::MethodNotAllowed, "this path does not take that method; see Allow")
-        }
+        StatusCode::METHOD_NOT_ALLOWED => Problem::new(
+            Code::MethodNotAllowed,
+            "this path does not support that method; see Allow",
+        ),
         StatusCode::PAYLOAD_TOO_LARGE => Problem::new(Code::BodyTooLarge, "the body is too large"),
         _ if status.is_client_error() => {
             Problem::new(Code::MalformedRequest, "the request could not be read")
@@ -383,12 +383,12 @@ impl From<PortError> for Problem {
                 Self::new(Code::UpstreamTimedOut, error.to_string())
             }
             PortError::Limited { retry_after, .. } => {
-                tracing::warn!(error = %chain(&error), "a system takes no more requests for now");
+                tracing::warn!(error = %chain(&error), "a system refuses further requests for now");
                 let seconds = retry_after.map_or(5, |after| after.as_secs().max(1));
                 Self::new(Code::Unavailable, error.to_string()).retry_after(seconds)
             }
             PortError::Upstream { .. } => {
-                tracing::error!(error = %chain(&error), "a system answered wrongly");
+                tracing::error!(error = %chain(&error), "a system gave an invalid answer");
                 Self::new(Code::UpstreamFailed, chain(&error))
             }
             PortError::Broken { .. } => {

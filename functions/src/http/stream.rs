@@ -20,12 +20,12 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::app::App;
 use crate::http::cursor::{PAGE_BYTES, json_bytes};
-use crate::http::problem::{Answer, Problem};
+use crate::http::problem::{ApiResult, Problem};
 
-/// How often the store is asked for news.
+/// How often the store is read for new events.
 const POLL: Duration = Duration::from_millis(200);
 
-/// How soon a client comes back after a stream has ended.
+/// How soon a client reconnects after a stream has ended.
 const RECONNECT: Duration = Duration::from_secs(2);
 
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -35,7 +35,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 pub struct Events {
     /// The events, oldest first.
     pub items: Vec<BuildEvent>,
-    /// What to pass as `after` next time.
+    /// The `after` of the next request.
     pub next_after: u64,
     /// The task's state.
     pub state: TaskState,
@@ -43,7 +43,7 @@ pub struct Events {
     pub done: bool,
 }
 
-/// Which events are asked for.
+/// Which events to return.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(default, deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -58,18 +58,17 @@ pub(crate) struct EventsQuery {
     limit: Option<u32>,
 }
 
-/// The same, checked.
+/// A checked [`EventsQuery`].
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Asked {
+pub(crate) struct EventsRange {
     after: u64,
     wait: Duration,
     limit: u32,
 }
 
 impl EventsQuery {
-    /// `Last-Event-ID` counts for more than `after`: a browser that comes back
-    /// asks with the address it began with.
-    pub(crate) fn checked(self, headers: &HeaderMap) -> Answer<Asked> {
+    /// `Last-Event-ID` overrides `after`: a browser that reconnects repeats its first address.
+    pub(crate) fn checked(self, headers: &HeaderMap) -> ApiResult<EventsRange> {
         let wait = self.wait.unwrap_or(0);
         if wait > 20 {
             return Err(Problem::field("wait", "must lie between 0 and 20"));
@@ -88,32 +87,32 @@ impl EventsQuery {
         };
         // A store may count in signed 64-bit numbers.
         let after = last.or(self.after).unwrap_or(0).min(i64::MAX as u64);
-        Ok(Asked { after, wait: Duration::from_secs(u64::from(wait)), limit })
+        Ok(EventsRange { after, wait: Duration::from_secs(u64::from(wait)), limit })
     }
 }
 
-/// The events after `asked.after`; waits for the first one if it was asked to.
-pub(crate) async fn page(store: &dyn Store, task: TaskId, asked: Asked) -> Answer<Events> {
-    let deadline = Instant::now() + asked.wait;
+/// The events after `range.after`; waits for the first one for `range.wait`.
+pub(crate) async fn page(store: &dyn Store, task: TaskId, range: EventsRange) -> ApiResult<Events> {
+    let deadline = Instant::now() + range.wait;
     loop {
-        let mut page = store.events(task, asked.after, asked.limit).await?;
-        let whole = page.events.len() < asked.limit as usize;
+        let mut page = store.events(task, range.after, range.limit).await?;
+        let whole = page.events.len() < range.limit as usize;
         let whole = !shortened(&mut page.events) && whole;
         let ended = page.state.is_terminal();
-        let left = deadline.saturating_duration_since(Instant::now());
-        if !page.events.is_empty() || ended || left.is_zero() {
+        let remaining = deadline.saturating_duration_since(Instant::now());
+        if !page.events.is_empty() || ended || remaining.is_zero() {
             return Ok(Events {
-                next_after: page.events.last().map_or(asked.after, |last| last.seq),
+                next_after: page.events.last().map_or(range.after, |last| last.seq),
                 done: ended && whole,
                 items: page.events,
                 state: page.state,
             });
         }
-        sleep(POLL.min(left)).await;
+        sleep(POLL.min(remaining)).await;
     }
 }
 
-/// Leaves the events that one page may have; tells whether there were more.
+/// Truncates `events` to one page; whether there were more.
 fn shortened(events: &mut Vec<BuildEvent>) -> bool {
     let mut bytes = 0;
     let fits = events.iter().take_while(|event| {
@@ -128,10 +127,10 @@ fn shortened(events: &mut Vec<BuildEvent>) -> bool {
 
 /// The events as a stream that ends after the task's last one, or as one
 /// batch where the gateway cannot stream.
-pub(crate) async fn sse(app: &App, task: TaskId, asked: Asked) -> Answer<Response> {
+pub(crate) async fn sse(app: &App, task: TaskId, range: EventsRange) -> ApiResult<Response> {
     let retry = stream::iter([Event::default().retry(RECONNECT)]);
     if app.settings().sse_finite {
-        let batch = page(app.store(), task, asked).await?;
+        let batch = page(app.store(), task, range).await?;
         let last = batch.done.then(|| ended(batch.state));
         let events: Vec<_> = batch.items.iter().map(sent).chain(last).collect();
         let whole = retry.chain(stream::iter(events)).map(Ok::<_, Infallible>);
@@ -140,7 +139,7 @@ pub(crate) async fn sse(app: &App, task: TaskId, asked: Asked) -> Answer<Respons
     let follow = Follow {
         store: app.shared_store(),
         task,
-        asked,
+        range,
         pending: VecDeque::new(),
         until: Instant::now() + Duration::from_secs(u64::from(app.settings().sse_max_s)),
         over: false,
@@ -158,7 +157,7 @@ pub(crate) async fn sse(app: &App, task: TaskId, asked: Asked) -> Answer<Respons
 struct Follow {
     store: Arc<dyn Store>,
     task: TaskId,
-    asked: Asked,
+    range: EventsRange,
     pending: VecDeque<BuildEvent>,
     until: Instant,
     over: bool,
@@ -166,7 +165,7 @@ struct Follow {
 
 impl Follow {
     /// The next event; `None` closes the stream, and a client whose build has
-    /// not ended comes back with the last id it saw.
+    /// not ended reconnects with the last id it received.
     async fn next(&mut self) -> Option<Event> {
         loop {
             if let Some(event) = self.pending.pop_front() {
@@ -175,7 +174,7 @@ impl Follow {
             if self.over || Instant::now() >= self.until {
                 return None;
             }
-            let now = Asked { wait: Duration::ZERO, ..self.asked };
+            let now = EventsRange { wait: Duration::ZERO, ..self.range };
             let page = match page(&*self.store, self.task, now).await {
                 Ok(page) => page,
                 Err(problem) => {
@@ -190,7 +189,7 @@ impl Follow {
             if page.items.is_empty() {
                 sleep(POLL).await;
             }
-            self.asked.after = page.next_after;
+            self.range.after = page.next_after;
             self.pending = page.items.into();
         }
     }

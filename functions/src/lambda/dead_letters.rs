@@ -39,7 +39,7 @@ struct Attributes {
 /// Records every message of a batch. The answer names those that are to be delivered again.
 ///
 /// # Errors
-/// When `event` is no batch of SQS messages.
+/// When `event` is not a batch of SQS messages.
 pub async fn batch(
     store: &dyn Store,
     queue: &dyn Queue,

@@ -1,6 +1,6 @@
 //! What a function's environment sets: `RDEV_DEFAULT_AGENT`, `RDEV_ALLOW_PRIVATE_ADDRESSES`,
 //! `RDEV_REGISTRY`, and below `RDEV_API__` and `RDEV_RETENTION__` what `rdev.toml` has in `[api]`
-//! and `[retention]`. A variable that is empty is none.
+//! and `[retention]`. An empty variable counts as absent.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,41 +12,42 @@ use serde_json::{Map, Value};
 use crate::Settings;
 use crate::services::templates::check_registry;
 
-/// A variable that has a wrong value, or a name that means nothing.
+/// A variable with an invalid value or an unknown name.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wrong(String);
+pub struct InvalidVariable(String);
 
-impl fmt::Display for Wrong {
+impl fmt::Display for InvalidVariable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-impl std::error::Error for Wrong {}
+impl std::error::Error for InvalidVariable {}
 
 /// Reads the settings out of `variables`. Event streams are finite: no gateway streams them.
 ///
 /// # Errors
-/// The first variable that is wrong; its value is not repeated.
-pub fn settings(variables: &[(String, String)]) -> Result<(Settings, Retention), Wrong> {
+/// The first invalid variable; its value is not repeated.
+pub fn settings(variables: &[(String, String)]) -> Result<(Settings, Retention), InvalidVariable> {
     let mut settings: Settings = section(variables, "RDEV_API__")?;
     let retention = section(variables, "RDEV_RETENTION__")?;
     settings.sse_finite = true;
     if let Some(agent) = text(variables, "RDEV_DEFAULT_AGENT") {
-        settings.default_agent =
-            agent.parse().map_err(|_| Wrong("RDEV_DEFAULT_AGENT is no agent's name".to_owned()))?;
+        settings.default_agent = agent.parse().map_err(|_| {
+            InvalidVariable("RDEV_DEFAULT_AGENT is not the name of an agent".to_owned())
+        })?;
     }
     settings.url_policy.allow_private = match text(variables, "RDEV_ALLOW_PRIVATE_ADDRESSES") {
         None | Some("false") => false,
         Some("true") => true,
         Some(_) => {
             let why = "RDEV_ALLOW_PRIVATE_ADDRESSES must be true or false";
-            return Err(Wrong(why.to_owned()));
+            return Err(InvalidVariable(why.to_owned()));
         }
     };
     if let Some(registry) = text(variables, "RDEV_REGISTRY") {
         check_registry(registry)
-            .map_err(|invalid| Wrong(format!("RDEV_REGISTRY {}", invalid.why)))?;
+            .map_err(|invalid| InvalidVariable(format!("RDEV_REGISTRY {}", invalid.why)))?;
         settings.registry = Some(registry.to_owned());
     }
     Ok((settings, retention))
@@ -61,11 +62,11 @@ pub fn text<'a>(variables: &'a [(String, String)], name: &str) -> Option<&'a str
 /// The variables that begin with `prefix`, as the value that their section of `rdev.toml` makes.
 ///
 /// # Errors
-/// The first variable that is wrong; its value is not repeated.
+/// The first invalid variable; its value is not repeated.
 pub fn section<T: DeserializeOwned>(
     variables: &[(String, String)],
     prefix: &str,
-) -> Result<T, Wrong> {
+) -> Result<T, InvalidVariable> {
     let given: BTreeMap<String, &str> = variables
         .iter()
         .filter(|(_, text)| !text.is_empty())
@@ -82,15 +83,17 @@ pub fn section<T: DeserializeOwned>(
         };
         let field = error.path().to_string();
         if field == "." {
-            // Something is missing: no value is in what it says.
-            return Err(Wrong(format!("{prefix}…: {}", error.into_inner())));
+            // Something is missing: the message contains no value.
+            return Err(InvalidVariable(format!("{prefix}…: {}", error.into_inner())));
         }
         match (fields.get_mut(&field), given.get(&field)) {
             // A text that looks like a number, as an owner called 1234.
             (Some(value), Some(text)) if !value.is_string() => *value = Value::from(*text),
             _ => {
                 let field = field.to_ascii_uppercase();
-                return Err(Wrong(format!("{prefix}{field} has a wrong value, or means nothing")));
+                return Err(InvalidVariable(format!(
+                    "{prefix}{field} has an invalid value or is unknown"
+                )));
             }
         }
     }

@@ -34,7 +34,7 @@ pub struct Route {
     pub function: &'static str,
 }
 
-/// What the function `projects` serves: projects, what their webhooks were told, templates.
+/// What the function `projects` serves: projects, the deliveries of their webhooks, templates.
 pub fn projects() -> OpenApiRouter<App> {
     projects::router().merge(deliveries::router()).merge(templates::router())
 }

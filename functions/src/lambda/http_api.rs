@@ -1,7 +1,7 @@
 //! Requests of an API Gateway HTTP API, payload version 2.0.
 //!
-//! Whatever comes as an event, an answer goes back: an invocation that fails is a 502 at the
-//! gateway, and tells the client nothing.
+//! Every event gets an answer: a failed invocation is a 502 at the gateway, without a reason
+//! for the client.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ use serde_json::{Map, Value, json};
 use tower::ServiceExt;
 
 use crate::http::middleware;
-use crate::http::problem::{Answer, Code, Problem};
+use crate::http::problem::{ApiResult, Code, Problem};
 
 /// Lambda takes answers of 6 MB, as JSON. Text of this size fits however much of it is escaped.
 const TEXT_BYTES: usize = 1024 * 1024;
@@ -27,7 +27,7 @@ const TEXT_BYTES: usize = 1024 * 1024;
 /// What fits as base64, with room for headers.
 const BINARY_BYTES: usize = 4_650_000;
 
-/// What is read of an event; the rest is for others.
+/// The fields of an event that are read.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Event {
@@ -58,7 +58,7 @@ struct Http {
     method: String,
 }
 
-/// What `router` answers to the request that `event` tells of. What is no such event gets a
+/// The router's answer to the request in `event`. An event without a request gets a
 /// problem of status 400.
 pub async fn answer(router: &Router, event: Value) -> Value {
     let response = match request(event) {
@@ -68,10 +68,10 @@ pub async fn answer(router: &Router, event: Value) -> Value {
         },
         Err(problem) => middleware::refuse(problem),
     };
-    told(response).await
+    gateway_response(response).await
 }
 
-fn request(event: Value) -> Answer<Request> {
+fn request(event: Value) -> ApiResult<Request> {
     match event.get("version").and_then(Value::as_str) {
         Some("2.0") => {}
         Some(version) => {
@@ -81,12 +81,12 @@ fn request(event: Value) -> Answer<Request> {
                  version to 2.0"
             )));
         }
-        None => return Err(malformed("the event is no request of an HTTP API")),
+        None => return Err(malformed("the event is not a request of an HTTP API")),
     }
     let event: Event = serde_json::from_value(event)
         .map_err(|error| malformed(format!("the event cannot be read: {error}")))?;
     let method = Method::from_bytes(event.request_context.http.method.as_bytes())
-        .map_err(|_| malformed("the method is none"))?;
+        .map_err(|_| malformed("the method is invalid"))?;
     let stage = event.request_context.stage.as_deref();
     let uri = uri(&event.raw_path, stage, event.raw_query_string.as_deref())?;
     let headers = headers(event.headers.unwrap_or_default(), &event.cookies.unwrap_or_default())?;
@@ -94,7 +94,7 @@ fn request(event: Value) -> Answer<Request> {
     let body = if event.is_base64_encoded.unwrap_or(false) {
         STANDARD
             .decode(body)
-            .map_err(|_| malformed("the body is not the base64 it is said to be"))?
+            .map_err(|_| malformed("the body is not base64, although the event says so"))?
     } else {
         body.into_bytes()
     };
@@ -106,7 +106,7 @@ fn request(event: Value) -> Answer<Request> {
 }
 
 /// The path without the stage that the gateway puts before it, and the query.
-fn uri(path: &str, stage: Option<&str>, query: Option<&str>) -> Answer<Uri> {
+fn uri(path: &str, stage: Option<&str>, query: Option<&str>) -> ApiResult<Uri> {
     let staged = stage.filter(|stage| !stage.is_empty() && *stage != "$default");
     let rest = staged.and_then(|stage| path.strip_prefix('/')?.strip_prefix(stage));
     let path = match rest {
@@ -127,7 +127,7 @@ fn uri(path: &str, stage: Option<&str>, query: Option<&str>) -> Answer<Uri> {
 }
 
 /// `text` as it may stand in a URI: the gateway decodes paths. Escapes that are there stay.
-fn encoded(text: &str, besides: &[u8]) -> String {
+fn encoded(text: &str, also_plain: &[u8]) -> String {
     let bytes = text.as_bytes();
     let mut encoded = String::with_capacity(bytes.len());
     for (at, byte) in bytes.iter().enumerate() {
@@ -136,7 +136,7 @@ fn encoded(text: &str, besides: &[u8]) -> String {
             digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
         };
         let plain = byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/".contains(byte);
-        if plain || besides.contains(byte) || *byte == b'%' && escape() {
+        if plain || also_plain.contains(byte) || *byte == b'%' && escape() {
             encoded.push(char::from(*byte));
         } else {
             encoded.push_str(&format!("%{byte:02X}"));
@@ -146,7 +146,7 @@ fn encoded(text: &str, besides: &[u8]) -> String {
 }
 
 /// The gateway has joined headers of one name with commas, and taken the cookies out.
-fn headers(given: BTreeMap<String, String>, cookies: &[String]) -> Answer<HeaderMap> {
+fn headers(given: BTreeMap<String, String>, cookies: &[String]) -> ApiResult<HeaderMap> {
     let mut headers = HeaderMap::new();
     let cookies = (!cookies.is_empty()).then(|| (COOKIE.to_string(), cookies.join("; ")));
     for (name, value) in given.into_iter().chain(cookies) {
@@ -155,14 +155,14 @@ fn headers(given: BTreeMap<String, String>, cookies: &[String]) -> Answer<Header
         let value = HeaderValue::from_bytes(value.as_bytes()).map_err(|_| bad())?;
         headers.try_append(name, value).map_err(|_| malformed("there are too many headers"))?;
     }
-    // They told of the connection to the gateway; here the body is whole.
+    // They describe the connection to the gateway; here the body is whole.
     headers.remove(CONTENT_LENGTH);
     headers.remove(TRANSFER_ENCODING);
     Ok(headers)
 }
 
-/// The answer, as the gateway wants it.
-async fn told(response: Response) -> Value {
+/// The answer in the gateway's form.
+async fn gateway_response(response: Response) -> Value {
     let (mut parts, body) = response.into_parts();
     let mut body = to_bytes(body, BINARY_BYTES).await.ok();
     if body.is_none() {

@@ -1,4 +1,4 @@
-//! The creation of projects: what a request may ask for, the plan of it, and what the plan makes.
+//! Creating projects: check the request, then record the project and run its steps.
 
 use rdev_domain::audit::Actor;
 use rdev_domain::git::Branch;
@@ -22,7 +22,7 @@ use crate::services::project_rules::{
 };
 use crate::services::{provision, templates};
 
-/// A project that is wanted.
+/// A project to create.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateProject {
@@ -51,10 +51,10 @@ pub struct CreateProject {
     /// A name in DNS for it: `{}` is `<name>.<zone>` with the configured defaults.
     #[serde(default)]
     pub domain: Option<WantedDomain>,
-    /// Who is told when a build ends.
+    /// The URL that is notified when a build ends.
     #[serde(default)]
     pub webhook_url: Option<WebhookUrl>,
-    /// What signs that: `whsec_` and 24 to 64 bytes in base64. Given together with `webhook_url`.
+    /// The secret that signs notifications: `whsec_` and 24 to 64 bytes in base64. Given together with `webhook_url`.
     #[serde(default)]
     pub webhook_secret: Option<String>,
 }
@@ -65,8 +65,8 @@ pub(crate) struct Plan {
     webhook: Option<Webhook>,
 }
 
-/// Checks what a request asks for; nothing is changed yet. `nonce` makes the project another one
-/// than an earlier project of the same name.
+/// Checks a request; nothing is changed yet. `nonce` distinguishes the project from an earlier one
+/// of the same name.
 pub(crate) async fn plan(
     app: &App,
     key: &ApiKey,

@@ -23,7 +23,7 @@ use crate::services::error::{ServiceError, ServiceResult, field, refused};
 /// How many domains a project may have.
 const MAX_DOMAINS: usize = 100;
 
-/// A domain that is wanted. Absent (or `null`) fields take the configured defaults.
+/// A domain to add. Absent (or `null`) fields take the configured defaults.
 #[derive(Debug, Clone, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WantedDomain {
@@ -38,10 +38,10 @@ pub struct WantedDomain {
     /// An IPv4 address, or a name.
     #[serde(default)]
     pub target: Option<String>,
-    /// Whether the provider's proxy stands before it, where there is one.
+    /// Whether traffic goes through the provider's proxy, if it has one.
     #[serde(default)]
     pub proxied: Option<bool>,
-    /// Seconds that answers may be kept: 60 to 86400, or 1 for the provider's own choice.
+    /// Seconds that resolvers may cache answers: 60 to 86400, or 1 for the provider's own choice.
     #[serde(default)]
     #[schema(minimum = 1, maximum = 86400)]
     pub ttl: Option<u64>,
@@ -54,7 +54,7 @@ pub(crate) struct Adding<'a> {
     /// The id of the domain, if it is new.
     pub(crate) nonce: Ulid,
     /// An earlier try of the request may have added it.
-    pub(crate) repeated: bool,
+    pub(crate) resumed: bool,
 }
 
 /// Adds a domain to a project, or changes where it leads; whether it was added.
@@ -79,7 +79,7 @@ pub(crate) async fn add(
     }
     let domain = Domain::wanted(id, spec, adding.nonce, now);
     let domain = put(app, dns, domain, adding.by, now).await?;
-    Ok((domain, !known || adding.repeated))
+    Ok((domain, !known || adding.resumed))
 }
 
 /// Removes a project's domain and its record.
@@ -94,7 +94,7 @@ pub(crate) async fn remove(
     match app.store().domain(name).await {
         Ok(domain) if domain.project_id == *id => Ok(withdraw(app, dns, domain, by, now).await?),
         Ok(_) => Err(Conflict::DomainTaken.into()),
-        // What rdev did not make it does not delete either, and says which of both it is.
+        // rdev does not delete a record that it did not create, and says so.
         Err(PortError::NotFound { .. }) if !dns.records(name).await?.is_empty() => {
             Err(Conflict::RecordNotOurs.into())
         }
@@ -102,7 +102,7 @@ pub(crate) async fn remove(
     }
 }
 
-/// Checks what a request asks for. `prefix` is the path of its fields in the request.
+/// Checks a request for a domain. `prefix` is the path of its fields in the request.
 pub(crate) fn parse(
     app: &App,
     key: &ApiKey,
@@ -183,19 +183,19 @@ pub(crate) async fn put(
     now: Timestamp,
 ) -> PortResult<Domain> {
     let store = app.store();
-    let there = store.reserve_domain(&new, by, now).await?;
-    let fresh = there.id == new.id;
-    if there.state == DomainState::Deleting {
+    let existing = store.reserve_domain(&new, by, now).await?;
+    let fresh = existing.id == new.id;
+    if existing.state == DomainState::Deleting {
         return Err(Conflict::DomainLeaving.into());
     }
-    if there.state == DomainState::Active && there.spec == new.spec {
-        return Ok(there);
+    if existing.state == DomainState::Active && existing.spec == new.spec {
+        return Ok(existing);
     }
     // Recorded before it is written, so that after a crash no record differs from the store.
-    let domain = if there.spec == new.spec && there.state == DomainState::Pending {
-        there
+    let domain = if existing.spec == new.spec && existing.state == DomainState::Pending {
+        existing
     } else {
-        let changed = Domain { spec: new.spec, state: DomainState::Pending, ..there };
+        let changed = Domain { spec: new.spec, state: DomainState::Pending, ..existing };
         store.update_domain(&changed, by, now).await?
     };
     let id = match dns.put(&domain.spec, &domain.ownership_tag()).await {

@@ -25,11 +25,11 @@ pub enum ServiceError {
     #[error("the project is being deleted")]
     ProjectDeleting,
     /// A repository that rdev did not create is not deleted by it.
-    #[error("the project's repository was not made by rdev and is not deleted by it")]
+    #[error("rdev did not create the project's repository and does not delete it")]
     RepositoryNotOurs,
     /// The forge creates no repositories.
     #[error(
-        "this installation makes no repositories: name an existing one with `git_url`, or set \
+        "this installation creates no repositories: name an existing one with `git_url`, or set \
          `repository` to false"
     )]
     ForgeNotConfigured,

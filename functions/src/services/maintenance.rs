@@ -1,4 +1,4 @@
-//! What has to happen beside requests: the sweep, every minute, and the record of
+//! What runs on a schedule: the sweep, every minute, and the recording of
 //! dead letters (steps 11 and 12 of `docs/protocol.md`). `rdev up` has a timer for it, AWS
 //! a scheduled function and one that the dead-letter queue calls.
 
@@ -14,16 +14,16 @@ use ulid::Ulid;
 
 use crate::clock::now;
 
-/// Dead letters that are taken at once.
+/// How many dead messages are received at once.
 const BATCH: u32 = 10;
 
-/// The bytes of a dead letter that are kept.
-const KEPT_BYTES: usize = 16 * 1024;
+/// How much of a dead message's body is stored.
+const MAX_BODY_BYTES: usize = 16 * 1024;
 
-/// Every page of one sweep; what it finds is woken.
+/// Runs the sweep to its end, and sends the wake-ups that it finds missing.
 ///
 /// # Errors
-/// The first error of store or queue; the next sweep finds what is left.
+/// The first error of store or queue; the next sweep does the rest.
 pub async fn sweep(store: &dyn Store, queue: &dyn Queue) -> PortResult<()> {
     loop {
         let swept = store.sweep(now()).await?;
@@ -40,11 +40,11 @@ pub async fn sweep(store: &dyn Store, queue: &dyn Queue) -> PortResult<()> {
     }
 }
 
-/// Takes what is in the dead-letter queue into the store. A message that is
-/// understood gets a fresh wake-up if its project is there; no task changes.
+/// Moves the messages of the dead-letter queue into the store. A message that can be
+/// decoded gets a fresh wake-up if its project exists; no task changes.
 ///
 /// # Errors
-/// The first error of store or queue; what is left stays in the dead-letter queue.
+/// The first error of store or queue; the other messages stay in the dead-letter queue.
 pub async fn dead_letters(store: &dyn Store, queue: &dyn Queue) -> PortResult<()> {
     loop {
         let messages = queue.receive_dead(BATCH).await?;
@@ -58,10 +58,10 @@ pub async fn dead_letters(store: &dyn Store, queue: &dyn Queue) -> PortResult<()
     }
 }
 
-/// Records one dead message; taken again, it is nothing new. The caller deletes it.
+/// Records one dead message; recording it again changes nothing. The caller deletes it.
 ///
 /// # Errors
-/// The first error of store or queue; the message is to be taken again.
+/// The first error of store or queue; the message is to be recorded again.
 pub async fn record(store: &dyn Store, queue: &dyn Queue, message: &DeadMessage) -> PortResult<()> {
     let (letter, wake_up) = letter(message, now());
     warn!(letter = %letter.id, reason = letter.reason, "a message could not be delivered");
@@ -74,7 +74,7 @@ pub async fn record(store: &dyn Store, queue: &dyn Queue, message: &DeadMessage)
     }
 }
 
-/// The record of a dead message: the same however often it is taken.
+/// The record of a dead message: the same however often it is received.
 fn letter(message: &DeadMessage, now: Timestamp) -> (DeadLetter, Option<WakeUp>) {
     let wake_up = WakeUp::decode(&message.body);
     let reason = match &wake_up {
@@ -89,7 +89,7 @@ fn letter(message: &DeadMessage, now: Timestamp) -> (DeadLetter, Option<WakeUp>)
     let letter = DeadLetter {
         id: Ulid::from_parts(u64::try_from(sent_at).unwrap_or(0), random),
         at: now,
-        body: message.body[..message.body.floor_char_boundary(KEPT_BYTES)].to_owned(),
+        body: message.body[..message.body.floor_char_boundary(MAX_BODY_BYTES)].to_owned(),
         reason: reason.to_owned(),
         project_id: wake_up.as_ref().map(|wake_up| wake_up.project_id.clone()),
         receive_count: message.receive_count,
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn dead_messages_are_recorded_and_only_projects_that_are_there_are_woken_again() {
+    async fn dead_messages_are_recorded_and_only_existing_projects_are_woken_again() {
         let folder = tempfile::tempdir().expect("a folder");
         // Every message dies after its first delivery.
         let options = rdev_embedded::Options {
@@ -132,7 +132,7 @@ mod tests {
         dead_letters(store, queue).await.expect("done");
 
         let letters = store.dead_letters(&Page { limit: 100, before: None }).await.expect("listed");
-        let mut told: Vec<(&str, &str)> = letters
+        let mut recorded: Vec<(&str, &str)> = letters
             .items
             .iter()
             .map(|letter| {
@@ -140,8 +140,8 @@ mod tests {
                 (project, letter.reason.as_str())
             })
             .collect();
-        told.sort_unstable();
-        assert_eq!(told, [("gone", "undelivered"), ("there", "undelivered")]);
+        recorded.sort_unstable();
+        assert_eq!(recorded, [("gone", "undelivered"), ("there", "undelivered")]);
         let woken = queue.receive(Duration::ZERO).await.expect("received").expect("a wake-up");
         assert_eq!(woken.body, Ok(WakeUp { project_id: there.id }));
         assert_eq!(queue.stats().await.expect("counted").visible, 0);
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dead_message_has_one_record_however_often_it_is_taken() {
+    fn a_dead_message_has_one_record_however_often_it_is_received() {
         let first = letter(&message("x", "1.1"), Timestamp::from_millis(1)).0;
         assert_eq!(first.id, letter(&message("x", "1.2"), Timestamp::from_millis(2)).0.id);
         assert_ne!(first.id, letter(&message("y", "1.1"), Timestamp::from_millis(1)).0.id);
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_says_why_the_message_died_and_keeps_its_beginning() {
+    fn a_record_has_the_reason_and_the_beginning_of_the_message() {
         let now = Timestamp::from_millis(0);
         let of = |body: &str| letter(&message(body, "1.1"), now).0;
         assert_eq!(of("x").reason, "garbage");
@@ -174,6 +174,6 @@ mod tests {
         let known = of(r#"{"v":1,"project_id":"site"}"#);
         assert_eq!(known.reason, "undelivered");
         assert_eq!(known.project_id.map(String::from), Some("site".to_owned()));
-        assert_eq!(of(&"é".repeat(20_000)).body.len(), KEPT_BYTES);
+        assert_eq!(of(&"é".repeat(20_000)).body.len(), MAX_BODY_BYTES);
     }
 }

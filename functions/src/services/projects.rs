@@ -1,4 +1,4 @@
-//! Changing and deleting projects, and resuming what their creation left undone.
+//! Changing and deleting projects, and resuming a creation that was interrupted.
 
 use rdev_domain::audit::Actor;
 use rdev_domain::chain;
@@ -30,11 +30,11 @@ pub struct ChangeProject {
     #[serde(default)]
     #[schema(minimum = 1, maximum = 100)]
     pub build_limit: Option<u32>,
-    /// Who is told when a build ends, given together with `webhook_secret`; an empty text
-    /// removes it.
+    /// The URL that is notified when a build ends, given together with `webhook_secret`; an empty
+    /// text removes it.
     #[serde(default)]
     pub webhook_url: Option<String>,
-    /// What signs that: `whsec_` and 24 to 64 bytes in base64.
+    /// The secret that signs notifications: `whsec_` and 24 to 64 bytes in base64.
     #[serde(default)]
     pub webhook_secret: Option<String>,
 }
@@ -97,8 +97,8 @@ pub(crate) async fn delete(
     now: Timestamp,
 ) -> ServiceResult<()> {
     let project = app.store().project(id).await?;
-    // Only what was made from a template is ours. Another repository of that
-    // name may be left from a project that was deleted without it.
+    // rdev owns only repositories that it created from a template. A repository of that name may
+    // also remain from a project that was deleted without it.
     if with_repository && project.template.is_none() {
         return Err(ServiceError::RepositoryNotOurs);
     }

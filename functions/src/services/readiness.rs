@@ -1,4 +1,4 @@
-//! Whether there is somebody who takes, keeps and does work.
+//! Whether store, queue and workers answer.
 
 use std::future::Future;
 use std::time::Duration;
@@ -13,9 +13,9 @@ use utoipa::ToSchema;
 use crate::app::App;
 
 /// How long a port may take to answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What was looked at.
+/// The results of the checks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Checks {
     /// The store.
@@ -26,29 +26,29 @@ pub struct Checks {
     pub runner: RunnerCheck,
 }
 
-/// Whether something answers.
+/// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Check {
     /// It answers.
     Ok,
-    /// It does not, or not within 5 s; the log knows more.
+    /// It does not answer within 5 s, or with an error; see the server's log.
     Failing,
 }
 
-/// The worker that was heard of last.
+/// The worker with the latest heartbeat.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RunnerCheck {
-    /// What it is doing: `idle`, `busy` or `draining`; `offline` when none
-    /// was heard of within 90 s.
+    /// Its status: `idle`, `busy` or `draining`; `offline` when no worker sent a heartbeat
+    /// within 90 s.
     pub status: WorkerStatus,
-    /// How long ago it was heard of, in milliseconds; `null` when there is none.
+    /// The age of its heartbeat in milliseconds; `null` without workers.
     pub last_heartbeat_age_ms: Option<u64>,
 }
 
 impl Checks {
-    /// Looks.
-    pub(crate) async fn made(app: &App, now: Timestamp) -> Self {
+    /// Runs all checks.
+    pub(crate) async fn run(app: &App, now: Timestamp) -> Self {
         Self {
             store: check("store", app.store().ping()).await.0,
             queue: check("queue", app.queue().stats()).await.0,
@@ -56,7 +56,7 @@ impl Checks {
         }
     }
 
-    /// Nothing is missing.
+    /// Whether all of them passed.
     pub(crate) fn ready(&self) -> bool {
         self.store == Check::Ok
             && self.queue == Check::Ok
@@ -67,7 +67,7 @@ impl Checks {
 async fn runner(app: &App, now: Timestamp) -> RunnerCheck {
     let workers = check("store", app.store().workers()).await.1.unwrap_or_default();
     let latest = workers.into_iter().max_by_key(|worker| {
-        // One that said goodbye is not there, however recently it did.
+        // A worker that went offline does not count, however recent its heartbeat is.
         (worker.status != WorkerStatus::Offline, worker.last_heartbeat_at)
     });
     let Some(worker) = latest else {
@@ -81,7 +81,7 @@ async fn runner(app: &App, now: Timestamp) -> RunnerCheck {
 }
 
 async fn check<T>(what: &str, call: impl Future<Output = PortResult<T>>) -> (Check, Option<T>) {
-    match tokio::time::timeout(PATIENCE, call).await {
+    match tokio::time::timeout(CHECK_TIMEOUT, call).await {
         Ok(Ok(value)) => (Check::Ok, Some(value)),
         Ok(Err(error)) => {
             tracing::warn!(what, error = %chain(&error), "not ready");

@@ -46,7 +46,7 @@ pub struct Redriven {
     /// How many dead letters and failed tasks stay as they are: not
     /// understood, or their project is gone or not ready.
     pub left: u64,
-    /// There are more than one request takes; ask again.
+    /// There are more than one request redrives; repeat it.
     pub more: bool,
 }
 

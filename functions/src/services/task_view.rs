@@ -7,13 +7,13 @@ use utoipa::ToSchema;
 
 use crate::services::build_pipeline::BuildPipeline;
 
-/// A task, and whether its cancellation was asked for.
+/// A task, and whether its cancellation was requested.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct TaskView {
     /// The task.
     #[serde(flatten)]
     pub task: Task,
-    /// Somebody asked to cancel it, and its worker has not stopped yet.
+    /// Its cancellation was requested, and its worker has not stopped yet.
     pub cancel_requested: bool,
     /// The pipeline of the commit that it has pushed; only in the record of one build.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -81,12 +81,12 @@ pub(crate) async fn add(app: &App, by: &Actor, task: &Task, now: Timestamp) -> P
 }
 
 /// Cancels a task. It is cancelled already when its state is terminal; otherwise its worker is to
-/// stop it. `repeated`: an earlier try of the same request may have cancelled it.
+/// stop it. `resumed`: an earlier try of the same request may have cancelled it.
 pub(crate) async fn cancel(
     app: &App,
     by: &Actor,
     id: TaskId,
-    repeated: bool,
+    resumed: bool,
     now: Timestamp,
 ) -> PortResult<TaskView> {
     let advanced = app.store().advance(id, Event::Cancel, Record::default(), by, now).await;
@@ -101,7 +101,7 @@ pub(crate) async fn cancel(
             }
             Ok(TaskRecord { task: advanced.task, lease: advanced.lease }.into())
         }
-        Err(PortError::Refused(Refusal::Ended(TaskState::Cancelled))) if repeated => {
+        Err(PortError::Refused(Refusal::Ended(TaskState::Cancelled))) if resumed => {
             Ok(app.store().task(id).await?.into())
         }
         Err(error) => Err(error),

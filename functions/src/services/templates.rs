@@ -1,5 +1,5 @@
-//! What a new project's repository starts with: the folders of `templates/`,
-//! in the program itself.
+//! What a new project's repository starts with: the folders of `templates/`, which are compiled
+//! into the program.
 
 mod fill;
 
@@ -68,8 +68,8 @@ impl Template {
         ALL.into_iter().find(|template| template.name == name)
     }
 
-    /// Its files for a project, for [`rdev_domain::ports::Forge::create_repository`]. What needs
-    /// a registry or a zone is left out where there is none: files, and steps of the pipeline.
+    /// Its files for a project, for [`rdev_domain::ports::Forge::create_repository`]. Files and
+    /// pipeline steps that need a registry or a zone are omitted when it is not configured.
     pub fn seed(&self, values: &Values) -> Vec<SeedFile> {
         let file = |(path, content): &(&str, &[u8])| {
             let content = fill::filled(path, content, values)?;

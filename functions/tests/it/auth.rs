@@ -77,26 +77,26 @@ pub(crate) fn path(route: &str) -> String {
 }
 
 #[tokio::test]
-async fn every_operation_asks_for_a_key_and_for_its_scopes() {
+async fn every_operation_needs_a_key_with_its_scopes() {
     let fixture = Fixture::new().await;
     for (method, route, scopes) in OPERATIONS {
         let method: Method = method.parse().expect("a method");
         let body = (method == Method::POST || method == Method::PATCH).then(|| json!({}));
-        let ask = |key: Option<String>| {
+        let call = |key: Option<String>| {
             let request = request(method.clone(), &path(route), key.as_deref(), body.clone());
             fixture.send(request)
         };
-        ask(None).await.assert_problem(401, "unauthorized");
+        call(None).await.assert_problem(401, "unauthorized");
         for missing in *scopes {
             let others: Vec<_> =
                 Scope::ALL.into_iter().filter(|one| one != missing && *one != Admin).collect();
-            let refused = ask(Some(fixture.key(&others).await)).await;
+            let refused = call(Some(fixture.key(&others).await)).await;
             let problem = refused.assert_problem(403, "missing_scope");
             assert!(problem["detail"].as_str().expect("text").contains(missing.as_str()));
         }
-        let allowed = ask(Some(fixture.key(scopes).await)).await;
+        let allowed = call(Some(fixture.key(scopes).await)).await;
         assert!(![401, 403].contains(&allowed.status.as_u16()), "{route}: {}", allowed.text());
-        let admin = ask(Some(fixture.admin.clone())).await;
+        let admin = call(Some(fixture.admin.clone())).await;
         assert_eq!(admin.status, allowed.status, "{route}");
     }
 }
@@ -192,7 +192,7 @@ async fn every_bad_key_is_refused_with_the_same_words() {
 }
 
 #[tokio::test]
-async fn a_wrong_checksum_is_refused_without_asking_the_store() {
+async fn a_wrong_checksum_is_refused_without_reading_the_store() {
     let fixture = Fixture::new().await;
     let good = format!("Bearer {}", fixture.admin);
     let last = if good.ends_with('a') { 'b' } else { 'a' };
@@ -224,7 +224,7 @@ async fn until_refused(fixture: &Fixture, method: Method) -> usize {
 }
 
 #[tokio::test]
-async fn a_key_that_makes_too_many_requests_is_told_when_to_come_back() {
+async fn a_rate_limited_key_gets_retry_after() {
     let fixture = Fixture::with(|context| {
         context.settings.rate_limit_per_s = 1;
         context.settings.rate_limit_burst = 3;
@@ -253,7 +253,7 @@ async fn the_default_is_a_hundred_a_second_and_a_burst_of_a_thousand() {
 }
 
 #[tokio::test]
-async fn zero_a_second_is_no_limit() {
+async fn zero_requests_a_second_means_no_limit() {
     let fixture = Fixture::with(|context| {
         context.settings.rate_limit_per_s = 0;
         context.settings.rate_limit_burst = 1;
@@ -265,15 +265,15 @@ async fn zero_a_second_is_no_limit() {
 }
 
 #[tokio::test]
-async fn a_router_that_stands_alone_has_the_same_gate() {
+async fn a_single_router_has_the_same_middleware() {
     let fixture = Fixture::new().await;
     let app = serve(endpoints::workers::router(), fixture.context.clone());
-    let ask = |method, path: &'static str, key| send(&app, request(method, path, key, None));
-    ask(Method::GET, "/workers", None).await.assert_problem(401, "unauthorized");
+    let call = |method, path: &'static str, key| send(&app, request(method, path, key, None));
+    call(Method::GET, "/workers", None).await.assert_problem(401, "unauthorized");
     let key = Some(fixture.admin.as_str());
-    assert_eq!(ask(Method::GET, "/workers", key).await.status, 200);
-    ask(Method::GET, "/projects", key).await.assert_problem(404, "not_found");
-    let refused = ask(Method::PUT, "/workers", key).await;
+    assert_eq!(call(Method::GET, "/workers", key).await.status, 200);
+    call(Method::GET, "/projects", key).await.assert_problem(404, "not_found");
+    let refused = call(Method::PUT, "/workers", key).await;
     refused.assert_problem(405, "method_not_allowed");
     assert_eq!(refused.header("allow"), "GET,HEAD");
     for alone in [

@@ -8,7 +8,7 @@ use rdev_domain::page::Page;
 use rdev_domain::ports::AuditFilter;
 use serde_json::{Value, json};
 
-use crate::support::{Fixture, Mood, request, with_forge};
+use crate::support::{Fixture, ForgeBehaviour, request, with_forge};
 
 /// Everything that was ever changed.
 async fn changes(fixture: &Fixture) -> Vec<AuditEvent> {
@@ -28,7 +28,7 @@ fn raw(fixture: &Fixture, path: &str, kind: Option<&str>, body: impl Into<Body>)
 }
 
 #[tokio::test]
-async fn a_body_must_be_json_and_say_so() {
+async fn a_body_must_be_json_with_its_content_type() {
     let fixture = Fixture::new().await;
     let before = changes(&fixture).await;
     for malformed in
@@ -61,7 +61,7 @@ async fn a_body_must_be_json_and_say_so() {
 }
 
 #[tokio::test]
-async fn a_body_over_256_kib_is_refused_whether_it_tells_its_length_or_not() {
+async fn a_body_over_256_kib_is_refused_with_or_without_a_content_length() {
     let fixture = Fixture::new().await;
     let before = changes(&fixture).await;
     let body = |bytes: usize| {
@@ -162,7 +162,7 @@ async fn what_is_not_there_is_404_and_a_wrong_method_405() {
 }
 
 #[tokio::test]
-async fn a_project_with_a_bad_field_is_refused_and_nothing_is_made() {
+async fn a_project_with_a_bad_field_is_refused_and_nothing_is_created() {
     let fixture = Fixture::new().await;
     let before = changes(&fixture).await;
     let long = "a".repeat(41);
@@ -379,7 +379,7 @@ async fn a_build_with_a_bad_field_is_refused_and_nothing_is_queued() {
 }
 
 #[tokio::test]
-async fn a_request_without_a_body_takes_none_or_an_empty_object() {
+async fn an_operation_without_a_body_accepts_none_or_an_empty_object() {
     let fixture = Fixture::new().await;
     let project = fixture.project("site").await;
     let task = fixture.build(&project).await;
@@ -423,8 +423,8 @@ async fn a_query_with_a_bad_or_unknown_name_is_refused() {
 }
 
 #[tokio::test]
-async fn a_defect_is_a_problem_like_any_other_and_tells_nothing() {
-    let (fixture, _) = with_forge(Mood::Panics).await;
+async fn a_panic_is_a_problem_like_any_other_and_reveals_nothing() {
+    let (fixture, _) = with_forge(ForgeBehaviour::Panics).await;
     let reply = fixture.post("/projects", json!({ "name": "site" })).await;
     let problem = reply.assert_problem(500, "internal_error");
     assert!(!problem.to_string().contains("on purpose"), "{problem}");

@@ -52,7 +52,7 @@ fn prepared(task: TaskId, holder: Holder) -> Event {
 }
 
 #[tokio::test]
-async fn a_build_is_queued_with_what_was_asked_and_the_defaults() {
+async fn a_build_is_queued_with_the_requested_values_and_the_defaults() {
     let fixture =
         Fixture::with(|context| context.settings.default_agent = AgentName::Opencode).await;
     let project = fixture.project("site").await;
@@ -125,11 +125,11 @@ async fn a_queued_build_is_cancelled_at_once_and_only_once() {
 }
 
 #[tokio::test]
-async fn a_running_build_is_asked_to_stop_and_a_pushing_one_is_not() {
-    let told = Arc::new(Mutex::new(Vec::new()));
+async fn a_running_build_is_stopped_by_its_worker_and_a_pushing_one_is_not() {
+    let notified = Arc::new(Mutex::new(Vec::new()));
     let fixture = Fixture::with(|context| {
-        let told = Arc::clone(&told);
-        context.on_cancel = Some(Arc::new(move |task| told.lock().expect("fine").push(task)));
+        let notified = Arc::clone(&notified);
+        context.on_cancel = Some(Arc::new(move |task| notified.lock().expect("fine").push(task)));
     })
     .await;
     let project = fixture.project("site").await;
@@ -141,7 +141,7 @@ async fn a_running_build_is_asked_to_stop_and_a_pushing_one_is_not() {
         (&reply.json()["state"], &reply.json()["cancel_requested"]),
         (&json!("running"), &json!(true))
     );
-    assert_eq!(*told.lock().expect("fine"), [task]);
+    assert_eq!(*notified.lock().expect("fine"), [task]);
     let status = fixture.get(&format!("/work/{task}/status")).await.json();
     assert_eq!(status["cancel_requested"], true);
     fixture.advance(task, Event::Release { holder }, Record::default()).await;
@@ -153,7 +153,7 @@ async fn a_running_build_is_asked_to_stop_and_a_pushing_one_is_not() {
     fixture.advance(task, prepared(task, holder), Record::default()).await;
     let reply = fixture.post(&format!("/work/{task}/cancel"), json!({})).await;
     reply.assert_problem(409, "push_under_way");
-    assert_eq!(told.lock().expect("fine").len(), 1);
+    assert_eq!(notified.lock().expect("fine").len(), 1);
 }
 
 #[tokio::test]

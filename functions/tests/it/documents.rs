@@ -58,25 +58,25 @@ fn every_reference_of_the_document_leads_somewhere() {
         for (method, operation) in item.as_object().expect("operations") {
             assert!(operation["responses"]["default"].is_object(), "{method} {path}");
             assert!(operation["summary"].is_string(), "{method} {path}");
-            let wanted: Vec<_> = path
+            let expected: Vec<_> = path
                 .split('/')
                 .filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'))
                 .collect();
             let none = Vec::new();
-            let told: Vec<_> = operation["parameters"]
+            let declared: Vec<_> = operation["parameters"]
                 .as_array()
                 .unwrap_or(&none)
                 .iter()
                 .filter(|parameter| parameter["in"] == "path")
                 .map(|parameter| parameter["name"].as_str().expect("a name"))
                 .collect();
-            assert_eq!(told, wanted, "{method} {path}");
+            assert_eq!(declared, expected, "{method} {path}");
         }
     }
 }
 
 #[tokio::test]
-async fn the_document_and_its_page_are_served_to_everybody() {
+async fn the_document_and_its_page_need_no_key() {
     let fixture = Fixture::new().await;
     let document = fixture.send(request(Method::GET, "/openapi.json", None, None)).await;
     assert_eq!(document.header("content-type"), "application/json");

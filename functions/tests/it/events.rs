@@ -94,7 +94,7 @@ struct Events {
 }
 
 #[derive(Debug, PartialEq)]
-struct Seen {
+struct ReceivedEvent {
     id: Option<u64>,
     name: String,
     data: Value,
@@ -102,7 +102,7 @@ struct Seen {
 
 impl Events {
     /// The next event; `None` when the stream has ended.
-    async fn next(&mut self) -> Option<Seen> {
+    async fn next(&mut self) -> Option<ReceivedEvent> {
         loop {
             while let Some((block, rest)) = self.text.split_once("\n\n") {
                 let (block, rest) = (block.to_owned(), rest.to_owned());
@@ -112,7 +112,7 @@ impl Events {
                     block.lines().find_map(|line| line.strip_prefix(&prefix)).map(str::to_owned)
                 };
                 if let Some(data) = field("data") {
-                    return Some(Seen {
+                    return Some(ReceivedEvent {
                         id: field("id").map(|id| id.parse().expect("a number")),
                         name: field("event").expect("a name"),
                         data: serde_json::from_str(&data).expect("JSON"),
@@ -178,7 +178,7 @@ async fn a_page_that_waits_answers_as_soon_as_there_is_an_event() {
 }
 
 #[tokio::test]
-async fn a_page_that_waits_in_vain_answers_when_its_time_is_over() {
+async fn a_page_without_events_is_answered_when_its_wait_ends() {
     let running = Running::new(false).await;
     let began = tokio::time::Instant::now();
     let page = running.page("?wait=1").await;
@@ -188,7 +188,7 @@ async fn a_page_that_waits_in_vain_answers_when_its_time_is_over() {
 }
 
 #[tokio::test]
-async fn a_stream_tells_each_event_as_it_comes_and_ends_with_the_task() {
+async fn a_stream_sends_each_event_at_once_and_ends_with_the_task() {
     let running = Running::new(false).await;
     running.write(0..2).await;
     let mut events = running.open(None).await;
@@ -208,7 +208,7 @@ async fn a_stream_tells_each_event_as_it_comes_and_ends_with_the_task() {
 }
 
 #[tokio::test]
-async fn a_stream_goes_on_after_the_last_event_that_was_seen() {
+async fn a_stream_resumes_after_the_last_event_id() {
     let running = Running::new(false).await;
     running.write(0..1200).await;
     let mut events = running.open(None).await;

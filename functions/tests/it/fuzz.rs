@@ -175,7 +175,7 @@ fn headers() -> impl Strategy<Value = Vec<(&'static str, Vec<u8>)>> {
 }
 
 #[test]
-fn whatever_is_asked_the_answer_is_no_server_error() {
+fn no_request_gets_a_server_error() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.expect("a runtime");
     let fixture = runtime.block_on(Fixture::new());

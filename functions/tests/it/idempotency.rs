@@ -7,7 +7,7 @@ use http::{Method, Request};
 use serde_json::{Value, json};
 
 use crate::auth::{OPERATIONS, path};
-use crate::support::{Fixture, Mood, keyed, request, until, with_forge};
+use crate::support::{Fixture, ForgeBehaviour, keyed, request, until, with_forge};
 
 async fn builds(fixture: &Fixture) -> usize {
     let list = fixture.get("/projects/site/builds?limit=100").await.json();
@@ -40,14 +40,14 @@ async fn the_same_request_again_gets_the_first_answer_again() {
     query.assert_problem(422, "idempotency_key_reused");
     assert_eq!(builds(&fixture).await, 1);
 
-    let stranger = fixture.key(&[rdev_domain::key::Scope::BuildsWrite]).await;
-    let reply = fixture.send(keyed("/projects/site/builds", &stranger, "k1", body)).await;
+    let other_key = fixture.key(&[rdev_domain::key::Scope::BuildsWrite]).await;
+    let reply = fixture.send(keyed("/projects/site/builds", &other_key, "k1", body)).await;
     assert_eq!(reply.header("idempotency-replayed"), "", "keys of others are others");
     assert_eq!(builds(&fixture).await, 2);
 }
 
 #[tokio::test]
-async fn a_refusal_is_an_answer_too() {
+async fn a_refusal_is_replayed_too() {
     let fixture = Fixture::new().await;
     let first = fixture.post_once("/projects/site/builds", "k", json!({ "prompt": "x" })).await;
     let first = first.assert_problem(404, "not_found");
@@ -57,7 +57,7 @@ async fn a_refusal_is_an_answer_too() {
 }
 
 #[tokio::test]
-async fn every_post_takes_an_idempotency_key() {
+async fn every_post_accepts_an_idempotency_key() {
     let fixture = Fixture::new().await;
     let long = "a".repeat(256);
     for (method, route, _) in OPERATIONS {
@@ -89,7 +89,7 @@ async fn every_post_takes_an_idempotency_key() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn many_at_once_make_one_build() {
+async fn many_requests_at_once_start_one_build() {
     let fixture = Fixture::new().await;
     fixture.project("site").await;
     let body = json!({ "prompt": "x" });
@@ -117,7 +117,7 @@ async fn many_at_once_make_one_build() {
 
 #[tokio::test]
 async fn a_request_in_flight_is_not_begun_again_and_ends_also_without_its_client() {
-    let (fixture, forge) = with_forge(Mood::Slow).await;
+    let (fixture, forge) = with_forge(ForgeBehaviour::Waits).await;
     let body = json!({ "name": "site" });
     let first: Request<Body> = keyed("/projects", &fixture.admin, "k", body.clone());
     let app = fixture.app.clone();
@@ -129,12 +129,12 @@ async fn a_request_in_flight_is_not_begun_again_and_ends_also_without_its_client
     client.abort();
     assert!(client.await.is_err_and(|gone| gone.is_cancelled()));
     assert_eq!(fixture.get("/projects/site").await.json()["state"], "provisioning");
-    forge.go_on.notify_one();
+    forge.resume.notify_one();
     until("the project is ready", async || {
         fixture.get("/projects/site").await.json()["state"] == "ready"
     })
     .await;
-    forge.set(Mood::Fine);
+    forge.set(ForgeBehaviour::Works);
     until("its answer is there", async || {
         let reply = fixture.post_once("/projects", "k", body.clone()).await;
         reply.status == 201 && reply.header("idempotency-replayed") == "true"
@@ -144,7 +144,7 @@ async fn a_request_in_flight_is_not_begun_again_and_ends_also_without_its_client
 
 #[tokio::test]
 async fn a_request_without_an_idempotency_key_also_ends_without_its_client() {
-    let (fixture, forge) = with_forge(Mood::Slow).await;
+    let (fixture, forge) = with_forge(ForgeBehaviour::Waits).await;
     let request =
         request(Method::POST, "/projects", Some(&fixture.admin), Some(json!({ "name": "site" })));
     let sent = fixture.send(request);
@@ -152,7 +152,7 @@ async fn a_request_without_an_idempotency_key_also_ends_without_its_client() {
         _ = sent => panic!("the forge waits"),
         () = forge.entered.notified() => {}
     }
-    forge.go_on.notify_one();
+    forge.resume.notify_one();
     until("the project is ready", async || {
         fixture.get("/projects/site").await.json()["state"] == "ready"
     })
@@ -227,10 +227,10 @@ async fn after_a_day_a_key_may_be_used_for_something_else() {
 
 #[tokio::test]
 async fn a_panic_frees_the_key_for_another_try() {
-    let (fixture, forge) = with_forge(Mood::Panics).await;
+    let (fixture, forge) = with_forge(ForgeBehaviour::Panics).await;
     let reply = fixture.post_once("/projects", "k", json!({ "name": "site" })).await;
     reply.assert_problem(500, "internal_error");
-    forge.set(Mood::Fine);
+    forge.set(ForgeBehaviour::Works);
     let reply = fixture.post_once("/projects", "k", json!({ "name": "site" })).await;
     assert_eq!(reply.status, 201, "{}", reply.text());
 }

@@ -20,9 +20,9 @@ async fn a_key_is_shown_once_works_and_is_revoked() {
     assert!(text.starts_with(&format!("rdev_{id}")), "{text}");
     assert_eq!(text.len(), 77);
     assert_eq!(key["scopes"], json!(["projects:read", "builds:write"]));
-    let ask = |path: &'static str| fixture.send(request(Method::GET, path, Some(text), None));
-    assert_eq!(ask("/projects").await.status, 200);
-    ask("/keys").await.assert_problem(403, "missing_scope");
+    let call = |path: &'static str| fixture.send(request(Method::GET, path, Some(text), None));
+    assert_eq!(call("/projects").await.status, 200);
+    call("/keys").await.assert_problem(403, "missing_scope");
 
     let list = fixture.get("/keys").await;
     assert!(!String::from_utf8_lossy(&list.body).contains(text));
@@ -31,7 +31,7 @@ async fn a_key_is_shown_once_works_and_is_revoked() {
     assert!(listed.get("secret_sha256").is_none(), "{listed}");
 
     assert_eq!(fixture.delete(&format!("/keys/{id}")).await.status, 204);
-    ask("/projects").await.assert_problem(401, "unauthorized");
+    call("/projects").await.assert_problem(401, "unauthorized");
     assert_eq!(fixture.delete(&format!("/keys/{id}")).await.status, 204);
     let list = fixture.get("/keys").await.json();
     assert!(list["items"][0]["revoked_at"].is_string(), "{list}");

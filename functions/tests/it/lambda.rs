@@ -17,7 +17,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::auth::OPERATIONS;
-use crate::support::{Fixture, Mood, TestForge};
+use crate::support::{Fixture, ForgeBehaviour, TestForge};
 
 /// One of the samples in `events/`, with a key that is one.
 fn sample(name: &str, key: &str) -> Value {
@@ -69,19 +69,20 @@ async fn each_function_alone_answers_its_sample() {
         let (_, router) = families::FUNCTIONS.iter().find(|one| one.0 == name).expect(name);
         serve(router(), fixture.context.clone())
     };
-    let ask = async |name: &str| http_api::answer(&alone(name), sample(name, &fixture.admin)).await;
-    let created = ask("projects").await;
+    let call =
+        async |name: &str| http_api::answer(&alone(name), sample(name, &fixture.admin)).await;
+    let created = call("projects").await;
     assert_eq!(created["statusCode"], 201, "{created}");
     assert_eq!(created["headers"]["location"], "/projects/site");
     assert_eq!(body(&created)["state"], "ready");
-    let build = ask("builds").await;
+    let build = call("builds").await;
     assert_eq!(build["statusCode"], 202, "{build}");
-    assert_problem(&ask("domains").await, 409, "dns_not_configured");
-    assert_problem(&ask("ci").await, 409, "ci_not_configured");
-    let check = ask("work").await;
+    assert_problem(&call("domains").await, 409, "dns_not_configured");
+    assert_problem(&call("ci").await, 409, "ci_not_configured");
+    let check = call("work").await;
     assert_eq!(body(&check)["type"], "check", "{check}");
-    assert_eq!(body(&ask("workers").await)["items"], json!([]));
-    assert_eq!(body(&ask("ops").await)["status"], "ok");
+    assert_eq!(body(&call("workers").await)["items"], json!([]));
+    assert_eq!(body(&call("ops").await)["status"], "ok");
     // And no other's.
     let other = sample("projects", &fixture.admin);
     let other = http_api::answer(&alone("workers"), other).await;
@@ -92,22 +93,23 @@ async fn each_function_alone_answers_its_sample() {
 fn every_operation_is_served_by_exactly_one_function() {
     let routes = families::routes();
     let mut served: Vec<_> = routes.iter().map(|one| (one.method, one.path.as_str())).collect();
-    let mut wanted: Vec<_> = OPERATIONS.iter().map(|(method, path, _)| (*method, *path)).collect();
-    wanted.extend(["/docs", "/health", "/openapi.json", "/ready"].map(|path| ("GET", path)));
-    wanted.extend(["/hooks/gitea", "/hooks/woodpecker"].map(|path| ("POST", path)));
+    let mut expected: Vec<_> =
+        OPERATIONS.iter().map(|(method, path, _)| (*method, *path)).collect();
+    expected.extend(["/docs", "/health", "/openapi.json", "/ready"].map(|path| ("GET", path)));
+    expected.extend(["/hooks/gitea", "/hooks/woodpecker"].map(|path| ("POST", path)));
     served.sort_unstable();
-    wanted.sort_unstable();
-    assert_eq!(served, wanted);
+    expected.sort_unstable();
+    assert_eq!(served, expected);
 }
 
 #[tokio::test]
-async fn what_is_no_request_of_version_2_is_answered_with_400() {
+async fn an_event_that_is_not_a_request_of_version_2_is_answered_with_400() {
     let fixture = Fixture::new().await;
     let good = get("/projects", &fixture.admin);
     assert_eq!(http_api::answer(&fixture.app, good.clone()).await["statusCode"], 200);
     let first = json!({ "version": "1.0", "path": "/projects", "httpMethod": "GET" });
-    let told = http_api::answer(&fixture.app, first).await;
-    let detail = assert_problem(&told, 400, "malformed_request");
+    let answer = http_api::answer(&fixture.app, first).await;
+    let detail = assert_problem(&answer, 400, "malformed_request");
     assert!(detail.contains("set the integration's payload format version to 2.0"), "{detail}");
 
     let mut bad = vec![json!(null), json!([]), json!(7), json!({}), json!({ "version": "2.0" })];
@@ -165,27 +167,27 @@ async fn bodies_come_as_text_or_as_base64_and_have_a_limit() {
 }
 
 #[tokio::test]
-async fn a_stage_is_taken_from_the_path_and_may_be_missing() {
+async fn a_stage_is_removed_from_the_path_and_may_be_missing() {
     let fixture = Fixture::new().await;
-    let ask = async |path: &str, stage: Value| {
+    let call = async |path: &str, stage: Value| {
         let mut event = get(path, &fixture.admin);
         event["requestContext"]["stage"] = stage;
         http_api::answer(&fixture.app, event).await["statusCode"].as_u64().expect("a status")
     };
-    assert_eq!(ask("/projects", json!("$default")).await, 200);
-    assert_eq!(ask("/prod/projects", json!("prod")).await, 200);
-    assert_eq!(ask("/projects", json!("prod")).await, 200, "a custom domain has no stage");
-    assert_eq!(ask("/projects", json!("pro")).await, 200);
-    assert_eq!(ask("/prod", json!("prod")).await, 404);
-    assert_eq!(ask("/prod/projects", json!("$default")).await, 404);
-    assert_eq!(ask("/projects", Value::Null).await, 200);
+    assert_eq!(call("/projects", json!("$default")).await, 200);
+    assert_eq!(call("/prod/projects", json!("prod")).await, 200);
+    assert_eq!(call("/projects", json!("prod")).await, 200, "a custom domain has no stage");
+    assert_eq!(call("/projects", json!("pro")).await, 200);
+    assert_eq!(call("/prod", json!("prod")).await, 404);
+    assert_eq!(call("/prod/projects", json!("$default")).await, 404);
+    assert_eq!(call("/projects", Value::Null).await, 200);
     let mut event = get("/projects", &fixture.admin);
     event["requestContext"].as_object_mut().expect("fields").remove("stage");
     assert_eq!(http_api::answer(&fixture.app, event).await["statusCode"], 200);
 }
 
 #[tokio::test]
-async fn headers_that_came_twice_and_cookies_do_no_harm() {
+async fn repeated_headers_and_cookies_are_joined() {
     let fixture = Fixture::new().await;
     let mut event = get("/projects", &fixture.admin);
     event["cookies"] = json!(["a=1", "b=2"]);
@@ -201,7 +203,7 @@ async fn headers_that_came_twice_and_cookies_do_no_harm() {
 }
 
 #[tokio::test]
-async fn paths_and_queries_arrive_however_the_gateway_has_decoded_them() {
+async fn paths_and_queries_are_read_however_the_gateway_decoded_them() {
     let fixture = Fixture::new().await;
     fixture.project("site").await;
     for path in ["/projects/a b", "/projects/zwölf", "/projects/100%", "/projects/a%2Fb", "//"] {
@@ -226,7 +228,7 @@ async fn paths_and_queries_arrive_however_the_gateway_has_decoded_them() {
 }
 
 #[tokio::test]
-async fn metrics_need_a_key_wherever_the_caller_says_to_be() {
+async fn metrics_need_a_key_whatever_address_the_caller_claims() {
     let fixture = Fixture::new().await;
     let mut event = get("/metrics", "none");
     event["requestContext"]["http"]["sourceIp"] = "127.0.0.1".into();
@@ -236,7 +238,7 @@ async fn metrics_need_a_key_wherever_the_caller_says_to_be() {
 }
 
 #[tokio::test]
-async fn no_page_is_larger_than_what_a_function_may_answer_and_none_of_it_is_lost() {
+async fn no_page_exceeds_what_a_function_may_answer_and_no_item_is_lost() {
     let fixture = Fixture::new().await;
     let project = fixture.project("site").await;
     let prompt = "\"".repeat(95_000);
@@ -330,8 +332,9 @@ async fn a_batch_of_dead_letters_is_recorded_and_what_failed_is_named() {
     }
     let page = Page { limit: 100, before: None };
     let letters = store.dead_letters(&page).await.expect("listed").items;
-    let told: Vec<_> = letters.iter().map(|one| (one.reason.as_str(), one.receive_count)).collect();
-    assert_eq!(told, [("unknown_version", 11), ("garbage", 11), ("undelivered", 11)]);
+    let recorded: Vec<_> =
+        letters.iter().map(|one| (one.reason.as_str(), one.receive_count)).collect();
+    assert_eq!(recorded, [("unknown_version", 11), ("garbage", 11), ("undelivered", 11)]);
     assert_eq!(letters[0].id.timestamp_ms(), 1_732_310_600_003);
     assert_eq!(queue.stats().await.expect("counted").visible, before + 2);
 
@@ -344,9 +347,9 @@ async fn a_batch_of_dead_letters_is_recorded_and_what_failed_is_named() {
 }
 
 #[tokio::test]
-async fn without_a_forge_a_project_brings_its_own_repository() {
+async fn without_a_forge_a_project_needs_an_existing_repository() {
     let fixture = Fixture::with(|context| {
-        context.forge = TestForge::over(context.forge.clone(), Mood::Absent) as _;
+        context.forge = TestForge::over(context.forge.clone(), ForgeBehaviour::NotSupported) as _;
     })
     .await;
     for path in ["/project", "/project/create-and-build"] {
@@ -409,7 +412,7 @@ fn a_functions_environment_sets_what_the_file_sets_elsewhere() {
 }
 
 #[test]
-fn a_section_of_the_environment_takes_numbers_as_texts_and_leaves_out_what_is_empty() {
+fn a_section_of_the_environment_parses_numbers_and_ignores_empty_variables() {
     #[derive(Debug, Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Forge {
@@ -444,7 +447,7 @@ fn a_section_of_the_environment_takes_numbers_as_texts_and_leaves_out_what_is_em
     let mut wrong = good;
     wrong[1].1 = "hunter2";
     let wrong = read(&wrong).expect_err("no number").to_string();
-    assert_eq!(wrong, "RDEV_FORGE__TIMEOUT_S has a wrong value, or means nothing");
+    assert_eq!(wrong, "RDEV_FORGE__TIMEOUT_S has an invalid value or is unknown");
     let unknown = read(&[("RDEV_FORGE__OWNR", "hunter2")]).expect_err("a slip").to_string();
-    assert_eq!(unknown, "RDEV_FORGE__OWNR has a wrong value, or means nothing");
+    assert_eq!(unknown, "RDEV_FORGE__OWNR has an invalid value or is unknown");
 }

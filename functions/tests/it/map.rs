@@ -29,7 +29,7 @@ fn quoted(cell: &str) -> impl Iterator<Item = &str> {
 }
 
 #[test]
-fn every_operation_has_its_place_on_the_map_and_no_other_has() {
+fn the_map_has_exactly_the_operations_of_the_api() {
     let document: Value = serde_json::from_str(openapi_json()).expect("JSON");
     let paths = document["paths"].as_object().expect("paths");
     let known: BTreeSet<String> = paths
@@ -48,7 +48,7 @@ fn every_operation_has_its_place_on_the_map_and_no_other_has() {
 }
 
 #[test]
-fn every_file_and_page_of_the_map_is_there() {
+fn every_file_and_page_of_the_map_exists() {
     for [what, _, _, files, pages] in rows() {
         for file in quoted(&files) {
             let places = [root().join(file), root().join("functions/src").join(file)];
@@ -78,7 +78,7 @@ fn every_operation_is_in_a_file_that_the_map_names() {
 }
 
 #[test]
-fn every_command_of_the_map_is_one_of_the_command_line() {
+fn every_command_of_the_map_exists() {
     let folder = root().join("cli/src/args");
     let files = fs::read_dir(&folder).expect("a folder").map(|entry| entry.expect("a file").path());
     let files = files.chain([root().join("cli/src/args.rs")]);

@@ -25,27 +25,27 @@ async fn health_needs_nothing() {
 #[tokio::test]
 async fn readiness_looks_at_store_queue_and_workers() {
     let fixture = Fixture::new().await;
-    let ask = || fixture.send(request(Method::GET, "/ready", None, None));
-    let none = ask().await.assert_problem(503, "not_ready");
+    let call = || fixture.send(request(Method::GET, "/ready", None, None));
+    let none = call().await.assert_problem(503, "not_ready");
     assert_eq!(
         none["checks"],
         json!({ "store": "ok", "queue": "ok",
             "runner": { "status": "offline", "last_heartbeat_age_ms": null } })
     );
     fixture.heartbeat_of("old", WorkerStatus::Idle, Duration::from_secs(91)).await;
-    let old = ask().await.assert_problem(503, "not_ready");
+    let old = call().await.assert_problem(503, "not_ready");
     assert!(old["checks"]["runner"]["last_heartbeat_age_ms"].as_u64() >= Some(91_000), "{old}");
     fixture.heartbeat_of("young", WorkerStatus::Busy, Duration::from_secs(60)).await;
-    let ready = ask().await;
+    let ready = call().await;
     assert_eq!(ready.status, 200, "{}", ready.text());
     assert_eq!(ready.json()["checks"]["runner"]["status"], "busy");
     let age = ready.json()["checks"]["runner"]["last_heartbeat_age_ms"].as_u64().expect("an age");
     assert!((60_000..90_000).contains(&age), "{age}");
     fixture.heartbeat_of("quitter", WorkerStatus::Offline, Duration::ZERO).await;
-    assert_eq!(ask().await.json()["checks"]["runner"]["status"], "busy");
+    assert_eq!(call().await.json()["checks"]["runner"]["status"], "busy");
 
     fixture.sql("queue.db", "ALTER TABLE messages RENAME TO gone");
-    let broken = ask().await;
+    let broken = call().await;
     assert_eq!(broken.assert_problem(503, "not_ready")["checks"]["queue"], "failing");
     assert_eq!(broken.header("retry-after"), "5");
 }
@@ -85,7 +85,7 @@ async fn metrics_are_for_this_machine_or_for_a_key() {
 
 // Metrics are recorded for this thread alone, so this test has only one.
 #[tokio::test(flavor = "current_thread")]
-async fn metrics_tell_what_was_counted_and_what_the_store_knows() {
+async fn metrics_show_counters_and_the_state_of_the_store() {
     let recorder = rdev_functions::services::metrics::prometheus().build_recorder();
     let handle = recorder.handle();
     let _guard = metrics::set_default_local_recorder(&recorder);

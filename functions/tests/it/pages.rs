@@ -73,7 +73,7 @@ async fn every_list_is_walked_page_by_page_newest_first() {
 }
 
 #[tokio::test]
-async fn what_is_inserted_meanwhile_disturbs_no_page() {
+async fn items_inserted_meanwhile_do_not_disturb_the_pages() {
     let fixture = Fixture::new().await;
     let project = fixture.project("site").await;
     let mut old = Vec::new();

@@ -4,7 +4,7 @@ use rdev_domain::ports::{Forge, NewRepository, Start};
 use rdev_domain::task::TaskState;
 use serde_json::{Value, json};
 
-use crate::support::{Fixture, Mood, with_forge};
+use crate::support::{Fixture, ForgeBehaviour, with_forge};
 
 #[tokio::test]
 async fn a_project_is_created_from_its_template_and_changed_and_deleted() {
@@ -55,7 +55,7 @@ async fn a_project_is_created_from_its_template_and_changed_and_deleted() {
 }
 
 #[tokio::test]
-async fn a_project_may_begin_empty_or_use_a_repository_that_is_there() {
+async fn a_project_may_start_empty_or_use_an_existing_repository() {
     let fixture = Fixture::new().await;
     let reply = fixture.post("/projects", json!({ "name": "blank", "template": "empty" })).await;
     assert_eq!(reply.json()["template"], "empty", "{}", reply.text());
@@ -79,7 +79,7 @@ async fn a_project_may_begin_empty_or_use_a_repository_that_is_there() {
 }
 
 #[tokio::test]
-async fn a_repository_that_rdev_did_not_make_is_never_deleted() {
+async fn a_repository_that_rdev_did_not_create_is_never_deleted() {
     let fixture = Fixture::new().await;
     // Left from a project that was deleted without its repository.
     fixture.project("site").await;
@@ -94,7 +94,7 @@ async fn a_repository_that_rdev_did_not_make_is_never_deleted() {
 }
 
 #[tokio::test]
-async fn private_addresses_and_folders_are_taken_where_the_policy_allows_them() {
+async fn private_addresses_and_folders_are_accepted_where_the_policy_allows_them() {
     let fixture = Fixture::with(|context| {
         context.settings.url_policy.allow_private = true;
         context.settings.url_policy.file_root = Some("/srv/repos".into());
@@ -161,8 +161,8 @@ async fn create_and_build_answers_with_both() {
 }
 
 #[tokio::test]
-async fn a_project_whose_repository_cannot_be_made_says_so_and_a_repeat_goes_on() {
-    let (fixture, forge) = with_forge(Mood::Broken).await;
+async fn a_failed_repository_is_reported_and_a_repeated_request_resumes() {
+    let (fixture, forge) = with_forge(ForgeBehaviour::Fails).await;
     let reply = fixture.post_once("/project", "one", json!({ "name": "site" })).await;
     let problem = reply.assert_problem(502, "upstream_failed");
     assert!(!problem.to_string().contains("hunter2"), "{problem}");
@@ -170,12 +170,12 @@ async fn a_project_whose_repository_cannot_be_made_says_so_and_a_repeat_goes_on(
     let build = fixture.post("/projects/site/builds", json!({ "prompt": "x" })).await;
     build.assert_problem(409, "project_not_ready");
 
-    forge.set(Mood::Away);
+    forge.set(ForgeBehaviour::Unavailable);
     let reply = fixture.post_once("/project", "one", json!({ "name": "site" })).await;
     reply.assert_problem(503, "unavailable");
     assert_eq!(reply.header("retry-after"), "5");
 
-    forge.set(Mood::Fine);
+    forge.set(ForgeBehaviour::Works);
     let other = fixture.post_once("/project", "two", json!({ "name": "site" })).await;
     other.assert_problem(409, "project_exists");
     let reply = fixture.post_once("/project", "one", json!({ "name": "site" })).await;
@@ -184,16 +184,16 @@ async fn a_project_whose_repository_cannot_be_made_says_so_and_a_repeat_goes_on(
 }
 
 #[tokio::test]
-async fn a_project_whose_creation_failed_can_be_deleted_and_made_anew() {
-    let (fixture, forge) = with_forge(Mood::Broken).await;
+async fn a_project_whose_creation_failed_can_be_deleted_and_created_again() {
+    let (fixture, forge) = with_forge(ForgeBehaviour::Fails).await;
     fixture.post("/project", json!({ "name": "site" })).await;
-    forge.set(Mood::Fine);
+    forge.set(ForgeBehaviour::Works);
     assert_eq!(fixture.delete("/projects/site?delete_repository=true").await.status, 204);
     fixture.project("site").await;
 }
 
 #[tokio::test]
-async fn a_repository_that_a_deleted_project_left_is_used_again_as_it_is() {
+async fn a_repository_without_a_nonce_is_adopted_as_it_is() {
     let fixture = Fixture::new().await;
     let new = NewRepository {
         project: "kept".parse().expect("a name"),

@@ -1,4 +1,4 @@
-//! A whole API in a folder of its own, and short ways to ask it.
+//! A whole API in a folder of its own, and shortcuts for requests to it.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -263,44 +263,47 @@ pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl 
     }
 }
 
-/// A forge that does what a test tells it to.
+/// The real forge, behind faults that a test chooses.
 pub(crate) struct TestForge {
     pub(crate) inner: Arc<dyn rdev_domain::ports::Forge>,
-    pub(crate) mood: std::sync::Mutex<Mood>,
+    pub(crate) behaviour: std::sync::Mutex<ForgeBehaviour>,
     /// A repository is being made.
     pub(crate) entered: tokio::sync::Notify,
     /// Lets it be made.
-    pub(crate) go_on: tokio::sync::Notify,
+    pub(crate) resume: tokio::sync::Notify,
 }
 
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Mood {
-    Fine,
-    /// Waits for `go_on`.
-    Slow,
-    Away,
-    /// It makes no repositories at all.
-    Absent,
-    Broken,
+pub(crate) enum ForgeBehaviour {
+    Works,
+    /// Waits for `resume`.
+    Waits,
+    Unavailable,
+    /// It creates no repositories at all.
+    NotSupported,
+    Fails,
     Panics,
 }
 
 impl TestForge {
-    pub(crate) fn over(inner: Arc<dyn rdev_domain::ports::Forge>, mood: Mood) -> Arc<Self> {
+    pub(crate) fn over(
+        inner: Arc<dyn rdev_domain::ports::Forge>,
+        behaviour: ForgeBehaviour,
+    ) -> Arc<Self> {
         Arc::new(Self {
             inner,
-            mood: std::sync::Mutex::new(mood),
+            behaviour: std::sync::Mutex::new(behaviour),
             entered: tokio::sync::Notify::new(),
-            go_on: tokio::sync::Notify::new(),
+            resume: tokio::sync::Notify::new(),
         })
     }
 
-    pub(crate) fn set(&self, mood: Mood) {
-        *self.mood.lock().expect("not poisoned") = mood;
+    pub(crate) fn set(&self, behaviour: ForgeBehaviour) {
+        *self.behaviour.lock().expect("not poisoned") = behaviour;
     }
 
-    fn mood(&self) -> Mood {
-        *self.mood.lock().expect("not poisoned")
+    fn behaviour(&self) -> ForgeBehaviour {
+        *self.behaviour.lock().expect("not poisoned")
     }
 }
 
@@ -311,16 +314,22 @@ impl rdev_domain::ports::Forge for TestForge {
         new: &rdev_domain::ports::NewRepository,
     ) -> rdev_domain::ports::PortResult<rdev_domain::ports::Repository> {
         use rdev_domain::ports::PortError;
-        match self.mood() {
-            Mood::Fine => {}
-            Mood::Slow => {
+        match self.behaviour() {
+            ForgeBehaviour::Works => {}
+            ForgeBehaviour::Waits => {
                 self.entered.notify_one();
-                self.go_on.notified().await;
+                self.resume.notified().await;
             }
-            Mood::Away => return Err(PortError::unavailable("the forge", "connection refused")),
-            Mood::Absent => return Err(PortError::NotSupported { what: "a repository" }),
-            Mood::Broken => return Err(PortError::broken("the forge", "hunter2 is no password")),
-            Mood::Panics => panic!("a defect, on purpose"),
+            ForgeBehaviour::Unavailable => {
+                return Err(PortError::unavailable("the forge", "connection refused"));
+            }
+            ForgeBehaviour::NotSupported => {
+                return Err(PortError::NotSupported { what: "a repository" });
+            }
+            ForgeBehaviour::Fails => {
+                return Err(PortError::broken("the forge", "hunter2 is no password"));
+            }
+            ForgeBehaviour::Panics => panic!("a defect, on purpose"),
         }
         self.inner.create_repository(new).await
     }
@@ -348,11 +357,11 @@ impl rdev_domain::ports::Forge for TestForge {
     }
 }
 
-/// A fixture with a forge of this mood.
-pub(crate) async fn with_forge(mood: Mood) -> (Fixture, Arc<TestForge>) {
+/// A fixture whose forge behaves so.
+pub(crate) async fn with_forge(behaviour: ForgeBehaviour) -> (Fixture, Arc<TestForge>) {
     let mut forge = None;
     let fixture = Fixture::with(|context| {
-        let test = TestForge::over(context.forge.clone(), mood);
+        let test = TestForge::over(context.forge.clone(), behaviour);
         context.forge = test.clone();
         forge = Some(test);
     })

@@ -69,7 +69,7 @@ fn every_template_is_in_the_program_as_it_is_in_its_folder() {
 }
 
 #[test]
-fn no_placeholder_and_no_section_is_left_in_any_installation() {
+fn no_placeholder_and_no_section_remains_in_any_installation() {
     for template in ALL {
         let all = template.files.len();
         for (zone, registry) in [(false, false), (false, true), (true, false), (true, true)] {

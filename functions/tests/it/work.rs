@@ -38,7 +38,7 @@ async fn a_check_is_queued_and_shown() {
 }
 
 #[tokio::test]
-async fn statistics_tell_what_waits_and_what_runs() {
+async fn statistics_count_queued_and_running_tasks() {
     let fixture = Fixture::new().await;
     let project = fixture.project("site").await;
     for _ in 0..3 {
@@ -46,9 +46,9 @@ async fn statistics_tell_what_waits_and_what_runs() {
     }
     fixture.claim(&project).await;
     let stats = fixture.get("/work/stats").await.json();
-    let told =
+    let counts =
         ["due", "later", "running", "pushing", "dead_letters"].map(|name| stats[name].clone());
-    assert_eq!(told, [2, 0, 1, 0, 0].map(|n| json!(n)), "{stats}");
+    assert_eq!(counts, [2, 0, 1, 0, 0].map(|n| json!(n)), "{stats}");
     assert!(stats["oldest_due_ms"].is_u64(), "{stats}");
     assert_eq!(stats["wake_ups"]["visible"], 3, "{stats}");
 }
@@ -169,7 +169,7 @@ async fn a_redrive_with_one_task_that_has_not_failed_changes_nothing() {
 }
 
 #[tokio::test]
-async fn failed_tasks_of_a_project_that_is_gone_are_left() {
+async fn failed_tasks_of_a_deleted_project_are_not_retried() {
     let fixture = Fixture::new().await;
     fixture.project("one").await;
     let task = fail_one(&fixture, "one").await;

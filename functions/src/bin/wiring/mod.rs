@@ -19,7 +19,7 @@ const BAD_CONFIGURATION: u8 = 78;
 
 /// Answers events until Lambda ends the process.
 ///
-/// `prepare` runs once, at the cold start; nothing has been asked of AWS then.
+/// `prepare` runs once, at the cold start; AWS has not been called then.
 pub(crate) fn run<F>(prepare: impl FnOnce(Context) -> F) -> ExitCode
 where
     F: AsyncFn(Value) -> Result<Value, Error>,

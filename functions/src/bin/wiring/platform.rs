@@ -11,7 +11,7 @@ use rdev_functions::{Context, HookSecrets};
 use rdev_platform::config::PlatformConfig;
 use rdev_platform::connect::connect;
 
-/// What is configured. A system whose first variable is absent or empty is none.
+/// What is configured. A system whose first variable is absent or empty is not.
 pub(super) fn read(variables: &[(String, String)]) -> anyhow::Result<PlatformConfig> {
     let named = |name| text(variables, name).is_some();
     Ok(PlatformConfig {

@@ -1,16 +1,16 @@
-//! Templates become files: placeholders get values, and sections without their condition go.
+//! Filling templates: placeholders get values, and sections whose condition is false are removed.
 //!
 //! `{{project}}`, `{{zone}}`, `{{registry}}`, `{{registry_host}}`, `{{description}}` and
 //! `{{default_branch}}` stand for values. A section lies between a line with `{{#name}}` and one
 //! with `{{/name}}`, which may be a comment of the file's language; sections do not nest. It
-//! stays when the installation has what it is about: `zone`, `registry`, or `deploy` for both.
-//! A file of which nothing is left is left out.
+//! stays when the installation has what it is named after: `zone`, `registry`, or `deploy` for both.
+//! A file that becomes empty is omitted.
 
 use std::borrow::Cow;
 
 use rdev_domain::Invalid;
 
-/// What a template's placeholders become.
+/// The values of a template's placeholders.
 #[derive(Debug, Clone)]
 pub struct Values {
     /// `{{project}}`: a project's id.
@@ -25,7 +25,7 @@ pub struct Values {
     pub default_branch: String,
 }
 
-/// Checks where images are pushed to: `<host>[:<port>][/<path>]`, as `registry.example.com/acme`,
+/// Checks the registry that images are pushed to: `<host>[:<port>][/<path>]`, as `registry.example.com/acme`,
 /// at most 200 bytes. The image's name is this, `/` and the project's id.
 ///
 /// # Errors
@@ -60,7 +60,7 @@ pub fn check_registry(text: &str) -> Result<(), Invalid> {
     Ok(())
 }
 
-/// A file of a template for a project; `None` where nothing of it is left.
+/// A file of a template for a project; `None` when it becomes empty.
 pub(super) fn filled(path: &str, content: &[u8], values: &Values) -> Option<Vec<u8>> {
     let Ok(text) = str::from_utf8(content) else { return Some(content.to_vec()) };
     let language = Language::of(path);
@@ -99,17 +99,17 @@ fn has(section: &str, values: &Values) -> bool {
     }
 }
 
-/// Fills one line. Values are not looked at again: a description may say `{{zone}}`.
+/// Fills one line. Placeholders in values are not filled: a description may contain `{{zone}}`.
 fn fill(line: &str, language: Language, values: &Values, filled: &mut String) {
     let mut rest = line;
     while let Some((before, after)) = rest.split_once("{{") {
         filled.push_str(before);
         let known = after
             .split_once("}}")
-            .and_then(|(name, behind)| Some((value(name, language, values)?, behind)));
-        rest = if let Some((value, behind)) = known {
+            .and_then(|(name, rest)| Some((value(name, language, values)?, rest)));
+        rest = if let Some((value, rest)) = known {
             filled.push_str(&value);
-            behind
+            rest
         } else {
             filled.push_str("{{");
             after
@@ -147,7 +147,7 @@ fn pattern(branch: &str) -> String {
     branch.chars().map(|c| if plain(c) { c } else { '?' }).collect()
 }
 
-/// What a file is written in, as far as text in it must be escaped.
+/// The language of a file, which decides how text in it is escaped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Language {
     Json,
@@ -166,7 +166,7 @@ impl Language {
         }
     }
 
-    /// Any text, as the content of a string, or as words; `None` where it must not stand.
+    /// Text that is safe in a string or in prose; `None` in languages that take no free text.
     fn escaped(self, text: &str) -> Option<String> {
         match self {
             Self::Json => {
@@ -208,9 +208,9 @@ mod tests {
     }
 
     #[test]
-    fn placeholders_become_values_that_are_not_read_again() {
+    fn placeholders_in_values_are_not_filled() {
         let all = values(Some("example.com"), Some("registry.example.com:5000/acme"));
-        for (path, content, wanted) in [
+        for (path, content, expected) in [
             ("a.mjs", "x {{project}}.{{zone}} {{", "x bakery.example.com {{"),
             ("a.yaml", "{{registry}}", "registry.example.com:5000/acme"),
             ("a.yaml", "{{registry_host}}", "registry.example.com:5000"),
@@ -219,7 +219,7 @@ mod tests {
             ("a.mjs", "{{description}} {{default_branch}}", "{{description}} {{default_branch}}"),
             ("a.yaml", "{{description}} {{other}}", "{{description}} {{other}}"),
         ] {
-            assert_eq!(text(path, content, &all).as_deref(), Some(wanted), "{content}");
+            assert_eq!(text(path, content, &all).as_deref(), Some(expected), "{content}");
         }
         let nobody = Values { description: " \n".to_owned(), ..all };
         let said = text("a.md", "{{description}}", &nobody);
@@ -227,22 +227,22 @@ mod tests {
     }
 
     #[test]
-    fn a_section_stays_where_there_is_what_it_is_about() {
+    fn a_section_stays_when_its_condition_is_true() {
         let content = "a\n\n# {{#zone}}\nz {{zone}}\n# {{/zone}}\n\n<!-- {{#deploy}} -->\nd\n\
                        <!-- {{/deploy}} -->\n\nb\n";
         let (zone, registry) = (Some("example.com"), Some("registry.example.com"));
-        for (values, wanted) in [
+        for (values, expected) in [
             (values(zone, registry), "a\n\nz example.com\n\nd\n\nb\n"),
             (values(zone, None), "a\n\nz example.com\n\nb\n"),
             (values(None, registry), "a\n\nb\n"),
             (values(None, None), "a\n\nb\n"),
         ] {
-            assert_eq!(text("a.md", content, &values).as_deref(), Some(wanted), "{values:?}");
+            assert_eq!(text("a.md", content, &values).as_deref(), Some(expected), "{values:?}");
         }
     }
 
     #[test]
-    fn a_file_of_which_nothing_is_left_is_left_out() {
+    fn a_file_that_becomes_empty_is_omitted() {
         let content = "# {{#registry}}\nx\n# {{/registry}}\n";
         assert_eq!(text("a.yaml", content, &values(None, None)), None);
         let there = text("a.yaml", content, &values(None, Some("registry.example.com")));
@@ -256,13 +256,13 @@ mod tests {
 
     #[test]
     fn a_branch_becomes_a_pattern_that_it_matches() {
-        for (branch, wanted) in [
+        for (branch, expected) in [
             ("main", "main"),
             ("a/b-1.x_y", "a/b-1.x_y"),
             ("a\"${b}'", "a???b??"),
             ("\u{e9}", "\u{e9}"),
         ] {
-            assert_eq!(pattern(branch), wanted);
+            assert_eq!(pattern(branch), expected);
         }
     }
 
