@@ -181,6 +181,32 @@ async fn a_failed_build_is_retried_as_a_new_task_of_its_lineage() {
 }
 
 #[tokio::test]
+async fn a_retry_keeps_priority_attempts_and_notification() {
+    let fixture = Fixture::new().await;
+    let project = fixture.project("site").await;
+    let webhook = json!({
+        "webhook_url": "https://hooks.example.com/rdev",
+        "webhook_secret": "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz",
+    });
+    let changed = fixture.patch("/projects/site", webhook).await;
+    assert_eq!(changed.status, 200, "{}", changed.text());
+    let body = json!({ "prompt": "x", "priority": 8, "max_attempts": 7 });
+    let first = fixture.post("/projects/site/builds", body).await.task_id();
+    let (_, holder) = fixture.claim(&project).await;
+    fixture.advance(first, failed(holder), Record::default()).await;
+    // The retry keeps what the task had, whatever the project says now.
+    let removed = fixture.patch("/projects/site", json!({ "webhook_url": "" })).await;
+    assert_eq!(removed.json()["webhook_url"], Value::Null, "{}", removed.text());
+
+    let retry = fixture.post(&format!("/projects/site/builds/{first}/retry"), json!({})).await;
+    assert_eq!(retry.status, 202, "{}", retry.text());
+    assert_eq!(retry.json()["spec"], fixture.get(&format!("/work/{first}")).await.json()["spec"]);
+    let stored = fixture.store().task(retry.task_id()).await.expect("a task").task;
+    let kept = (u8::from(stored.priority), stored.max_attempts, stored.notify);
+    assert_eq!(kept, (8, 7, true), "priority, max_attempts, notify");
+}
+
+#[tokio::test]
 async fn a_session_is_continued_by_its_own_agent_in_its_own_project_only() {
     let fixture = Fixture::new().await;
     let project = fixture.project("site").await;

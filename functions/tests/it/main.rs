@@ -5,6 +5,7 @@ mod auth;
 mod bad_input;
 mod builds;
 mod documents;
+mod domains;
 mod events;
 mod fuzz;
 mod idempotency;

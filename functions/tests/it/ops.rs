@@ -124,3 +124,30 @@ async fn metrics_show_counters_and_the_state_of_the_store() {
         assert!(after.lines().any(|one| one == line), "{line} is not in\n{after}");
     }
 }
+
+// Metrics are recorded for this thread alone, so this test has only one.
+#[tokio::test(flavor = "current_thread")]
+async fn a_cancelled_task_is_counted_once_it_has_ended_and_no_worker_has_it() {
+    let recorder = rdev_functions::services::metrics::prometheus().build_recorder();
+    let handle = recorder.handle();
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let fixture = Fixture::new().await;
+    let project = fixture.project("site").await;
+    let cancelled = || {
+        let text = handle.render();
+        let line = "rdev_tasks_completed_total{outcome=\"cancelled\"} ";
+        text.lines().find_map(|one| one.strip_prefix(line)).map(str::to_owned)
+    };
+    let running = fixture.build(&project).await;
+    fixture.claim(&project).await;
+    let cancel = async |task| fixture.post(&format!("/work/{task}/cancel"), json!({})).await;
+    assert_eq!(cancel(running).await.status, 202);
+    assert_eq!(cancelled(), None, "its runner counts its end");
+    for n in 1..=3 {
+        let queued = fixture.build(&project).await;
+        assert_eq!(cancel(queued).await.status, 200);
+        assert_eq!(cancelled(), Some(n.to_string()));
+        assert_eq!(cancel(queued).await.status, 409);
+    }
+    assert_eq!(cancelled(), Some("3".to_owned()));
+}

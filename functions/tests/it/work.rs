@@ -1,7 +1,9 @@
 //! The raw queue: checks, statistics, dead letters.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use rdev_domain::ids::TaskId;
 use rdev_domain::ports::{DeadLetter, Queue, Record};
 use serde_json::{Value, json};
@@ -177,4 +179,46 @@ async fn failed_tasks_of_a_deleted_project_are_not_retried() {
     let done = fixture.post("/work/dead/redrive", json!({})).await.json();
     assert_eq!((&done["left"], &done["retried"]), (&json!(1), &json!([])), "{done}");
     assert_eq!(fixture.get(&format!("/work/{task}")).await.json()["state"], "failed");
+}
+
+#[tokio::test]
+async fn a_redrive_handles_at_most_1000_dead_letters_and_says_that_there_are_more() {
+    let fixture = Fixture::new().await;
+    fixture.project("one").await;
+    let ids = join_all((0..1001).map(|_| letter(&fixture, Some("one")))).await;
+    let redrive = async |body: Value| fixture.post("/work/dead/redrive", body).await;
+    redrive(json!({ "dead_letter_ids": ids })).await.assert_fields(&["dead_letter_ids"]);
+    let first = redrive(json!({})).await.json();
+    assert_eq!((&first["woken"], &first["more"]), (&json!(1000), &json!(true)), "{first}");
+    let rest = redrive(json!({})).await.json();
+    assert_eq!((&rest["woken"], &rest["more"]), (&json!(1), &json!(false)), "{rest}");
+    let named = redrive(json!({ "dead_letter_ids": ids[..1000] })).await;
+    assert_eq!((named.status.as_u16(), &named.json()["woken"]), (200, &json!(0)));
+}
+
+#[tokio::test]
+async fn a_redrive_retries_at_most_1000_failed_tasks_and_says_that_there_are_more() {
+    let fixture = Fixture::new().await;
+    let project = fixture.project("one").await;
+    fixture.patch("/projects/one", json!({ "build_limit": 100 })).await;
+    let mut tasks = BTreeSet::new();
+    while tasks.len() < 1001 {
+        let count = 91;
+        let queued: Vec<TaskId> = join_all((0..count).map(|_| fixture.build(&project))).await;
+        let claimed = join_all((0..count).map(|_| fixture.claim(&project))).await;
+        join_all(claimed.into_iter().map(|(claimed, holder)| {
+            fixture.advance(claimed.task.id, failed(holder), Record::default())
+        }))
+        .await;
+        tasks.extend(queued);
+    }
+    assert_eq!(tasks.len(), 1001);
+    let redrive = async |body: Value| fixture.post("/work/dead/redrive", body).await;
+    redrive(json!({ "task_ids": tasks })).await.assert_fields(&["task_ids"]);
+    let retried = |reply: &Value| reply["retried"].as_array().expect("ids").len();
+    let first = redrive(json!({})).await.json();
+    assert_eq!((retried(&first), &first["more"]), (1000, &json!(true)));
+    let rest = redrive(json!({})).await.json();
+    assert_eq!((retried(&rest), &rest["more"]), (1, &json!(false)));
+    assert_eq!(retried(&redrive(json!({})).await.json()), 0);
 }
