@@ -79,7 +79,7 @@ const SHARED: [(&str, &str, &str); 11] = [
     ("UnsupportedMediaType", "415", "Not declared as JSON: `unsupported_media_type`"),
     ("InvalidRequest", "422", "A field breaks a rule: `invalid_request`, with `errors`"),
     ("RateLimited", "429", "Too many requests: `rate_limited`, with `Retry-After`"),
-    ("Unavailable", "503", "IdempotentRequest again later: `unavailable`, with `Retry-After`"),
+    ("Unavailable", "503", "Try again later: `unavailable`, with `Retry-After`"),
     ("Problem", "default", "Any other problem; `code` says which"),
 ];
 
