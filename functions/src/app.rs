@@ -95,8 +95,8 @@ impl App {
         }
     }
 
-    /// A ULID of `now`, above every other one that this process made, so that
-    /// tasks which arrive within a millisecond keep their order.
+    /// A ULID of `now`, above every earlier one of this process, so that tasks which arrive within
+    /// a millisecond keep their order.
     pub(crate) fn new_ulid(&self, now: Timestamp) -> Ulid {
         let millis = u64::try_from(now.as_millis()).unwrap_or(0);
         let at = UNIX_EPOCH + Duration::from_millis(millis);

@@ -1,8 +1,8 @@
 //! The HTTP API of rdev: routers over the ports of `rdev-domain`.
 //!
-//! [`api`] merges every router, as `rdev up` serves them; [`serve`] makes one
-//! of them stand alone, as a Lambda function does. Either way the same layers
-//! stand before the handlers: request id, problem+json, authentication, rate
+//! [`api`] merges every router, as `rdev up` serves them; [`serve`] serves one
+//! of them, as a Lambda function does. Either way the same middleware
+//! runs before the handlers: request id, problem+json, authentication, rate
 //! limit, body limit, idempotency. `docs/api.md` describes what clients see.
 //!
 //! Four rooms: [`endpoints`] (a file per family of routes) use [`services`] (what rdev does with a
@@ -33,7 +33,7 @@ pub fn api(context: Context) -> Router {
     serve(endpoints::routers(), context)
 }
 
-/// `router` with everything that stands before its handlers.
+/// `router` with the middleware before its handlers.
 ///
 /// # Panics
 /// When an operation of the router does not declare the key it needs.

@@ -12,20 +12,20 @@ use serde::Deserialize;
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// Requests per second and key, in the long run: 100; 0 is no limit. Each
+    /// Requests per second and key, in the long run: 100; 0 means no limit. Each
     /// process counts by itself.
     pub rate_limit_per_s: u32,
     /// Requests that a key may make at once: 1,000 (0 is 1).
     pub rate_limit_burst: u32,
     /// Bytes that a request's body may have: 256 KiB.
     pub body_limit_bytes: usize,
-    /// The template of a project that names none: `static`.
+    /// The template of a project whose request names no template: `static`.
     pub default_template: String,
     /// Answer event streams with one finite batch, for gateways that cannot stream: no.
     pub sse_finite: bool,
     /// Seconds after which an event stream ends and the client comes back: 900.
     pub sse_max_s: u32,
-    /// The agent of a build that names none. Filled by the caller.
+    /// The agent of a build whose request names no agent. Filled by the caller.
     #[serde(skip)]
     pub default_agent: AgentName,
     /// Hosts that the `git_url` of a project or build may name; empty: every host that the
@@ -38,7 +38,7 @@ pub struct Settings {
     /// Which clone URLs are accepted. Filled by the caller.
     #[serde(skip)]
     pub url_policy: UrlPolicy,
-    /// How names are read, where there is a DNS provider. Filled by the caller.
+    /// How domain names are read, if there is a DNS provider. Filled by the caller.
     #[serde(skip)]
     pub dns: Option<DnsDefaults>,
     /// The container registry that templates push to, as `registry.example.com/acme`.

@@ -149,7 +149,7 @@ async fn woodpecker(
 /// Refuses a body whose signature is not `signed`, in hexadecimal.
 async fn verify(secret: Option<&Token>, body: &[u8], signed: &str) -> ApiResult<()> {
     let Some(secret) = secret else {
-        let detail = "no secret is configured for these webhooks, so none is accepted";
+        let detail = "no secret is configured for these webhooks, so all are refused";
         return Err(Problem::new(Code::HooksNotConfigured, detail));
     };
     let secret = secret.get().await?;

@@ -1,4 +1,4 @@
-//! The raw queue: enqueue, list, show, cancel; how much there is; dead letters.
+//! The raw queue: enqueue, list, show, cancel; statistics; dead letters.
 
 #![allow(unused_qualifications, reason = "`utoipa::path` writes `params` so")]
 
@@ -112,7 +112,7 @@ pub struct TaskStatus {
     pub updated_at: Timestamp,
 }
 
-/// How much there is to do.
+/// Statistics of tasks and wake-ups.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Stats {
     /// Tasks.
@@ -262,7 +262,7 @@ async fn cancel(
     Ok(cancelled(view))
 }
 
-/// How much there is to do.
+/// Statistics of tasks and wake-ups.
 #[utoipa::path(
     get, path = "/work/stats", tag = "work", operation_id = "work_stats",
     security(("key" = ["work:read"])),

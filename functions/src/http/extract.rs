@@ -89,7 +89,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
 /// Reads `value` as a `T`; the field's path begins with `prefix`.
 pub(crate) fn from_value<T: DeserializeOwned>(value: Value, prefix: &str) -> ApiResult<T> {
     if !value.is_object() {
-        // Derived types would also take an array of their fields' values.
+        // Derived types would also accept an array of their fields' values.
         let field = prefix.strip_suffix('.').unwrap_or("body");
         return Err(Problem::field(field, "must be a JSON object"));
     }

@@ -1,6 +1,6 @@
 //! `Idempotency-Key`: a repeated POST is done once.
 //!
-//! The record is taken before the handler runs. Every id that the handler
+//! The record is written before the handler runs. Every id that the handler
 //! makes comes from the record's nonce, so that a repeat after a crash finds
 //! what the first try did.
 
@@ -168,7 +168,7 @@ fn replay(answer: StoredAnswer) -> Response {
     response
 }
 
-/// The header's value, when there is one.
+/// The header's value, if the request has it.
 fn header(headers: &HeaderMap) -> ApiResult<Option<String>> {
     let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
     let Some(value) = values.next() else { return Ok(None) };

@@ -1,4 +1,4 @@
-//! What stands before every handler, whichever router it belongs to.
+//! The middleware before every handler, in every router.
 //!
 //! Outermost: the request's id, the log line, problems, panics. Then, for a
 //! path and method that exist: key, rate limit, scope; then the body, up to
@@ -92,7 +92,7 @@ async fn admit(State(admission): State<Arc<Admission>>, request: Request, next: 
     }
 }
 
-/// The request with its caller and its whole body.
+/// Checks a request; it then has its caller and its whole body.
 async fn admitted(
     admission: &Admission,
     access: &Access,
@@ -130,8 +130,8 @@ async fn admitted(
     Ok(Request::from_parts(parts, Body::from(body)))
 }
 
-/// Runs the handler. One that changes something runs to its end, also when
-/// the client goes away in the middle.
+/// Runs the handler. One that changes something runs to its end even when
+/// the client disconnects.
 async fn run(app: App, request: Request, next: Next) -> Response {
     if matches!(*request.method(), Method::GET | Method::HEAD) {
         return next.run(request).await;

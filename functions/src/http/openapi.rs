@@ -80,7 +80,7 @@ const SHARED: [(&str, &str, &str); 11] = [
     ("InvalidRequest", "422", "A field breaks a rule: `invalid_request`, with `errors`"),
     ("RateLimited", "429", "Too many requests: `rate_limited`, with `Retry-After`"),
     ("Unavailable", "503", "Try again later: `unavailable`, with `Retry-After`"),
-    ("Problem", "default", "Any other problem; `code` says which"),
+    ("Problem", "default", "Any other problem; see `code`"),
 ];
 
 /// What the middleware may answer instead of the handler.

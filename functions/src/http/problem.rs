@@ -212,7 +212,7 @@ pub struct ProblemBody {
 }
 
 impl Problem {
-    /// A problem of `code`; `detail` says to people what happened and what to do.
+    /// A problem of `code`; `detail` explains to people what happened and what to do.
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
         Self(Box::new(Parts {
             code,

@@ -50,7 +50,7 @@ pub struct Events {
 pub(crate) struct EventsQuery {
     /// Only events with a `seq` above this one.
     after: Option<u64>,
-    /// Seconds to wait for an event when there is none: 0 to 20, 0 by default.
+    /// Seconds to wait for the first event: 0 to 20, 0 by default.
     #[param(minimum = 0, maximum = 20)]
     wait: Option<u32>,
     /// How many events at most: 1 to 1000, 500 by default.

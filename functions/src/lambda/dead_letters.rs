@@ -46,7 +46,7 @@ pub async fn batch(
     event: Value,
 ) -> Result<Value, serde_json::Error> {
     let batch: Batch = serde_json::from_value(event)?;
-    // At once: where the store is away each of them waits for it.
+    // Concurrently: when the store is unavailable, each of them waits for it.
     let recorded = batch.records.into_iter().map(async |message| {
         let id = message.message_id.clone();
         let recorded = maintenance::record(store, queue, &message.into()).await;

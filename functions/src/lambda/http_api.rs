@@ -21,7 +21,7 @@ use tower::ServiceExt;
 use crate::http::middleware;
 use crate::http::problem::{ApiResult, Code, Problem};
 
-/// Lambda takes answers of 6 MB, as JSON. Text of this size fits however much of it is escaped.
+/// Lambda accepts answers of 6 MB, as JSON. Text of this size fits even if all of it is escaped.
 const TEXT_BYTES: usize = 1024 * 1024;
 
 /// What fits as base64, with room for headers.
@@ -126,7 +126,7 @@ fn uri(path: &str, stage: Option<&str>, query: Option<&str>) -> ApiResult<Uri> {
     Ok(Uri::from(path))
 }
 
-/// `text` as it may stand in a URI: the gateway decodes paths. Escapes that are there stay.
+/// `text` percent-encoded for a URI, since the gateway decodes paths. Existing escapes are kept.
 fn encoded(text: &str, also_plain: &[u8]) -> String {
     let bytes = text.as_bytes();
     let mut encoded = String::with_capacity(bytes.len());
@@ -145,7 +145,8 @@ fn encoded(text: &str, also_plain: &[u8]) -> String {
     encoded
 }
 
-/// The gateway has joined headers of one name with commas, and taken the cookies out.
+/// The headers of a request. The gateway joins headers of one name with commas, and moves cookies
+/// into a field of their own.
 fn headers(given: BTreeMap<String, String>, cookies: &[String]) -> ApiResult<HeaderMap> {
     let mut headers = HeaderMap::new();
     let cookies = (!cookies.is_empty()).then(|| (COOKIE.to_string(), cookies.join("; ")));
@@ -185,7 +186,7 @@ async fn gateway_response(response: Response) -> Value {
         "headers": headers,
         "body": text.map_or_else(|| STANDARD.encode(&body), str::to_owned),
         "isBase64Encoded": text.is_none(),
-        // None are ever set; `cargo lambda watch` takes no answer without them.
+        // rdev sets no cookies, but `cargo lambda watch` requires the field.
         "cookies": [],
     })
 }

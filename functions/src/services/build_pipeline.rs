@@ -18,9 +18,9 @@ use crate::app::App;
 pub struct BuildPipeline {
     /// Its number, where it is known.
     pub number: Option<u64>,
-    /// `pending`, `running`, `success`, `failure`, …: as the CI server says it.
+    /// `pending`, `running`, `success`, `failure`, …: as the CI server names it.
     pub status: String,
-    /// Where people see it.
+    /// Its page for people.
     pub url: Option<String>,
 }
 

@@ -94,7 +94,7 @@ pub(crate) async fn remove(
     match app.store().domain(name).await {
         Ok(domain) if domain.project_id == *id => Ok(withdraw(app, dns, domain, by, now).await?),
         Ok(_) => Err(Conflict::DomainTaken.into()),
-        // rdev does not delete a record that it did not create, and says so.
+        // rdev does not delete a record that it did not create.
         Err(PortError::NotFound { .. }) if !dns.records(name).await?.is_empty() => {
             Err(Conflict::RecordNotOurs.into())
         }
@@ -203,8 +203,8 @@ pub(crate) async fn put(
         Err(error @ (PortError::Conflict(Conflict::RecordNotOurs) | PortError::Invalid(_)))
             if fresh =>
         {
-            // The provider will always refuse it, so the name is free again. An earlier try may
-            // have written our record, its answer lost, before somebody put theirs beside it.
+            // The provider will always refuse it, so the name is free again. An earlier try whose
+            // answer was lost may have written our record before another one was added.
             match dns.delete(&domain.spec.domain, None, &domain.ownership_tag()).await {
                 Ok(()) | Err(PortError::Conflict(Conflict::RecordNotOurs)) => {}
                 Err(error) => return Err(error),

@@ -1,5 +1,4 @@
-//! Why a service did not do what it was called for. `http/problem.rs` says which status and code
-//! each gets.
+//! The errors of services. `http/problem.rs` maps each to a status and a code.
 
 use rdev_domain::Invalid;
 use rdev_domain::ports::{Conflict, PortError};
@@ -9,16 +8,16 @@ use rdev_domain::step::Refusal;
 /// What services return.
 pub type ServiceResult<T> = Result<T, ServiceError>;
 
-/// Why a service did not do what it was called for.
+/// An error of a service.
 #[derive(Debug, thiserror::Error)]
 pub enum ServiceError {
-    /// A port did not.
+    /// An error of a port.
     #[error(transparent)]
     Port(#[from] PortError),
     /// Fields of the request break rules.
     #[error("{} fields break rules", .0.len())]
     Invalid(Vec<FieldError>),
-    /// The key does not allow it.
+    /// The key lacks a scope.
     #[error("{0}")]
     MissingScope(String),
     /// The project is being deleted.

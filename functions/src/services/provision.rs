@@ -1,8 +1,9 @@
 //! What a new project gets outside of rdev: its repository, its CI, its domain.
 //!
-//! The project's record lists the steps. Each is recorded when it is done, and each can be repeated:
-//! the repository and the DNS record carry the project's ownership tag, and the CI says what it
-//! has. So a repeated request, or `POST /projects/{id}/provision` after a crash, creates each once.
+//! The project's record lists the steps. Each is recorded when it is done, and each can be
+//! repeated: the repository and the DNS record carry the project's ownership tag, and the CI is
+//! asked which repositories it has. So a repeated request, or `POST /projects/{id}/provision` after
+//! a crash, creates each of them once.
 
 use rdev_domain::audit::Actor;
 use rdev_domain::chain;
@@ -152,7 +153,8 @@ async fn record_failure(
     if step == StepName::Repository && refused {
         // There is no repository and there will be none, so the name is free again.
         if let Err(error) = undo(app, by, id, now).await {
-            tracing::warn!(error = %chain(&error), project = %id, "a project that could not be created was not removed");
+            tracing::warn!(error = %chain(&error), project = %id,
+                "a project without a repository was not removed");
         }
         return step_error(step, error);
     }

@@ -39,12 +39,12 @@ pub struct Redrive {
 /// What was redriven.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Redriven {
-    /// How many dead letters were answered with a wake-up and removed.
+    /// How many dead letters got a wake-up and were removed.
     pub woken: u64,
     /// The new tasks.
     pub retried: Vec<TaskId>,
     /// How many dead letters and failed tasks stay as they are: not
-    /// understood, or their project is gone or not ready.
+    /// understood, or their project is deleted or not ready.
     pub left: u64,
     /// There are more than one request redrives; repeat it.
     pub more: bool,

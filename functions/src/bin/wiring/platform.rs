@@ -22,7 +22,7 @@ pub(super) fn read(variables: &[(String, String)]) -> anyhow::Result<PlatformCon
     })
 }
 
-/// `context` with them. Nothing is sent, and no secret is read, before somebody needs it.
+/// `context` with these systems. Nothing is sent and no secret is read before it is needed.
 pub(super) fn add(
     context: Context,
     config: &PlatformConfig,

@@ -1,7 +1,7 @@
 //! Filling templates: placeholders get values, and sections whose condition is false are removed.
 //!
 //! `{{project}}`, `{{zone}}`, `{{registry}}`, `{{registry_host}}`, `{{description}}` and
-//! `{{default_branch}}` stand for values. A section lies between a line with `{{#name}}` and one
+//! `{{default_branch}}` are replaced by values. A section lies between a line with `{{#name}}` and one
 //! with `{{/name}}`, which may be a comment of the file's language; sections do not nest. It
 //! stays when the installation has what it is named after: `zone`, `registry`, or `deploy` for both.
 //! A file that becomes empty is omitted.
@@ -166,7 +166,7 @@ impl Language {
         }
     }
 
-    /// Text that is safe in a string or in prose; `None` in languages that take no free text.
+    /// Text that is safe in a string or in prose; `None` in languages that allow no free text.
     fn escaped(self, text: &str) -> Option<String> {
         match self {
             Self::Json => {
@@ -221,9 +221,9 @@ mod tests {
         ] {
             assert_eq!(text(path, content, &all).as_deref(), Some(expected), "{content}");
         }
-        let nobody = Values { description: " \n".to_owned(), ..all };
-        let said = text("a.md", "{{description}}", &nobody);
-        assert_eq!(said.as_deref(), Some("The page of bakery."));
+        let blank = Values { description: " \n".to_owned(), ..all };
+        let text = text("a.md", "{{description}}", &blank);
+        assert_eq!(text.as_deref(), Some("The page of bakery."));
     }
 
     #[test]
