@@ -95,7 +95,7 @@ async fn webhooks_domains_and_pipelines_are_changed_once_if_an_answer_is_lost() 
     let cancelled = store.advance(task.id, Event::Cancel, Record::default(), &by, NOW).await;
     cancelled.expect("it is queued");
     let due = store.due_deliveries(NOW, 10).await.expect("an answer");
-    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!(due.len(), 1, "{due:?}");
     again();
     let begun = due[0].begun(NOW);
     let took = store.update_delivery(&due[0], &begun).await.expect("an answer");
