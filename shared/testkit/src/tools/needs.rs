@@ -2,7 +2,6 @@
 
 use std::env;
 use std::fmt;
-use std::io::{self, Write};
 
 /// A test cannot run, because something outside of this repository is missing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,16 +13,6 @@ pub struct NotRun {
 impl NotRun {
     pub fn needs(what: impl Into<String>) -> Self {
         Self { what: what.into() }
-    }
-
-    /// Ends a test that cannot run: says so on standard error.
-    ///
-    /// # Panics
-    /// Where [everything is required](all_required).
-    pub fn report(&self) {
-        assert!(!all_required(), "not run: {self}");
-        // It fails only when standard error is closed.
-        let _ = writeln!(io::stderr(), "not run: {self}");
     }
 }
 
