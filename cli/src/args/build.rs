@@ -16,7 +16,7 @@ pub(crate) enum Build {
     Start(Box<BuildStart>),
     /// List a project's builds, newest first.
     List {
-        /// The project.
+        /// The project's name.
         project: ProjectId,
         #[command(flatten)]
         paging: Paging,
@@ -56,7 +56,7 @@ pub(crate) struct BuildRef {
 /// `rdev build start`.
 #[derive(Debug, Args)]
 pub(crate) struct BuildStart {
-    /// The project.
+    /// The project's name.
     pub(crate) project: ProjectId,
     /// The prompt for the agent; `-` reads it from stdin.
     #[arg(value_name = "PROMPT", required_unless_present = "prompt", conflicts_with = "prompt")]
@@ -90,16 +90,16 @@ pub(crate) struct BuildStart {
     /// The time in seconds that the agent may be silent: 1 to 7200.
     #[arg(long, value_name = "SECONDS")]
     pub(crate) stall_timeout_s: Option<u32>,
-    /// The most model turns of the agent.
+    /// The maximum number of model turns.
     #[arg(long, value_name = "N")]
     pub(crate) max_turns: Option<u32>,
-    /// The most that the agent may spend, in US dollars.
+    /// The maximum cost of the agent, in US dollars.
     #[arg(long, value_name = "USD")]
     pub(crate) max_cost_usd: Option<f64>,
     /// The repository, if the project has none.
     #[arg(long, value_name = "URL")]
     pub(crate) git_url: Option<GitUrl>,
-    /// Continue the agent session of this finished build of the project.
+    /// Continue the agent session of this build; it must have ended and belong to the project.
     #[arg(long, value_name = "TASK")]
     pub(crate) continue_from: Option<TaskId>,
     /// The commit message; default: a message made from the prompt.
@@ -108,7 +108,7 @@ pub(crate) struct BuildStart {
     /// The priority: 0 to 9, higher first.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=9))]
     pub(crate) priority: Option<u8>,
-    /// The most attempts: 1 to 10.
+    /// The maximum number of attempts: 1 to 10; default: 3.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10))]
     pub(crate) max_attempts: Option<u32>,
     /// A key that makes it safe to run the command twice: the second run returns the first answer.

@@ -11,7 +11,7 @@ use super::values::{Paging, path_segment};
 pub(crate) enum Domain {
     /// Add a domain, or change its target.
     Add {
-        /// The project.
+        /// The project's name.
         project: ProjectId,
         /// A name in the zone, or a label, which becomes LABEL.<zone>; default: the project's name.
         domain: Option<String>,
@@ -30,14 +30,14 @@ pub(crate) enum Domain {
     },
     /// List a project's domains, newest first.
     List {
-        /// The project.
+        /// The project's name.
         project: ProjectId,
         #[command(flatten)]
         paging: Paging,
     },
     /// Remove a domain and its DNS record.
     Remove {
-        /// The project.
+        /// The project's name.
         project: ProjectId,
         /// The name, or its label.
         #[arg(value_parser = path_segment)]

@@ -10,7 +10,7 @@ use super::values::Paging;
 pub(crate) enum Pipeline {
     /// List a project's pipelines, newest first.
     List {
-        /// The project.
+        /// The project's name.
         project: ProjectId,
         /// Only pipelines of this branch.
         #[arg(long, value_name = "BRANCH")]
@@ -23,7 +23,7 @@ pub(crate) enum Pipeline {
     },
     /// Show a pipeline and its steps.
     Show {
-        /// The project.
+        /// The project's name.
         project: ProjectId,
         /// The pipeline's number; default: the newest.
         number: Option<u64>,
@@ -36,7 +36,7 @@ pub(crate) enum Pipeline {
     },
     /// Print the logs of a pipeline's steps.
     Logs {
-        /// The project.
+        /// The project's name.
         project: ProjectId,
         /// The pipeline's number; default: the newest.
         number: Option<u64>,

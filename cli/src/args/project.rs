@@ -21,7 +21,7 @@ pub(crate) enum Project {
         /// The project's name.
         name: ProjectId,
     },
-    /// Set up a project again after a step of its creation has failed: the steps that are not done yet.
+    /// Run the steps of a project's creation that have failed or are not done yet.
     Provision {
         /// The project's name.
         name: ProjectId,
@@ -66,10 +66,10 @@ pub(crate) struct ProjectCreate {
     /// Use an existing repository instead of a new one.
     #[arg(long, value_name = "URL", conflicts_with = "template")]
     pub(crate) git_url: Option<GitUrl>,
-    /// Create no repository; each build gives the URL of one.
+    /// Create no repository; every build then needs --git-url.
     #[arg(long, conflicts_with_all = ["template", "git_url"])]
     pub(crate) no_repository: bool,
-    /// The branch of builds that give no other.
+    /// The branch of builds that do not set one; default: main.
     #[arg(long, value_name = "BRANCH")]
     pub(crate) default_branch: Option<Branch>,
     /// The number of builds that may run at once: 1 to 100.
