@@ -13,8 +13,8 @@ use rdev_testkit::tools::trial::Trial;
 use serde_json::json;
 
 use crate::dns::{
-    OWNERSHIP_TAG, a, cloudflare_at, cloudflare_under_test, cloudflare_with, cname, kind, name,
-    shown, told,
+    OWNERSHIP_TAG, PATIENT_S, a, cloudflare_at, cloudflare_under_test, cloudflare_with, cname,
+    kind, name, shown, told,
 };
 
 rdev_testkit::trials! {
@@ -389,7 +389,7 @@ async fn the_check_says_what_is_wrong_and_how_to_mend_it() {
     let found = problems(dns.check().await);
     assert!(found[0].starts_with("the zone example.com: it is pending"), "{found:?}");
 
-    let wrong = cloudflare_with(&server.origin(), "not-a-token");
+    let wrong = cloudflare_with(&server.origin(), "not-a-token", PATIENT_S);
     let found = problems(wrong.check().await);
     assert!(found[0].starts_with("the DNS provider's token: "), "{found:?}");
     assert!(found[0].contains("make an API token") && !found[0].contains("not-a-token"));

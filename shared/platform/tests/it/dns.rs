@@ -40,26 +40,33 @@ fn spec(domain: &DomainName, target: Target) -> DomainSpec {
     DomainSpec { domain: domain.clone(), target, proxied: false, ttl }
 }
 
-/// An adapter for a Cloudflare below this origin, that waits a second for each answer.
+/// Seconds that an adapter waits for an answer that comes, however busy the machine is.
+pub(crate) const PATIENT_S: u64 = 30;
+
+/// An adapter for a Cloudflare below this origin.
 pub(crate) fn cloudflare_at(origin: &str) -> Cloudflare {
-    cloudflare_with(origin, rdev_testkit::servers::cloudflare::TOKEN)
+    cloudflare_with(origin, rdev_testkit::servers::cloudflare::TOKEN, PATIENT_S)
 }
 
-pub(crate) fn cloudflare_with(origin: &str, token: &str) -> Cloudflare {
+pub(crate) fn cloudflare_with(origin: &str, token: &str, timeout_s: u64) -> Cloudflare {
     let url = format!("{origin}/client/v4");
-    let settings = cloudflare::Settings { url, zone: zone(), timeout_s: 1 };
+    let settings = cloudflare::Settings { url, zone: zone(), timeout_s };
     Cloudflare::new(settings, Token::known(Secret::new(token))).expect("a URL")
 }
 
 /// An adapter for a PowerDNS at this origin.
 pub(crate) fn powerdns_at(origin: &str, key: &str) -> PowerDns {
-    powerdns_with(origin, key, powerdns::RETRY_FOR)
+    powerdns_with(origin, key, PATIENT_S, powerdns::RETRY_FOR)
 }
 
-/// One that retries changes for another time than the usual one.
-pub(crate) fn powerdns_with(origin: &str, key: &str, retry_for: Duration) -> PowerDns {
+pub(crate) fn powerdns_with(
+    origin: &str,
+    key: &str,
+    timeout_s: u64,
+    retry_for: Duration,
+) -> PowerDns {
     let (url, server) = (origin.to_owned(), "localhost".to_owned());
-    let settings = powerdns::Settings { url, zone: zone(), server, timeout_s: 1, retry_for };
+    let settings = powerdns::Settings { url, zone: zone(), server, timeout_s, retry_for };
     PowerDns::new(settings, Token::known(Secret::new(key))).expect("a URL")
 }
 

@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 use futures_util::{StreamExt, stream};
 use rdev_domain::dns::{DomainName, DomainSpec};
 use rdev_domain::ports::{Dns, PortResult};
+use rdev_platform::powerdns::RETRY_FOR;
 use rdev_testkit::servers::cloudflare::TOKEN;
 use rdev_testkit::servers::faults::{Fault, Server};
 use rdev_testkit::tools::trial::Outcome;
 
 use crate::dns::{
-    OWNERSHIP_TAG, a, cloudflare_at, cname, kind, name, powerdns_at, powerdns_with, shown, told,
-    zone,
+    OWNERSHIP_TAG, PATIENT_S, a, cloudflare_at, cloudflare_with, cname, kind, name, powerdns_with,
+    shown, told, zone,
 };
 
 rdev_testkit::trials! {
@@ -25,6 +26,9 @@ rdev_testkit::trials! {
     async a_change_that_powerdns_refuses_eight_times_is_read_anew_each_time_and_made;
     async a_retry_sees_what_somebody_else_wrote_after_the_change_was_refused;
 }
+
+/// Seconds that an adapter waits for an answer that never comes.
+const HASTY_S: u64 = 2;
 
 /// How many runs there are at once. Each has servers of its own before the provider.
 const AT_ONCE: usize = 6;
@@ -103,10 +107,15 @@ impl Work {
 
 impl Provider {
     fn at(&self, origin: &str) -> Arc<dyn Dns> {
+        self.waiting(origin, PATIENT_S)
+    }
+
+    /// An adapter that waits this many seconds for an answer.
+    fn waiting(&self, origin: &str, timeout_s: u64) -> Arc<dyn Dns> {
         if self.cloudflare {
-            Arc::new(cloudflare_at(origin))
+            Arc::new(cloudflare_with(origin, &self.token, timeout_s))
         } else {
-            Arc::new(powerdns_at(origin, &self.token))
+            Arc::new(powerdns_with(origin, &self.token, timeout_s, RETRY_FOR))
         }
     }
 }
@@ -145,7 +154,8 @@ async fn go_wrong(provider: Provider, number: usize, work: Work, at: usize, faul
     };
     let server = Server::before(&provider.origin);
     server.break_nth(at, fault.clone());
-    let dns = provider.at(&server.url());
+    let silent = matches!(fault, Fault::Hang | Fault::HoldAnswer);
+    let dns = provider.waiting(&server.url(), if silent { HASTY_S } else { PATIENT_S });
     let outcome = work.run(dns.as_ref(), &site).await;
     let busy = !provider.cloudflare && at == 1 && fault == Fault::Status(500);
     if busy {
@@ -270,7 +280,7 @@ async fn a_powerdns_that_cannot_write_at_all_is_unavailable_and_nothing_is_chang
     let server = crate::powerdns::start().await?;
     let before = Server::before(&server.url());
     let site = name("site.example.com");
-    let dns = powerdns_with(&before.url(), server.key(), Duration::from_millis(500));
+    let dns = powerdns_with(&before.url(), server.key(), PATIENT_S, Duration::from_millis(500));
     dns.put(&a(&site, "192.0.2.1"), OWNERSHIP_TAG).await.expect("a free name");
     before.break_on("PATCH", "/zones/", locked());
     let outcomes = [
@@ -299,7 +309,7 @@ async fn a_change_that_powerdns_refuses_eight_times_is_read_anew_each_time_and_m
     let before = Server::before(&server.url());
     let site = name("site.example.com");
     // Eight pauses take up to 7 s; the time of a busy machine is added.
-    let dns = powerdns_with(&before.url(), server.key(), Duration::from_secs(60));
+    let dns = powerdns_with(&before.url(), server.key(), PATIENT_S, Duration::from_secs(60));
     let refused_eight_times = "GET PATCH ".repeat(8) + "GET PATCH";
     before.break_first(8, "PATCH", "/zones/", locked());
     dns.put(&a(&site, "192.0.2.1"), OWNERSHIP_TAG).await.expect("the ninth change");
@@ -317,7 +327,7 @@ async fn a_retry_sees_what_somebody_else_wrote_after_the_change_was_refused() ->
     let server = crate::powerdns::start().await?;
     let before = Arc::new(Server::before(&server.url()));
     let site = name("site.example.com");
-    let dns = powerdns_with(&before.url(), server.key(), Duration::from_secs(60));
+    let dns = powerdns_with(&before.url(), server.key(), PATIENT_S, Duration::from_secs(60));
     before.break_on("PATCH", "/zones/", locked());
     let put = {
         let site = site.clone();

@@ -221,8 +221,8 @@ async fn a_check_finds_what_is_wrong_and_changes_nothing() {
         (url.as_str(), "acme", "n0-such-token", 1, "make a new one there"),
         (&url, "acme", &no_repository, 1, "write:repository"),
         (&url, "acme", &no_owner, 1, "write:organization"),
-        (&url, "nobody", TOKEN, 1, "there is no organisation"),
-        (&url, "acme", &mallory, 1, "may not make repositories there"),
+        (&url, "nobody", TOKEN, 1, "sees no organisation \"nobody\""),
+        (&url, "acme", &mallory, 1, "may not create repositories there"),
         (&format!("{url}/api/v1"), "acme", TOKEN, 1, "without /api/v1"),
         ("http://127.0.0.1:9", "acme", TOKEN, 1, "check its URL"),
     ] {

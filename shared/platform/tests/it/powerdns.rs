@@ -12,7 +12,8 @@ use rdev_testkit::tools::trial::{Outcome, Trial};
 use serde_json::json;
 
 use crate::dns::{
-    OWNERSHIP_TAG, a, cname, kind, name, powerdns_at, powerdns_under_test, shown, told, zone,
+    OWNERSHIP_TAG, PATIENT_S, a, cname, kind, name, powerdns_at, powerdns_under_test, shown, told,
+    zone,
 };
 
 rdev_testkit::trials! {
@@ -215,7 +216,7 @@ async fn the_check_says_what_is_wrong_and_how_to_mend_it() -> Outcome {
         url,
         zone: other,
         server: "localhost".to_owned(),
-        timeout_s: 1,
+        timeout_s: PATIENT_S,
         retry_for: rdev_platform::powerdns::RETRY_FOR,
     };
     let token = rdev_domain::secret::Secret::new(server.key());
