@@ -16,7 +16,7 @@ const SAMPLE: &str = "sample-agent";
 
 /// The help text of an option that selects an agent.
 pub(crate) fn help(default: &str) -> String {
-    format!("The agent: {}; default: {default}", any_of(&AgentName::ALL))
+    format!("The agent: {}; default: {default}", AgentName::any_of(&AgentName::ALL))
 }
 
 /// Says that no agent is ready, and what to do.
@@ -25,17 +25,8 @@ pub(crate) fn none_ready() -> String {
         AgentName::ALL.into_iter().filter(|name| *name != AgentName::Command).collect();
     format!(
         "no agent is ready: install {} and set its key, or set agents.command.program",
-        any_of(&code_agents)
+        AgentName::any_of(&code_agents)
     )
-}
-
-/// `a, b or c`.
-fn any_of(agents: &[AgentName]) -> String {
-    let names: Vec<&str> = agents.iter().map(|agent| agent.as_str()).collect();
-    match names.split_last() {
-        Some((last, others)) if !others.is_empty() => format!("{} or {last}", others.join(", ")),
-        _ => names.concat(),
-    }
 }
 
 /// The agent of builds that give none: the configured one, else the agent `command` if it has a

@@ -5,7 +5,6 @@
 //! (step 2 of `docs/protocol.md`), renews the protection while it builds, and ends it when
 //! its last slot is free. Elsewhere no protection is needed.
 
-use rdev_domain::chain;
 use std::sync::Arc;
 use std::time::Duration;
 

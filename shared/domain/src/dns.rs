@@ -1,4 +1,4 @@
-//! The names of a project in DNS: what is asked for, and what is kept of it.
+//! The names of a project in DNS: what a request asks for, and what the store keeps.
 
 use std::net::Ipv4Addr;
 use std::str::FromStr;
@@ -48,13 +48,13 @@ impl DomainName {
         } else {
             match idna::domain_to_ascii_strict(&full) {
                 Ok(ascii) => ascii,
-                Err(_) => return invalid("is no internationalised domain name"),
+                Err(_) => return invalid("is not an internationalised domain name"),
             }
         };
         for label in ascii.split('.').filter(|label| label.starts_with("xn--")) {
             let (shown, read) = idna::domain_to_unicode(label);
             if read.is_err() || !shown.is_single_script() {
-                return invalid("has a label in Punycode that stands for no name of one script");
+                return invalid("has a label in Punycode that is not a name in one script");
             }
         }
         let name: Self = ascii.parse()?;
@@ -184,7 +184,7 @@ impl Target {
         }
     }
 
-    /// As it stands in a record, without a final dot.
+    /// The content of a record, without a final dot.
     pub fn content(&self) -> String {
         match self {
             Self::A(ip) => ip.to_string(),
@@ -232,12 +232,12 @@ impl From<Ttl> for u64 {
     }
 }
 
-/// How names are read that do not say everything.
+/// What a request may leave out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DnsDefaults {
-    /// The zone that every name lies in.
+    /// The zone of every name.
     pub zone: Hostname,
-    /// Where a name leads that says nothing else.
+    /// The target of a name without one.
     pub target: Option<Target>,
     /// Whether the provider's proxy stands before it, unless it says so.
     pub proxied: bool,
@@ -247,7 +247,7 @@ pub struct DnsDefaults {
     pub allow_private: bool,
 }
 
-/// A record that is wanted.
+/// A record to create.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DomainSpec {
     /// The name.
@@ -262,7 +262,7 @@ pub struct DomainSpec {
 }
 
 impl DomainSpec {
-    /// Checks what only the parts together tell.
+    /// Checks the rules that concern several fields.
     ///
     /// # Errors
     /// A name that leads to itself.
@@ -283,7 +283,7 @@ pub struct Domain {
     pub id: Ulid,
     /// The project.
     pub project_id: ProjectId,
-    /// What is wanted.
+    /// The record that it is to have.
     #[serde(flatten)]
     pub spec: DomainSpec,
     /// How far it is.
@@ -297,8 +297,8 @@ pub struct Domain {
 }
 
 impl Domain {
-    /// One that is wanted, and not made yet.
-    pub fn wanted(project: &ProjectId, spec: DomainSpec, id: Ulid, now: Timestamp) -> Self {
+    /// A domain whose record does not exist yet.
+    pub fn new(project: &ProjectId, spec: DomainSpec, id: Ulid, now: Timestamp) -> Self {
         Self {
             id,
             project_id: project.clone(),
@@ -310,7 +310,7 @@ impl Domain {
         }
     }
 
-    /// What is written beside the record at the provider, to tell it from those of others.
+    /// The text that marks the record at the provider as this domain's.
     pub fn ownership_tag(&self) -> String {
         format!("rdev:{}:{}", self.project_id, self.id)
     }

@@ -167,7 +167,7 @@ impl FailureClass {
             Self::Conflict         => (Again,     Conflict, Dropped, Lineage,           true,  false),
             Self::PushRejected     => (Fail,      Fails,    Dropped, PreparedOrResumed, true,  false),
             Self::HistoryRewritten => (Fail,      Fails,    Dropped, NewLineage,        true,  false),
-            // While it was pushing, the repository was what failed: it was not to be seen.
+            // While the task was pushing, its work was good: the repository could not be reached.
             Self::Invalid          => (Fail,      Fails,    Dropped, Prepared,          false, false),
             Self::Timeout          => (Fail,      Postpone, Kept,    Resumed,           true,  false),
             Self::BudgetExceeded   => (Fail,      Fails,    Kept,    Resumed,           true,  false),

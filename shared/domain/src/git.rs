@@ -88,7 +88,7 @@ impl FromStr for CommitId {
 
 text!(Branch, CommitId);
 
-/// Where a branch stood when somebody looked.
+/// Where a branch pointed when it was read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case", tag = "at", content = "commit")]
 pub enum Tip {
@@ -105,13 +105,13 @@ pub enum OwnRef {
     Wip(TaskId, Fence),
     /// Unfinished work of an attempt; never delivered.
     Part(TaskId, Fence),
-    /// The commit of a task that was asked not to push its branch.
+    /// The commit of a task with `auto_push` off.
     Kept(TaskId),
 }
 
 impl OwnRef {
     /// The ref's name below `refs/`, or below `refs/heads/` on a server that
-    /// takes nothing else: `rdev/wip/<task>/<fence>`.
+    /// accepts no other refs: `rdev/wip/<task>/<fence>`.
     pub fn path(self) -> String {
         match self {
             Self::Wip(task, fence) => format!("rdev/wip/{task}/{fence}"),

@@ -145,14 +145,14 @@ impl UrlPolicy {
     }
 }
 
-/// Whether a folder lies below another one, however its path is written: a `..` that came in
-/// as an escaped slash is none for the URL, but is one for the system.
+/// Whether a folder is below another one. A `..` with an escaped slash is not special in the
+/// URL, but the operating system would follow it.
 fn below(folder: &Path, root: &Path) -> bool {
     let plain = folder.components().all(|part| !matches!(part, Component::ParentDir));
     plain && folder.starts_with(root) && folder != root
 }
 
-/// The IPv4 address that an IPv6 address stands for: NAT64 (`64:ff9b::/96`),
+/// The IPv4 address inside an IPv6 address: NAT64 (`64:ff9b::/96`),
 /// 6to4 (`2002::/16`), and the old IPv4-compatible form (`::/96`).
 fn embedded(v6: Ipv6Addr) -> Option<Ipv4Addr> {
     let [a, b, c, d, e, f, g, h] = v6.segments();

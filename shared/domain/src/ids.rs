@@ -57,7 +57,7 @@ impl FromStr for TaskId {
     type Err = Invalid;
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
-        // Ulid's parser also takes lower case; one task has one spelling.
+        // Ulid's parser also accepts lower case; a task has one spelling.
         match Ulid::from_string(text) {
             Ok(id) if id.to_string() == text => Ok(Self(id)),
             _ => Err(Invalid::new("task id", "must be a ULID of 26 upper-case characters")),
@@ -108,7 +108,7 @@ impl FromStr for WorkerId {
 
 /// Who holds a lease: `<worker id>/<random per process>`.
 ///
-/// The random part tells a restarted worker from the dead one whose name it has.
+/// The random part distinguishes a restarted worker from the dead one of the same name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[schema(value_type = String, example = "runner-7f9c/4fzzzxjy")]
 pub struct Owner(String);

@@ -108,7 +108,7 @@ pub enum Scope {
 names!(Scope);
 
 impl ApiKey {
-    /// Whether the key allows what `scope` stands for.
+    /// Whether the key has `scope` or `admin`.
     pub fn allows(&self, scope: Scope) -> bool {
         self.scopes.contains(&scope) || self.scopes.contains(&Scope::Admin)
     }

@@ -15,10 +15,10 @@ pub const LEASE: Duration = Duration::from_secs(45);
 /// How often a holder renews; ± 10 % of jitter is the holder's.
 pub const RENEW_EVERY: Duration = Duration::from_secs(15);
 
-/// How far clocks may differ before a live lease is taken for dead.
+/// How far clocks may differ before a live lease counts as dead.
 pub const CLOCK_SLACK: Duration = Duration::from_secs(15);
 
-/// Who works on a task, and until when others may not.
+/// Who works on a task, and until when no other process may.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Lease {
     /// The task's fence when the lease was taken.
@@ -79,7 +79,7 @@ impl Lease {
         })
     }
 
-    /// Whether everybody may take the holder for dead.
+    /// Whether the holder counts as dead, on every clock that differs by [`CLOCK_SLACK`] or less.
     pub fn expired(&self, now: Timestamp) -> bool {
         self.until.plus(CLOCK_SLACK) < now
     }

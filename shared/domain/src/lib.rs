@@ -1,8 +1,8 @@
-//! The pure heart of rdev: types, the task state machine, and the ports.
+//! The pure core of rdev: types, the task state machine, and the ports.
 //!
 //! Nothing here does I/O, reads a clock or knows a runtime: `now` is always a
 //! parameter and everything that has to be stored, sent or fetched goes through
-//! a trait of [`ports`]. `docs/protocol.md` tells the story of [`step`].
+//! a trait of [`ports`]. `docs/protocol.md` explains [`step`].
 
 pub mod audit;
 pub mod dns;

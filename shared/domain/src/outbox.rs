@@ -6,13 +6,13 @@ use crate::ports::{PortResult, Queue, Store};
 use crate::time::Timestamp;
 use crate::wake_up::{OutboxEntry, WakeUp};
 
-/// The longest delay a queue takes; an outbox entry further ahead waits for the sweep.
+/// The longest delay that a queue accepts; a later outbox entry waits for the sweep.
 pub const MAX_DELAY: Duration = Duration::from_secs(15 * 60);
 
 /// Sends the wake-ups of `outbox` and deletes those entries that were sent.
 ///
-/// Outbox entries further ahead than [`MAX_DELAY`] stay for the sweep. When this fails
-/// nothing is lost: the outbox entries that are left are sent by the next sweep.
+/// Outbox entries that are due later than [`MAX_DELAY`] stay for the sweep. If this fails,
+/// nothing is lost: the next sweep sends the remaining entries.
 ///
 /// # Errors
 /// The first error of the queue or of the store.

@@ -2,7 +2,7 @@
 
 use ulid::Ulid;
 
-/// Which part of a list is asked for.
+/// Which part of a list to return.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Page {
     /// How many items at most: 1 to 100.
@@ -21,7 +21,7 @@ pub struct Listed<T> {
 }
 
 impl<T> Listed<T> {
-    /// A page from up to `limit + 1` items: the last one only tells that there is more.
+    /// A page from up to `limit + 1` items: the last one only shows that there are more.
     pub fn from_one_more(mut items: Vec<T>, page: &Page, id: impl Fn(&T) -> Ulid) -> Self {
         let limit = page.limit as usize;
         let more = items.len() > limit;

@@ -1,7 +1,7 @@
-//! Provisioning: what is made for a project outside of rdev, step by step.
+//! Provisioning: what rdev creates for a project in other systems, step by step.
 //!
-//! Every step can be done again: whatever it makes carries the project's ownership tag, so that what is
-//! there already is found. So a crash between two steps, or in one, costs nothing but a repeat.
+//! Every step can be repeated: what it creates has the project's ownership tag, so that a repeat
+//! finds it. After a crash between two steps, or in one, the step is repeated.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -9,13 +9,13 @@ use utoipa::ToSchema;
 use crate::dns::DomainSpec;
 use crate::time::Timestamp;
 
-/// What is made for a project, in this order.
+/// What rdev creates for a project, in this order.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Provisioning {
     /// The steps, in order.
     pub steps: Vec<ProvisionStep>,
-    /// The domain that is wanted.
+    /// The domain that the project is to have.
     pub domain: Option<DomainSpec>,
 }
 

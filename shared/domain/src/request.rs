@@ -1,6 +1,6 @@
 //! Idempotent requests: a repeated POST is answered once.
 //!
-//! The record is taken before the handler runs and holds a `nonce` from which
+//! The record is written before the handler runs and holds a `nonce` from which
 //! the handler makes every id it needs. A repeat after a crash gets the same
 //! nonce, so that what was already done is found and not done twice.
 
@@ -11,7 +11,7 @@ use ulid::Ulid;
 
 use crate::time::Timestamp;
 
-/// How long a request may be in flight before a repeat takes it over.
+/// How long a request may be in flight before a repeat continues it.
 pub const IN_FLIGHT: Duration = Duration::from_secs(60);
 
 /// SHA-256, in hexadecimal, of key id, method, path and `Idempotency-Key`.
@@ -21,7 +21,7 @@ pub struct RequestKey(pub String);
 /// What a request finds when it begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Begun {
-    /// Go on. `nonce` is the first try's, also after a crash of that one.
+    /// Run the request. `nonce` is the first try's, also after a crash of that try.
     Go {
         /// The ULID to make ids from.
         nonce: Ulid,
@@ -30,7 +30,7 @@ pub enum Begun {
     },
     /// It was answered before.
     Replay(StoredAnswer),
-    /// Another one is at it.
+    /// Another try is running.
     InFlight,
     /// The key was used with another body.
     OtherBody,

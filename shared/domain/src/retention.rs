@@ -8,7 +8,7 @@ use crate::spec::Work;
 use crate::task::Task;
 use crate::time::Timestamp;
 
-/// Days per kind of record; 0 is for ever.
+/// Days per kind of record; 0 keeps records forever.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Retention {
@@ -50,7 +50,7 @@ impl Retention {
         after(now, self.events_days)
     }
 
-    /// When what was told of a commit's pipeline at `now` expires: as the records of builds do.
+    /// When the state of a commit's pipeline that was recorded at `now` expires: as builds do.
     pub fn pipeline_expires_at(&self, now: Timestamp) -> Option<Timestamp> {
         after(now, self.builds_days)
     }

@@ -1,9 +1,9 @@
-//! The transition function: what an event makes of a task and its lease.
+//! The transition function: how an event changes a task and its lease.
 //!
 //! Both stores execute [`step`] inside one transaction and write what it
 //! returns; neither decides anything by itself. What a store must do beside
 //! writing the task follows from the two values before and after: a lease that
-//! appears takes a slot of the project and one that goes frees it, and
+//! appears occupies a slot of the project and one that disappears frees it, and
 //! [`Task::queue_place`] says which queue entry the task has.
 
 mod moves;
@@ -35,9 +35,9 @@ const KEPT_ATTEMPTS: usize = 50;
 /// What happens to a task.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
-    /// A runner takes it: `queued` → `running`, unowned `pushing` → `pushing`.
+    /// A runner claims it: `queued` → `running`, unowned `pushing` → `pushing`.
     Claim {
-        /// The process that takes it.
+        /// The process that claims it.
         owner: Owner,
         /// The worker it belongs to.
         worker_id: WorkerId,
@@ -92,7 +92,7 @@ pub enum Event {
     },
     /// Somebody asks to cancel it.
     Cancel,
-    /// Its holder is taken for dead.
+    /// Its holder counts as dead.
     Recover {
         /// The fence the recoverer saw.
         seen: Fence,
@@ -158,7 +158,7 @@ pub enum Refusal {
     NotRetryable(TaskState),
 }
 
-/// What `event` makes of `task` and its `lease` at `now`.
+/// Applies `event` to `task` and its `lease` at `now`.
 ///
 /// # Errors
 /// A [`Refusal`] when it changes nothing.

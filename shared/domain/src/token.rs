@@ -1,4 +1,4 @@
-//! A secret that is known, or is fetched when it is first needed.
+//! A secret that is known, or is fetched at its first use.
 
 use std::fmt;
 use std::future::Future;
@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use crate::ports::PortResult;
 use crate::secret::Secret;
 
-/// A token of a system, or what signs its webhooks. It goes where it is needed and nowhere else.
+/// A token of a system, or the secret that signs its webhooks.
 #[derive(Clone)]
 pub struct Token(Source);
 
@@ -74,15 +74,15 @@ mod tests {
 
     #[test]
     fn a_token_is_fetched_at_its_first_use_and_kept_but_a_failed_fetch_is_not() {
-        let asked = Arc::new(AtomicUsize::new(0));
-        let count = Arc::clone(&asked);
+        let fetches = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&fetches);
         let token = Token::fetched(move || {
             Box::pin(ready(match count.fetch_add(1, Ordering::Relaxed) {
                 0 => Err(PortError::Denied { what: "the secret".to_owned() }),
                 _ => Ok(Secret::new("sesame")),
             }))
         });
-        assert_eq!(asked.load(Ordering::Relaxed), 0);
+        assert_eq!(fetches.load(Ordering::Relaxed), 0);
         assert!(now(token.get()).is_err());
         let copy = token.clone();
         for token in [&token, &copy, &token] {
@@ -91,7 +91,7 @@ mod tests {
                 Some("sesame".into())
             );
         }
-        assert_eq!(asked.load(Ordering::Relaxed), 2);
+        assert_eq!(fetches.load(Ordering::Relaxed), 2);
         assert_eq!(format!("{token:?}"), "[secret]");
     }
 }

@@ -40,7 +40,7 @@ impl WakeUp {
     /// Reads a message.
     ///
     /// # Errors
-    /// What kind of stranger it is.
+    /// Why it is not a wake-up that this program knows.
     pub fn decode(text: &str) -> Result<Self, Undecodable> {
         match serde_json::from_str::<Wire>(text) {
             Ok(Wire { v: 1, project_id: Some(project_id) }) => Ok(Self { project_id }),
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wake_up_reads_back_and_strangers_are_told_apart() {
+    fn a_wake_up_reads_back_and_unknown_versions_differ_from_garbage() {
         let wake_up = WakeUp { project_id: "site".parse().expect("a slug") };
         assert_eq!(WakeUp::decode(&wake_up.encode()), Ok(wake_up));
         assert_eq!(WakeUp::decode(r#"{"v":2,"x":1}"#), Err(Undecodable::UnknownVersion(2)));

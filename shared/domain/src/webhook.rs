@@ -1,4 +1,4 @@
-//! Webhooks: who is told when a build ends, and what became of telling them.
+//! Webhooks: messages about builds that ended, and their deliveries.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -90,7 +90,7 @@ impl Webhook {
     /// Reads a secret.
     ///
     /// # Errors
-    /// When it is none.
+    /// It is not a secret of this form.
     pub fn secret(text: &str) -> Result<Secret, Invalid> {
         let why = "must be `whsec_` and 24 to 64 bytes in base64";
         let bytes = text.strip_prefix("whsec_").and_then(|text| STANDARD.decode(text).ok());
@@ -143,7 +143,7 @@ pub enum DeliveryState {
 }
 
 impl WebhookDelivery {
-    /// The message that a task has ended, if somebody is to be told.
+    /// The delivery of the message that a task has ended, if its project has a webhook.
     pub fn of(task: &Task, id: Ulid, now: Timestamp) -> Option<Self> {
         let event = match task.state {
             TaskState::Succeeded => "build.succeeded",
@@ -166,7 +166,7 @@ impl WebhookDelivery {
         })
     }
 
-    /// A try begins. It is counted first, so that one that dies is tried again later.
+    /// A try begins. It is counted first: if the process dies, the delivery is tried again later.
     #[must_use]
     pub fn begun(&self, now: Timestamp) -> Self {
         let wait = BACKOFF_S[(self.tries as usize).min(BACKOFF_S.len() - 1)];
@@ -180,7 +180,7 @@ impl WebhookDelivery {
     #[must_use]
     pub fn ended(&self, status: Option<u16>, error: Option<String>, now: Timestamp) -> Self {
         let delivered = status.is_some_and(|status| (200..300).contains(&status));
-        // 410 Gone: nobody will ever listen again.
+        // 410 Gone: the receiver wants no more messages.
         let given_up = !delivered && (self.tries >= MAX_TRIES || status == Some(410));
         let wait = BACKOFF_S[(self.tries.saturating_sub(1) as usize).min(BACKOFF_S.len() - 1)];
         let (state, next_at) = if delivered {
@@ -193,7 +193,7 @@ impl WebhookDelivery {
         Self { state, next_at, status, error, updated_at: now, ..self.clone() }
     }
 
-    /// There is nobody to tell any more.
+    /// The delivery is given up because `why`.
     #[must_use]
     pub fn dropped(&self, why: &str, now: Timestamp) -> Self {
         let state = DeliveryState::Failed;
@@ -214,7 +214,7 @@ mod tests {
             Task::new(TaskId(Ulid::nil()), project, Work::Build(BuildSpec::of("x")), now);
         assert_eq!(WebhookDelivery::of(&task, Ulid::nil(), now), None, "it has not ended");
         task.state = TaskState::Failed;
-        assert_eq!(WebhookDelivery::of(&task, Ulid::nil(), now), None, "nobody is to be told");
+        assert_eq!(WebhookDelivery::of(&task, Ulid::nil(), now), None, "it has no webhook");
         task.notify = true;
         WebhookDelivery::of(&task, Ulid::nil(), now).expect("a message")
     }

@@ -7,7 +7,7 @@ use crate::git_url::GitUrl;
 use crate::page::{Listed, Page};
 use crate::pipeline::{CiId, LogLine, Pipeline, PipelineFilter, PipelineSummary};
 
-/// Activates repositories, and tells of their pipelines.
+/// Activates repositories, and reads their pipelines.
 #[async_trait]
 pub trait Ci: Send + Sync + 'static {
     /// Activates a repository of the forge; one that is active is nothing new.
@@ -39,7 +39,7 @@ pub trait Ci: Send + Sync + 'static {
     async fn cancel(&self, ci: CiId, number: u64) -> PortResult<()>;
 }
 
-/// A repository as the CI server is told of it.
+/// A repository as the CI server knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CiRepository {
     /// Its id on the forge.

@@ -6,14 +6,14 @@ use super::PortResult;
 use crate::dns::{DomainName, DomainSpec, RecordKind};
 
 /// Keeps records in one zone. Each of ours has an ownership tag beside it; a record without it is
-/// somebody else's and never touched.
+/// another owner's, and rdev never changes them.
 #[async_trait]
 pub trait Dns: Send + Sync + 'static {
     /// Makes the records of a name exactly this one: adds it, changes ours (an A to a CNAME at
     /// once, so that the name never leads nowhere), or leaves it as it is. The record's id.
     ///
-    /// Errors: `Conflict(RecordNotOurs)` when the name has records of somebody else;
-    /// `Invalid` when the provider refuses the record for good.
+    /// Errors: `Conflict(RecordNotOurs)` when the name has records of another owner;
+    /// `Invalid` when the provider refuses the record permanently.
     async fn put(&self, spec: &DomainSpec, tag: &str) -> PortResult<String>;
 
     /// The A, AAAA and CNAME records of a name, ours and others.
@@ -24,7 +24,7 @@ pub trait Dns: Send + Sync + 'static {
     /// ours. It may be of a record that is gone, since the answer that named the one in its place
     /// was lost; that one is deleted. Where nothing is, nothing is to do.
     ///
-    /// Errors: `Conflict(RecordNotOurs)` when the name has only records of somebody else.
+    /// Errors: `Conflict(RecordNotOurs)` when the name has only records of another owner.
     async fn delete(&self, name: &DomainName, id: Option<&str>, tag: &str) -> PortResult<()>;
 }
 

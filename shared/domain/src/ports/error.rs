@@ -9,7 +9,7 @@ use crate::step::Refusal;
 /// What a port answers.
 pub type PortResult<T> = Result<T, PortError>;
 
-/// Why a port did not do what it was asked to.
+/// Why a call of a port failed.
 #[derive(Debug, thiserror::Error)]
 pub enum PortError {
     /// There is no such thing.
@@ -18,7 +18,7 @@ pub enum PortError {
         /// What was looked for, as `project "site"`.
         what: String,
     },
-    /// It is in the way of something that is there.
+    /// It conflicts with something that exists.
     #[error(transparent)]
     Conflict(#[from] Conflict),
     /// The state machine refused.
@@ -27,7 +27,7 @@ pub enum PortError {
     /// The port does not offer it at all.
     #[error("{what} is not offered here")]
     NotSupported {
-        /// What was asked for.
+        /// What was requested.
         what: &'static str,
     },
     /// A value the far side does not take.
@@ -48,18 +48,18 @@ pub enum PortError {
         #[source]
         source: Box<dyn Error + Send + Sync>,
     },
-    /// It was given up waiting for an answer; what was asked may have been done.
+    /// No answer came in time; the call may have had its effect.
     #[error("{what} did not answer in time")]
     TimedOut {
         /// What was called.
         what: &'static str,
     },
-    /// It was asked too often.
+    /// There were too many calls.
     #[error("{what} takes no more requests for now")]
     Limited {
         /// What was called.
         what: &'static str,
-        /// When it takes some again.
+        /// When it accepts calls again.
         retry_after: Option<Duration>,
     },
     /// It answered something that it should not, or refused what it should do.
@@ -82,7 +82,7 @@ pub enum PortError {
     },
 }
 
-/// What is in the way.
+/// What a call conflicts with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Conflict {
     /// A project of that name is there.

@@ -26,19 +26,19 @@ pub trait Forge: Send + Sync + 'static {
     /// The pull request from `head` to `base`, found or opened; its URL.
     ///
     /// Errors: `NotSupported` where the forge has none; `Invalid`, `Denied`
-    /// when it was refused for good.
+    /// when the forge refused it permanently.
     async fn pull_request(&self, request: &PullRequest) -> PortResult<String>;
 
     /// Shows at a commit how its build is. Errors: `NotSupported` where the forge shows none.
     async fn set_status(&self, status: &CommitStatus) -> PortResult<()>;
 }
 
-/// A repository that is wanted.
+/// A repository to create.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewRepository {
     /// The project, whose name it gets.
     pub project: ProjectId,
-    /// The project's nonce: tells its repository from another one of that name.
+    /// The project's nonce: distinguishes its repository from another one of that name.
     pub nonce: Ulid,
     /// For people.
     pub description: String,
@@ -77,7 +77,7 @@ pub struct SeedFile {
     pub content: Vec<u8>,
 }
 
-/// A pull request that is wanted.
+/// A pull request to open.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PullRequest {
     /// The repository.
@@ -86,7 +86,7 @@ pub struct PullRequest {
     pub head: Branch,
     /// Its commit.
     pub commit: CommitId,
-    /// The branch it is wanted in.
+    /// The branch to merge it into.
     pub base: Branch,
     /// One line.
     pub title: String,
@@ -112,7 +112,7 @@ pub struct CommitStatus {
 /// How a build is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CommitState {
-    /// It goes on.
+    /// The build runs.
     Pending,
     /// It was delivered.
     Success,

@@ -63,7 +63,7 @@ pub trait Store: Send + Sync + 'static {
 
     /// Turns a project to `deleting` (so that no enqueue passes) and cancels
     /// what is queued. Repeated: the same. The caller then deletes the
-    /// repository, if asked to, and calls [`Store::forget_project`].
+    /// repository, if requested, and calls [`Store::forget_project`].
     ///
     /// Errors: `NotFound`; `Conflict(TasksRunning)` while a task has a lease or
     /// is `pushing`, and then nothing changes.
@@ -75,7 +75,7 @@ pub trait Store: Send + Sync + 'static {
     ) -> PortResult<Project>;
 
     /// Removes a project that is `deleting`, and its webhook; its tasks stay until they expire.
-    /// The caller has removed its domains; those that are left are removed too.
+    /// The caller has removed its domains; remaining ones are removed too.
     ///
     /// Errors: `NotFound`; `Conflict(ProjectNotReady)` when it is in another state.
     async fn forget_project(&self, id: &ProjectId, by: &Actor, now: Timestamp) -> PortResult<()>;
@@ -95,7 +95,7 @@ pub trait Store: Send + Sync + 'static {
     async fn webhook(&self, id: &ProjectId) -> PortResult<Option<Webhook>>;
 
     /// Reserves a name for a project, `pending`. One that the project has already is returned as
-    /// it is; whether what is wanted differs is the caller's to see.
+    /// it is; the caller checks whether it differs from what was requested.
     ///
     /// Errors: `NotFound` (no such project), `Conflict(DomainTaken)`,
     /// `Conflict(ProjectNotReady)` when the project is being deleted.
@@ -119,7 +119,7 @@ pub trait Store: Send + Sync + 'static {
     /// Removes a domain; by name and id. One that is not there is nothing.
     async fn forget_domain(&self, domain: &Domain, by: &Actor, now: Timestamp) -> PortResult<()>;
 
-    /// One domain, whoever has it. Errors: `NotFound`.
+    /// One domain of any project. Errors: `NotFound`.
     async fn domain(&self, name: &DomainName) -> PortResult<Domain>;
 
     /// Every domain of a project (there are few), newest first.
@@ -163,8 +163,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// Claims the first due task of the project that `can` do, after recovering
     /// expired leases of the project if its slots are taken or nothing is due. A
-    /// task whose record cannot be read is failed as `poison` on the way, and
-    /// blocks nothing. A project that is not there has [`Claim::Nothing`].
+    /// task whose record cannot be read, or whose type is unknown, fails as `poison`
+    /// during that and blocks nothing. A task whose record has a newer format
+    /// ([`crate::record`]) is left alone and blocks nothing. A project that is not there has [`Claim::Nothing`].
     /// Outbox entries of a recovery that leads to no claim wait for the sweep.
     async fn claim_next(
         &self,
@@ -190,7 +191,8 @@ pub trait Store: Send + Sync + 'static {
     /// Applies an event other than [`Event::Claim`] to a task:
     /// [`crate::step::step`] in one transaction, together with `record`.
     ///
-    /// Errors: `NotFound`, `Refused(…)`; then nothing is written, not even the events.
+    /// Errors: `NotFound`, `Refused(…)` (`Refused(NewerRecord)` for a record in a newer format);
+    /// then nothing is written, not even the events.
     async fn advance(
         &self,
         task: TaskId,
@@ -223,10 +225,10 @@ pub trait Store: Send + Sync + 'static {
     /// One page of the minute's sweep (PROTOCOL step 11): recovers expired
     /// leases, finds what has to be woken, turns silent workers `offline` and
     /// stuck projects `provisioning_failed`, and deletes what has expired.
-    /// `more` tells to call again.
+    /// If `more` is set, the caller calls again.
     async fn sweep(&self, now: Timestamp) -> PortResult<Swept>;
 
-    /// Recovers every lease there is, expired or not. Only for a store whose
+    /// Recovers every lease, expired or not, but for those of records in a newer format. Only for a store whose
     /// holders are known to be dead: one machine, at start, under the data
     /// folder's lock.
     async fn recover_all(&self, now: Timestamp) -> PortResult<Vec<OutboxEntry>>;
@@ -248,7 +250,7 @@ pub trait Store: Send + Sync + 'static {
         now: Timestamp,
     ) -> PortResult<()>;
 
-    /// The request failed in a way that may pass: a repeat goes on at once, with the same nonce.
+    /// The request failed for a passing reason: a repeat runs at once, with the same nonce.
     async fn release_request(&self, key: &RequestKey, now: Timestamp) -> PortResult<()>;
 
     /// Stores a new key. Errors: `Conflict(IdTaken)`.
@@ -264,7 +266,7 @@ pub trait Store: Send + Sync + 'static {
     async fn revoke_key(&self, id: &KeyId, by: &Actor, now: Timestamp) -> PortResult<ApiKey>;
 
     /// A worker's report. Answers whether it is to drain. The worker's own
-    /// `status` is kept, but `draining` while a drain is asked for.
+    /// `status` is kept, but `draining` while a drain is requested.
     async fn heartbeat(&self, worker: &Worker, now: Timestamp) -> PortResult<bool>;
 
     /// One worker. Errors: `NotFound`.
@@ -332,7 +334,7 @@ pub enum Claim {
     Claimed(Box<Claimed>),
     /// Nothing is due; delete the wake-up.
     Nothing,
-    /// Something is due, but every slot has a live holder: whoever frees one sends a wake-up.
+    /// Something is due, but every slot has a live holder: when one is freed, a wake-up follows.
     SlotsTaken,
     /// Something is due, but nothing that the claimer can do.
     Unsuited,
@@ -349,7 +351,7 @@ pub struct Claimed {
     pub lease: Lease,
     /// Its project.
     pub project: Project,
-    /// Outbox entries that recoveries on the way have written.
+    /// Outbox entries that recoveries during the claim have written.
     pub outbox: Vec<OutboxEntry>,
 }
 
@@ -406,7 +408,7 @@ pub struct EventPage {
     /// The events, oldest first.
     pub events: Vec<BuildEvent>,
     /// The task's state, read **before** the events: when it is terminal and
-    /// there are fewer events than asked for, there will be no more.
+    /// there are fewer events than `limit`, there will be no more.
     pub state: TaskState,
 }
 

@@ -1,4 +1,4 @@
-//! Where each event leads, once it is known to be allowed to lead anywhere.
+//! The transitions of events that are allowed.
 
 use std::time::Duration;
 
@@ -70,7 +70,7 @@ pub(super) fn recover(mut task: Task, lease: &Lease, now: Timestamp) -> Step {
     lost.push_in_doubt = task.state == TaskState::Pushing;
     end_attempt(&mut task, Some(lost.clone()), lease.usage, now);
     if task.state == TaskState::Pushing {
-        // A push that kills its runner must not do so for ever.
+        // A push that kills its runner must not do so again and again.
         if task.push_attempt >= MAX_PUSH_ATTEMPTS {
             lost.class = FailureClass::Infra;
             task.failure = Some(lost);
@@ -175,7 +175,7 @@ pub(super) fn fail_running(
         }
         Reaction::Again => {
             task.wip_floor = task.fence;
-            // Else the next attempt would adopt the very work that conflicts.
+            // Otherwise the next attempt would adopt the work that conflicts.
             task.resume_from = None;
             if spent {
                 return end(task, TaskState::Failed, "task.failed", now);
@@ -283,7 +283,7 @@ fn end(mut task: Task, state: TaskState, action: &'static str, now: Timestamp) -
     Step { task, lease: None, wake_ups: if freed { vec![now] } else { vec![] }, action }
 }
 
-/// What was prepared is not pushed: the next attempt begins anew.
+/// The prepared commit is dropped: the next attempt starts from the beginning.
 fn forget_prepared(task: &mut Task) {
     task.prepared = None;
     task.push_attempt = 0;

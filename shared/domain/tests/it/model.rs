@@ -25,7 +25,7 @@ pub(crate) enum Action {
     Write { task: usize, who: Who, what: Write },
     Renew { task: usize, who: Who },
     Cancel { task: usize },
-    Recover { task: usize, seen: Seen },
+    Recover { task: usize, seen: RecoveredLease },
     Retry { task: usize },
     Limit { limit: u32 },
     Pass { seconds: u64 },
@@ -57,7 +57,7 @@ pub(crate) enum Write {
 
 /// What a recoverer acts on.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Seen {
+pub(crate) enum RecoveredLease {
     /// The lease as it is.
     AsItIs,
     /// As it is, and the process is known to be dead.
@@ -133,7 +133,7 @@ impl Model {
         self.check();
     }
 
-    /// Does what is left to do, as workers do that meet no obstacle.
+    /// Completes all tasks, as workers do that meet no obstacle.
     pub(crate) fn drain(&mut self) {
         self.limit = self.limit.max(1);
         for _ in 0..10_000 {
@@ -141,13 +141,13 @@ impl Model {
                 return;
             }
             for task in 0..self.kept.len() {
-                self.act(&Action::Recover { task, seen: Seen::AsItIs });
+                self.act(&Action::Recover { task, seen: RecoveredLease::AsItIs });
                 self.act(&Action::Claim { task, worker: 5 });
                 let what = match self.kept[task].task.state {
                     TaskState::Running => Write::Prepare { base: 3, commit: 3 },
                     _ => Write::Complete,
                 };
-                // A flagged one is told so when it renews, and stops.
+                // The holder of a flagged one learns of it when it renews, and stops.
                 let flagged =
                     self.kept[task].lease.as_ref().is_some_and(|lease| lease.cancel_requested);
                 let what = if flagged { Write::Release } else { what };
@@ -216,15 +216,15 @@ impl Model {
         }
     }
 
-    fn recover(&mut self, number: usize, seen: Seen) {
+    fn recover(&mut self, number: usize, seen: RecoveredLease) {
         let Kept { task, lease } = &self.kept[number];
         let heartbeat = lease.as_ref().map_or(0, |lease| lease.heartbeat);
         let expired = lease.as_ref().is_some_and(|lease| lease.expired(self.now));
         let (fence, beat, proved_dead) = match seen {
-            Seen::AsItIs => (task.fence, heartbeat, false),
-            Seen::ProvedDead => (task.fence, heartbeat, true),
-            Seen::OldHeartbeat => (task.fence, heartbeat.wrapping_sub(1), true),
-            Seen::OldFence => {
+            RecoveredLease::AsItIs => (task.fence, heartbeat, false),
+            RecoveredLease::ProvedDead => (task.fence, heartbeat, true),
+            RecoveredLease::OldHeartbeat => (task.fence, heartbeat.wrapping_sub(1), true),
+            RecoveredLease::OldFence => {
                 (rdev_domain::ids::Fence(task.fence.0.wrapping_sub(1)), heartbeat, true)
             }
         };
@@ -232,9 +232,9 @@ impl Model {
         let event = Event::Recover { seen: fence, heartbeat: beat, proved_dead };
         let recovered = self.apply(number, &event).is_ok();
         let may = match seen {
-            Seen::AsItIs => held && expired,
-            Seen::ProvedDead => held,
-            Seen::OldHeartbeat | Seen::OldFence => false,
+            RecoveredLease::AsItIs => held && expired,
+            RecoveredLease::ProvedDead => held,
+            RecoveredLease::OldHeartbeat | RecoveredLease::OldFence => false,
         };
         assert_eq!(recovered, may, "{seen:?}");
     }
@@ -269,7 +269,7 @@ impl Model {
         if let Some(writer) = holder_of(event) {
             let right = before.lease.as_ref().is_some_and(|lease| sample::holder(lease) == *writer);
             if !right {
-                assert!(answer.is_err(), "{event:?} of a stranger to {before:#?}");
+                assert!(answer.is_err(), "{event:?} of another process to {before:#?}");
             }
         }
         let after = answer?;
@@ -325,8 +325,8 @@ fn compare(before: &Kept, event: &Event, after: &Step, now: Timestamp) {
     assert!(EDGES.contains(&edge), "{edge:?} by {event:?}");
     let flagged = before.lease.as_ref().is_some_and(|lease| lease.cancel_requested);
     if flagged {
-        let told = after.lease.as_ref().is_some_and(|lease| lease.cancel_requested);
-        let stays = new.state == TaskState::Running && told;
+        let still_flagged = after.lease.as_ref().is_some_and(|lease| lease.cancel_requested);
+        let stays = new.state == TaskState::Running && still_flagged;
         assert!(stays || new.state == TaskState::Cancelled, "{event:?} of one to be cancelled");
     }
 

@@ -6,7 +6,7 @@ use proptest::strategy::ValueTree;
 use rdev_domain::failure::FailureClass;
 use rdev_domain::task::TaskState;
 
-use super::model::{Action, Model, Seen, Who, Write};
+use super::model::{Action, Model, RecoveredLease, Who, Write};
 
 fn who() -> impl Strategy<Value = Who> {
     prop_oneof![
@@ -30,12 +30,12 @@ fn write() -> impl Strategy<Value = Write> {
     ]
 }
 
-fn seen() -> impl Strategy<Value = Seen> {
+fn seen() -> impl Strategy<Value = RecoveredLease> {
     prop_oneof![
-        3 => Just(Seen::AsItIs),
-        1 => Just(Seen::ProvedDead),
-        1 => Just(Seen::OldHeartbeat),
-        1 => Just(Seen::OldFence),
+        3 => Just(RecoveredLease::AsItIs),
+        1 => Just(RecoveredLease::ProvedDead),
+        1 => Just(RecoveredLease::OldHeartbeat),
+        1 => Just(RecoveredLease::OldFence),
     ]
 }
 

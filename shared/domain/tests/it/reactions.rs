@@ -293,7 +293,7 @@ fn a_push_that_kills_its_runner_is_given_up_and_stays_in_doubt() {
         }
         case = claimed_again(&step);
         claims += 1;
-        assert!(claims <= MAX_PUSH_ATTEMPTS, "it is pushed for ever");
+        assert!(claims <= MAX_PUSH_ATTEMPTS, "it is pushed again and again");
     };
     assert_eq!((claims, last.task.state), (MAX_PUSH_ATTEMPTS, TaskState::Failed));
     let failure = last.task.failure.expect("a failure");

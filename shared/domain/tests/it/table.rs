@@ -125,7 +125,7 @@ fn rows() -> Vec<Row> {
             Free(Failed),
         ),
         row(
-            "fail for good",
+            "fail permanently",
             |case| with_holder(case, |holder| sample::fail(holder, FailureClass::Invalid)),
             [STALE, STALE, Free(Failed), Free(Cancelled), Free(Failed), STALE],
             Free(Failed),
@@ -228,26 +228,26 @@ fn the_samples_are_in_the_states_they_are_called_after() {
 }
 
 #[test]
-fn no_event_of_a_stranger_changes_a_held_task() {
+fn no_event_of_another_process_changes_a_held_task() {
     for case in [Case::running(), Case::flagged(), Case::pushing()] {
         let right = case.holder();
         let old = Holder { fence: rdev_domain::ids::Fence(0), ..right.clone() };
         let later = Holder { fence: right.fence.next(), ..right.clone() };
         let other = Holder { owner: sample::owner(42), ..right };
-        for stranger in [old, later, other] {
+        for foreign in [old, later, other] {
             let mut writes = vec![
-                sample::prepare(stranger.clone(), &case.task, sample::NOW),
-                sample::finish(stranger.clone()),
-                sample::complete(stranger.clone()),
-                Event::Release { holder: stranger.clone() },
-                Event::Restart { holder: stranger.clone() },
+                sample::prepare(foreign.clone(), &case.task, sample::NOW),
+                sample::finish(foreign.clone()),
+                sample::complete(foreign.clone()),
+                Event::Release { holder: foreign.clone() },
+                Event::Restart { holder: foreign.clone() },
             ];
-            writes.extend(FailureClass::ALL.map(|class| sample::fail(stranger.clone(), class)));
+            writes.extend(FailureClass::ALL.map(|class| sample::fail(foreign.clone(), class)));
             for write in writes {
                 assert_eq!(case.step(write.clone()), Err(Refusal::Stale), "{write:?}");
             }
             let lease = case.lease.as_ref().expect("it is held");
-            assert_eq!(lease.renewed(&stranger, None, sample::NOW), Err(Refusal::Stale));
+            assert_eq!(lease.renewed(&foreign, None, sample::NOW), Err(Refusal::Stale));
         }
     }
 }
