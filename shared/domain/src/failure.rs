@@ -11,7 +11,7 @@ use crate::ids::TaskId;
 use crate::names::names;
 use crate::time::Timestamp;
 
-/// Why an attempt failed. What follows from it is in [`FailureClass::rules`].
+/// Why an attempt failed. `docs/protocol.md` has the table of reactions.
 #[derive(
     Debug,
     Clone,

@@ -7,10 +7,9 @@ use utoipa::ToSchema;
 use crate::Invalid;
 use crate::names::names;
 
-/// The agents that rdev knows, in the order in which it looks for one.
-///
-/// A new agent is a variant here and a file in the runner. Tests name the pages and templates
-/// that have to mention it.
+// In the order in which rdev looks for one. A new agent is a variant here and a file in the
+// runner; tests name the pages and templates that have to mention it.
+/// The agents that rdev knows.
 #[derive(
     Debug,
     Clone,
