@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rdev_runner::process::{
@@ -196,20 +197,29 @@ async fn killing_the_guardian_frees_nobody() {
 #[tokio::test]
 async fn a_run_that_is_dropped_takes_its_tree_along() {
     let attempt = attempt();
-    let script = "(setsid sh -c 'echo $$ > child; exec sleep 300' &); echo $$ > parent; sleep 300";
+    let script =
+        "(setsid sh -c 'echo $$ > child; exec sleep 300' &); echo $$ > parent; echo; sleep 300";
     let (stop, launch) = (CancellationToken::new(), shell(&attempt, script));
+    // On a busy machine the script can be faster than the end of its own start.
+    let started = AtomicBool::new(false);
     let read =
         |name| fs::read_to_string(attempt.path().join(name)).ok()?.trim().parse::<i32>().ok();
     let both = async {
         loop {
-            if let (Some(child), Some(parent)) = (read("child"), read("parent")) {
+            if let (true, Some(child), Some(parent)) =
+                (started.load(Ordering::Relaxed), read("child"), read("parent"))
+            {
                 return [child, parent];
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
+    let note = |_, _: &str| {
+        started.store(true, Ordering::Relaxed);
+        Flow::Continue
+    };
     let pids = tokio::select! {
-        ended = process::run(launch, limits(), &stop, |_, _| Flow::Continue) => panic!("{ended:?}"),
+        ended = process::run(launch, limits(), &stop, note) => panic!("{ended:?}"),
         pids = both => pids,
     };
     until(|| pids.iter().all(|pid| !alive(*pid)).then_some(()));
