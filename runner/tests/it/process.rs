@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use rdev_runner::process::{
     self, Ended, Exit, Flow, Launch, Limits, MARKER, Marker, RunError, Stream,
 };
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
@@ -368,12 +369,28 @@ async fn an_agent_dies_with_its_runner() {
         |name| -> i32 { until(|| fs::read_to_string(folder.join(name)).ok()?.trim().parse().ok()) };
     let tree = [pid("pid"), pid("child"), pid("hidden")];
     assert!(tree.iter().all(|pid| alive(*pid)));
+    // The guardian needs a moment, as on a busy machine.
+    let guardian = parent(tree[0]);
+    kill_process(guardian, Signal::STOP).expect("the guardian lives");
     runner.kill().and_then(|()| runner.wait()).expect("the runner dies");
-    // At once, so that the guardian may still be at it: the next runner waits for its end.
+    let goes_on = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(300));
+        kill_process(guardian, Signal::CONT)
+    });
+    // The next runner waits for the guardian's end.
     process::kill_leftovers(work.path());
     // Also the one that neither its environment nor its folder gives away.
     assert!(tree.iter().all(|pid| !alive(*pid)), "something outlived the start of a runner");
+    goes_on.join().expect("no panic").expect("the guardian lived until then");
     assert_eq!(process::kill_leftovers(work.path()), 0, "the next runner finds nothing");
+}
+
+/// The parent of a process.
+fn parent(pid: i32) -> Pid {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("it lives");
+    let after_name = stat.rsplit_once(") ").expect("a name in parentheses").1;
+    let parent = after_name.split(' ').nth(1).expect("a parent").parse().expect("a number");
+    Pid::from_raw(parent).expect("a process")
 }
 
 async fn be_a_runner(folder: &Path) {
