@@ -67,7 +67,7 @@ async fn a_project_has_at_most_100_domains() {
             proxied: false,
             ttl: defaults.ttl,
         };
-        let domain = Domain::wanted(&project, spec, Ulid::generate(), now());
+        let domain = Domain::new(&project, spec, Ulid::generate(), now());
         fixture.store().reserve_domain(&domain, &by, now()).await.expect("reserved");
     }
     let add =

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use rdev_domain::chain;
 use reqwest::Url;
 use serde::Deserialize;
 use serde_json::json;
