@@ -1,5 +1,5 @@
-//! A look at our table and queues at the start: what is missing, of another shape or
-//! denied will not come right by trying again.
+//! Checks of the table and the queues at the start of a program. A resource that is missing, of
+//! another shape or denied does not become usable by another try.
 
 use std::error::Error;
 use std::fmt;
@@ -16,7 +16,7 @@ use crate::connect::Aws;
 use crate::schema;
 use crate::service_error::{Meaning, meaning};
 
-/// Partition key and sort key, both texts.
+/// Partition key and sort key. Both are strings.
 type Keys = (&'static str, &'static str);
 
 const TABLE_KEYS: Keys = ("pk", "sk");
@@ -24,58 +24,45 @@ const TABLE_KEYS: Keys = ("pk", "sk");
 /// An index: its name, its partition key, its sort key.
 type Index = (&'static str, &'static str, &'static str);
 
-/// Each index, with the attributes beside keys that it must have: without them filtered
-/// lists would be empty and nobody would be told.
+/// Each index, and the attributes beside the keys that it must have: without them filtered
+/// lists would be empty, without an error.
 const INDEXES: [(Index, &[&str]); 2] = [(schema::LISTS, &schema::LISTED), (schema::DUE, &[])];
 
-/// What stands in the way of a start.
+/// Why the program cannot start.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CheckError {
-    /// There is no such table or queue, in this region and account.
+    /// There is no such table or queue in this region and account.
     #[error("there is no {0}: is it the right region and account, is the stack deployed?")]
     Missing(Resource),
-    /// It is there, and is not what the template makes.
+    /// The resource exists, but is not as the template creates it.
     #[error("{resource} is not ours: {why}")]
     WrongShape {
-        /// Which.
         resource: Resource,
-        /// What is different.
+        /// The difference.
         why: String,
     },
-    /// We may not look at it.
-    #[error("{resource} is denied: it needs the permission {permission} ({said})")]
+    /// The credentials do not allow the check.
+    #[error("{resource} is denied: it needs the permission {permission} ({message})")]
     Denied {
-        /// Which.
         resource: Resource,
         /// The IAM action.
         permission: &'static str,
-        /// What AWS said.
-        said: String,
+        message: String,
     },
-    /// No call is possible: no region, no credentials.
-    #[error("cannot ask AWS for {resource}: are AWS_REGION and credentials set? ({said})")]
-    NotConfigured {
-        /// Which.
-        resource: Resource,
-        /// What the SDK said.
-        said: String,
-    },
-    /// It did not answer. This alone may be different the next time.
-    #[error("{resource} is not available: {said}")]
-    Unavailable {
-        /// Which.
-        resource: Resource,
-        /// What happened.
-        said: String,
-    },
+    /// No call is possible without region and credentials.
+    #[error("cannot ask AWS for {resource}: are AWS_REGION and credentials set? ({message})")]
+    NotConfigured { resource: Resource, message: String },
+    /// The resource did not answer. Only this may be different at the next try.
+    #[error("{resource} is not available: {message}")]
+    Unavailable { resource: Resource, message: String },
 }
 
 /// A table or a queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Resource {
-    /// A table's name.
+    /// The table's name.
     Table(String),
-    /// A queue's URL.
+    /// The queue's URL.
     Queue(String),
 }
 
@@ -89,18 +76,17 @@ impl fmt::Display for Resource {
 }
 
 impl CheckError {
-    /// Whether it may pass by itself. All else needs a person: the program ends with
-    /// code 78.
+    /// Whether another try may succeed. With every other error the program exits with code 78.
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Unavailable { .. })
     }
 }
 
-/// Looks at the table and the queues once: one call for each. Only what is throttled or
-/// does not answer is tried again, a few times.
+/// Checks the table and the queues once, with one call for each. Only a call that is throttled
+/// or gets no answer is tried again, a few times.
 ///
 /// # Errors
-/// The first that is not as the template makes it.
+/// For the first resource that is not as the template creates it.
 pub async fn resources(aws: &Aws) -> Result<(), CheckError> {
     let Aws { tables, queues, settings, .. } = aws;
     table(tables, &settings.table).await?;
@@ -115,7 +101,7 @@ async fn table(client: &aws_sdk_dynamodb::Client, name: &str) -> Result<(), Chec
     let resource = Resource::Table(name.to_owned());
     let answer = client.describe_table().table_name(name).send().await;
     let answer =
-        answer.map_err(|error| refused(resource.clone(), "dynamodb:DescribeTable", &error))?;
+        answer.map_err(|error| check_error(resource.clone(), "dynamodb:DescribeTable", &error))?;
     let description = answer.table.unwrap_or_else(|| TableDescription::builder().build());
     match wrong_shape(&description) {
         None => Ok(()),
@@ -123,7 +109,7 @@ async fn table(client: &aws_sdk_dynamodb::Client, name: &str) -> Result<(), Chec
     }
 }
 
-/// What is different from the table that we need.
+/// The difference from the table that the program needs.
 fn wrong_shape(table: &TableDescription) -> Option<String> {
     if let Some(why) = wrong_keys(table, table.key_schema(), TABLE_KEYS) {
         return Some(why);
@@ -140,21 +126,26 @@ fn wrong_shape(table: &TableDescription) -> Option<String> {
     })
 }
 
-/// Which of the attributes an index does not have.
+/// The first of the attributes that an index does not have.
 fn lacks(projection: Option<&Projection>, attributes: &[&str]) -> Option<String> {
     let projection = projection?;
     if projection.projection_type() == Some(&ProjectionType::All) {
         return None;
     }
     let has = projection.non_key_attributes();
-    let missing = attributes.iter().find(|wanted| !has.iter().any(|name| name == **wanted))?;
+    let missing = attributes.iter().find(|needed| !has.iter().any(|name| name == **needed))?;
     Some(format!("the attribute {missing:?} is not projected"))
 }
 
-fn wrong_keys(table: &TableDescription, is: &[KeySchemaElement], wanted: Keys) -> Option<String> {
-    let kinds = [(KeyType::Hash, wanted.0), (KeyType::Range, wanted.1)];
+fn wrong_keys(
+    table: &TableDescription,
+    actual: &[KeySchemaElement],
+    needed: Keys,
+) -> Option<String> {
+    let kinds = [(KeyType::Hash, needed.0), (KeyType::Range, needed.1)];
     for (kind, name) in kinds {
-        let found = is.iter().find(|key| *key.key_type() == kind).map(|key| key.attribute_name());
+        let found =
+            actual.iter().find(|key| *key.key_type() == kind).map(|key| key.attribute_name());
         if found != Some(name) {
             let found = found.map_or_else(|| "nothing".to_owned(), |found| format!("{found:?}"));
             return Some(format!("the {} key is {found}, not {name:?}", kind.as_str()));
@@ -164,7 +155,7 @@ fn wrong_keys(table: &TableDescription, is: &[KeySchemaElement], wanted: Keys) -
             one.attribute_name() == name && *one.attribute_type() == ScalarAttributeType::S
         });
         if !text {
-            return Some(format!("the key {name:?} is no string"));
+            return Some(format!("the key {name:?} is not a string"));
         }
     }
     None
@@ -178,17 +169,17 @@ async fn queue(client: &aws_sdk_sqs::Client, url: &str) -> Result<(), CheckError
         .attribute_names(QueueAttributeName::QueueArn)
         .send()
         .await
-        .map_err(|error| refused(resource.clone(), "sqs:GetQueueAttributes", &error))?;
+        .map_err(|error| check_error(resource.clone(), "sqs:GetQueueAttributes", &error))?;
     let arn = answer.attributes.as_ref().and_then(|all| all.get(&QueueAttributeName::QueueArn));
     if arn.is_some_and(|arn| arn.ends_with(".fifo")) {
-        // There a project would be blocked by one crashed message.
+        // In a FIFO queue one message that is not deleted would block a project.
         let why = "it is a FIFO queue, and must be a standard one".to_owned();
         return Err(CheckError::WrongShape { resource, why });
     }
     Ok(())
 }
 
-fn refused<E>(
+fn check_error<E>(
     resource: Resource,
     permission: &'static str,
     error: &SdkError<E, HttpResponse>,
@@ -198,23 +189,25 @@ where
 {
     let code = error.code().unwrap_or_default();
     let status = error.raw_response().map(|answer| answer.status().as_u16());
-    let said = || match error.message() {
+    let message = || match error.message() {
         Some(message) if !code.is_empty() => format!("{code}: {message}"),
         _ => chain(error),
     };
     match error {
-        SdkError::ConstructionFailure(_) => CheckError::NotConfigured { resource, said: said() },
-        // No network call was made: there is no identity to make it with.
+        SdkError::ConstructionFailure(_) => {
+            CheckError::NotConfigured { resource, message: message() }
+        }
+        // No call was made: there are no credentials for it.
         SdkError::DispatchFailure(failure)
             if failure.is_user() || (failure.is_other() && failure.as_other().is_none()) =>
         {
-            CheckError::NotConfigured { resource, said: said() }
+            CheckError::NotConfigured { resource, message: message() }
         }
         _ => match meaning(code, status) {
             Meaning::Missing => CheckError::Missing(resource),
-            Meaning::Denied => CheckError::Denied { resource, permission, said: said() },
-            Meaning::Unavailable => CheckError::Unavailable { resource, said: said() },
-            Meaning::Broken => CheckError::WrongShape { resource, why: said() },
+            Meaning::Denied => CheckError::Denied { resource, permission, message: message() },
+            Meaning::Unavailable => CheckError::Unavailable { resource, message: message() },
+            Meaning::Broken => CheckError::WrongShape { resource, why: message() },
         },
     }
 }
