@@ -64,7 +64,7 @@ pub(crate) fn conformance() -> Vec<Trial> {
     })
 }
 
-/// Replaces a task's type and its body, past the store.
+/// Replaces the type and the body of a task, as another program could.
 async fn replace_record(client: Client, task: TaskId, kind: &'static str, body: String) {
     let text = |text: String| AttributeValue::S(text);
     let pointer = client

@@ -13,7 +13,7 @@ fn wake_up(name: &str) -> WakeUp {
     WakeUp { project_id: name.parse().expect("a slug") }
 }
 
-/// Longer than anything here takes, shorter than a receiver's own wait.
+/// Longer than every step of these tests, shorter than a receiver's own wait.
 const SOON: Duration = Duration::from_secs(18);
 
 #[tokio::test(flavor = "multi_thread")]
