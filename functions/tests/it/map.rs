@@ -99,3 +99,33 @@ fn every_command_of_the_map_exists() {
         }
     }
 }
+
+/// `a/b.rs` and `a/b/` in backquotes are paths, from the root or from the crate under whose
+/// heading they stand.
+#[test]
+fn every_path_in_the_architecture_exists() {
+    let text = fs::read_to_string(root().join("ARCHITECTURE.md")).expect("a file");
+    let mut room = root();
+    let mut found = 0;
+    for line in text.lines() {
+        if let Some(heading) = line.strip_prefix("### ") {
+            let places =
+                [root().join(heading).join("src"), root().join("shared").join(heading).join("src")];
+            room = places.into_iter().find(|place| place.exists()).unwrap_or_else(root);
+        }
+        for path in quoted(line).filter(|word| {
+            !word.contains([' ', '<', '{', ':', '='])
+                && (word.ends_with(".rs") || (word.ends_with('/') && word.len() > 1))
+        }) {
+            // A folder of the data folder, and no part of the tree.
+            if path == "unpushed/" {
+                continue;
+            }
+            found += 1;
+            let places =
+                [root().join(path), room.join(path), root().join("functions/src").join(path)];
+            assert!(places.iter().any(|place| place.exists()), "{path}: {line}");
+        }
+    }
+    assert!(found > 60, "{found}");
+}
