@@ -3,7 +3,7 @@
 use rdev_testkit::tools::trial::Outcome;
 use serde_json::{Value, json};
 
-use crate::stack::deployed;
+use crate::aws::stack::deployed;
 
 rdev_testkit::trials! {
     async a_request_through_the_gateway_becomes_a_commit_on_the_git_server;

@@ -11,7 +11,7 @@ use rdev_testkit::tools::needs::NotRun;
 use rdev_testkit::tools::trial::Outcome;
 use serde_json::json;
 
-use crate::stack::{PATIENCE, Runner, Stack, built_functions, deployed, root};
+use crate::aws::stack::{PATIENCE, Runner, Stack, built_functions, deployed, root};
 
 rdev_testkit::trials! {
     async a_build_of_one_minute_and_an_idle_runner_cost_the_calls_that_the_docs_tell;

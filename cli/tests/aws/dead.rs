@@ -7,7 +7,7 @@ use rdev_testkit::tools::python::{MINISTACK, installed, path_with};
 use rdev_testkit::tools::trial::Outcome;
 use serde_json::{Value, json};
 
-use crate::stack::{PATIENCE, deployed, said};
+use crate::aws::stack::{PATIENCE, deployed, said};
 
 rdev_testkit::trials! {
     async garbage_and_unknown_versions_are_recorded_and_block_nothing;

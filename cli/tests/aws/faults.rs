@@ -8,7 +8,7 @@ use rdev_testkit::servers::proxy::{Fault, On, Proxy, Rule, Service};
 use rdev_testkit::tools::trial::Outcome;
 use serde_json::json;
 
-use crate::stack::{Stack, emulator};
+use crate::aws::stack::{Stack, emulator};
 
 rdev_testkit::trials! {
     async a_hundred_builds_survive_everything_that_aws_can_do_to_them;
@@ -44,9 +44,9 @@ async fn a_hundred_builds_survive_everything_that_aws_can_do_to_them() -> Outcom
     proxy.forward_to(&emulator.endpoint());
     let stack = Stack::deploy(&emulator).await?;
     for project in PROJECTS {
-        stack.project(project, 2).await;
+        stack.project(project, 4).await;
     }
-    let runners = ["one", "two"].map(|name| stack.runner(name, &proxy.endpoint(), 3));
+    let runners = ["one", "two"].map(|name| stack.runner(name, &proxy.endpoint(), 8));
     proxy.plan(noise());
 
     let begun = Instant::now();

@@ -11,7 +11,7 @@ use rdev_testkit::servers::runtime_api::Function;
 use rdev_testkit::tools::trial::Outcome;
 use serde_json::{Value, json};
 
-use crate::stack::{PATIENCE, Stack, built_functions, deployed, root};
+use crate::aws::stack::{PATIENCE, Stack, built_functions, deployed, root};
 use crate::support::http_client;
 
 rdev_testkit::trials! {

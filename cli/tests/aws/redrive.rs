@@ -7,7 +7,7 @@ use rdev_testkit::servers::proxy::{Fault, On, Proxy, Rule, Service};
 use rdev_testkit::tools::trial::Outcome;
 use serde_json::json;
 
-use crate::stack::{Stack, appears, deployed, emulator};
+use crate::aws::stack::{Stack, appears, deployed, emulator};
 use crate::support::processes_below;
 
 rdev_testkit::trials! {

@@ -8,7 +8,7 @@ use rdev_testkit::tools::python::{CARGO_LAMBDA, MINISTACK};
 use rdev_testkit::tools::trial::Outcome;
 use serde_json::Value;
 
-use crate::rdev::Place;
+use crate::infra::rdev::Place;
 
 rdev_testkit::trials! {
     async the_first_key_is_written_into_the_table_of_the_stack_and_shown_once;

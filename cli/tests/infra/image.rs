@@ -7,7 +7,7 @@ use std::process::Command;
 
 use rdev_testkit::tools::agents::Cli;
 
-use crate::tools::{root, text};
+use crate::infra::tools::{root, text};
 
 rdev_testkit::trials! {
     fn the_images_agents_are_those_that_the_runner_was_written_for;

@@ -9,7 +9,7 @@ use rdev_testkit::tools::python::{KUBERNETES_VALIDATE, installed};
 use rdev_testkit::tools::trial::Outcome;
 use serde_json::Value;
 
-use crate::tools::{run, string, text};
+use crate::infra::tools::{run, string, text};
 
 rdev_testkit::trials! {
     fn the_rendered_manifests_are_valid;

@@ -11,7 +11,7 @@ use rdev_testkit::tools::trial::Outcome;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::tools::{root, run, string, template, text};
+use crate::infra::tools::{root, run, string, template, text};
 
 rdev_testkit::trials! {
     fn the_whole_template_is_deployed_to_a_local_aws_and_again;
@@ -91,7 +91,8 @@ fn the_whole_template_is_deployed_to_a_local_aws_and_again() -> Outcome {
         let all = value.as_array().expect("a list").iter();
         all.map(|one| one.as_str().expect("a text").to_owned()).collect()
     };
-    let wanted = crate::tools::resources(template, &["AWS::ApiGatewayV2::Route"]).into_iter();
+    let wanted =
+        crate::infra::tools::resources(template, &["AWS::ApiGatewayV2::Route"]).into_iter();
     let wanted: BTreeSet<String> =
         wanted.map(|(_, route)| string(&route["Properties"], "RouteKey").to_owned()).collect();
     assert_eq!(texts(&there["routes"]), wanted);

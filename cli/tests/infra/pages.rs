@@ -20,7 +20,7 @@ use rdev_testkit::tools::trial::Outcome;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::tools::{run, text};
+use crate::infra::tools::{run, text};
 
 rdev_testkit::trials! {
     fn the_astro_page_builds_and_shows_what_its_text_says;

@@ -12,7 +12,7 @@ use rdev_runner::config::RunnerConfig;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::tools::{resources, string, template};
+use crate::infra::tools::{resources, string, template};
 use rdev_testkit::tools::trial::Outcome;
 
 rdev_testkit::trials! {

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::tools::template;
+use crate::infra::tools::template;
 use rdev_testkit::tools::trial::Outcome;
 
 rdev_testkit::trials! {

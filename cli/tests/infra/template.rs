@@ -8,7 +8,7 @@ use rdev_aws::schema;
 use rdev_functions::lambda::families::{self, Route};
 use serde_json::{Value, json};
 
-use crate::tools::{resources, root, run, sam, string, template, text};
+use crate::infra::tools::{resources, root, run, sam, string, template, text};
 use rdev_testkit::tools::trial::Outcome;
 
 rdev_testkit::trials! {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::world::{World, assert_problem};
+use crate::platform::world::{World, assert_problem};
 use rdev_testkit::tools::trial::Outcome;
 
 rdev_testkit::trials! {

@@ -23,8 +23,8 @@ use rdev_testkit::tools::needs::NotRun;
 use rdev_testkit::tools::npm;
 use rdev_testkit::tools::trial::Outcome;
 
+use crate::platform::world::{HOOK_SECRET, World, ZONE};
 use crate::support::PATIENCE;
-use crate::world::{HOOK_SECRET, World, ZONE};
 
 rdev_testkit::trials! {
     async the_cookbooks_commands_lead_to_a_live_page;
@@ -119,7 +119,7 @@ fn configure(world: &World) {
     let (_, after) = after.split_once("\n\n").expect("a section after it");
     let agent = format!("[agents.command]\nprogram = \"node\"\nargs = [{:?}]\n\n", script);
     let text = format!("{before}{agent}{after}")
-        .replace(crate::world::TARGET, INGRESS)
+        .replace(crate::platform::world::TARGET, INGRESS)
         .replace("[dns]", "[dns]\nallow_private_addresses = true");
     fs::write(&toml, text).expect("the configuration");
 }

@@ -6,7 +6,7 @@ use rdev_testkit::servers::faults::Fault;
 use rdev_testkit::tools::trial::Outcome;
 use serde_json::Value;
 
-use crate::world::{System, World};
+use crate::platform::world::{System, World};
 
 rdev_testkit::trials! {
     fn it_looks_and_makes_nothing;

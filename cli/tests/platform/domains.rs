@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::world::{World, assert_problem, wanted};
+use crate::platform::world::{World, assert_problem, wanted};
 use rdev_testkit::tools::trial::Outcome;
 
 rdev_testkit::trials! {

@@ -7,8 +7,8 @@ use rdev_testkit::servers::woodpecker::Seed;
 use rdev_testkit::tools::trial::Outcome;
 use serde_json::{Value, json};
 
+use crate::platform::world::{System, World, wanted};
 use crate::support::{PATIENCE, Server};
-use crate::world::{System, World, wanted};
 
 rdev_testkit::trials! {
     async whatever_goes_wrong_upstream_is_told_and_never_taken_for_done;

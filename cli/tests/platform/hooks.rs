@@ -5,8 +5,8 @@ use rdev_testkit::tools::trial::Outcome;
 use serde_json::{Value, json};
 use ulid::Ulid;
 
+use crate::platform::world::{HOOK_SECRET, World, wanted};
 use crate::support::{Server, http_client};
-use crate::world::{HOOK_SECRET, World, wanted};
 
 rdev_testkit::trials! {
     async pushes_and_statuses_of_the_forge_keep_the_project_and_its_builds_current;

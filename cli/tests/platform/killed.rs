@@ -6,8 +6,8 @@ use rdev_testkit::servers::faults::Fault;
 use rdev_testkit::tools::trial::Outcome;
 use serde_json::json;
 
+use crate::platform::world::{System, World, wanted};
 use crate::support::PATIENCE;
-use crate::world::{System, World, wanted};
 
 rdev_testkit::trials! {
     async killed_between_any_two_steps_a_project_ends_with_one_of_each;

@@ -6,10 +6,10 @@ use rdev_testkit::servers::woodpecker::{HostRunner, Push};
 use rdev_testkit::tools::trial::Outcome;
 use serde_json::json;
 
-use crate::support::PATIENCE;
-use crate::world::{
+use crate::platform::world::{
     HOOK_SECRET, OWNER, System, TARGET, World, ZONE, assert_problem, commits, wanted,
 };
+use crate::support::PATIENCE;
 
 rdev_testkit::trials! {
     async a_project_gets_its_repository_its_ci_and_its_name_and_loses_them_with_it;

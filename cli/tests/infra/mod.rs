@@ -14,12 +14,10 @@ mod statements;
 mod template;
 mod tools;
 
-use std::process::ExitCode;
+use rdev_testkit::tools::trial::Trial;
 
-use rdev_testkit::tools::trial;
-
-fn main() -> ExitCode {
-    let all = [
+pub(crate) fn trials() -> Vec<Trial> {
+    [
         bootstrap::trials(),
         image::trials(),
         kubernetes::trials(),
@@ -28,6 +26,8 @@ fn main() -> ExitCode {
         settings::trials(),
         statements::trials(),
         template::trials(),
-    ];
-    trial::run(None, all)
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }

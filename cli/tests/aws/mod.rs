@@ -5,9 +5,6 @@
 //! expire, for the sweep that comes once a minute, for a build that sleeps. So many run at once,
 //! the longest first.
 
-#[path = "../support/mod.rs"]
-mod support;
-
 mod builds;
 mod calls;
 mod dead;
@@ -16,18 +13,18 @@ mod functions;
 mod redrive;
 mod stack;
 
-use std::process::ExitCode;
+use rdev_testkit::tools::trial::Trial;
 
-use rdev_testkit::tools::trial;
-
-fn main() -> ExitCode {
-    let all = [
+pub(crate) fn trials() -> Vec<Trial> {
+    [
         faults::trials(),
         calls::trials(),
         redrive::trials(),
         dead::trials(),
         functions::trials(),
         builds::trials(),
-    ];
-    trial::run(None, all)
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }

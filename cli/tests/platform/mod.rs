@@ -1,9 +1,6 @@
 //! `rdev up` among the systems around a build: a Gitea and a Woodpecker for tests, a real
 //! PowerDNS, and before each a server that can break what goes through it.
 
-#[path = "../support/mod.rs"]
-mod support;
-
 mod bad_input;
 mod cookbook;
 mod deliveries;
@@ -15,12 +12,10 @@ mod killed;
 mod life;
 mod world;
 
-use std::process::ExitCode;
+use rdev_testkit::tools::trial::Trial;
 
-use rdev_testkit::tools::trial;
-
-fn main() -> ExitCode {
-    let all = [
+pub(crate) fn trials() -> Vec<Trial> {
+    [
         bad_input::trials(),
         cookbook::trials(),
         deliveries::trials(),
@@ -30,6 +25,8 @@ fn main() -> ExitCode {
         hooks::trials(),
         killed::trials(),
         life::trials(),
-    ];
-    trial::run(None, all)
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
