@@ -21,9 +21,9 @@ rdev_testkit::trials! {
     async a_received_message_whose_answer_is_lost_is_received_again;
     async no_message_is_lost_when_a_fifth_of_all_calls_is_throttled;
     async a_denied_or_missing_queue_is_named_and_not_tried_again;
-    async concurrent_deletes_share_calls_and_all_succeed;
+    fn concurrent_deletes_share_calls_and_all_succeed;
     async an_idle_runner_polls_three_times_a_minute;
-    async a_delete_whose_caller_is_dropped_does_not_affect_others;
+    fn a_delete_whose_caller_is_dropped_does_not_affect_others;
 }
 
 const SQS: On = On::Service(Service::Sqs);
@@ -195,32 +195,34 @@ async fn a_denied_or_missing_queue_is_named_and_not_tried_again() -> Outcome {
     Ok(())
 }
 
-async fn concurrent_deletes_share_calls_and_all_succeed() -> Outcome {
-    let bench = Bench::new().await?;
-    for number in 0..30 {
-        bench.send(&format!("site-{number}")).await.expect("sent");
-    }
-    let mut receipts = Vec::new();
-    while receipts.len() < 30 {
-        let message = bench.queue.receive(SECOND).await.expect("an answer").expect("a message");
-        let hour = Duration::from_secs(3600);
-        bench.queue.set_visibility(&message.receipt, hour).await.expect("kept");
-        receipts.push(message.receipt);
-    }
-    bench.proxy.forget_seen();
-    let all = receipts.iter().map(|receipt| bench.queue.delete(receipt));
-    for outcome in futures_util::future::join_all(all).await {
-        outcome.expect("deleted");
-    }
-    let calls = bench.proxy.seen().len();
-    assert!(calls <= 5, "{calls} calls for 30 messages");
-    assert_eq!(bench.queue.stats().await.expect("an answer"), QueueStats::default());
-    // Once more: deleting a message that does not exist is not an error.
-    let all = receipts.iter().map(|receipt| bench.queue.delete(receipt));
-    for outcome in futures_util::future::join_all(all).await {
-        outcome.expect("a stale receipt is nothing");
-    }
-    Ok(())
+fn concurrent_deletes_share_calls_and_all_succeed() -> Outcome {
+    on_one_thread(async {
+        let bench = Bench::new().await?;
+        for number in 0..30 {
+            bench.send(&format!("site-{number}")).await.expect("sent");
+        }
+        let mut receipts = Vec::new();
+        while receipts.len() < 30 {
+            let message = bench.queue.receive(SECOND).await.expect("an answer").expect("a message");
+            let hour = Duration::from_secs(3600);
+            bench.queue.set_visibility(&message.receipt, hour).await.expect("kept");
+            receipts.push(message.receipt);
+        }
+        bench.proxy.forget_seen();
+        let all = receipts.iter().map(|receipt| bench.queue.delete(receipt));
+        for outcome in futures_util::future::join_all(all).await {
+            outcome.expect("deleted");
+        }
+        let calls = bench.proxy.seen().len();
+        assert!(calls <= 5, "{calls} calls for 30 messages");
+        assert_eq!(bench.queue.stats().await.expect("an answer"), QueueStats::default());
+        // Once more: deleting a message that does not exist is not an error.
+        let all = receipts.iter().map(|receipt| bench.queue.delete(receipt));
+        for outcome in futures_util::future::join_all(all).await {
+            outcome.expect("a stale receipt is nothing");
+        }
+        Ok(())
+    })
 }
 
 async fn an_idle_runner_polls_three_times_a_minute() -> Outcome {
@@ -232,41 +234,51 @@ async fn an_idle_runner_polls_three_times_a_minute() -> Outcome {
     Ok(())
 }
 
-async fn a_delete_whose_caller_is_dropped_does_not_affect_others() -> Outcome {
-    let bench = Bench::new().await?;
-    let mut receipts = Vec::new();
-    for name in ["a", "b", "c", "d"] {
-        bench.send(name).await.expect("sent");
-        let message = bench.queue.receive(SECOND).await.expect("an answer").expect("a message");
-        let hour = Duration::from_secs(3600);
-        bench.queue.set_visibility(&message.receipt, hour).await.expect("kept");
-        receipts.push(message.receipt);
-    }
-    let batch = On::Operation(Service::Sqs, "DeleteMessageBatch");
-    bench.proxy.plan([Rule::next(1, batch, Fault::Hang)]);
-    let mut alone = bench.queue.delete(&receipts[0]);
-    assert!(futures_util::poll!(&mut alone).is_pending(), "it has the first turn");
-    let mut together: Vec<_> = receipts[1..].iter().map(|one| bench.queue.delete(one)).collect();
-    for waiting in &mut together {
-        assert!(futures_util::poll!(waiting).is_pending(), "it waits for its turn");
-    }
-    drop(alone);
-    let called = async {
-        while bench.tries("DeleteMessageBatch") == 0 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
+fn a_delete_whose_caller_is_dropped_does_not_affect_others() -> Outcome {
+    on_one_thread(async {
+        let bench = Bench::new().await?;
+        let mut receipts = Vec::new();
+        for name in ["a", "b", "c", "d"] {
+            bench.send(name).await.expect("sent");
+            let message = bench.queue.receive(SECOND).await.expect("an answer").expect("a message");
+            let hour = Duration::from_secs(3600);
+            bench.queue.set_visibility(&message.receipt, hour).await.expect("kept");
+            receipts.push(message.receipt);
         }
-    };
-    let mut leader = together.remove(0);
-    tokio::select! {
-        outcome = &mut leader => panic!("{outcome:?} while its call hangs"),
-        () = called => {}
-    }
-    drop(leader);
-    for outcome in futures_util::future::join_all(together).await {
-        outcome.expect("deleted");
-    }
-    // The deletes whose callers were dropped may have been done or not.
-    let left = bench.queue.stats().await.expect("an answer").in_flight;
-    assert!(left <= 2, "{left} are left");
-    Ok(())
+        let batch = On::Operation(Service::Sqs, "DeleteMessageBatch");
+        bench.proxy.plan([Rule::next(1, batch, Fault::Hang)]);
+        let mut alone = bench.queue.delete(&receipts[0]);
+        assert!(futures_util::poll!(&mut alone).is_pending(), "it has the first turn");
+        let mut together: Vec<_> =
+            receipts[1..].iter().map(|one| bench.queue.delete(one)).collect();
+        for waiting in &mut together {
+            assert!(futures_util::poll!(waiting).is_pending(), "it waits for its turn");
+        }
+        drop(alone);
+        let called = async {
+            while bench.tries("DeleteMessageBatch") == 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let mut leader = together.remove(0);
+        tokio::select! {
+            outcome = &mut leader => panic!("{outcome:?} while its call hangs"),
+            () = called => {}
+        }
+        drop(leader);
+        for outcome in futures_util::future::join_all(together).await {
+            outcome.expect("deleted");
+        }
+        // The deletes whose callers were dropped may have been done or not.
+        let left = bench.queue.stats().await.expect("an answer").in_flight;
+        assert!(left <= 2, "{left} are left");
+        Ok(())
+    })
+}
+
+/// Runs a test that polls by hand. With more threads, another one could finish a call during a
+/// poll that is to find it pending.
+fn on_one_thread(test: impl Future<Output = Outcome>) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime for a test").block_on(test)
 }
