@@ -12,7 +12,15 @@ use rustix::io::Errno;
 /// ends: the kernel releases the lock with the file.
 #[derive(Debug)]
 pub(crate) struct DataLock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for DataLock {
+    fn drop(&mut self) {
+        // Closing the file is not enough: a child that another thread is starting has it open
+        // too, until it executes its program.
+        let _ = flock(&self.file, FlockOperation::Unlock);
+    }
 }
 
 /// The result of [`acquire`].
@@ -40,7 +48,7 @@ pub(crate) fn acquire(path: &Path) -> io::Result<Acquired> {
             file.set_len(0)?;
             file.rewind()?;
             writeln!(file, "{}", std::process::id())?;
-            Ok(Acquired::Lock(DataLock { _file: file }))
+            Ok(Acquired::Lock(DataLock { file }))
         }
         Err(Errno::WOULDBLOCK) => {
             let mut text = String::new();

@@ -77,13 +77,13 @@ fn the_protocol_page_shows_the_reactions_of_every_class() {
             Reaction::Retry => "retry with backoff",
             Reaction::RetryOnce => "retry once",
             Reaction::Park => "park until the reset time; the attempt is given back",
-            Reaction::Again => "queued at once, attempt spent",
+            Reaction::Again => "queued immediately, attempt spent",
             Reaction::Cancel => "cancelled",
         };
         let pushing = match rules.pushing {
             PushReaction::Fail => "fail",
             PushReaction::Postpone => "again, with backoff",
-            PushReaction::Conflict if class == FailureClass::Conflict => "queued at once",
+            PushReaction::Conflict if class == FailureClass::Conflict => "queued immediately",
             PushReaction::Conflict => "as `conflict`",
         };
         let of_class: Vec<_> = shown.iter().filter(|(name, ..)| *name == class.as_str()).collect();
