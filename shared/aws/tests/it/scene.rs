@@ -1,14 +1,25 @@
 //! An account of its own in the emulator, and clients for it.
 
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use aws_config::SdkConfig;
 use aws_sdk_sqs::config::{Credentials, Region};
 use aws_sdk_sqs::types::QueueAttributeName;
 use rdev_testkit::servers::emulator::{Account, Emulator, REGION};
 use rdev_testkit::tools::needs::NotRun;
 
-/// A new account in the emulator.
+/// How many emulators the tests share. One uses a core at most, and would be what all wait for.
+const EMULATORS: usize = 2;
+
+/// A new account, in each emulator by turns.
 pub(crate) fn account() -> Result<Account, NotRun> {
-    Emulator::shared().map(Emulator::account)
+    static SHARED: [OnceLock<Result<Emulator, NotRun>>; EMULATORS] =
+        [const { OnceLock::new() }; EMULATORS];
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let next = NEXT.fetch_add(1, Ordering::Relaxed) % EMULATORS;
+    let emulator = SHARED[next].get_or_init(Emulator::start).as_ref().map_err(Clone::clone)?;
+    Ok(emulator.account())
 }
 
 /// The configuration that the environment would give.
