@@ -2,6 +2,7 @@
 
 use std::io::IsTerminal;
 
+use rdev_configuration::log_directives;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::prelude::*;
 
@@ -17,9 +18,7 @@ pub(crate) fn init(
     level: &str,
     rust_log: Option<&str>,
 ) -> Result<(), UsageError> {
-    let filter: Targets = rust_log
-        .unwrap_or(level)
-        .trim_matches(',')
+    let filter: Targets = log_directives(rust_log.unwrap_or(level))
         .parse()
         .map_err(|error| UsageError(format!("RUST_LOG is invalid: {error}")))?;
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);

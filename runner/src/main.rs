@@ -15,7 +15,9 @@ use anyhow::{Context, Result, bail};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use rdev_aws::check::CheckError;
 use rdev_aws::{Aws, SettingsError};
-use rdev_configuration::{ConfigError, Environment, Layers, Names, default_data_dir, find_file};
+use rdev_configuration::{
+    ConfigError, Environment, Layers, Names, default_data_dir, find_file, log_directives,
+};
 use rdev_domain::ports::Forge;
 use rdev_domain::retention::Retention;
 use rdev_domain::secret::Secret;
@@ -147,7 +149,7 @@ fn is_configuration(error: &anyhow::Error) -> bool {
 
 /// One JSON object a line, or text with `RDEV_LOG_FORMAT=text`.
 fn log(environment: &Environment) -> Result<()> {
-    let filter = environment.text("RUST_LOG").unwrap_or("info").trim_matches(',');
+    let filter = log_directives(environment.text("RUST_LOG").unwrap_or("info"));
     let filter: Targets = filter.parse().context("RUST_LOG cannot be read")?;
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let registry = tracing_subscriber::registry();

@@ -83,7 +83,15 @@ pub(crate) async fn redrive(
     };
     wake(app, by, letters, now, &mut done).await?;
     for task in tasks {
-        let new = step::retry(&task, retry_id(task.id), now)?;
+        let new = match step::retry(&task, retry_id(task.id), now) {
+            Ok(new) => new,
+            // One that cannot be retried, such as a poisoned one, does not keep the others back.
+            Err(_) if everything => {
+                done.left += 1;
+                continue;
+            }
+            Err(refusal) => return Err(refusal.into()),
+        };
         match tasks::add(app, by, &new, now).await {
             Ok(task) => done.retried.push(task.id),
             Err(PortError::NotFound { .. } | PortError::Conflict(Conflict::ProjectNotReady)) => {

@@ -4,8 +4,10 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use rdev_domain::failure::{Failure, FailureClass};
 use rdev_domain::ids::TaskId;
 use rdev_domain::ports::{DeadLetter, Queue, Record};
+use rdev_domain::step::Event;
 use serde_json::{Value, json};
 use ulid::Ulid;
 
@@ -168,6 +170,28 @@ async fn a_redrive_with_one_task_that_has_not_failed_changes_nothing() {
     assert_eq!(fixture.store().task(bad).await.expect("a task").task.retried_as, None);
     let dead: Value = fixture.get("/work/dead").await.json();
     assert_eq!(dead["items"].as_array().expect("items").len(), 1);
+}
+
+#[tokio::test]
+async fn a_redrive_of_everything_leaves_a_poisoned_task_and_retries_the_others() {
+    let fixture = Fixture::new().await;
+    let project = fixture.project("one").await;
+    let failures = [fail_one(&fixture, "one").await, fail_one(&fixture, "one").await];
+    let poisoned = fixture.build(&project).await;
+    let (_, holder) = fixture.claim(&project).await;
+    let failure = Failure::new(FailureClass::Poison, "its record cannot be read");
+    let event = Event::Fail { holder, failure, usage: None };
+    fixture.advance(poisoned, event, Record::default()).await;
+    for _ in 0..2 {
+        let done = fixture.post("/work/dead/redrive", json!({})).await;
+        assert_eq!((done.status.as_u16(), &done.json()["left"]), (200, &json!(1)));
+    }
+    for task in failures {
+        let task = fixture.store().task(task).await.expect("a task").task;
+        assert!(task.retried_as.is_some(), "{task:?}");
+    }
+    let body = json!({ "task_ids": [poisoned] });
+    fixture.post("/work/dead/redrive", body).await.assert_problem(409, "not_retryable");
 }
 
 #[tokio::test]

@@ -7,7 +7,9 @@
 mod environment;
 mod file;
 mod layers;
+mod log;
 
 pub use environment::{Environment, Names};
 pub use file::{default_data_dir, find_file};
 pub use layers::{ConfigError, Layers};
+pub use log::log_directives;

@@ -69,7 +69,11 @@ where
 /// One JSON object a line; CloudWatch adds the time.
 fn log() {
     let filter = std::env::var("RUST_LOG").ok();
-    let filter = filter.and_then(|text| text.trim_matches(',').parse::<Targets>().ok());
+    // Without empty directives, each of which would mean the level ERROR.
+    let filter = filter.and_then(|text| {
+        let directives = text.split(',').map(str::trim).filter(|one| !one.is_empty());
+        directives.collect::<Vec<_>>().join(",").parse::<Targets>().ok()
+    });
     let filter = filter.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
     let lines = tracing_subscriber::fmt::layer()
         .json()

@@ -165,7 +165,8 @@ pub trait Store: Send + Sync + 'static {
     /// expired leases of the project if its slots are taken or nothing is due. A
     /// task whose record cannot be read, or whose type is unknown, fails as `poison`
     /// during that and blocks nothing. A task whose record has a newer format
-    /// ([`crate::record`]) is left alone and blocks nothing. A project that is not there has [`Claim::Nothing`].
+    /// ([`crate::record`]) is left alone: what is queued behind it is claimed, but a lease
+    /// on it keeps its slot. A project that is not there has [`Claim::Nothing`].
     /// Outbox entries of a recovery that leads to no claim wait for the sweep.
     async fn claim_next(
         &self,
