@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rdev_domain::failure::FailureClass;
 use rdev_domain::ids::TaskId;
@@ -110,22 +110,28 @@ async fn pages_hold_under_a_concurrent_stream_of_inserts(w: World) {
     for _ in 0..25 {
         before.insert(w.enqueue(&project).await.id);
     }
-    let done = Arc::new(AtomicBool::new(false));
+    // At most thirty more while a list is read: a store that writes faster than it lists would
+    // never come to an end.
+    let allowed = Arc::new(AtomicUsize::new(0));
     let inserter = tokio::spawn({
-        let (w, project, done) = (w.clone(), project.clone(), Arc::clone(&done));
+        let (w, project, allowed) = (w.clone(), project.clone(), Arc::clone(&allowed));
         async move {
-            while !done.load(Ordering::SeqCst) {
-                w.enqueue(&project).await;
+            let mut inserted = 0;
+            while inserted < 300 {
+                if inserted < allowed.load(Ordering::SeqCst) {
+                    w.enqueue(&project).await;
+                    inserted += 1;
+                }
                 tokio::task::yield_now().await;
             }
         }
     });
-    for _ in 0..10 {
+    for pass in 1..=10 {
+        allowed.store(30 * pass, Ordering::SeqCst);
         let seen = ids(&w, &TaskFilter::default(), 4).await;
         assert!(seen.is_sorted_by(|a, b| a > b), "newest first, none twice");
         assert!(before.is_subset(&seen.into_iter().collect()), "none of the first is left out");
     }
-    done.store(true, Ordering::SeqCst);
     inserter.await.expect("the inserter does not panic");
 }
 
