@@ -96,8 +96,6 @@ pub(super) struct Line {
     pub(super) id: u64,
     pub(super) time: u64,
     pub(super) data: Vec<u8>,
-    /// 0: standard output, 1: standard error.
-    pub(super) kind: u8,
 }
 
 /// A status that is not the last one.
@@ -265,7 +263,7 @@ pub(super) fn add_log(shared: &Shared, repository: u64, number: u64, lines: &[&[
     let mut state = locked(&shared.state);
     let mut numbered = Vec::with_capacity(lines.len());
     for data in lines {
-        numbered.push(Line { id: state.next_id(), time: 0, data: data.to_vec(), kind: 0 });
+        numbered.push(Line { id: state.next_id(), time: 0, data: data.to_vec() });
     }
     let repository = state.repositories.get_mut(&repository).expect("that repository");
     let pipeline = repository.pipeline(number).expect("that pipeline");

@@ -85,7 +85,7 @@ pub(super) async fn run(shared: Arc<Shared>, place: Place, steps: Vec<(u64, Plan
                 step::run(&shared, &place, id, script).await
             }
             (None, _) => {
-                step::write(&shared, &place, id, 0, planned.why.as_bytes());
+                step::write(&shared, &place, id, planned.why.as_bytes());
                 Ended::Skipped
             }
         };

@@ -104,7 +104,8 @@ pub(super) fn log(step: &Step) -> Value {
             "time": line.time,
             "line": number,
             "data": STANDARD.encode(&line.data),
-            "type": line.kind,
+            // Standard output: what a real one says of every line, whichever output it came from.
+            "type": 0,
         })
     };
     step.lines.iter().enumerate().map(line).collect()

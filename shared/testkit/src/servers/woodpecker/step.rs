@@ -6,6 +6,7 @@ use std::process::Stdio;
 
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
+use tokio::net::unix::pipe;
 use tokio::process::{Child, Command};
 
 use super::pipeline::{Line, change};
@@ -54,7 +55,7 @@ pub(super) async fn run(shared: &Shared, place: &Place, id: u64, script: &Script
     let folder = place.workspace.join(directory.trim_start_matches('/'));
     // Without a checkout it is not there yet.
     if let Err(error) = std::fs::create_dir_all(&folder) {
-        write(shared, place, id, 1, error.to_string().as_bytes());
+        write(shared, place, id, error.to_string().as_bytes());
         return Ended::Exit(1);
     }
     supervise(shared, place, id, shell(script, &folder)).await
@@ -75,24 +76,19 @@ fn shell(script: &Script, folder: &Path) -> Command {
 
 /// Runs a command to its end, or until the pipeline is cancelled; what it prints is its log.
 /// Nothing of it lives on.
-async fn supervise(shared: &Shared, place: &Place, id: u64, mut command: Command) -> Ended {
+async fn supervise(shared: &Shared, place: &Place, id: u64, command: Command) -> Ended {
     let cancelled = change(shared, place.repository, place.number, |it| it.cancel.subscribe());
     let Some(mut cancelled) = cancelled else { return Ended::Killed };
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command.process_group(0).kill_on_drop(true);
-    let mut child = match command.spawn() {
-        Ok(child) => child,
+    let (mut child, output) = match spawn(command) {
+        Ok(spawned) => spawned,
         Err(error) => {
-            write(shared, place, id, 1, error.to_string().as_bytes());
+            write(shared, place, id, error.to_string().as_bytes());
             return Ended::Exit(127);
         }
     };
     let group = child.id().and_then(|id| i32::try_from(id).ok());
     locked(&shared.groups).extend(group);
-    let (out, err) = (child.stdout.take(), child.stderr.take());
-    let reading = async {
-        tokio::join!(copy(shared, place, id, 0, out), copy(shared, place, id, 1, err));
-    };
+    let reading = copy(shared, place, id, output);
     let ending = async {
         let ended = tokio::select! {
             ended = exit(&mut child) => ended,
@@ -111,6 +107,15 @@ async fn supervise(shared: &Shared, place: &Place, id: u64, mut command: Command
         locked(&shared.groups).remove(&group);
     }
     ended
+}
+
+/// Both of its outputs are one pipe, as Woodpecker's: with two, a line could overtake the one before it.
+fn spawn(mut command: Command) -> io::Result<(Child, pipe::Receiver)> {
+    let (read, write) = io::pipe()?;
+    command.stdin(Stdio::null()).stdout(write.try_clone()?).stderr(write);
+    let child = command.process_group(0).kill_on_drop(true).spawn()?;
+    // The command goes here, and with it our ends to write to: else there would be no end to read.
+    Ok((child, pipe::Receiver::from_owned_fd(read.into())?))
 }
 
 async fn exit(child: &mut Child) -> Ended {
@@ -136,18 +141,11 @@ pub(super) fn kill_all(shared: &Shared) {
     }
 }
 
-async fn copy(
-    shared: &Shared,
-    place: &Place,
-    id: u64,
-    kind: u8,
-    from: Option<impl AsyncRead + Unpin>,
-) {
-    let Some(from) = from else { return };
+async fn copy(shared: &Shared, place: &Place, id: u64, from: pipe::Receiver) {
     let mut from = BufReader::new(from);
     let mut line = Vec::new();
     while read_line(&mut from, &mut line).await.is_ok_and(|read| read > 0) {
-        write(shared, place, id, kind, &line);
+        write(shared, place, id, &line);
     }
 }
 
@@ -164,11 +162,11 @@ async fn read_line(
 }
 
 /// Adds a line to a step's log.
-pub(super) fn write(shared: &Shared, place: &Place, id: u64, kind: u8, data: &[u8]) {
+pub(super) fn write(shared: &Shared, place: &Place, id: u64, data: &[u8]) {
     let line_id = locked(&shared.state).next_id();
     change(shared, place.repository, place.number, |pipeline| {
         let Some(step) = pipeline.step(id) else { return };
         let time = step.began.map_or(0, |began| began.elapsed().as_secs());
-        step.lines.push(Line { id: line_id, time, data: data.to_vec(), kind });
+        step.lines.push(Line { id: line_id, time, data: data.to_vec() });
     });
 }
