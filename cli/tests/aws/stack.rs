@@ -49,7 +49,7 @@ pub(crate) fn built_functions() -> Result<PathBuf, NotRun> {
         // Two builds at once move each other's programs away.
         let lock = fs::File::create(root().join("target/lambda.lock")).expect("a lock");
         lock.lock().expect("it can be taken");
-        let mut command = Command::new("cargo");
+        let mut command = cargo();
         command
             .args(["lambda", "build", "--locked", "--profile", "lambda"])
             .args(["-p", "rdev-functions", "--features", "lambda", "--lambda-dir"])
@@ -71,12 +71,26 @@ pub(crate) fn built_functions() -> Result<PathBuf, NotRun> {
 fn runner_program() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     let build = || {
-        let mut command = Command::new("cargo");
+        let mut command = cargo();
         command.args(["test", "--workspace", "--locked", "--no-run", "--test", "it"]);
         said(command.current_dir(root()), "cargo test --no-run");
         Path::new(env!("CARGO_BIN_EXE_rdev")).with_file_name("rdev-runner")
     };
     BUILT.get_or_init(build)
+}
+
+/// Cargo, without the variables that name the package of these tests. The build script of a
+/// dependency runs again when they change, and then most of the workspace is compiled anew: once
+/// here, and once more by whoever compiles next.
+fn cargo() -> Command {
+    let mut command = Command::new("cargo");
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(&name);
+        }
+    }
+    command
 }
 
 /// What a command prints, when it ends well.
