@@ -45,7 +45,8 @@ pub(super) async fn start(
     let log = folder.join("functions.log");
     let written = std::fs::File::create(&log);
     let written = written.with_context(|| format!("cannot write {}", log.display()))?;
-    let mut command = ChildProcess::command(&checkout.script("tied.py"), Path::new("cargo"));
+    let mut command =
+        ChildProcess::command(&checkout.script("child_process.py"), Path::new("cargo"));
     command
         .args(["lambda", "watch", "--ignore-changes", "-A", "127.0.0.1", "-P", &port.to_string()])
         .args(["-p", "rdev-functions", "--features", "lambda", "--global"])

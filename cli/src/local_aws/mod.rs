@@ -104,7 +104,7 @@ async fn start(
     let admin_key = deploy::first_key(&deployed).await?;
     out::note("starting a runner");
     let port = free_port().await?;
-    let mut command = ChildProcess::command(&checkout.script("tied.py"), &runner);
+    let mut command = ChildProcess::command(&checkout.script("child_process.py"), &runner);
     deployed.connect(&mut command);
     command
         .env("RDEV_DATA_DIR", folder.join("runner"))
