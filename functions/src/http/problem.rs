@@ -43,6 +43,7 @@ pub enum Code {
     TaskEnded,
     PushUnderWay,
     NotRetryable,
+    RetriedAlready,
     RequestInFlight,
     KeyAlreadyShown,
     RepositoryNotOurs,
@@ -68,7 +69,7 @@ pub enum Code {
 
 impl Code {
     /// Every code, by status.
-    pub const ALL: [Self; 38] = [
+    pub const ALL: [Self; 39] = [
         Self::MalformedJson,
         Self::MalformedRequest,
         Self::InvalidCursor,
@@ -86,6 +87,7 @@ impl Code {
         Self::TaskEnded,
         Self::PushUnderWay,
         Self::NotRetryable,
+        Self::RetriedAlready,
         Self::RequestInFlight,
         Self::KeyAlreadyShown,
         Self::RepositoryNotOurs,
@@ -138,6 +140,7 @@ impl Code {
             Self::TaskEnded => (StatusCode::CONFLICT, "task_ended"),
             Self::PushUnderWay => (StatusCode::CONFLICT, "push_under_way"),
             Self::NotRetryable => (StatusCode::CONFLICT, "not_retryable"),
+            Self::RetriedAlready => (StatusCode::CONFLICT, "retried_already"),
             Self::RequestInFlight => (StatusCode::CONFLICT, "request_in_flight"),
             Self::KeyAlreadyShown => (StatusCode::CONFLICT, "key_already_shown"),
             Self::RepositoryNotOurs => (StatusCode::CONFLICT, "repository_not_ours"),
@@ -422,6 +425,7 @@ impl From<Refusal> for Problem {
             Refusal::Ended(_) => Code::TaskEnded,
             Refusal::WrongState(TaskState::Pushing) => Code::PushUnderWay,
             Refusal::NotRetryable(_) => Code::NotRetryable,
+            Refusal::RetriedAlready(_) => Code::RetriedAlready,
             Refusal::Stale
             | Refusal::WrongState(_)
             | Refusal::SlotsTaken

@@ -7,7 +7,7 @@ use rdev_domain::audit::Actor;
 use rdev_domain::ids::TaskId;
 use rdev_domain::page::Page;
 use rdev_domain::ports::{Conflict, DeadLetter, PortError, PortResult, TaskFilter};
-use rdev_domain::step;
+use rdev_domain::step::{self, Refusal};
 use rdev_domain::task::{Task, TaskState};
 use rdev_domain::time::Timestamp;
 use rdev_domain::wake_up::WakeUp;
@@ -97,6 +97,8 @@ pub(crate) async fn redrive(
             Err(PortError::NotFound { .. } | PortError::Conflict(Conflict::ProjectNotReady)) => {
                 done.left += 1;
             }
+            // Somebody else was faster; who names a task is told so.
+            Err(PortError::Refused(Refusal::RetriedAlready(_))) if everything => done.left += 1,
             Err(error) => return Err(error.into()),
         }
     }
@@ -146,7 +148,11 @@ async fn named_tasks(
     let mut tasks = Vec::new();
     for id in ids.iter().collect::<BTreeSet<_>>() {
         let task = app.store().task(*id).await?.task;
-        step::retry(&task, retry_id(*id), now)?;
+        let new = retry_id(*id);
+        if let Some(next) = task.retried_as.filter(|next| *next != new) {
+            return Err(Refusal::RetriedAlready(tasks::newest(app, next).await?).into());
+        }
+        step::retry(&task, new, now)?;
         tasks.push(task);
     }
     Ok(tasks)

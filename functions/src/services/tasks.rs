@@ -16,6 +16,9 @@ use crate::services::metrics::{COMPLETED, ENQUEUED};
 use crate::services::project_rules::check_git_url;
 use crate::services::task_view::TaskView;
 
+/// How many retries of retries are followed to find the newest.
+const MAX_CHAIN: usize = 1000;
+
 /// A task of a request, before it is checked against its project.
 pub(crate) struct NewTask {
     pub(crate) project_id: ProjectId,
@@ -71,13 +74,32 @@ pub(crate) async fn accept(
 
 /// Adds a task to its project's queue and sends the wake-up.
 pub(crate) async fn add(app: &App, by: &Actor, task: &Task, now: Timestamp) -> PortResult<Task> {
-    let enqueued = app.store().enqueue(task, by, now).await?;
+    let enqueued = match app.store().enqueue(task, by, now).await {
+        Err(PortError::Refused(Refusal::RetriedAlready(next))) => {
+            return Err(Refusal::RetriedAlready(newest(app, next).await?).into());
+        }
+        enqueued => enqueued?,
+    };
     // A repeated request finds its task in the store, and there is no outbox entry.
     if !enqueued.outbox.is_empty() {
         metrics::counter!(ENQUEUED).increment(1);
     }
     app.send(&enqueued.outbox, now).await;
     Ok(enqueued.task)
+}
+
+/// The newest task of a chain of retries that goes on with `task`.
+pub(crate) async fn newest(app: &App, mut task: TaskId) -> PortResult<TaskId> {
+    // The chain has no circle, but it grows: it is not followed for ever.
+    for _ in 0..MAX_CHAIN {
+        match app.store().task(task).await {
+            Ok(TaskRecord { task: Task { retried_as: Some(next), .. }, .. }) => task = next,
+            // The last one, or the last one that is left.
+            Ok(_) | Err(PortError::NotFound { .. }) => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(task)
 }
 
 /// Cancels a task. It is cancelled already when its state is terminal; otherwise its worker is to

@@ -175,6 +175,21 @@ async fn a_failed_build_is_retried_as_a_new_task_of_its_lineage() {
     assert_eq!(reply.header("location"), format!("/projects/site/builds/{}", reply.task_id()));
     let old = fixture.get(&format!("/work/{task}")).await.json();
     assert_eq!(old["retried_as"], new["id"]);
+
+    // From now on only the newest task of the chain is retried.
+    let second = reply.task_id();
+    fixture.post(&path, json!({})).await.assert_problem(409, "retried_already");
+    fixture.post(&format!("/work/{second}/cancel"), json!({})).await;
+    let next = fixture.post(&format!("/projects/site/builds/{second}/retry"), json!({})).await;
+    assert_eq!(next.status, 202, "{}", next.text());
+    let newest = next.task_id().to_string();
+    for older in [task, second] {
+        let path = format!("/projects/site/builds/{older}/retry");
+        let refused = fixture.post(&path, json!({})).await;
+        refused.assert_problem(409, "retried_already");
+        let detail = refused.json()["detail"].as_str().expect("a detail").to_owned();
+        assert!(detail.contains(&newest), "{detail}");
+    }
     assert_eq!(old["state"], "failed");
     let status = fixture.get(&format!("/work/{task}/status")).await.json();
     assert_eq!(status["failure_class"], "auth");

@@ -153,6 +153,43 @@ async fn a_redrive_of_some_touches_only_those() {
 }
 
 #[tokio::test]
+async fn a_redrive_of_a_task_that_was_retried_names_the_newest_and_changes_nothing() {
+    let fixture = Fixture::new().await;
+    fixture.project("one").await;
+    let (old, other) = (fail_one(&fixture, "one").await, fail_one(&fixture, "one").await);
+    let body = json!({ "task_ids": [old] });
+    let done = fixture.post("/work/dead/redrive", body.clone()).await.json();
+    let retry = done["retried"][0].as_str().expect("an id").to_owned();
+    for body in [body, json!({ "task_ids": [other, old] })] {
+        let refused = fixture.post("/work/dead/redrive", body).await;
+        refused.assert_problem(409, "retried_already");
+        let detail = refused.json()["detail"].as_str().expect("a detail").to_owned();
+        assert!(detail.contains(&retry), "{detail}");
+    }
+    assert_eq!(fixture.store().task(other).await.expect("a task").task.retried_as, None);
+}
+
+#[tokio::test]
+async fn two_redrives_at_once_retry_each_task_once() {
+    let fixture = Fixture::new().await;
+    fixture.project("one").await;
+    let mut failed = Vec::new();
+    for _ in 0..4 {
+        failed.push(fail_one(&fixture, "one").await);
+    }
+    let redrive = || fixture.post("/work/dead/redrive", json!({}));
+    let (one, two) = tokio::join!(redrive(), redrive());
+    let mut retried = 0;
+    for done in [one, two] {
+        assert_eq!(done.status, 200, "{}", done.text());
+        retried += done.json()["retried"].as_array().expect("ids").len();
+    }
+    assert_eq!(retried, failed.len());
+    let listed = fixture.get("/work?state=queued").await.json();
+    assert_eq!(listed["items"].as_array().expect("items").len(), failed.len(), "{listed}");
+}
+
+#[tokio::test]
 async fn a_redrive_with_one_task_that_has_not_failed_changes_nothing() {
     let fixture = Fixture::new().await;
     let project = fixture.project("one").await;

@@ -156,6 +156,9 @@ pub enum Refusal {
     /// Only failed and cancelled tasks are retried, and no poisoned ones.
     #[error("only a failed or cancelled task whose record can be read is retried; this one is {}", .0.as_str())]
     NotRetryable(TaskState),
+    /// The task was retried before: its lineage is a chain, whose newest task alone is retried.
+    #[error("the task was retried already; the newest task of its chain is {0}")]
+    RetriedAlready(TaskId),
 }
 
 /// Applies `event` to `task` and its `lease` at `now`.
@@ -257,4 +260,20 @@ pub fn retry(task: &Task, id: TaskId, now: Timestamp) -> Result<Task, Refusal> {
         RetryStart::Resumed => task.resume_from,
     };
     Ok(new)
+}
+
+/// `old`, with the record that `new` is its retry. A store executes it in the transaction that
+/// enqueues the retry, so that of any number of retries at once one is queued.
+///
+/// # Errors
+/// [`Refusal::RetriedAlready`] with the retry of `old` when it is another one;
+/// [`Refusal::NotRetryable`] unless `old` failed or was cancelled.
+pub fn record_retry(old: &Task, new: TaskId, now: Timestamp) -> Result<Task, Refusal> {
+    if let Some(earlier) = old.retried_as.filter(|earlier| *earlier != new) {
+        return Err(Refusal::RetriedAlready(earlier));
+    }
+    if !matches!(old.state, TaskState::Failed | TaskState::Cancelled) {
+        return Err(Refusal::NotRetryable(old.state));
+    }
+    Ok(Task { retried_as: Some(new), updated_at: now, ..old.clone() })
 }

@@ -41,7 +41,7 @@ pub struct Task {
     /// The task of which this is a retry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_of: Option<TaskId>,
-    /// The latest retry of this task.
+    /// The retry of this task. There is at most one: a lineage is a chain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retried_as: Option<TaskId>,
     /// When it may be claimed; later than now while it backs off or is parked.

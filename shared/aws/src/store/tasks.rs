@@ -7,7 +7,7 @@ use rdev_domain::ports::{
     Advanced, Conflict, Enqueued, PortError, PortResult, Renewal, TaskRecord,
 };
 use rdev_domain::result::Usage;
-use rdev_domain::step::{Event, Refusal, step};
+use rdev_domain::step::{self, Event, Refusal, step};
 use rdev_domain::task::{Task, TaskState};
 
 use super::context::{Change, Context};
@@ -42,7 +42,9 @@ pub(super) async fn enqueue(change: &Change<'_>, task: &Task) -> PortResult<Enqu
             writes.put(new_entry(task, place));
         }
         let recorded = match task.retry_of {
-            Some(old) => record_retry(change, &task.project_id, old, task.id, &mut writes).await?,
+            Some(old) => {
+                Some(record_retry(change, &task.project_id, old, task.id, &mut writes).await?)
+            }
             None => None,
         };
         let id = context.next_id(change.now);
@@ -82,26 +84,32 @@ pub(super) async fn enqueue(change: &Change<'_>, task: &Task) -> PortResult<Enqu
     Err(Conflict::Contended.into())
 }
 
-/// Records on a task that it was retried, unless it has expired meanwhile.
+/// Records on a task that it is retried as `new`, and returns the place of that write. Without its
+/// record nobody can tell whether it was retried before, so one that has expired is not retried.
 async fn record_retry(
     change: &Change<'_>,
     project: &ProjectId,
     old: TaskId,
     new: TaskId,
     writes: &mut Writes,
-) -> PortResult<Option<usize>> {
+) -> PortResult<usize> {
     // It is nearly always of the same project, and is tried there first.
     let found = change.context.table.get(Key::task(project, old)).await?;
     let found = match found {
         Some(item) => Some(Row::of(&item, None)?),
         None => lookup::task(change.context, old).await?,
     };
-    let Some(Row { found: Found::Task(record), rev, .. }) = found else { return Ok(None) };
-    let task = Task { retried_as: Some(new), updated_at: change.now, ..record.task };
+    let Row { found, rev, .. } = found.ok_or_else(|| lookup::task_not_found(old))?;
+    let record = match found {
+        Found::Task(record) => record,
+        Found::Corrupt(corrupt) => return Err(Refusal::NotRetryable(corrupt.state).into()),
+        Found::Newer(_) => return Err(Refusal::NewerRecord.into()),
+    };
+    let task = step::record_retry(&record.task, new, change.now)?;
     let body = serde_json::to_string(&task).map_err(error::defect)?;
     let with = vec![(":body", text(body)), (":rev", number(rev + 1)), (":seen", number(rev))];
     let key = Key::task(&task.project_id, old);
-    Ok(Some(writes.update(key, "SET #body = :body, #rev = :rev", "#rev = :seen", with)))
+    Ok(writes.update(key, "SET #body = :body, #rev = :rev", "#rev = :seen", with))
 }
 
 pub(super) async fn renew(

@@ -7,7 +7,7 @@ use rdev_domain::git::Tip;
 use rdev_domain::ids::{Fence, TaskId};
 use rdev_domain::result::{Outcome, Usage};
 use rdev_domain::step::{
-    Event, MAX_PUSH_ATTEMPTS, MAX_PUSH_TIME, Refusal, Slots, Step, retry, step,
+    Event, MAX_PUSH_ATTEMPTS, MAX_PUSH_TIME, Refusal, Slots, Step, record_retry, retry, step,
 };
 use rdev_domain::task::{Task, TaskState, WipRef};
 use rdev_domain::time::Timestamp;
@@ -417,4 +417,22 @@ fn a_prepare_is_repeated_only_with_the_same_commit() {
     let again = with(1).expect("the first answer was lost");
     assert_eq!(again.task.scan_base, case.task.scan_base, "it is set once");
     assert_eq!(with(2), Err(Refusal::WrongState(TaskState::Pushing)));
+}
+
+#[test]
+fn a_retry_is_recorded_once_and_only_on_a_task_that_failed_or_was_cancelled() {
+    let (first, second) = (TaskId(Ulid(1)), TaskId(Ulid(2)));
+    for state in TaskState::ALL {
+        let old = Task { state, ..Case::running().task };
+        let recorded = record_retry(&old, first, NOW);
+        if !matches!(state, TaskState::Failed | TaskState::Cancelled) {
+            assert_eq!(recorded, Err(Refusal::NotRetryable(state)));
+            continue;
+        }
+        let recorded = recorded.expect("it has none yet");
+        let expected = Task { retried_as: Some(first), updated_at: NOW, ..old };
+        assert_eq!(recorded, expected);
+        assert_eq!(record_retry(&recorded, first, NOW), Ok(recorded.clone()), "the same again");
+        assert_eq!(record_retry(&recorded, second, NOW), Err(Refusal::RetriedAlready(first)));
+    }
 }

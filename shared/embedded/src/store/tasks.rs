@@ -5,7 +5,7 @@ use rdev_domain::lease::Holder;
 use rdev_domain::ports::{Advanced, Conflict, Enqueued, PortError, PortResult, Renewal};
 use rdev_domain::project::ProjectState;
 use rdev_domain::result::Usage;
-use rdev_domain::step::{Event, Refusal, step};
+use rdev_domain::step::{self, Event, Refusal, step};
 use rdev_domain::task::{Task, TaskState};
 use rusqlite::params;
 
@@ -60,7 +60,7 @@ pub(super) fn enqueue(tx: &Tx<'_>, new: NewTask) -> Result<Enqueued, Error> {
         ])?;
     queue_entry::insert(tx, &task, false)?;
     if let Some(old) = task.retry_of {
-        set_retried_as(tx, old, task.id)?;
+        record_retry(tx, old, task.id)?;
     }
     let subject = transition::subject(task.id);
     audit::record(tx, "task.enqueued", &subject, Some(&task.project_id))?;
@@ -68,10 +68,16 @@ pub(super) fn enqueue(tx: &Tx<'_>, new: NewTask) -> Result<Enqueued, Error> {
     Ok(Enqueued { task, outbox })
 }
 
-/// Records on a task that it was retried, unless it has expired meanwhile.
-fn set_retried_as(tx: &Tx<'_>, old: TaskId, new: TaskId) -> Result<(), Error> {
-    let Some(Found::Task(record)) = rows::find_any(tx.conn, old)? else { return Ok(()) };
-    let task = Task { retried_as: Some(new), updated_at: tx.now, ..record.task };
+/// Records on a task that it is retried as `new`. Without its record nobody can tell whether it
+/// was retried before, so one that has expired is not retried.
+fn record_retry(tx: &Tx<'_>, old: TaskId, new: TaskId) -> Result<(), Error> {
+    let record = match rows::find_any(tx.conn, old)? {
+        Some(Found::Task(record)) => record,
+        Some(Found::Corrupt(corrupt)) => return Err(Refusal::NotRetryable(corrupt.state).into()),
+        Some(Found::Newer(_)) => return Err(Refusal::NewerRecord.into()),
+        None => return Err(rows::task_not_found(old).into()),
+    };
+    let task = step::record_retry(&record.task, new, tx.now)?;
     tx.conn
         .prepare_cached("UPDATE tasks SET body = ?2 WHERE id = ?1")?
         .execute(params![blob(old.0), serde_json::to_string(&task)?])?;

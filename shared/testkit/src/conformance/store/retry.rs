@@ -6,10 +6,12 @@ use rdev_domain::failure::{Failure, FailureClass};
 use rdev_domain::git::Tip;
 use rdev_domain::ids::{Fence, TaskId};
 use rdev_domain::page::Page;
+use rdev_domain::ports::{Enqueued, PortError, PortResult};
 use rdev_domain::step::{self, Refusal};
 use rdev_domain::task::{Task, TaskState, WipRef};
 
 use super::cases;
+use super::race::{race, settled};
 use super::world::{ClaimedTask, HOUR, MINUTE, SECOND, World, commit, key_actor};
 
 cases! {
@@ -27,6 +29,9 @@ cases! {
     a_retry_of_a_retry_keeps_the_first_name;
     a_task_that_has_not_failed_is_not_retried;
     a_retry_enqueued_twice_is_one_task;
+    a_task_is_retried_once_and_only_the_newest_of_a_chain_is_retried;
+    of_several_retries_at_once_one_is_queued;
+    a_retry_of_a_task_that_is_gone_is_not_queued;
     a_retry_keeps_the_priority_the_attempts_and_the_webhook_of_the_first;
     a_record_keeps_the_latest_fifty_attempts;
     a_restarted_task_does_not_resume_from_earlier_work;
@@ -297,6 +302,73 @@ async fn a_restarted_task_does_not_resume_from_earlier_work(w: World) {
     assert_eq!(w.read(retry.id).await.task.resume_from, None);
     let anew = w.claim(held.project()).await;
     assert_eq!((anew.id, anew.claimed.task.resume_from), (retry.id, None));
+}
+
+async fn a_task_is_retried_once_and_only_the_newest_of_a_chain_is_retried(w: World) {
+    // Whether the retry keeps the lineage or begins one.
+    for class in [FailureClass::Invalid, FailureClass::HistoryRewritten] {
+        let held = w.pushing().await;
+        w.fail(&held, class).await.expect("a holder may fail");
+        let old = w.read(held.id).await.task;
+        let second = retried(&w, held.id).await;
+        let again = step::retry(&old, TaskId(w.ulid()), w.now()).expect("it failed");
+        for task in [&again, &Task { lineage: again.id, scan_base: None, ..again.clone() }] {
+            let refused = w.store.enqueue(task, &key_actor(), w.now()).await;
+            assert!(retried_already(&refused, second.id), "{class:?}: {refused:?}");
+        }
+        assert_eq!(w.all_tasks(held.project()).await.len(), 2, "nothing was queued");
+        assert_eq!(w.read(held.id).await.task.retried_as, Some(second.id));
+
+        w.cancel(second.id).await.expect("a queued task can be cancelled");
+        let third = retried(&w, second.id).await;
+        let refused = w.store.enqueue(&again, &key_actor(), w.now()).await;
+        assert!(retried_already(&refused, second.id), "{class:?}: {refused:?}");
+        assert_eq!(w.read(second.id).await.task.retried_as, Some(third.id));
+    }
+}
+
+async fn of_several_retries_at_once_one_is_queued(w: World) {
+    for _ in 0..5 {
+        let held = w.running().await;
+        w.fail(&held, FailureClass::Invalid).await.expect("a holder may fail");
+        let old = w.read(held.id).await.task;
+        let store = w.store.clone();
+        let retries: Vec<_> = (0..4)
+            .map(|_| step::retry(&old, TaskId(w.ulid()), w.now()).expect("it failed"))
+            .collect();
+        let now = w.now();
+        let answers = race(retries.len(), |racer| {
+            let (store, retry) = (store.clone(), retries[racer].clone());
+            async move {
+                let by = key_actor();
+                settled(|| store.enqueue(&retry, &by, now)).await
+            }
+        })
+        .await;
+        let queued: Vec<TaskId> = answers.iter().flatten().map(|queued| queued.task.id).collect();
+        let [winner] = queued[..] else { panic!("not one of them is queued: {answers:?}") };
+        for answer in answers.iter().filter(|answer| answer.is_err()) {
+            assert!(retried_already(answer, winner), "{answer:?}");
+        }
+        assert_eq!(w.read(held.id).await.task.retried_as, Some(winner));
+        assert_eq!(w.all_tasks(held.project()).await.len(), 2);
+    }
+}
+
+async fn a_retry_of_a_task_that_is_gone_is_not_queued(w: World) {
+    let held = w.running().await;
+    w.fail(&held, FailureClass::Invalid).await.expect("a holder may fail");
+    let old = w.read(held.id).await.task;
+    let mut retry = step::retry(&old, TaskId(w.ulid()), w.now()).expect("it failed");
+    // Nobody can tell whether it was retried before.
+    retry.retry_of = Some(TaskId(w.ulid()));
+    let refused = w.store.enqueue(&retry, &key_actor(), w.now()).await;
+    assert!(matches!(refused, Err(PortError::NotFound { .. })), "{refused:?}");
+    assert_eq!(w.all_tasks(held.project()).await.len(), 1);
+}
+
+fn retried_already(answer: &PortResult<Enqueued>, by: TaskId) -> bool {
+    matches!(answer, Err(PortError::Refused(Refusal::RetriedAlready(next))) if *next == by)
 }
 
 /// The retry of a task, enqueued.
