@@ -239,9 +239,7 @@ impl Lines {
 
     fn rate_limit(&mut self, info: &Value) {
         if info["status"] == "rejected" {
-            let seconds = info["resetsAt"].as_i64();
-            self.reset_at =
-                seconds.map(|seconds| Timestamp::from_millis(seconds.saturating_mul(1000)));
+            self.reset_at = info["resetsAt"].as_i64().and_then(model_error::epoch_time);
         }
     }
 

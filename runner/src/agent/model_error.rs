@@ -87,12 +87,24 @@ fn status_in(text: &str) -> Option<u16> {
     })
 }
 
+/// A time that a provider sent as a number: seconds since the epoch, or milliseconds, which some
+/// send instead. `None` when it cannot be one of our time.
+pub(super) fn epoch_time(number: i64) -> Option<Timestamp> {
+    // Seconds from 2001 to 2286, or the same as milliseconds.
+    let millis = match number {
+        1_000_000_000..10_000_000_000 => number * 1000,
+        1_000_000_000_000..10_000_000_000_000 => number,
+        _ => return None,
+    };
+    Timestamp::try_from(millis).ok()
+}
+
 /// The time in "limit reached|1735689600" and "try again in 2 days 3 hours 5 minutes".
 fn retry_in(text: &str, now: Timestamp) -> Option<Timestamp> {
     if let Some((_, after)) = text.rsplit_once('|') {
         let digits: String = after.chars().take_while(char::is_ascii_digit).collect();
-        if digits.len() == 10 {
-            return Some(Timestamp::from_millis(digits.parse::<i64>().ok()? * 1000));
+        if let Some(at) = digits.parse().ok().and_then(epoch_time) {
+            return Some(at);
         }
     }
     let (_, after) = text.split_once("again in ")?;
@@ -163,6 +175,25 @@ mod tests {
     }
 
     #[test]
+    fn a_number_is_a_time_in_seconds_or_in_milliseconds_or_none() {
+        for (number, millis) in [
+            (1_800_003_600, Some(1_800_003_600_000)),
+            (1_800_003_600_250, Some(1_800_003_600_250)),
+            (1_000_000_000, Some(1_000_000_000_000)),
+            (9_999_999_999, Some(9_999_999_999_000)),
+            (999_999_999, None),
+            (10_000_000_000, None),
+            (1_800_003_600_000_000, None),
+            (0, None),
+            (-1, None),
+            (i64::MIN, None),
+            (i64::MAX, None),
+        ] {
+            assert_eq!(epoch_time(number).map(Timestamp::as_millis), millis, "{number}");
+        }
+    }
+
+    #[test]
     fn the_time_to_try_again_is_read_from_words() {
         for (text, millis) in [
             ("usage limit reached|1735689600", Some(1_735_689_600_000)),
@@ -170,6 +201,11 @@ mod tests {
             ("rate limit: please try again in 1.5s.", Some(1_001_500)),
             ("try again in a while", None),
             ("usage limit", None),
+            ("usage limit reached|1735689600123", Some(1_735_689_600_123)),
+            ("usage limit reached|17356896001", None),
+            ("usage limit reached|1", None),
+            ("usage limit reached|99999999999999999999", None),
+            ("usage limit. try again in 99999999999999999999 days", None),
         ] {
             assert_eq!(retry_in(text, NOW).map(Timestamp::as_millis), millis, "{text}");
         }

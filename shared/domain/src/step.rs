@@ -29,6 +29,19 @@ pub const MAX_PUSH_ATTEMPTS: u32 = 10;
 /// How long a prepared commit may wait for its server.
 pub const MAX_PUSH_TIME: Duration = Duration::from_secs(2 * 60 * 60);
 
+/// How soon a parked task is due again at the earliest. The time that a provider names may be past.
+pub const MIN_PARK: Duration = Duration::from_secs(30);
+
+/// How long a task is parked at most, and how long a retry waits at most, whatever time a provider
+/// names.
+pub const MAX_PARK: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// How many times a task is parked. Then it fails.
+pub const MAX_PARKS: u32 = 20;
+
+/// How long a task is parked in all. Then it fails.
+pub const MAX_PARKED: Duration = Duration::from_secs(14 * 24 * 60 * 60);
+
 /// How many attempts a task's record keeps.
 const KEPT_ATTEMPTS: usize = 50;
 

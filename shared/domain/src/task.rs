@@ -78,6 +78,12 @@ pub struct Task {
     /// How many attempts ended because the agent was silent.
     #[serde(default)]
     pub stalls: u32,
+    /// How many times it was parked until a reset time that its provider named.
+    #[serde(default)]
+    pub parks: u32,
+    /// How long it was parked in all, in milliseconds.
+    #[serde(default)]
+    pub parked_ms: u64,
     /// What all its attempts have used.
     #[serde(default)]
     pub usage: Usage,
@@ -261,6 +267,8 @@ impl Task {
             wip_floor: Fence(0),
             resume_from: None,
             stalls: 0,
+            parks: 0,
+            parked_ms: 0,
             usage: Usage::default(),
             version: Version,
             notify: false,

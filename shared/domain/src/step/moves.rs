@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use super::{KEPT_ATTEMPTS, MAX_PUSH_ATTEMPTS, MAX_PUSH_TIME, Refusal, Slots, Step};
+use super::{
+    KEPT_ATTEMPTS, MAX_PARK, MAX_PARKED, MAX_PARKS, MAX_PUSH_ATTEMPTS, MAX_PUSH_TIME, MIN_PARK,
+    Refusal, Slots, Step,
+};
 use crate::failure::{Failure, FailureClass, PushReaction, Reaction, backoff};
 use crate::ids::{Owner, WorkerId};
 use crate::lease::{Holder, Lease};
@@ -159,14 +162,19 @@ pub(super) fn fail_running(
     match reaction {
         Reaction::Cancel => end(task, TaskState::Cancelled, "task.cancelled", now),
         Reaction::Park => {
+            let named = retry_at.unwrap_or_else(|| now.plus(Duration::from_secs(15 * 60)));
+            let at = named.clamp(now.plus(MIN_PARK), now.plus(MAX_PARK));
+            let parked = Duration::from_millis(task.parked_ms) + at.since(now);
+            if task.parks >= MAX_PARKS || parked > MAX_PARKED {
+                return end(task, TaskState::Failed, "task.failed", now);
+            }
+            task.parks += 1;
+            task.parked_ms = parked.as_millis().try_into().unwrap_or(u64::MAX);
             task.attempt -= 1;
-            let soonest = now.plus(Duration::from_secs(1));
-            let at =
-                retry_at.unwrap_or_else(|| now.plus(Duration::from_secs(15 * 60))).max(soonest);
             requeue(task, at, now, "task.parked")
         }
         Reaction::Retry if !spent => {
-            let at = retry_at.map_or(later, |at| at.max(later));
+            let at = retry_at.map_or(later, |at| at.clamp(later, now.plus(MAX_PARK)));
             requeue(task, at, now, "task.retried")
         }
         Reaction::RetryOnce if !spent && task.stalls == 0 => {

@@ -7,7 +7,8 @@ use rdev_domain::git::Tip;
 use rdev_domain::ids::{Fence, TaskId};
 use rdev_domain::result::{Outcome, Usage};
 use rdev_domain::step::{
-    Event, MAX_PUSH_ATTEMPTS, MAX_PUSH_TIME, Refusal, Slots, Step, record_retry, retry, step,
+    Event, MAX_PARK, MAX_PARKED, MAX_PARKS, MAX_PUSH_ATTEMPTS, MAX_PUSH_TIME, MIN_PARK, Refusal,
+    Slots, Step, record_retry, retry, step,
 };
 use rdev_domain::task::{Task, TaskState, WipRef};
 use rdev_domain::time::Timestamp;
@@ -362,9 +363,9 @@ fn a_quota_parks_until_the_named_time_or_for_a_quarter_of_an_hour() {
     };
     let after = |seconds| NOW.plus(Duration::from_secs(seconds));
     assert_eq!(parked(None), after(15 * 60));
-    assert_eq!(parked(Some(after(2))), after(2));
+    assert_eq!(parked(Some(after(45))), after(45));
     for past in [NOW, NOW.minus(Duration::from_secs(60))] {
-        assert_eq!(parked(Some(past)), after(1), "never at once");
+        assert_eq!(parked(Some(past)), after(30), "never at once");
     }
 }
 
@@ -417,6 +418,70 @@ fn a_prepare_is_repeated_only_with_the_same_commit() {
     let again = with(1).expect("the first answer was lost");
     assert_eq!(again.task.scan_base, case.task.scan_base, "it is set once");
     assert_eq!(with(2), Err(Refusal::WrongState(TaskState::Pushing)));
+}
+
+/// `case` fails of `class`, whose provider names this time.
+fn failed_until(case: &Case, class: FailureClass, retry_at: Option<Timestamp>) -> Step {
+    let failure = Failure { retry_at, ..Failure::new(class, "slow down") };
+    let event = Event::Fail { holder: case.holder(), failure, usage: None };
+    case.step(event).expect("a holder may fail")
+}
+
+#[test]
+fn a_reset_time_is_taken_between_half_a_minute_and_a_week() {
+    let (second, minute) = (Duration::from_secs(1), Duration::from_secs(60));
+    for (named, parked) in [
+        (Some(Timestamp::MIN), MIN_PARK),
+        (Some(Timestamp::from_millis(0)), MIN_PARK),
+        (Some(NOW.minus(second)), MIN_PARK),
+        (Some(NOW), MIN_PARK),
+        (Some(NOW.plus(MIN_PARK - second)), MIN_PARK),
+        (Some(NOW.plus(MIN_PARK + second)), MIN_PARK + second),
+        (Some(NOW.plus(90 * minute)), 90 * minute),
+        (Some(NOW.plus(MAX_PARK)), MAX_PARK),
+        (Some(NOW.plus(MAX_PARK + second)), MAX_PARK),
+        (Some(Timestamp::MAX), MAX_PARK),
+        (None, 15 * minute),
+    ] {
+        let after = failed_until(&Case::running(), Quota, named);
+        assert_eq!(after.task.available_at.since(NOW), parked, "{named:?}");
+        assert_eq!((after.task.state, after.task.parks), (TaskState::Queued, 1), "{named:?}");
+
+        // A retry waits for its backoff at least.
+        let after = failed_until(&Case::running(), RateLimited, named).task;
+        let backoff = rdev_domain::failure::backoff(after.id, after.attempt);
+        let waits = named.map_or(backoff, |at| at.since(NOW).clamp(backoff, MAX_PARK));
+        assert_eq!(after.available_at.since(NOW), waits, "{named:?}");
+    }
+}
+
+#[test]
+fn a_task_is_parked_twenty_times_and_two_weeks_in_all_and_then_fails() {
+    for (wait, parks) in [(MIN_PARK, MAX_PARKS), (MAX_PARK, 2), (MAX_PARKED / 4, 4)] {
+        let mut case = Case::running();
+        let mut now = NOW;
+        let mut parked = 0;
+        let last = loop {
+            let failure =
+                Failure { retry_at: Some(now.plus(wait)), ..Failure::new(Quota, "used up") };
+            let event = Event::Fail { holder: case.holder(), failure, usage: None };
+            let after = step(&case.task, case.lease.as_ref(), event, now).expect("it fails").task;
+            if after.state != TaskState::Queued {
+                break after;
+            }
+            parked += 1;
+            assert!(parked <= MAX_PARKS, "it is parked again and again");
+            now = after.available_at;
+            let slots = Slots { taken: 0, limit: 1 };
+            let claimed = step(&after, None, sample::claim(1, slots), now).expect("it is due");
+            case = Case { task: claimed.task, lease: claimed.lease };
+        };
+        assert_eq!(parked, parks, "{wait:?} at a time");
+        assert_eq!((last.state, last.parks), (TaskState::Failed, parks));
+        assert_eq!(last.parked_ms, (wait * parks).as_millis() as u64);
+        assert_eq!(last.failure.map(|failure| failure.class), Some(Quota));
+        assert!(now.since(NOW) <= MAX_PARKED);
+    }
 }
 
 #[test]

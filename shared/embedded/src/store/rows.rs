@@ -97,7 +97,7 @@ pub(super) fn find(
 
 /// One task, expired or not.
 pub(super) fn find_any(conn: &Connection, id: TaskId) -> Result<Option<Found>, Error> {
-    find(conn, id, Timestamp::from_millis(i64::MIN))
+    find(conn, id, Timestamp::MIN)
 }
 
 /// The error for a task that does not exist.
