@@ -186,7 +186,8 @@ impl FromStr for GitUrl {
         };
         match url.scheme() {
             "https" | "http" if url.has_host() => {}
-            "file" if !url.has_host() && url.to_file_path().is_ok() => {}
+            // With another host it has no path on this machine.
+            "file" if url.to_file_path().is_ok() => {}
             _ => return invalid("must begin with https://, http:// or file:///"),
         }
         if !url.username().is_empty() || url.password().is_some() {

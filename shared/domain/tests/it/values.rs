@@ -9,6 +9,7 @@ use rdev_domain::git_url::{GitUrl, UrlPolicy};
 use rdev_domain::hostname::Hostname;
 use rdev_domain::ids::{Fence, KeyId, Owner, ProjectId, TaskId, WorkerId};
 use rdev_domain::key::{ApiKey, Scope};
+use rdev_domain::lease::{Holder, LEASE, Lease};
 use rdev_domain::page::{Listed, Page};
 use rdev_domain::pipeline::PipelineSummary;
 use rdev_domain::ports::{Conflict, PortError};
@@ -20,8 +21,8 @@ use rdev_domain::secret::Secret;
 use rdev_domain::spec::{CheckSpec, Work};
 use rdev_domain::task::{Priority, QueuePlace, Task, TaskState};
 use rdev_domain::time::Timestamp;
-use rdev_domain::webhook::{DeliveryState, Webhook, WebhookDelivery, WebhookUrl};
-use rdev_domain::{Invalid, request};
+use rdev_domain::webhook::{self, DeliveryState, Webhook, WebhookDelivery, WebhookUrl};
+use rdev_domain::{Invalid, request, step};
 use ulid::Ulid;
 
 use super::sample::{self, NOW};
@@ -449,4 +450,34 @@ fn pipelines_are_ordered_by_their_time_and_then_by_their_number() {
     };
     assert!(of(1, 9).place() < of(2, 1).place() && of(2, 1).place() < of(2, 2).place());
     assert_eq!(of(-1, 3).place(), Ulid::from_parts(0, 3));
+}
+
+#[test]
+fn a_renewal_keeps_the_usage_unless_it_brings_a_newer_one() {
+    let now = Timestamp::from_millis(5000);
+    let owner = Owner::new(&"w1".parse().expect("a worker id"), "process");
+    let holder = Holder { fence: Fence(1), owner: owner.clone() };
+    let usage = |cost| Usage { cost_usd: Some(cost), ..Usage::default() };
+    let taken = Lease::taken(Fence(1), owner, now);
+    let first = taken.renewed(&holder, Some(usage(1.0)), now).expect("its holder renews it");
+    assert_eq!(first.usage, usage(1.0));
+    let second = first.renewed(&holder, None, now).expect("its holder renews it");
+    assert_eq!((second.usage, second.heartbeat), (usage(1.0), 2));
+    let third = second.renewed(&holder, Some(usage(2.0)), now).expect("its holder renews it");
+    assert_eq!(third.usage, usage(2.0));
+}
+
+#[test]
+fn the_spans_are_those_that_the_documents_promise() {
+    let (hour, day) = (60 * 60, 24 * 60 * 60);
+    for (span, seconds) in [
+        (LEASE, 45),
+        (step::MAX_PUSH_TIME, 2 * hour),
+        (step::MIN_PARK, 30),
+        (step::MAX_PARK, 7 * day),
+        (step::MAX_PARKED, 14 * day),
+        (webhook::KEPT, 30 * day),
+    ] {
+        assert_eq!(span, Duration::from_secs(seconds));
+    }
 }
