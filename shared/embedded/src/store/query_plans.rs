@@ -100,7 +100,6 @@ fn projects_and_tasks(scene: &Scene) {
         tasks::enqueue(&tx, tasks::NewTask::of(task).expect("JSON")).expect("a queued task").task
     };
     let (first, parked) = (enqueue(new(0)), enqueue(new(5)));
-    enqueue(Task { retry_of: Some(first.id), ..new(0) });
     enqueue(new(0));
     enqueue(new(7));
     let claimed = claim(&scene.at(1), &site);
@@ -123,6 +122,7 @@ fn projects_and_tasks(scene: &Scene) {
     tasks::advance(&scene.at(3), parked.id, Event::Cancel, &log, None)
         .expect("a transaction")
         .expect("a parked task can be cancelled");
+    enqueue(Task { retry_of: Some(parked.id), ..new(0) });
     let [delivery, _] = &deliveries::due(tx.conn, scene.at(3).now, 9).expect("deliveries")[..]
     else {
         panic!("two tasks have ended")
