@@ -149,7 +149,7 @@ async fn named_tasks(
     for id in ids.iter().collect::<BTreeSet<_>>() {
         let task = app.store().task(*id).await?.task;
         let new = retry_id(*id);
-        if let Some(next) = task.retried_as.filter(|next| *next != new) {
+        if let Err(Refusal::RetriedAlready(next)) = step::record_retry(&task, new, now) {
             return Err(Refusal::RetriedAlready(tasks::newest(app, next).await?).into());
         }
         step::retry(&task, new, now)?;
