@@ -84,7 +84,7 @@ impl Checkout {
         }
         let folder = self.0.join("target/lambda");
         out::note("building the functions; the first time takes minutes");
-        let mut build = cargo();
+        let mut build = Command::new("cargo");
         build
             .args(["lambda", "build", "--profile", "lambda"])
             .args(["-p", "rdev-functions", "--features", "lambda", "--lambda-dir"])
@@ -100,7 +100,7 @@ impl Checkout {
             return Ok(program);
         }
         out::note("building the runner");
-        let mut build = cargo();
+        let mut build = Command::new("cargo");
         build.args(["build", "-p", "rdev-runner", "--features", "aws", "--bin", "rdev-runner"]);
         self.run(&mut build, "cargo build").await?;
         let target = environment.path("CARGO_TARGET_DIR");
@@ -205,19 +205,6 @@ pub(super) async fn first_key(deployed: &Deployed) -> anyhow::Result<Secret> {
     use_emulator(&mut command, &deployed.endpoint);
     let new: NewKey = json_output(&mut command, "key bootstrap").await?;
     Ok(new.key)
-}
-
-/// Cargo, without the variables that `cargo run` sets for the package that it runs. The build
-/// script of a dependency runs again when they change, and then most crates are compiled anew.
-fn cargo() -> Command {
-    let mut command = Command::new("cargo");
-    for (name, _) in std::env::vars_os() {
-        let text = name.to_string_lossy();
-        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
-            command.env_remove(&name);
-        }
-    }
-    command
 }
 
 /// Makes a program use the emulator.
