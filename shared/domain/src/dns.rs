@@ -391,6 +391,7 @@ mod tests {
     fn an_address_is_a_plain_public_one() {
         let a = |text: &str, private| Target::parse(RecordKind::A, text, private);
         assert_eq!(a("93.184.216.34", false), Ok(Target::A(Ipv4Addr::new(93, 184, 216, 34))));
+        assert_eq!(a("93.184.216.34", false).expect("an address").content(), "93.184.216.34");
         for private in ["127.0.0.1", "10.0.0.1", "192.168.1.1", "100.64.0.1", "192.0.2.1"] {
             assert!(a(private, false).is_err() && a(private, true).is_ok(), "{private}");
         }
@@ -415,6 +416,7 @@ mod tests {
     fn a_name_does_not_lead_to_itself() {
         let domain = DomainName::in_zone("a", &zone()).expect("a name");
         let target = Target::parse(RecordKind::Cname, "A.example.com.", false).expect("a name");
+        assert_eq!(target.content(), "a.example.com");
         let spec = DomainSpec { domain, target, proxied: false, ttl: Ttl::default() };
         assert!(spec.check().is_err());
     }

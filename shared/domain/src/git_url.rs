@@ -245,6 +245,15 @@ mod tests {
     }
 
     #[test]
+    fn the_origin_is_scheme_host_and_port_and_a_folder_has_none() {
+        let origin = |url: &str| url.parse::<GitUrl>().expect(url).origin();
+        let at = |origin: &str| Some(origin.to_owned());
+        assert_eq!(origin("https://Git.Example.com:443/a/b.git"), at("https://git.example.com"));
+        assert_eq!(origin("http://git.example.com:3000/a"), at("http://git.example.com:3000"));
+        assert_eq!(origin("file:///data/repos/a.git"), None);
+    }
+
+    #[test]
     fn a_policy_refuses_addresses_that_are_ours_alone() {
         let closed = UrlPolicy::default();
         let open = UrlPolicy { allow_private: true, file_root: Some("/data/repos".into()) };

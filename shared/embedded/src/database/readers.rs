@@ -64,3 +64,25 @@ pub(super) fn connect(
     conn.set_prepared_statement_cache_capacity(CACHED_STATEMENTS);
     Ok(conn)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_that_was_given_back_is_taken_again_unless_it_is_in_a_transaction() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("a.db");
+        drop(Connection::open(&file).expect("a database"));
+        let readers = Readers::new(file, Duration::from_secs(1));
+        let idle = || readers.idle.lock().expect("no panic").len();
+        let conn = readers.take().expect("a connection");
+        readers.give_back(conn);
+        assert_eq!(idle(), 1);
+        let conn = readers.take().expect("the same one");
+        assert_eq!(idle(), 0);
+        conn.execute_batch("BEGIN").expect("a transaction");
+        readers.give_back(conn);
+        assert_eq!(idle(), 0);
+    }
+}

@@ -10,6 +10,7 @@ pub(crate) mod shapes;
 
 use std::time::Duration;
 
+use rdev_domain::chain;
 use rdev_domain::page::Page;
 use rdev_domain::pipeline::{CiId, PipelineFilter};
 use rdev_domain::ports::{Ci, CiRepository};
@@ -73,12 +74,4 @@ fn first(limit: u32) -> Page {
 
 fn all() -> PipelineFilter {
     PipelineFilter::default()
-}
-
-/// An error with its sources, on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        None => error.to_string(),
-        Some(source) => format!("{error}: {}", chain(source)),
-    }
 }
