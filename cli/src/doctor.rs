@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use anyhow::Context;
 use rdev_configuration::Environment;
 use rdev_configuration::find_file;
 use rdev_platform::Finding;
@@ -15,6 +16,7 @@ use crate::args::Common;
 use crate::config::{Config, Flags, NAMES};
 use crate::exit::Exit;
 use crate::folder::Local;
+use crate::server::runner_folders;
 use crate::{agents, out};
 
 /// The least free space: checkouts and mirrors need some.
@@ -33,6 +35,7 @@ pub(crate) async fn run(common: &Common, environment: &Environment) -> anyhow::R
     let mut findings = vec![settings(&flags, environment)?];
     findings.extend(disk(&folder));
     findings.push(git(environment));
+    findings.extend(repositories(&runner_folders(&folder).cache)?);
     findings.extend(agents::check(config.default_agent, &config.agents));
     if let Some(forge) = &platform.forge {
         findings.extend(forge.check().await);
@@ -118,6 +121,27 @@ fn git(environment: &Environment) -> Finding {
         let problem = "it is not in PATH; rdev does not need it, but most agents do: install git";
         Finding::problem("the program git, for agents", problem)
     }
+}
+
+/// The repositories in which a runner of this data folder has found that pushes are not atomic.
+fn repositories(cache: &Path) -> anyhow::Result<Vec<Finding>> {
+    let folder = rdev_runner::git::not_atomic_folder(cache);
+    let reading = || format!("cannot read {}", folder.display());
+    let entries = match std::fs::read_dir(&folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(vec![]),
+        other => other.with_context(reading)?,
+    };
+    let mut findings = Vec::new();
+    for entry in entries {
+        let path = entry.with_context(reading)?.path();
+        let url = std::fs::read_to_string(&path).with_context(reading)?;
+        let problem = format!(
+            "its server does not delete a ref and move a branch in one atomic push, so a commit may land twice if somebody rewinds the branch during a push (docs/protocol.md, step 6): let rdev delete refs below refs/rdev, then remove {}",
+            path.display()
+        );
+        findings.push(Finding::problem(format!("pushes to {url}"), problem));
+    }
+    Ok(findings)
 }
 
 async fn server(folder: &Path) -> Finding {

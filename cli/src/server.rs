@@ -182,7 +182,7 @@ fn ports(embedded: &Embedded, platform: &Platform) -> Ports {
     Ports { store: embedded.store.clone(), queue: embedded.queue.clone(), forge }
 }
 
-fn runner_folders(folder: &Path) -> Folders {
+pub(crate) fn runner_folders(folder: &Path) -> Folders {
     Folders {
         work: folder.join("work"),
         cache: folder.join("cache"),

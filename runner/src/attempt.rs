@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdev_domain::event::EventKind;
 use rdev_domain::failure::FailureClass;
-use rdev_domain::git::Branch;
+use rdev_domain::git::{Branch, OwnRef, RecordedRef};
 use rdev_domain::git_url::GitUrl;
 use rdev_domain::project::Project;
 use rdev_domain::task::Task;
@@ -95,12 +95,34 @@ impl Attempt {
         self.durations.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Whether the task is `pushing`.
+    pub(crate) fn is_prepared(&self) -> bool {
+        self.prepared.load(Ordering::Relaxed)
+    }
+
+    /// Tells the store which refs of rdev's own may exist, before one of them is written.
+    pub(crate) async fn record_refs(&self, own_refs: Vec<RecordedRef>) -> Result<(), Interrupt> {
+        if lease::record_refs(&self.lease, &*self.context.ports.store, own_refs).await {
+            Ok(())
+        } else {
+            Err(Interrupt::Stopped)
+        }
+    }
+
     /// Records that the attempt is about to push this ref of rdev's own.
     pub(crate) fn remember_ref(&self, remote: &Remote, name: &str) {
         let mut pushed = self.pushed.lock().unwrap_or_else(PoisonError::into_inner);
         let (_, names) = pushed.get_or_insert_with(|| (remote.clone(), Vec::new()));
         if !names.iter().any(|recorded| recorded == name) {
             names.push(name.to_owned());
+        }
+    }
+
+    /// Records that a ref of rdev's own is gone.
+    pub(crate) fn forget_ref(&self, own: OwnRef) {
+        let mut pushed = self.pushed.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, names)) = pushed.as_mut() {
+            names.retain(|name| OwnRef::parse(name) != Some(own));
         }
     }
 

@@ -2,18 +2,18 @@
 
 use async_trait::async_trait;
 use rdev_domain::failure::FailureClass;
-use rdev_domain::git::{Branch, CommitId, OwnRef};
+use rdev_domain::git::{Branch, CommitId, OwnRef, RecordedRef};
 use rdev_domain::result::{Outcome, TaskResult, Warning};
 use rdev_domain::spec::BuildSpec;
 use rdev_domain::step::Event;
-use rdev_domain::task::{TaskState, WipRef};
+use rdev_domain::task::TaskState;
 use tracing::warn;
 
 use crate::attempt::interrupt::Interrupt;
 use crate::attempt::settle::Settlement;
 use crate::attempt::workspace::Workspace;
 use crate::attempt::{Attempt, session, unpushed};
-use crate::git::{self, Fetched, blocking};
+use crate::git::{self, Expect, Fetched, GitError, blocking};
 use crate::job::handler::TaskHandler;
 
 mod agent_phase;
@@ -21,15 +21,18 @@ mod commit;
 mod commit_status;
 mod deliver;
 mod earlier;
+mod landed;
 mod output;
 mod pull_request;
 mod push;
 mod refs;
 mod target;
+mod ticket;
 mod unfinished;
 
 use earlier::{EarlierWork, FinishedWork};
 use output::AgentOutput;
+use refs::OwnPush;
 use target::BuildTarget;
 
 /// The task type `build`.
@@ -56,11 +59,11 @@ async fn run(attempt: &Attempt, spec: &BuildSpec) -> Result<Settlement, Interrup
 
     match earlier::find(attempt, &target, &workspace, &fetched, !spec.auto_push).await? {
         None => {}
-        Some(EarlierWork::Landed(commit)) => {
+        Some(EarlierWork::Landed(outcome)) => {
             attempt.note(
                 "the push of an earlier attempt is on the branch; there is nothing left to do",
             );
-            return deliver::landed(attempt, spec, &target, &workspace, commit).await;
+            return deliver::landed(attempt, spec, &target, &workspace, outcome).await;
         }
         Some(EarlierWork::Finished(finished)) => {
             attempt.note("an earlier attempt finished the work; continuing from its commit");
@@ -73,6 +76,9 @@ async fn run(attempt: &Attempt, spec: &BuildSpec) -> Result<Settlement, Interrup
         }
     }
 
+    if fetched.start.is_none() && fetched.has_branches {
+        return Err(GitError::BranchNotFound(target.base_branch.to_string()).into());
+    }
     let outcome = agent_phase::run(attempt, spec, &workspace, fetched.start.as_ref()).await;
     let mut output = match outcome {
         Ok(output) => output,
@@ -109,8 +115,7 @@ async fn run(attempt: &Attempt, spec: &BuildSpec) -> Result<Settlement, Interrup
     if !spec.auto_push {
         return push_kept_ref(attempt, &target, &workspace, commit, output).await;
     }
-    let wip = WipRef { task: attempt.task.id, fence: attempt.task.fence };
-    let finished = FinishedWork { commit, wip, output };
+    let finished = FinishedWork { commit, earlier: None, output };
     deliver::deliver(attempt, spec, &target, &workspace, &fetched.tip, finished).await
 }
 
@@ -123,13 +128,16 @@ async fn push_kept_ref(
     output: AgentOutput,
 ) -> Result<Settlement, Interrupt> {
     let kept = OwnRef::Kept(attempt.task.id);
+    refs::record(attempt, RecordedRef::of(kept, commit.clone())).await?;
     let stop = attempt.lease.stop.token();
     // The name of the ref has no fence: an attempt whose lease may have expired must not push it.
     attempt.lease.right_to_push().await;
     if attempt.lease.stop.reason().is_some() {
         return Err(Interrupt::Stopped);
     }
-    attempt.phase("push", refs::push_own(attempt, target, workspace, kept, &commit, stop)).await?;
+    let push = OwnPush { own: kept, commit: &commit, expect: Expect::Any, delete: None };
+    let pushing = async { Ok(refs::push_own(attempt, target, workspace, &push, stop).await?) };
+    attempt.phase("push", pushing).await?;
     workspace.clear_finished()?;
     unpushed::forget_unpushed(&attempt.context.folders, attempt.task.id);
     Ok(finish(attempt, Outcome::CommittedNotPushed, Some(commit), &target.branch, output))
@@ -170,7 +178,9 @@ async fn checkout(
     target: &BuildTarget,
     workspace: &Workspace,
 ) -> Result<(Fetched, bool), Interrupt> {
-    let fetched = target.fetch(attempt).await?;
+    // What an old push may have brought to the branch is looked for, also when that is gone.
+    let ticketed = attempt.task.own_refs.iter().any(|recorded| recorded.may_land);
+    let fetched = target.fetch(attempt, ticketed).await?;
     let (mirror, start) = (fetched.mirror.clone(), fetched.start.clone());
     let (dirs, branch) = (workspace.workdir(), target.branch.clone());
     let stop = attempt.lease.stop.token().clone();

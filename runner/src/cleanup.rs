@@ -70,7 +70,13 @@ pub(crate) fn remove_refs_of_ended_tasks(
         let mut refs = Vec::new();
         for own in others {
             let removable = match context.ports.store.task(own.task()).await {
-                Ok(record) => done_with(record.task.state) && !matches!(own, OwnRef::Kept(_)),
+                Ok(record) => {
+                    // A ticket of a push that is in doubt tells a retry that it has not landed.
+                    let mut own_refs = record.task.own_refs.iter();
+                    done_with(record.task.state)
+                        && !matches!(own, OwnRef::Kept(_))
+                        && !own_refs.any(|recorded| recorded.may_land && recorded.own == own)
+                }
                 Err(PortError::NotFound { .. }) => expired(own.task()),
                 Err(_) => false,
             };

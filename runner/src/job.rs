@@ -48,7 +48,7 @@ pub(crate) async fn run(context: Arc<RunnerContext>, claimed: Claimed, receipt: 
     let settings = &context.config.runner;
     let holder = Holder { fence: claimed_lease.fence, owner: claimed_lease.owner };
     let events = EventLog::new(task.fence, settings.max_event_bytes);
-    let lease = Arc::new(ActiveLease::new(task.id, holder, events));
+    let lease = Arc::new(ActiveLease::new(task.id, holder, events, task.own_refs.clone()));
     let state = json!({"state": task.state.as_str(), "attempt": task.attempt});
     lease.events.add(EventKind::State, state, now());
     let renewals = renew_periodically(

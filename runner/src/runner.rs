@@ -92,7 +92,8 @@ pub fn start(
     let context = RunnerContext {
         redactor: Redactor::new(tokens.chain(agent::secrets(&config.agents))),
         owner: Owner::new(&worker_id, &process),
-        heads_only: git::HeadsOnly::new(folders.cache.join("heads-only")),
+        heads_only: git::Remembered::new(folders.cache.join("heads-only")),
+        not_atomic: git::Remembered::new(git::not_atomic_folder(&folders.cache)),
         worker_id,
         capabilities,
         slots,

@@ -10,6 +10,7 @@ use crate::platform::world::{System, World};
 
 rdev_testkit::trials! {
     fn it_looks_and_makes_nothing;
+    fn a_repository_whose_pushes_are_not_atomic_is_named;
     async a_good_installation_has_no_problem_and_each_broken_part_is_named_with_what_to_do;
 }
 
@@ -54,6 +55,25 @@ fn it_looks_and_makes_nothing() {
     let told: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert!(told["findings"].as_array().is_some_and(|all| all.len() > 3), "{told:#}");
     assert_eq!(std::fs::read_dir(place.path()).expect("a folder").count(), 0);
+}
+
+fn a_repository_whose_pushes_are_not_atomic_is_named() {
+    let place = tempfile::tempdir().expect("a folder");
+    let known = place.path().join("cache/not-atomic");
+    std::fs::create_dir_all(&known).expect("a folder");
+    std::fs::write(known.join("one"), "https://git.example.com/site.git").expect("a file");
+    let output = Command::new(env!("CARGO_BIN_EXE_rdev"))
+        .args(["doctor", "--json", "--data-dir"])
+        .arg(place.path())
+        .current_dir(place.path())
+        .env_clear()
+        .env("HOME", place.path())
+        .output()
+        .expect("rdev starts");
+    let told: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let named = |one: &&String| one.contains("https://git.example.com/site.git");
+    assert_eq!(problems(&told).iter().filter(named).count(), 1, "{told:#}");
+    assert_eq!(output.status.code(), Some(1));
 }
 
 async fn a_good_installation_has_no_problem_and_each_broken_part_is_named_with_what_to_do()

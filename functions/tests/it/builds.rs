@@ -39,14 +39,14 @@ pub(crate) fn result(outcome: Outcome, session: Option<&str>) -> BuildResult {
 
 pub(crate) fn failed(holder: Holder) -> Event {
     let failure = Failure::new(FailureClass::Auth, "the model refused the key");
-    Event::Fail { holder, failure, usage: None }
+    Event::Fail { holder, failure, usage: None, revoked: false }
 }
 
 fn prepared(task: TaskId, holder: Holder) -> Event {
     let commit = "a".repeat(40).parse().expect("a commit");
     let wip = WipRef { task, fence: holder.fence };
     let branch = "main".parse().expect("a branch");
-    let prepared = Prepared { commit, base: Tip::Absent, branch, wip, at: now() };
+    let prepared = Prepared { commit, base: Tip::Absent, branch, wip, atomic: true, at: now() };
     let result = result(Outcome::Delivered, None);
     Event::Prepare { holder, prepared, result, usage: Usage::default() }
 }

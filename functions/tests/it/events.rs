@@ -7,7 +7,7 @@ use futures_util::{Stream, StreamExt};
 use http::{Method, Request};
 use rdev_domain::event::{BuildEvent, EventKind, seq};
 use rdev_domain::ids::{ProjectId, TaskId};
-use rdev_domain::lease::Holder;
+use rdev_domain::lease::{Holder, Progress};
 use rdev_domain::ports::Record;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -48,8 +48,16 @@ impl Running {
 
     async fn write(&self, numbers: impl IntoIterator<Item = u64>) {
         let events: Vec<_> = numbers.into_iter().map(|n| self.event(n)).collect();
-        let renewed =
-            self.fixture.store().renew(self.task, &self.holder, &events, None, now()).await;
+        let renewed = self
+            .fixture
+            .store()
+            .renew(
+                self.task,
+                &self.holder,
+                Progress { events: &events, ..Progress::default() },
+                now(),
+            )
+            .await;
         renewed.expect("the lease is held");
     }
 

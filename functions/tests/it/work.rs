@@ -4,10 +4,16 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use rdev_domain::audit::Actor;
 use rdev_domain::failure::{Failure, FailureClass};
 use rdev_domain::ids::TaskId;
+use rdev_domain::outbox::{self, MAX_DELAY};
 use rdev_domain::ports::{DeadLetter, Queue, Record};
+use rdev_domain::spec::{CheckSpec, Work};
 use rdev_domain::step::Event;
+use rdev_domain::task::Task;
+use rdev_domain::time::Timestamp;
+use rdev_functions::services::maintenance;
 use serde_json::{Value, json};
 use ulid::Ulid;
 
@@ -217,7 +223,7 @@ async fn a_redrive_of_everything_leaves_a_poisoned_task_and_retries_the_others()
     let poisoned = fixture.build(&project).await;
     let (_, holder) = fixture.claim(&project).await;
     let failure = Failure::new(FailureClass::Poison, "its record cannot be read");
-    let event = Event::Fail { holder, failure, usage: None };
+    let event = Event::Fail { holder, failure, usage: None, revoked: false };
     fixture.advance(poisoned, event, Record::default()).await;
     for _ in 0..2 {
         let done = fixture.post("/work/dead/redrive", json!({})).await;
@@ -282,4 +288,42 @@ async fn a_redrive_retries_at_most_1000_failed_tasks_and_says_that_there_are_mor
     let rest = redrive(json!({})).await.json();
     assert_eq!((retried(&rest), &rest["more"]), (1, &json!(false)));
     assert_eq!(retried(&redrive(json!({})).await.json()), 0);
+}
+
+#[tokio::test]
+async fn a_sweep_goes_on_until_every_forgotten_wake_up_is_sent() {
+    let fixture = Fixture::new().await;
+    let project = fixture.project("site").await;
+    // One more than a page of them.
+    let long_ago = Timestamp::from_millis(now().as_millis() - 3_600_000);
+    let by = Actor::maintenance();
+    for number in 0..501 {
+        let id = TaskId(Ulid::from_parts(1, number));
+        let task = Task::new(id, project.clone(), Work::Check(CheckSpec::of(vec![])), long_ago);
+        fixture.store().enqueue(&task, &by, long_ago).await.expect("a ready project");
+    }
+    maintenance::sweep(fixture.store(), &*fixture.embedded.queue).await.expect("a sweep");
+    let stats = fixture.get("/work/stats").await.json();
+    assert!(stats["wake_ups"]["visible"].as_u64() >= Some(501), "{stats}");
+    let swept = fixture.store().sweep(now()).await.expect("a sweep");
+    assert_eq!((swept.outbox, swept.more), (vec![], false));
+}
+
+#[tokio::test]
+async fn a_wake_up_that_is_due_in_exactly_the_longest_delay_is_sent_and_a_later_one_waits() {
+    let fixture = Fixture::new().await;
+    let project = fixture.project("site").await;
+    let (by, now) = (Actor::maintenance(), now());
+    let mut outbox = Vec::new();
+    for (number, later) in [(1, MAX_DELAY), (2, MAX_DELAY + Duration::from_millis(1))] {
+        let id = TaskId(Ulid::from_parts(1, number));
+        let task = Task::new(id, project.clone(), Work::Check(CheckSpec::of(vec![])), now);
+        let task = Task { available_at: now.plus(later), ..task };
+        let enqueued = fixture.store().enqueue(&task, &by, now).await.expect("a ready project");
+        outbox.extend(enqueued.outbox);
+    }
+    let queue = &*fixture.embedded.queue;
+    outbox::send(fixture.store(), queue, &outbox, now).await.expect("they are sent");
+    let stats = fixture.get("/work/stats").await.json();
+    assert_eq!(stats["wake_ups"]["delayed"], json!(1), "{stats}");
 }

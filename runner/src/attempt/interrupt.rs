@@ -10,6 +10,8 @@ use crate::git::GitError;
 pub(crate) enum Interrupt {
     /// It failed.
     Failed(Failure),
+    /// It failed, and its ticket was revoked: no push of it can land.
+    Revoked(Failure),
     /// The attempt was stopped; [`super::stop::Stop::reason`] says why.
     Stopped,
 }
@@ -36,6 +38,8 @@ impl From<GitError> for Interrupt {
             | GitError::NotAllowed(_)
             | GitError::BadTree(_) => FailureClass::Invalid,
             GitError::Unreachable { .. }
+            | GitError::NotAtomic
+            | GitError::Gone { .. }
             | GitError::Moved { .. }
             | GitError::MirrorDamaged { .. }
             | GitError::Broken { .. } => FailureClass::Infra,

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use rdev_domain::git::RecordedRef;
 use rdev_domain::ids::TaskId;
-use rdev_domain::lease::{Holder, LEASE, RENEW_EVERY};
+use rdev_domain::lease::{Holder, LEASE, Progress, RENEW_EVERY};
 use rdev_domain::ports::{PortError, Queue, Receipt, Store, VISIBILITY};
 use rdev_domain::result::Usage;
 use rdev_domain::step::Refusal;
@@ -30,6 +31,8 @@ pub(crate) struct ActiveLease {
     pub(crate) events: EventLog,
     pub(crate) usage: watch::Sender<Usage>,
     pub(crate) stop: Stop,
+    /// The refs of rdev's own that are not dealt with, as the store has them or is about to.
+    pub(crate) own_refs: Mutex<Vec<RecordedRef>>,
     /// Locked during each write that carries events: whoever takes events writes them or puts them
     /// back before anyone else takes more. So no event is lost and the order stays.
     pub(crate) writing: Mutex<()>,
@@ -39,10 +42,16 @@ pub(crate) struct ActiveLease {
 
 impl ActiveLease {
     /// The lease of a task that was just claimed.
-    pub(crate) fn new(task: TaskId, holder: Holder, events: EventLog) -> Self {
+    pub(crate) fn new(
+        task: TaskId,
+        holder: Holder,
+        events: EventLog,
+        own_refs: Vec<RecordedRef>,
+    ) -> Self {
         Self {
             task,
             holder,
+            own_refs: Mutex::new(own_refs),
             events,
             usage: watch::Sender::new(Usage::default()),
             stop: Stop::default(),
@@ -59,6 +68,48 @@ impl ActiveLease {
             tokio::select! {
                 _ = renewal.changed() => {}
                 () = self.stop.token().cancelled() => return,
+            }
+        }
+    }
+}
+
+/// Records the refs of rdev's own that the attempt may have written, before it writes one of them.
+/// Repeats until the store answers or the attempt is stopped; returns whether it is recorded.
+///
+/// The waiting events and the usage ride along: it is a renewal.
+pub(crate) async fn record_refs(
+    lease: &ActiveLease,
+    store: &dyn Store,
+    own_refs: Vec<RecordedRef>,
+) -> bool {
+    loop {
+        let turn = lease.writing.lock().await;
+        let sent = Instant::now();
+        let events = lease.events.take_chunk();
+        let usage = *lease.usage.borrow();
+        let progress = Progress { events: &events, usage: Some(usage), own_refs: Some(&own_refs) };
+        match store.renew(lease.task, &lease.holder, progress, now()).await {
+            Ok(renewal) => {
+                lease.last_renewal.send_replace(sent);
+                if renewal.cancel_requested {
+                    lease.stop.request(StopReason::Cancelled);
+                }
+                *lease.own_refs.lock().await = own_refs;
+                return true;
+            }
+            Err(PortError::Refused(Refusal::Stale) | PortError::NotFound { .. }) => {
+                warn!(task = %lease.task, fence = %lease.holder.fence, "the lease is lost");
+                lease.stop.request(StopReason::LeaseLost);
+                return false;
+            }
+            Err(error) => {
+                warn!(task = %lease.task, %error, "a ref was not recorded before its push; trying again");
+                lease.events.put_back(events);
+                drop(turn);
+                tokio::select! {
+                    () = tokio::time::sleep(RETRY_AFTER) => {}
+                    () = lease.stop.token().cancelled() => return false,
+                }
             }
         }
     }
@@ -91,7 +142,8 @@ pub(crate) async fn renew_periodically(
         let sent = Instant::now();
         let events = lease.events.take_chunk();
         let usage = *lease.usage.borrow();
-        match store.renew(lease.task, &lease.holder, &events, Some(usage), now()).await {
+        let progress = Progress { events: &events, usage: Some(usage), own_refs: None };
+        match store.renew(lease.task, &lease.holder, progress, now()).await {
             Ok(renewal) => {
                 lease.last_renewal.send_replace(sent);
                 next_renewal = sent + jittered(RENEW_EVERY);
@@ -138,7 +190,8 @@ mod tests {
     async fn the_right_to_push_ends_with_the_lease_and_comes_back_with_a_renewal() {
         let owner = Owner::new(&"w1".parse().expect("a worker id"), "process");
         let holder = Holder { fence: Fence(1), owner };
-        let lease = ActiveLease::new(TaskId(Ulid::nil()), holder, EventLog::new(Fence(1), 1000));
+        let lease =
+            ActiveLease::new(TaskId(Ulid::nil()), holder, EventLog::new(Fence(1), 1000), vec![]);
         let may_push = || lease.right_to_push().now_or_never().is_some();
         tokio::time::advance(LEASE - Duration::from_secs(1)).await;
         assert!(may_push());

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use rdev_domain::audit::Actor;
 use rdev_domain::chain;
 use rdev_domain::failure::{Failure, FailureClass, Reaction};
+use rdev_domain::lease::Progress;
 use rdev_domain::outbox;
 use rdev_domain::ports::{Advanced, PortError, PortResult, Record, Store};
 use rdev_domain::result::TaskResult;
@@ -110,7 +111,8 @@ async fn advance_once(
     let mut events = lease.events.take_chunk();
     // More than one chunk: renewals write all but the last.
     while !lease.events.is_empty() {
-        if let Err(error) = store.renew(lease.task, &lease.holder, &events, None, now()).await {
+        let progress = Progress { events: &events, ..Progress::default() };
+        if let Err(error) = store.renew(lease.task, &lease.holder, progress, now()).await {
             lease.events.put_back(events);
             return Err(error);
         }
@@ -157,9 +159,10 @@ pub(crate) async fn settle(
 fn event_of(attempt: &Attempt, interrupt: Interrupt) -> Option<Event> {
     let lease = &attempt.lease;
     let holder = lease.holder.clone();
+    let revoked = matches!(interrupt, Interrupt::Revoked(_));
     let failure = match (interrupt, lease.stop.reason()) {
         (_, Some(StopReason::LeaseLost)) => return None,
-        (Interrupt::Failed(failure), _) => failure,
+        (Interrupt::Failed(failure) | Interrupt::Revoked(failure), _) => failure,
         (Interrupt::Stopped, Some(StopReason::Released)) => return Some(Event::Release { holder }),
         (Interrupt::Stopped, Some(StopReason::TimedOut)) => {
             let seconds = attempt.task.work.timeout().as_secs();
@@ -177,7 +180,7 @@ fn event_of(attempt: &Attempt, interrupt: Interrupt) -> Option<Event> {
         ..failure
     };
     attempt.note(format!("the attempt failed ({}): {}", failure.class.as_str(), failure.message));
-    Some(Event::Fail { holder, failure, usage: Some(*lease.usage.borrow()) })
+    Some(Event::Fail { holder, failure, usage: Some(*lease.usage.borrow()), revoked })
 }
 
 async fn send(attempt: &Attempt, advanced: &Advanced) {

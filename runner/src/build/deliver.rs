@@ -5,26 +5,28 @@ use std::sync::atomic::Ordering;
 
 use rdev_domain::event::EventKind;
 use rdev_domain::failure::FailureClass;
-use rdev_domain::git::{CommitId, OwnRef, Tip};
+use rdev_domain::git::{OwnRef, RecordedRef, Tip};
 use rdev_domain::ports::CommitState;
 use rdev_domain::result::{BuildResult, Outcome, TaskResult, Warning};
 use rdev_domain::spec::BuildSpec;
 use rdev_domain::step::Event;
-use rdev_domain::task::{Prepared, WipRef};
+use rdev_domain::task::{Prepared, Task, WipRef};
 use serde_json::json;
 use tracing::info;
 
 use super::earlier::{self, FinishedWork};
+use super::landed::{Landing, search};
 use super::output::AgentOutput;
-use super::push::{MAX_ROUNDS, PushContext, PushOutcome, search};
-use super::refs::{at_wip, based_on, fetch_own, newest_wip};
+use super::push::{MAX_ROUNDS, PushContext, PushOutcome};
+use super::refs::{based_on, fetch_own, newest_since};
 use super::target::BuildTarget;
+use super::ticket::Held;
 use super::{commit_status, pull_request};
 use crate::attempt::interrupt::Interrupt;
 use crate::attempt::settle::{self, Settlement};
 use crate::attempt::workspace::Workspace;
 use crate::attempt::{Attempt, unpushed};
-use crate::git::{self, blocking};
+use crate::git::{self, Fetched, Seen, blocking};
 use crate::now;
 
 /// The next step after [`prepare`].
@@ -44,33 +46,44 @@ pub(crate) async fn deliver(
     tip: &Tip,
     finished: FinishedWork,
 ) -> Result<Settlement, Interrupt> {
-    let FinishedWork { commit, wip, output } = finished;
+    let FinishedWork { commit, earlier, output } = finished;
     attempt.committed.store(true, Ordering::Relaxed);
     let base = based_on(attempt, workspace, &commit, tip).await?;
-    let mine = WipRef { task: attempt.task.id, fence: attempt.task.fence };
-    let mut push = PushContext { attempt, spec, target, workspace, wip: mine, commit, base };
+    let adopted = earlier.as_ref().map(|earlier| earlier.own.path());
+    let mut push = PushContext {
+        attempt,
+        spec,
+        target,
+        workspace,
+        wip: own_wip(attempt),
+        held: earlier.map_or(Held::Nothing, Held::Earlier),
+        atomic: false,
+        prepared: None,
+        doubt: false,
+        commit,
+        base,
+    };
     let outcome = attempt
         .phase("push", async {
             match prepare(&mut push, &output).await? {
                 Preparation::Push { scan_base } => {
                     push.set_status(CommitState::Pending, "is being pushed").await;
                     let tip = push.base.clone();
-                    push.push_from(&scan_base, tip).await
+                    let pushed = push.push_from(&scan_base, tip).await;
+                    push.end(&scan_base, pushed).await
                 }
                 Preparation::Done(outcome) => Ok(outcome),
             }
         })
-        .await;
-    let outcome = push.report_failure(outcome).await?;
-    if wip != mine {
-        info!(task = %attempt.task.id, from = %wip.task, fence = %wip.fence, "delivered the work of an earlier attempt");
+        .await?;
+    if let Some(from) = adopted {
+        info!(task = %attempt.task.id, from, "delivered the work of an earlier attempt");
     }
     let result = output.build_result(attempt, Outcome::Delivered, None, &target.branch);
     complete(&push, result, outcome).await
 }
 
-/// Resumes a task that was `pushing` when its last attempt ended: looks at the remote first,
-/// then continues from the wip ref.
+/// Resumes a task that was `pushing` when its last attempt ended: looks for its ticket first.
 pub(crate) async fn resume(attempt: &Attempt, spec: &BuildSpec) -> Result<Settlement, Interrupt> {
     let mut target = BuildTarget::of(attempt, spec)?;
     let workspace = attempt.workspace(&attempt.task.id.to_string()).await?;
@@ -82,12 +95,13 @@ pub(crate) async fn resume(attempt: &Attempt, spec: &BuildSpec) -> Result<Settle
             "the task is pushing, but nothing is prepared",
         ));
     };
+    attempt.prepared.store(true, Ordering::Relaxed);
     // The project's default branch may be another one by now.
     target.branch = prepared.branch.clone();
     let scan_base = attempt.task.scan_base.clone().unwrap_or_else(|| prepared.base.clone());
     let fetched = attempt
         .phase("checkout", async {
-            let fetched = target.fetch(attempt).await?;
+            let fetched = target.fetch(attempt, prepared.atomic).await?;
             let (mirror, start) = (fetched.mirror.clone(), fetched.start.clone());
             let (dirs, branch) = (workspace.workdir(), target.branch.clone());
             let stop = attempt.lease.stop.token().clone();
@@ -95,44 +109,91 @@ pub(crate) async fn resume(attempt: &Attempt, spec: &BuildSpec) -> Result<Settle
             Ok(fetched)
         })
         .await?;
-    let mine = WipRef { task: attempt.task.id, fence: attempt.task.fence };
-    let found = search(attempt, &workspace, &scan_base, &fetched.tip).await?;
     let mut push = PushContext {
         attempt,
         spec,
         target: &target,
         workspace: &workspace,
-        wip: mine,
+        wip: own_wip(attempt),
+        held: Held::Nothing,
+        atomic: prepared.atomic,
+        prepared: Some((prepared.clone(), result.clone())),
+        doubt: false,
         commit: prepared.commit.clone(),
         base: prepared.base.clone(),
     };
-    if let Some(commit) = found {
-        return complete(&push, result.clone(), PushOutcome::Landed { commit, rewritten: false })
-            .await;
+    let outcome =
+        attempt.phase("push", resume_push(&mut push, prepared, &scan_base, &fetched)).await?;
+    match outcome {
+        Some(outcome) => complete(&push, result.clone(), outcome).await,
+        None => {
+            attempt.note(
+                "the prepared commit is neither on the branch nor at its wip ref; starting over",
+            );
+            let holder = attempt.lease.holder.clone();
+            Ok(Settlement { event: Event::Restart { holder }, diff: None })
+        }
     }
-    let wip = newest_wip(attempt, &fetched)
-        .or_else(|| at_wip(&fetched, prepared.wip).map(|commit| (prepared.wip, commit)));
-    let Some((wip, _)) = wip else {
-        attempt
-            .note("the prepared commit is neither on the branch nor at its wip ref; starting over");
-        let holder = attempt.lease.holder.clone();
-        return Ok(Settlement { event: Event::Restart { holder }, diff: None });
+}
+
+/// Takes the ticket over and pushes. `None`: on a server without atomic pushes the commit is
+/// nowhere.
+async fn resume_push(
+    push: &mut PushContext<'_>,
+    prepared: &Prepared,
+    scan_base: &Tip,
+    fetched: &Fetched,
+) -> Result<Option<PushOutcome>, Interrupt> {
+    let attempt = push.attempt;
+    let recorded = recorded_of(&attempt.task, prepared);
+    attempt.lease.own_refs.lock().await.clone_from(&recorded);
+    // A ticket that was never prepared is none of this push's, however new it is.
+    let of_push = |recorded: &RecordedRef| recorded.may_land || !prepared.atomic;
+    let ticket = newest_since(&recorded, &fetched.own, prepared.wip, of_push);
+    if !prepared.atomic {
+        let found = search(attempt, push.workspace, scan_base, &fetched.tip).await?;
+        if let Some(commit) = found {
+            return Ok(Some(PushOutcome::Landed(Landing { commit, rewritten: false })));
+        }
+    }
+    let ticket = match ticket {
+        Some(ticket) => ticket,
+        None if !prepared.atomic => return Ok(None),
+        None => {
+            let seen = Seen { tip: fetched.tip.clone(), own: fetched.own.clone() };
+            return push.gone(scan_base, &seen).await.map(Some);
+        }
     };
-    let commit = fetch_own(attempt, &target, &workspace, OwnRef::Wip(wip.task, wip.fence)).await?;
-    push.base = based_on(attempt, &workspace, &commit, &fetched.tip).await?;
+    if let Some(class) = ticket.revoked_for {
+        let landing = push.revoked(scan_base, &fetched.tip, class).await?;
+        return Ok(Some(PushOutcome::Landed(landing)));
+    }
+    let commit = fetch_own(attempt, push.target, push.workspace, &ticket).await?;
+    push.base = based_on(attempt, push.workspace, &commit, &fetched.tip).await?;
     push.commit = commit;
-    attempt.prepared.store(true, Ordering::Relaxed);
-    let outcome = attempt
-        .phase("push", async {
-            // Under the name of this claim: a rebased commit must not overwrite the ref that
-            // another claim may still read.
-            push.push_wip().await?;
-            push.set_status(CommitState::Pending, "is being pushed").await;
-            push.push_from(&scan_base, fetched.tip.clone()).await
-        })
-        .await;
-    let outcome = push.report_failure(outcome).await?;
-    complete(&push, result.clone(), outcome).await
+    push.held = Held::Earlier(ticket);
+    if let Err(error) = push.write_ticket().await? {
+        // Somebody was faster. The next claim looks again.
+        return Err(error.into());
+    }
+    push.set_status(CommitState::Pending, "is being pushed").await;
+    let pushed = push.push_from(scan_base, fetched.tip.clone()).await;
+    push.end(scan_base, pushed).await.map(Some)
+}
+
+/// The refs that the store has recorded for a prepared task. A version before this one recorded
+/// none but the ticket.
+fn recorded_of(task: &Task, prepared: &Prepared) -> Vec<RecordedRef> {
+    if !task.own_refs.is_empty() {
+        return task.own_refs.clone();
+    }
+    let WipRef { task, fence } = prepared.wip;
+    let ticket = RecordedRef::of(OwnRef::Wip(task, fence), prepared.commit.clone());
+    vec![RecordedRef { may_land: prepared.atomic, ..ticket }]
+}
+
+fn own_wip(attempt: &Attempt) -> WipRef {
+    WipRef { task: attempt.task.id, fence: attempt.task.fence }
 }
 
 /// Ends a build whose commit an earlier attempt has pushed to the branch.
@@ -141,22 +202,26 @@ pub(crate) async fn landed(
     spec: &BuildSpec,
     target: &BuildTarget,
     workspace: &Workspace,
-    commit: CommitId,
+    landing: Landing,
 ) -> Result<Settlement, Interrupt> {
     attempt.committed.store(true, Ordering::Relaxed);
+    let commit = landing.commit.clone();
     let output = earlier::adopt(attempt, workspace, &commit).await?;
     let result = output.build_result(attempt, Outcome::Delivered, None, &target.branch);
-    let wip = WipRef { task: attempt.task.id, fence: attempt.task.fence };
     let push = PushContext {
         attempt,
         spec,
         target,
         workspace,
-        wip,
-        commit: commit.clone(),
+        wip: own_wip(attempt),
+        held: Held::Nothing,
+        atomic: false,
+        prepared: None,
+        doubt: false,
+        commit,
         base: Tip::Absent,
     };
-    complete(&push, result, PushOutcome::Landed { commit, rewritten: false }).await
+    complete(&push, result, PushOutcome::Landed(landing)).await
 }
 
 /// Moves the task from `running` to `pushing`: the commit is at its wip ref and based on the
@@ -168,7 +233,7 @@ async fn prepare(
     let attempt = push.attempt;
     let mut moved = 0;
     loop {
-        let tip = push.push_wip().await?;
+        let tip = push.write_ticket().await??;
         push.workspace.clear_finished()?;
         unpushed::forget_unpushed(&attempt.context.folders, attempt.task.id);
         if tip == push.base {
@@ -182,12 +247,15 @@ async fn prepare(
             ));
         }
         attempt.note("the branch has moved; rebasing onto its new tip");
-        let tip = push.fetch_tip().await?;
+        let tip = push.look().await?.tip;
         // A late push of an earlier attempt may have moved it.
         if let Some(scan_base) = &attempt.task.scan_base
             && let Some(commit) = search(attempt, push.workspace, scan_base, &tip).await?
         {
-            return Ok(Preparation::Done(PushOutcome::Landed { commit, rewritten: false }));
+            return Ok(Preparation::Done(PushOutcome::Landed(Landing {
+                commit,
+                rewritten: false,
+            })));
         }
         if !push.rebase_onto(&tip).await? {
             return Ok(Preparation::Done(PushOutcome::AlreadyThere));
@@ -198,10 +266,12 @@ async fn prepare(
         base: push.base.clone(),
         branch: push.target.branch.clone(),
         wip: push.wip,
+        atomic: push.atomic,
         at: now(),
     };
     let commit = Some(push.commit.clone());
     let result = output.build_result(attempt, Outcome::Delivered, commit, &push.target.branch);
+    push.prepared = Some((prepared.clone(), result.clone()));
     let event = Event::Prepare {
         holder: attempt.lease.holder.clone(),
         prepared,
@@ -210,6 +280,7 @@ async fn prepare(
     };
     let advanced = settle::advance(attempt, event, Some(output.changes.diff.clone())).await?;
     attempt.prepared.store(true, Ordering::Relaxed);
+    attempt.lease.own_refs.lock().await.clone_from(&advanced.task.own_refs);
     let state = json!({"state": "pushing", "attempt": attempt.task.attempt});
     attempt.lease.events.add(EventKind::State, state, now());
     let scan_base = advanced.task.scan_base.unwrap_or_else(|| push.base.clone());
@@ -230,7 +301,7 @@ async fn complete(
             result.outcome = Outcome::NoChange;
             result.commit_sha = None;
         }
-        PushOutcome::Landed { commit, rewritten } => {
+        PushOutcome::Landed(Landing { commit, rewritten }) => {
             attempt.note(format!("delivered {commit} to {}", target.branch));
             result.outcome = Outcome::Delivered;
             result.commit_sha = Some(commit.clone());
@@ -244,6 +315,13 @@ async fn complete(
                     message: message.to_owned(),
                 });
             }
+            if attempt.is_prepared() && !push.atomic {
+                let message = "the git server does not delete a ref and move a branch in one atomic push: should somebody rewind or delete the branch while rdev pushes to it, the commit may land twice";
+                result.warnings.push(Warning {
+                    code: "push_not_atomic".to_owned(),
+                    message: message.to_owned(),
+                });
+            }
             if push.spec.pull_request {
                 pull_request::open(push, &commit, &mut result).await?;
             }
@@ -253,7 +331,7 @@ async fn complete(
         result.durations_ms.insert(phase, millis);
     }
     let holder = attempt.lease.holder.clone();
-    let event = if attempt.prepared.load(Ordering::Relaxed) || attempt.task.prepared.is_some() {
+    let event = if attempt.is_prepared() {
         Event::Complete { holder, result }
     } else {
         let usage = *attempt.lease.usage.borrow();

@@ -1,39 +1,42 @@
 //! Work of earlier attempts of a lineage: the build looks for it before it starts an agent.
 
-use rdev_domain::failure::Failure;
-use rdev_domain::git::{CommitId, OwnRef};
-use rdev_domain::ids::Fence;
+use rdev_domain::failure::{Failure, FailureClass};
+use rdev_domain::git::{CommitId, OwnRef, RecordedRef};
+use rdev_domain::ids::{Fence, TaskId};
 use rdev_domain::ports::PortError;
 use rdev_domain::task::{Task, WipRef};
 use tracing::info;
 
+use super::landed::{Landing, after_ticket_is_gone, search};
 use super::output::AgentOutput;
-use super::push::search;
-use super::refs::{fetch_own, newest_of, newest_wip};
+use super::refs::{fetch_own, is_present, newest_of, newest_since};
 use super::target::BuildTarget;
+use super::ticket::revoke;
 use crate::attempt::interrupt::Interrupt;
 use crate::attempt::workspace::Workspace;
 use crate::attempt::{Attempt, unpushed};
-use crate::git::{self, Fetched, blocking};
+use crate::git::{self, Fetched, GitError, OwnTip, Seen, blocking};
 
 /// A commit with all of a build's work.
 pub(crate) struct FinishedWork {
     pub(crate) commit: CommitId,
-    /// Its wip ref, which may not exist yet.
-    pub(crate) wip: WipRef,
+    /// The ticket that has it, which is to be taken over.
+    pub(crate) earlier: Option<RecordedRef>,
     pub(crate) output: AgentOutput,
 }
 
 /// Work of the lineage from before this attempt.
 pub(crate) enum EarlierWork {
     /// Its commit is on the branch.
-    Landed(CommitId),
+    Landed(Landing),
     /// It is committed, but not on the branch.
     Finished(Box<FinishedWork>),
 }
 
-/// Finds finished work of an earlier attempt: at a wip ref, on this machine, or already on
-/// the branch. `keeps`: the build pushes its commit to its kept ref, not to a branch.
+/// Finds finished work of an earlier attempt: at a ticket, on this machine, or already on the
+/// branch. Only what the store has recorded counts. Tickets that an old push may still take to the
+/// branch are dealt with first. `keeps`: the build pushes its commit to its kept ref, not to a
+/// branch.
 pub(crate) async fn find(
     attempt: &Attempt,
     target: &BuildTarget,
@@ -42,50 +45,150 @@ pub(crate) async fn find(
     keeps: bool,
 ) -> Result<Option<EarlierWork>, Interrupt> {
     let task = &attempt.task;
-    let mine = WipRef { task: task.id, fence: task.fence };
-    if let Some(scan_base) = &task.scan_base
-        && let Some(commit) = search(attempt, workspace, scan_base, &fetched.tip).await?
-    {
-        return Ok(Some(EarlierWork::Landed(commit)));
-    }
     let old = predecessor(attempt).await?;
-    let wip = newest_wip(attempt, fetched).or_else(|| {
-        let old = old.as_ref()?;
-        newest_of(fetched, old.id, old.wip_floor)
-    });
-    if let Some((wip, _)) = wip {
-        let commit =
-            fetch_own(attempt, target, workspace, OwnRef::Wip(wip.task, wip.fence)).await?;
+    let recorded = recorded_of(task, old.as_ref());
+    let adopted = adoptable(task, &recorded, old.as_ref(), &fetched.own);
+    let landed = landed(attempt, target, workspace, fetched, adopted.as_ref()).await?;
+    if let Some(landed) = landed {
+        return Ok(Some(EarlierWork::Landed(landed)));
+    }
+    if let Some(ticket) = adopted {
+        let commit = fetch_own(attempt, target, workspace, &ticket).await?;
         let output = adopt(attempt, workspace, &commit).await?;
-        return Ok(Some(EarlierWork::Finished(Box::new(FinishedWork { commit, wip, output }))));
+        let earlier = Some(ticket);
+        let finished = FinishedWork { commit, earlier, output };
+        return Ok(Some(EarlierWork::Finished(Box::new(finished))));
     }
     // A build that pushes no branch keeps its work at the kept ref.
-    let kept = OwnRef::Kept(task.id);
-    if keeps && fetched.own.iter().any(|(own, _)| *own == kept) {
+    let kept = task.own_refs.iter().find(|recorded| {
+        recorded.own == OwnRef::Kept(task.id) && is_present(recorded, &fetched.own)
+    });
+    if let Some(kept) = kept.filter(|_| keeps) {
         let commit = fetch_own(attempt, target, workspace, kept).await?;
         let output = adopt(attempt, workspace, &commit).await?;
-        return Ok(Some(EarlierWork::Finished(Box::new(FinishedWork {
-            commit,
-            wip: mine,
-            output,
-        }))));
+        let finished = FinishedWork { commit, earlier: None, output };
+        return Ok(Some(EarlierWork::Finished(Box::new(finished))));
     }
     let here = [Some((task.id, task.wip_floor)), old.map(|old| (old.id, old.wip_floor))];
     for (candidate, floor) in here.into_iter().flatten() {
         let found = unpushed::find_unpushed(&attempt.context.folders, candidate, floor);
-        if let Some((fence, commit, gitdir)) = found {
+        if let Some((fence, commit, gitdir)) = found
+            && is_recorded(&recorded, candidate, fence, &commit)
+        {
             info!(task = %task.id, %fence, "continuing from a commit that an earlier attempt could not push");
             unpushed::borrow_objects(&workspace.workdir(), &gitdir)?;
             workspace.record_finished(task.id, task.fence, &commit)?;
             let output = adopt(attempt, workspace, &commit).await?;
-            return Ok(Some(EarlierWork::Finished(Box::new(FinishedWork {
-                commit,
-                wip: mine,
-                output,
-            }))));
+            let finished = FinishedWork { commit, earlier: None, output };
+            return Ok(Some(EarlierWork::Finished(Box::new(finished))));
         }
     }
     Ok(None)
+}
+
+/// Whether the store knows that this attempt finished this commit.
+fn is_recorded(recorded: &[RecordedRef], of: TaskId, fence: Fence, commit: &CommitId) -> bool {
+    let places = [OwnRef::Wip(of, fence), OwnRef::Kept(of)];
+    recorded.iter().any(|recorded| places.contains(&recorded.own) && recorded.commit == *commit)
+}
+
+/// The refs that the store has recorded for the chain. A version before this one recorded none but
+/// the ticket of a task that was prepared.
+fn recorded_of(task: &Task, old: Option<&Task>) -> Vec<RecordedRef> {
+    let prepared = old.and_then(|old| old.prepared.as_ref());
+    match prepared.filter(|_| task.own_refs.is_empty()) {
+        Some(prepared) => {
+            let WipRef { task, fence } = prepared.wip;
+            vec![RecordedRef::of(OwnRef::Wip(task, fence), prepared.commit.clone())]
+        }
+        None => task.own_refs.clone(),
+    }
+}
+
+/// The ticket that this attempt continues from: the newest one of its own task above the floor, or
+/// else the one that a retry names, or the newest one of the task that it retries.
+fn adoptable(
+    task: &Task,
+    recorded: &[RecordedRef],
+    old: Option<&Task>,
+    on_server: &[OwnTip],
+) -> Option<RecordedRef> {
+    let newest = |task_id, floor| newest_of(recorded, on_server, task_id, floor);
+    newest(task.id, task.wip_floor)
+        .or_else(|| {
+            let named = task.resume_from.filter(|_| task.wip_floor == Fence(0))?;
+            newest_since(recorded, on_server, named, |_| true)
+        })
+        .or_else(|| old.and_then(|old| newest(old.id, old.wip_floor)))
+}
+
+/// Looks for the lineage's commit on the branch, and deals with every ticket of the chain that an
+/// old push may still take there: but for the one that is taken over they are revoked.
+async fn landed(
+    attempt: &Attempt,
+    target: &BuildTarget,
+    workspace: &Workspace,
+    fetched: &Fetched,
+    adopted: Option<&RecordedRef>,
+) -> Result<Option<Landing>, Interrupt> {
+    let task = &attempt.task;
+    let in_doubt = task.own_refs.iter().filter(|recorded| recorded.may_land);
+    let (there, gone): (Vec<&RecordedRef>, Vec<_>) =
+        in_doubt.partition(|recorded| is_present(recorded, &fetched.own));
+    let Some(scan_base) = &task.scan_base else {
+        // They are of another lineage. What is gone of it was a person's to decide.
+        for ticket in there {
+            revoke_earlier(attempt, target, workspace, ticket).await?;
+        }
+        attempt.lease.own_refs.lock().await.retain(|recorded| !gone.contains(&recorded));
+        return Ok(None);
+    };
+    // Each of them was made of the one before, so where one was revoked those after it never were.
+    let is_revoked = |ticket: &&RecordedRef| is_revoked(&task.own_refs, &fetched.own, ticket);
+    if there.is_empty() && !gone.is_empty() && !gone.iter().any(is_revoked) {
+        let seen = Seen { tip: fetched.tip.clone(), own: fetched.own.clone() };
+        return after_ticket_is_gone(attempt, target, workspace, scan_base, &seen).await.map(Some);
+    }
+    if there.is_empty() {
+        // What was revoked is dealt with, also after the revoked one is taken over. (Where one is
+        // there, the others may be values that it gets by a late push.)
+        attempt.lease.own_refs.lock().await.retain(|recorded| !gone.contains(&recorded));
+    }
+    let found = search(attempt, workspace, scan_base, &fetched.tip).await;
+    for ticket in there {
+        if adopted != Some(ticket) || !matches!(found, Ok(None)) {
+            revoke_earlier(attempt, target, workspace, ticket).await?;
+        }
+    }
+    Ok(found?.map(|commit| Landing { commit, rewritten: false }))
+}
+
+/// Revokes a ticket of an earlier attempt, and tells the store when that is done. Where the server
+/// lets no ref be deleted the ticket proves nothing, and stays.
+async fn revoke_earlier(
+    attempt: &Attempt,
+    target: &BuildTarget,
+    workspace: &Workspace,
+    ticket: &RecordedRef,
+) -> Result<(), Interrupt> {
+    match revoke(attempt, target, workspace, ticket, FailureClass::Conflict).await? {
+        Ok(()) => {}
+        Err(GitError::NotAtomic) => {
+            attempt.context.not_atomic.insert(&target.remote.url);
+            let mut refs = attempt.lease.own_refs.lock().await;
+            refs.iter_mut().filter(|r| r.own == ticket.own).for_each(|r| r.may_land = false);
+        }
+        Err(error) => return Err(error.into()),
+    }
+    let refs = attempt.lease.own_refs.lock().await.clone();
+    attempt.record_refs(refs).await
+}
+
+/// Whether a ticket lies where it was revoked to.
+fn is_revoked(recorded: &[RecordedRef], on_server: &[OwnTip], ticket: &RecordedRef) -> bool {
+    let OwnRef::Wip(task, fence) = ticket.own else { return false };
+    let revoked = recorded.iter().filter(|other| other.own == OwnRef::Revoked(task, fence));
+    revoked.into_iter().any(|other| is_present(other, on_server))
 }
 
 /// The task that this one retries, if this one may deliver its finished work: it is of the same

@@ -1,23 +1,29 @@
-//! Pushing a commit to its branch, at most once per lineage: search, follow, push, read back.
+//! Pushing a commit to its branch, at most once per lineage: look, follow, push, read back.
+//!
+//! Where the server can, the push that moves the branch deletes the ticket ([`super::ticket`]) with
+//! it. Elsewhere the branch alone is pushed, from a tip whose history was searched for the lineage.
 
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use rdev_domain::chain;
 use rdev_domain::failure::{Failure, FailureClass};
-use rdev_domain::git::{CommitId, OwnRef, Tip};
+use rdev_domain::git::{CommitId, RecordedRef, Tip};
 use rdev_domain::ports::CommitState;
+use rdev_domain::result::BuildResult;
 use rdev_domain::spec::BuildSpec;
-use rdev_domain::task::WipRef;
+use rdev_domain::step::{self, Event};
+use rdev_domain::task::{Prepared, WipRef};
 use tracing::warn;
 
 use super::commit_status;
-use super::refs::push_own;
+use super::landed::{self, Landing, after_ticket_is_gone, search};
 use super::target::BuildTarget;
+use super::ticket::{Held, Whereabouts};
 use crate::attempt::Attempt;
 use crate::attempt::interrupt::Interrupt;
+use crate::attempt::settle;
 use crate::attempt::workspace::Workspace;
-use crate::git::{self, Expect, GitError, Push, Rebased, Scan, blocking};
+use crate::git::{self, Expect, GitError, Push, Rebased, Seen, blocking};
 use crate::{now, verify};
 
 /// How many times one claim rebases onto a branch that keeps moving.
@@ -25,20 +31,28 @@ pub(super) const MAX_ROUNDS: u32 = 5;
 
 /// The outcome of a push.
 pub(super) enum PushOutcome {
-    /// This commit is on the branch. `rewritten`: it was there, and somebody has
-    /// removed it since.
-    Landed { commit: CommitId, rewritten: bool },
+    /// A commit of the lineage is on the branch, or was.
+    Landed(Landing),
     /// The branch already has the same change, from somebody else.
     AlreadyThere,
 }
 
-/// A commit that is to be pushed: its base, its wip ref, and the build it belongs to.
+/// A commit that is to be pushed: its base, its ticket, and the build it belongs to.
 pub(super) struct PushContext<'a> {
     pub(super) attempt: &'a Attempt,
     pub(super) spec: &'a BuildSpec,
     pub(super) target: &'a BuildTarget,
     pub(super) workspace: &'a Workspace,
+    /// The name of this attempt's ticket.
     pub(super) wip: WipRef,
+    /// What it has of it.
+    pub(super) held: Held,
+    /// Whether the push that moves the branch deletes the ticket.
+    pub(super) atomic: bool,
+    /// What the store knows of the push.
+    pub(super) prepared: Option<(Prepared, BuildResult)>,
+    /// Whether one of its pushes of the branch was not answered.
+    pub(super) doubt: bool,
     pub(super) commit: CommitId,
     pub(super) base: Tip,
 }
@@ -50,23 +64,64 @@ impl PushContext<'_> {
         commit_status::set(self.attempt, repository, &self.commit, state, description).await;
     }
 
-    /// Sets the status of the commit on the forge when the push has failed. The forge knows
-    /// the commit from its wip ref.
-    pub(super) async fn report_failure(
-        &self,
+    /// Ends a push: after a failure that takes the task out of `pushing` it revokes the ticket, so
+    /// that nothing of it lands later. The forge gets the status of the commit, which it knows from
+    /// its ticket.
+    pub(super) async fn end(
+        &mut self,
+        scan_base: &Tip,
         outcome: Result<PushOutcome, Interrupt>,
     ) -> Result<PushOutcome, Interrupt> {
-        if let Err(Interrupt::Failed(failure)) = &outcome {
-            let prepared = self.attempt.prepared.load(Ordering::Relaxed);
-            if prepared {
-                self.set_status(CommitState::Failure, failure.class.as_str()).await;
-            }
+        let outcome = match outcome {
+            Err(Interrupt::Failed(failure)) => self.end_failed(scan_base, failure).await,
+            other => other,
+        };
+        if let Err(Interrupt::Failed(failure) | Interrupt::Revoked(failure)) = &outcome
+            && self.attempt.is_prepared()
+        {
+            self.set_status(CommitState::Failure, failure.class.as_str()).await;
         }
         outcome
     }
 
-    /// Searches, rebases and pushes until the commit is on the branch. `tip` is the last known
-    /// tip of the branch; its objects are in the attempt's repository.
+    async fn end_failed(
+        &mut self,
+        scan_base: &Tip,
+        failure: Failure,
+    ) -> Result<PushOutcome, Interrupt> {
+        let attempt = self.attempt;
+        let failure = Failure { push_in_doubt: failure.push_in_doubt || self.doubt, ..failure };
+        let ends = step::ends_push(&attempt.task, failure.class, now());
+        if !self.atomic || !attempt.is_prepared() || !ends {
+            return Err(Interrupt::Failed(failure));
+        }
+        for _ in 0..MAX_ROUNDS {
+            if !matches!(self.held, Held::Mine(_)) {
+                break;
+            }
+            match self.revoke(failure.class).await? {
+                Ok(()) => return Err(Interrupt::Revoked(failure)),
+                Err(GitError::Gone { .. }) => {}
+                Err(error) => {
+                    warn!(task = %attempt.task.id, error = chain(&error), "the ticket could not be revoked");
+                    break;
+                }
+            }
+            // It has landed, or an unanswered push has moved it to another value.
+            let Ok(seen) = self.look().await else {
+                return Err(Interrupt::Failed(Failure { push_in_doubt: true, ..failure }));
+            };
+            match self.whereabouts(&seen.own).await {
+                Whereabouts::There => {}
+                Whereabouts::Revoked(_) => return Err(Interrupt::Revoked(failure)),
+                Whereabouts::Gone => return self.gone(scan_base, &seen).await,
+            }
+        }
+        Err(Interrupt::Failed(failure))
+    }
+
+    /// Rebases and pushes until the commit is on the branch. `tip` is the last known tip of the
+    /// branch; its objects are in the attempt's repository. The attempt has its ticket.
     pub(super) async fn push_from(
         &mut self,
         scan_base: &Tip,
@@ -74,66 +129,162 @@ impl PushContext<'_> {
     ) -> Result<PushOutcome, Interrupt> {
         let attempt = self.attempt;
         let mut last: Option<Failure> = None;
-        let mut doubt = false;
         for _ in 0..MAX_ROUNDS {
-            attempt.lease.right_to_push().await;
-            if attempt.lease.stop.reason().is_some() {
-                return Err(Interrupt::Stopped);
-            }
+            self.may_push().await?;
             if let Some(commit) = search(attempt, self.workspace, scan_base, &tip).await? {
-                return Ok(PushOutcome::Landed { commit, rewritten: false });
+                return self.brought_in_by_somebody(scan_base, commit).await;
             }
+            let mut written = Ok(());
             if tip != self.base {
                 if !self.rebase_onto(&tip).await? {
-                    return Ok(PushOutcome::AlreadyThere);
+                    let landed = self.give_up_ticket(scan_base).await?;
+                    return Ok(landed.unwrap_or(PushOutcome::AlreadyThere));
                 }
-                self.push_wip().await?;
+                written = self.write_ticket().await?.map(|_| ());
             }
             // The search and a verification may have taken long.
-            attempt.lease.right_to_push().await;
-            if attempt.lease.stop.reason().is_some() {
-                return Err(Interrupt::Stopped);
+            self.may_push().await?;
+            if !self.atomic {
+                self.tell_that_it_is_not_atomic().await?;
             }
-            match self.push_branch().await {
+            let pushed = match written {
+                Ok(()) => self.push_branch().await,
+                Err(error) => Err(error),
+            };
+            let error = match pushed {
                 Ok(()) => return self.read_back().await,
                 Err(GitError::Cancelled) => return Err(Interrupt::Stopped),
-                Err(GitError::Moved { .. }) => {
-                    let fetched = self.fetch_tip().await;
-                    tip = fetched.map_err(|interrupt| in_doubt(interrupt, doubt))?;
+                Err(error @ (GitError::NotAtomic | GitError::Rejected { .. }))
+                    if self.atomic && self.denies_deletions(&error).await? =>
+                {
+                    self.atomic = false;
+                    continue;
                 }
-                Err(
-                    error @ (GitError::Rejected { .. }
-                    | GitError::Auth { .. }
-                    | GitError::RefNamespaceRefused),
-                ) => {
-                    // The server may refuse a second push because it has applied the first.
-                    if let Ok(fetched) = self.fetch_tip().await
-                        && let Some(commit) =
-                            search(attempt, self.workspace, scan_base, &fetched).await?
-                    {
-                        return Ok(PushOutcome::Landed { commit, rewritten: false });
+                Err(error) => error,
+            };
+            if !matches!(error, GitError::Moved { .. } | GitError::Gone { .. }) {
+                warn!(task = %attempt.task.id, error = chain(&error), "the push did not succeed; looking at the branch again");
+            }
+            self.doubt |= error.is_in_doubt();
+            let seen = self.look().await?;
+            if self.atomic {
+                match self.whereabouts(&seen.own).await {
+                    Whereabouts::There => {}
+                    Whereabouts::Revoked(class) => {
+                        return self
+                            .revoked(scan_base, &seen.tip, class)
+                            .await
+                            .map(PushOutcome::Landed);
                     }
-                    return Err(in_doubt(error.into(), doubt));
-                }
-                Err(error) => {
-                    warn!(task = %attempt.task.id, error = chain(&error), "the answer to the push was lost or unclear; looking at the branch again");
-                    doubt |= error.is_in_doubt();
-                    match self.fetch_tip().await {
-                        Ok(fetched) => tip = fetched,
-                        Err(interrupt) => return Err(in_doubt(interrupt, doubt)),
-                    }
-                    last = Some(Failure::new(FailureClass::Infra, chain(&error)));
+                    Whereabouts::Gone => return self.gone(scan_base, &seen).await,
                 }
             }
+            if is_definite(&error) {
+                // The server may refuse a second push because it has applied the first.
+                if !self.atomic
+                    && let Some(commit) =
+                        search(attempt, self.workspace, scan_base, &seen.tip).await?
+                {
+                    return Ok(PushOutcome::Landed(Landing { commit, rewritten: false }));
+                }
+                return Err(error.into());
+            }
+            if !matches!(error, GitError::Moved { .. }) {
+                last = Some(Failure::new(FailureClass::Infra, chain(&error)));
+            }
+            tip = seen.tip;
         }
         // The push of the last round may have been applied.
-        let found = search(attempt, self.workspace, scan_base, &tip).await;
-        if let Some(commit) = found.map_err(|interrupt| in_doubt(interrupt, doubt))? {
-            return Ok(PushOutcome::Landed { commit, rewritten: false });
+        if let Some(commit) = search(attempt, self.workspace, scan_base, &tip).await? {
+            return self.brought_in_by_somebody(scan_base, commit).await;
         }
         let moving = || format!("the branch moved {MAX_ROUNDS} times during the push");
         let failure = last.unwrap_or_else(|| Failure::new(FailureClass::Infra, moving()));
-        Err(in_doubt(Interrupt::Failed(failure), doubt))
+        Err(Interrupt::Failed(failure))
+    }
+
+    /// Tells the store that the ticket proves nothing, before the branch is pushed without it.
+    async fn tell_that_it_is_not_atomic(&mut self) -> Result<(), Interrupt> {
+        let attempt = self.attempt;
+        let Some((prepared, result)) = self.prepared.take_if(|(prepared, _)| prepared.atomic)
+        else {
+            return Ok(());
+        };
+        let prepared = Prepared { atomic: false, ..prepared };
+        let event = Event::Prepare {
+            holder: attempt.lease.holder.clone(),
+            prepared: prepared.clone(),
+            result: result.clone(),
+            usage: *attempt.lease.usage.borrow(),
+        };
+        let advanced = settle::advance(attempt, event, None).await?;
+        attempt.lease.own_refs.lock().await.clone_from(&advanced.task.own_refs);
+        self.prepared = Some((prepared, result));
+        Ok(())
+    }
+
+    /// The ticket lies where an earlier claim has revoked it. When a person has brought the work in
+    /// that is what has become of it; else the task ends as that claim has recorded.
+    pub(super) async fn revoked(
+        &self,
+        scan_base: &Tip,
+        tip: &Tip,
+        class: FailureClass,
+    ) -> Result<Landing, Interrupt> {
+        let found = search(self.attempt, self.workspace, scan_base, tip).await;
+        if let Ok(Some(commit)) = found {
+            return Ok(Landing { commit, rewritten: false });
+        }
+        let message = "an earlier claim of the task revoked its push and could not report it";
+        Err(Interrupt::Revoked(Failure::new(class, message)))
+    }
+
+    /// Waits until the attempt may push.
+    async fn may_push(&self) -> Result<(), Interrupt> {
+        self.attempt.lease.right_to_push().await;
+        match self.attempt.lease.stop.reason() {
+            Some(_) => Err(Interrupt::Stopped),
+            None => Ok(()),
+        }
+    }
+
+    /// The lineage's commit is on the branch while its ticket is there: a person has brought it in.
+    /// The ticket is revoked first, so that no late push brings it a second time.
+    pub(super) async fn brought_in_by_somebody(
+        &mut self,
+        scan_base: &Tip,
+        commit: CommitId,
+    ) -> Result<PushOutcome, Interrupt> {
+        let landed = self.give_up_ticket(scan_base).await?;
+        Ok(landed.unwrap_or(PushOutcome::Landed(Landing { commit, rewritten: false })))
+    }
+
+    /// Revokes the ticket because there is nothing left to push. When it is gone, what has become
+    /// of it.
+    async fn give_up_ticket(&mut self, scan_base: &Tip) -> Result<Option<PushOutcome>, Interrupt> {
+        if !self.atomic {
+            return Ok(None);
+        }
+        match self.revoke(FailureClass::Conflict).await? {
+            Ok(()) => Ok(None),
+            Err(GitError::Gone { .. }) => {
+                let seen = self.look().await?;
+                self.gone(scan_base, &seen).await.map(Some)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The ticket is gone: the commit has landed, or a person deleted the ticket. It is never
+    /// pushed again.
+    pub(super) async fn gone(
+        &self,
+        scan_base: &Tip,
+        seen: &Seen,
+    ) -> Result<PushOutcome, Interrupt> {
+        let (attempt, target, workspace) = (self.attempt, self.target, self.workspace);
+        let landing = after_ticket_is_gone(attempt, target, workspace, scan_base, seen).await?;
+        Ok(PushOutcome::Landed(landing))
     }
 
     /// Rebases onto `tip` and verifies again. Returns false when the branch already has the
@@ -177,49 +328,54 @@ impl PushContext<'_> {
         Err(Interrupt::failed(FailureClass::Conflict, message))
     }
 
-    /// Pushes the commit to its wip ref. Returns the tip of the branch.
-    pub(super) async fn push_wip(&self) -> Result<Tip, Interrupt> {
-        let own = OwnRef::Wip(self.wip.task, self.wip.fence);
-        let stop = self.attempt.lease.stop.token();
-        push_own(self.attempt, self.target, self.workspace, own, &self.commit, stop).await
+    /// Pushes the branch, and deletes the ticket with it where the server can.
+    async fn push_branch(&mut self) -> Result<(), GitError> {
+        match &self.held {
+            Held::Mine(ticket) if self.atomic => {
+                let ticket = ticket.clone();
+                self.push_refs(Some(&ticket)).await?;
+                self.attempt.forget_ref(ticket.own);
+                Ok(())
+            }
+            _ => self.push_refs(None).await,
+        }
     }
 
-    async fn push_branch(&self) -> Result<(), GitError> {
+    async fn push_refs(&self, ticket: Option<&RecordedRef>) -> Result<(), GitError> {
         let (dirs, remote, commit) =
             (self.workspace.workdir(), self.target.remote.clone(), self.commit.clone());
-        let (branch, expect) = (self.target.branch.clone(), Expect::Exactly(self.base.clone()));
+        let (branch, expect) = (self.target.branch.clone(), Expect::Forward(self.base.clone()));
+        let delete = ticket.map(|ticket| (ticket.own, ticket.commit.clone()));
         let stop = self.attempt.lease.stop.token().clone();
-        blocking(move || {
+        let pushed = blocking(move || {
             let push = Push {
                 dirs: &dirs,
                 remote: &remote,
                 commit: &commit,
                 target: &branch.full_name(),
                 expect: &expect,
+                delete: delete.as_ref().map(|(own, at)| (*own, at)),
                 watch: &branch,
             };
             git::push(&push, &stop)
-        })
-        .await
-        .map(|_| ())
+        });
+        pushed.await.map(|_| ())
     }
 
-    pub(super) async fn fetch_tip(&self) -> Result<Tip, Interrupt> {
-        let (dirs, remote) = (self.workspace.workdir(), self.target.remote.clone());
-        let (branch, stop) = (self.target.branch.clone(), self.attempt.lease.stop.token().clone());
-        Ok(blocking(move || git::fetch_tip(&dirs, &remote, &branch, &stop)).await?)
+    /// Looks at the branch and at rdev's own refs.
+    pub(super) async fn look(&self) -> Result<Seen, Interrupt> {
+        let (target, workspace) = (self.target, self.workspace);
+        Ok(landed::look(self.attempt, target, workspace, &target.branch).await?)
     }
 
     /// After an acknowledged push: reads the branch from the remote and checks that it has
     /// the commit.
-    async fn read_back(&self) -> Result<PushOutcome, Interrupt> {
-        let (remote, branch) = (self.target.remote.clone(), self.target.branch.clone());
-        let stop = self.attempt.lease.stop.token().clone();
+    async fn read_back(&mut self) -> Result<PushOutcome, Interrupt> {
         let mut tries = 0;
-        let found = loop {
-            let (remote, stop) = (remote.clone(), stop.clone());
-            match blocking(move || git::remote_refs(&remote, &stop)).await {
-                Ok(refs) => break refs.into_iter().find(|(name, _)| *name == branch.full_name()),
+        let tip = loop {
+            let (target, workspace) = (self.target, self.workspace);
+            match landed::look(self.attempt, target, workspace, &target.branch).await {
+                Ok(seen) => break seen.tip,
                 Err(error) if error.is_transient() && tries < 3 => {
                     tries += 1;
                     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -235,54 +391,22 @@ impl PushContext<'_> {
             }
         };
         let commit = self.commit.clone();
-        let is_there = match found {
-            None => false,
-            Some((_, tip)) if tip == commit => true,
-            Some(_) => {
-                match self.fetch_tip().await.map_err(|interrupt| in_doubt(interrupt, true))? {
-                    Tip::Absent => false,
-                    Tip::Commit(tip) => {
-                        let (dirs, ours) = (self.workspace.workdir(), commit.clone());
-                        blocking(move || git::contains(&dirs, &ours, &tip)).await?
-                    }
-                }
+        let is_there = match tip {
+            Tip::Absent => false,
+            Tip::Commit(tip) => {
+                let (dirs, ours) = (self.workspace.workdir(), commit.clone());
+                let is_there = blocking(move || git::contains(&dirs, &ours, &tip)).await;
+                is_there.inspect_err(|_| self.doubt = true)?
             }
         };
-        Ok(PushOutcome::Landed { commit, rewritten: !is_there })
+        Ok(PushOutcome::Landed(Landing { commit, rewritten: !is_there }))
     }
 }
 
-/// Searches for a commit of this lineage between the scan base and the tip.
-pub(super) async fn search(
-    attempt: &Attempt,
-    workspace: &Workspace,
-    scan_base: &Tip,
-    tip: &Tip,
-) -> Result<Option<CommitId>, Interrupt> {
-    let Tip::Commit(tip) = tip else {
-        return match scan_base {
-            Tip::Absent => Ok(None),
-            Tip::Commit(_) => Err(Interrupt::rewritten("the branch was deleted")),
-        };
-    };
-    let (dirs, lineage) = (workspace.workdir(), attempt.task.lineage);
-    let (base, tip) = (scan_base.clone(), tip.clone());
-    match blocking(move || git::find_lineage(&dirs, lineage, &base, &tip)).await? {
-        Scan::Found(commit) => Ok(Some(commit)),
-        Scan::NotFound => Ok(None),
-        Scan::NotAncestor => Err(Interrupt::rewritten(
-            "the branch no longer contains the commit that the work was based on",
-        )),
-    }
-}
-
-/// Records in a failure that an earlier push may still be applied.
-fn in_doubt(interrupt: Interrupt, doubt: bool) -> Interrupt {
-    match interrupt {
-        Interrupt::Failed(failure) => {
-            let push_in_doubt = failure.push_in_doubt || doubt;
-            Interrupt::Failed(Failure { push_in_doubt, ..failure })
-        }
-        Interrupt::Stopped => Interrupt::Stopped,
-    }
+/// Whether the server will refuse the same push again.
+fn is_definite(error: &GitError) -> bool {
+    matches!(
+        error,
+        GitError::Rejected { .. } | GitError::Auth { .. } | GitError::RefNamespaceRefused
+    )
 }

@@ -1,6 +1,6 @@
-//! rdev's own refs in a repository: push to them, find them, fetch their commits.
+//! rdev's own refs in a repository: record them, push to them, find them, fetch their commits.
 
-use rdev_domain::git::{CommitId, OwnRef, Tip};
+use rdev_domain::git::{CommitId, OwnRef, RecordedRef, Tip};
 use rdev_domain::ids::{Fence, TaskId};
 use rdev_domain::task::WipRef;
 use tokio_util::sync::CancellationToken;
@@ -9,25 +9,34 @@ use super::target::BuildTarget;
 use crate::attempt::Attempt;
 use crate::attempt::interrupt::Interrupt;
 use crate::attempt::workspace::Workspace;
-use crate::git::{self, Expect, Fetched, GitError, Push, blocking};
+use crate::git::{self, Expect, GitError, OwnTip, Push, Pushed, blocking};
 
-/// Pushes a commit to one of rdev's own refs. Returns the tip of the branch, which the push
-/// sees in the server's list of refs.
+/// A push to one of rdev's own refs.
+pub(super) struct OwnPush<'a> {
+    pub(super) own: OwnRef,
+    pub(super) commit: &'a CommitId,
+    pub(super) expect: Expect,
+    /// Another one, which the same push deletes from this value.
+    pub(super) delete: Option<(OwnRef, &'a CommitId)>,
+}
+
+/// Pushes a commit to one of rdev's own refs.
 pub(super) async fn push_own(
     attempt: &Attempt,
     target: &BuildTarget,
     workspace: &Workspace,
-    own: OwnRef,
-    commit: &CommitId,
+    push: &OwnPush<'_>,
     stop: &CancellationToken,
-) -> Result<Tip, Interrupt> {
+) -> Result<Pushed, GitError> {
     let known = &attempt.context.heads_only;
     let mut heads_only = known.contains(&target.remote.url);
     loop {
         let prefix = if heads_only { "refs/heads" } else { "refs" };
-        let name = format!("{prefix}/{}", own.path());
+        let name = format!("{prefix}/{}", push.own.path());
         attempt.remember_ref(&target.remote, &name);
-        let (dirs, remote, commit) = (workspace.workdir(), target.remote.clone(), commit.clone());
+        let (dirs, remote) = (workspace.workdir(), target.remote.clone());
+        let (commit, expect) = (push.commit.clone(), push.expect.clone());
+        let delete = push.delete.map(|(own, at)| (own, at.clone()));
         let (watch, stop) = (target.branch.clone(), stop.clone());
         let pushed = blocking(move || {
             let push = Push {
@@ -35,7 +44,8 @@ pub(super) async fn push_own(
                 remote: &remote,
                 commit: &commit,
                 target: &name,
-                expect: &Expect::Any,
+                expect: &expect,
+                delete: delete.as_ref().map(|(own, at)| (*own, at)),
                 watch: &watch,
             };
             git::push(&push, &stop)
@@ -44,58 +54,81 @@ pub(super) async fn push_own(
             // It may also be a hook that refuses this one push: the server is remembered only
             // after it has accepted a branch.
             Err(GitError::RefNamespaceRefused) if !heads_only => heads_only = true,
-            Ok(tip) => {
-                if heads_only && !known.contains(&target.remote.url) {
+            Ok(pushed) => {
+                if heads_only {
                     known.insert(&target.remote.url);
                 }
-                return Ok(tip);
+                return Ok(pushed);
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(error),
         }
     }
 }
 
-/// The newest wip ref that this attempt may continue from: one of its own task above the
-/// floor, or else the one that a retry names.
-pub(super) fn newest_wip(attempt: &Attempt, fetched: &Fetched) -> Option<(WipRef, CommitId)> {
-    let task = &attempt.task;
-    newest_of(fetched, task.id, task.wip_floor).or_else(|| {
-        let named = task.resume_from.filter(|_| task.wip_floor == Fence(0))?;
-        Some((named, at_wip(fetched, named)?))
-    })
+/// Records one more ref that the attempt is about to write.
+pub(super) async fn record(attempt: &Attempt, entry: RecordedRef) -> Result<(), Interrupt> {
+    let mut refs = attempt.lease.own_refs.lock().await.clone();
+    if refs.contains(&entry) {
+        return Ok(());
+    }
+    refs.push(entry);
+    attempt.record_refs(refs).await
 }
 
-/// The newest wip ref of a task above a fence.
+/// Whether the server has a recorded ref, at the recorded commit.
+pub(super) fn is_present(recorded: &RecordedRef, on_server: &[OwnTip]) -> bool {
+    on_server.iter().any(|(own, commit)| *own == recorded.own && *commit == recorded.commit)
+}
+
+/// The newest recorded ticket of a task above a fence that the server has.
 pub(super) fn newest_of(
-    fetched: &Fetched,
+    recorded: &[RecordedRef],
+    on_server: &[OwnTip],
     task: TaskId,
     floor: Fence,
-) -> Option<(WipRef, CommitId)> {
-    let wips = fetched.own.iter().filter_map(|(own, commit)| match own {
-        OwnRef::Wip(id, fence) if *id == task && *fence > floor => {
-            Some((WipRef { task: *id, fence: *fence }, commit.clone()))
-        }
+) -> Option<RecordedRef> {
+    let present = recorded.iter().filter(|recorded| is_present(recorded, on_server));
+    let tickets = present.filter_map(|recorded| match recorded.own {
+        OwnRef::Wip(id, fence) if id == task && fence > floor => Some((fence, recorded)),
         _ => None,
     });
-    wips.max_by_key(|(wip, _)| wip.fence)
+    tickets.max_by_key(|(fence, _)| *fence).map(|(_, recorded)| recorded.clone())
 }
 
-/// The commit at a wip ref, if the server has the ref.
-pub(super) fn at_wip(fetched: &Fetched, wip: WipRef) -> Option<CommitId> {
-    let name = OwnRef::Wip(wip.task, wip.fence);
-    fetched.own.iter().find(|(own, _)| *own == name).map(|(_, commit)| commit.clone())
+/// The newest recorded ticket of a push that the server has: the one that was prepared, one that a
+/// later claim has made of it, or where one of them lies after it was revoked.
+pub(super) fn newest_since(
+    recorded: &[RecordedRef],
+    on_server: &[OwnTip],
+    prepared: WipRef,
+    of_push: impl Fn(&RecordedRef) -> bool,
+) -> Option<RecordedRef> {
+    let present = recorded.iter().filter(|recorded| is_present(recorded, on_server));
+    let tickets = present.filter_map(|recorded| match recorded.own {
+        OwnRef::Wip(task, fence) if of_push(recorded) => Some((task, fence, recorded)),
+        OwnRef::Revoked(task, fence) => Some((task, fence, recorded)),
+        _ => None,
+    });
+    let since = tickets
+        .filter(|(task, fence, _)| *task == prepared.task && *fence >= prepared.fence)
+        .max_by_key(|(_, fence, _)| *fence);
+    since.map(|(.., recorded)| recorded.clone())
 }
 
-/// Fetches the commit of one of rdev's own refs.
+/// Fetches the commit of one of rdev's own refs, which has to be the recorded one.
 pub(super) async fn fetch_own(
     attempt: &Attempt,
     target: &BuildTarget,
     workspace: &Workspace,
-    own: OwnRef,
+    recorded: &RecordedRef,
 ) -> Result<CommitId, Interrupt> {
-    let (dirs, remote) = (workspace.workdir(), target.remote.clone());
+    let (dirs, remote, own) = (workspace.workdir(), target.remote.clone(), recorded.own);
     let stop = attempt.lease.stop.token().clone();
-    Ok(blocking(move || git::fetch_commit(&dirs, &remote, own, &stop)).await?)
+    let found = blocking(move || git::fetch_commit(&dirs, &remote, own, &stop)).await?;
+    if found != recorded.commit {
+        return Err(GitError::Moved { tip: Tip::Commit(found) }.into());
+    }
+    Ok(found)
 }
 
 /// The tip of the branch that a commit is based on: its parent, or absent while the branch

@@ -33,15 +33,20 @@ impl BuildTarget {
         Ok(Self { remote: attempt.remote(spec.git_url.as_ref())?, branch, base_branch })
     }
 
-    /// Updates the mirror and returns the tip of the branch.
-    pub(crate) async fn fetch(&self, attempt: &Attempt) -> Result<Fetched, Interrupt> {
+    /// Updates the mirror and returns the tip of the branch. `ticketed`: the task's ticket tells
+    /// what has become of its commit, so a branch that is gone is no failure yet.
+    pub(crate) async fn fetch(
+        &self,
+        attempt: &Attempt,
+        ticketed: bool,
+    ) -> Result<Fetched, Interrupt> {
         let context = &attempt.context;
         let (cache, cap) = (context.folders.cache.clone(), context.config.runner.max_cache_bytes);
         let stop = attempt.lease.stop.token().clone();
         let (remote, branch, base) =
             (self.remote.clone(), self.branch.clone(), self.base_branch.clone());
-        let fetched =
-            blocking(move || git::fetch(&cache, cap, &remote, &branch, &base, &stop)).await;
+        let fetch = if ticketed { git::fetch_if_there } else { git::fetch };
+        let fetched = blocking(move || fetch(&cache, cap, &remote, &branch, &base, &stop)).await;
         let fetched = match (fetched, &attempt.task.scan_base) {
             (Err(GitError::BranchNotFound(_)), Some(Tip::Commit(_))) => {
                 return Err(Interrupt::rewritten("the branch was deleted"));

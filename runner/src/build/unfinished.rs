@@ -7,13 +7,13 @@ use rdev_domain::git::{CommitId, OwnRef};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::refs::push_own;
+use super::refs::{OwnPush, push_own};
 use super::target::BuildTarget;
 use crate::attempt::Attempt;
 use crate::attempt::interrupt::Interrupt;
 use crate::attempt::stop::StopReason;
 use crate::attempt::workspace::Workspace;
-use crate::git::{self, blocking};
+use crate::git::{self, Expect, blocking};
 use crate::now;
 
 /// Saves unfinished work at `refs/rdev/part/…` when the attempt was released, or its time or
@@ -29,7 +29,9 @@ pub(super) async fn save(
         Interrupt::Stopped => {
             matches!(attempt.lease.stop.reason(), Some(StopReason::Released | StopReason::TimedOut))
         }
-        Interrupt::Failed(failure) => failure.class.rules().unfinished == Unfinished::Kept,
+        Interrupt::Failed(failure) | Interrupt::Revoked(failure) => {
+            failure.class.rules().unfinished == Unfinished::Kept
+        }
     };
     if !keep {
         return;
@@ -50,7 +52,8 @@ pub(super) async fn save(
             git::commit(&dirs, &changes.tree, start.as_ref(), &message, &author, at).map(Some)
         });
         let Some(commit) = commit.await? else { return Ok(false) };
-        push_own(attempt, target, workspace, part, &commit, &token).await?;
+        let push = OwnPush { own: part, commit: &commit, expect: Expect::Any, delete: None };
+        push_own(attempt, target, workspace, &push, &token).await?;
         Ok::<_, Interrupt>(true)
     };
     let timer = async {

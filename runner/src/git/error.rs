@@ -44,6 +44,16 @@ pub enum GitError {
         /// The tip now.
         tip: Tip,
     },
+    /// The ref that the push was to delete is not where it was expected; nothing was changed.
+    #[error("{name} is gone or has moved")]
+    Gone {
+        /// Its full name.
+        name: String,
+    },
+    /// The server does not apply a push of two refs, one of them deleted, as a whole: it says so, or
+    /// it refused the deletion by itself. Nothing was changed.
+    #[error("the git server does not delete a ref and move another one in one atomic push")]
+    NotAtomic,
     /// The server refused a ref outside `refs/heads`; it may accept a branch.
     #[error("the git server accepts no ref outside refs/heads")]
     RefNamespaceRefused,

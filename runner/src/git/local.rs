@@ -9,8 +9,10 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use git2::{ErrorCode, ObjectType, Odb, OdbLookupFlags, Oid, Repository};
+use rdev_domain::git::{Branch, CommitId};
 use tokio_util::sync::CancellationToken;
 
+use super::ref_locks::{self, Exchange};
 use super::transport::Service;
 use super::wire::{self, Advertised};
 use super::{Expect, GitError, Remote, tip_of};
@@ -37,6 +39,7 @@ pub(super) fn advertised(
     super::init_process();
     remote.url.check(&remote.policy)?;
     let repository = open(&folder)?;
+    ref_locks::recover(repository.path());
     let mut found = Advertised::default();
     let reading = |error| GitError::broken("reading the local repository", error);
     for reference in repository.references().map_err(reading)? {
@@ -48,10 +51,46 @@ pub(super) fn advertised(
     Ok(found)
 }
 
+/// Which of `commits` the log of a branch of a repository in a folder names. On a server nobody can
+/// tell: `None`.
+///
+/// # Errors
+/// [`GitError::Broken`] when the log cannot be read.
+pub fn in_log(
+    remote: &Remote,
+    branch: &Branch,
+    commits: &[CommitId],
+) -> Result<Option<CommitId>, GitError> {
+    let Some(folder) = remote.url.to_folder() else { return Ok(None) };
+    let ids = commits.iter().map(super::oid).collect::<Result<Vec<_>, _>>()?;
+    Ok(ref_locks::logged(&folder, &branch.full_name(), &ids)?.map(super::commit_id))
+}
+
 fn open(folder: &Path) -> Result<Repository, GitError> {
     Repository::open_bare(folder).map_err(|error| match error.code() {
         ErrorCode::NotFound => GitError::RepositoryNotFound,
         _ => GitError::broken("opening the local repository", error),
+    })
+}
+
+/// Copies what a commit needs from `source`, then moves the one ref and deletes the other, all or
+/// nothing.
+pub(super) fn exchange(
+    source: &Repository,
+    folder: &Path,
+    exchange: &Exchange<'_>,
+) -> Result<(), GitError> {
+    let repository = open(folder)?;
+    copy_objects(source, &repository, exchange.to)?;
+    sync(folder)?;
+    if let Some(other) = in_the_way(&repository, exchange.target) {
+        let reason = format!("{other} is in the way of {}", exchange.target);
+        return Err(GitError::Rejected { reason });
+    }
+    ref_locks::exchange(&repository, exchange)?;
+    sync(folder).map_err(|error| GitError::Unreachable {
+        reason: format!("{} has moved, but it may not be on disk: {error}", exchange.target),
+        in_doubt: true,
     })
 }
 
@@ -72,7 +111,7 @@ pub(super) fn push(
     loop {
         let moved = match expect {
             Expect::Any => repository.reference(target, commit, true, "push"),
-            Expect::Exactly(tip) => {
+            Expect::Exactly(tip) | Expect::Forward(tip) => {
                 let old = match tip {
                     rdev_domain::git::Tip::Absent => Oid::ZERO_SHA1,
                     rdev_domain::git::Tip::Commit(id) => super::oid(id)?,
@@ -85,7 +124,9 @@ pub(super) fn push(
         };
         let now = tip_of(repository.refname_to_id(target).ok());
         match expect {
-            Expect::Exactly(tip) if now != *tip => return Err(GitError::Moved { tip: now }),
+            Expect::Exactly(tip) | Expect::Forward(tip) if now != *tip => {
+                return Err(GitError::Moved { tip: now });
+            }
             _ => {}
         }
         match error.code() {

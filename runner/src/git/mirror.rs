@@ -74,6 +74,8 @@ pub struct Fetched {
     pub start: Option<CommitId>,
     /// rdev's own refs, below `refs/` and below `refs/heads/`.
     pub own: Vec<OwnTip>,
+    /// Whether the repository has any branch.
+    pub has_branches: bool,
 }
 
 /// Finds the tip of `branch` and fetches what a checkout of it needs into the cache below `cache`.
@@ -92,21 +94,34 @@ pub fn fetch(
     base: &Branch,
     cancel: &CancellationToken,
 ) -> Result<Fetched, GitError> {
+    let fetched = fetch_if_there(cache, max_cache_bytes, remote, branch, base, cancel)?;
+    if fetched.start.is_none() && fetched.has_branches {
+        return Err(GitError::BranchNotFound(base.to_string()));
+    }
+    Ok(fetched)
+}
+
+/// As [`fetch`], but it is no error when there are branches and neither of the two.
+///
+/// # Errors
+/// As [`fetch`], but for [`GitError::BranchNotFound`].
+pub fn fetch_if_there(
+    cache: &Path,
+    max_cache_bytes: u64,
+    remote: &Remote,
+    branch: &Branch,
+    base: &Branch,
+    cancel: &CancellationToken,
+) -> Result<Fetched, GitError> {
     super::init_process();
     let server = local::advertised(remote, Service::UploadPack, cancel)?;
     let tip = server.find(&branch.full_name());
     let start = tip.or_else(|| server.find(&base.full_name()));
-    let mut own = Vec::new();
-    let mut others = false;
-    for (name, id) in &server.refs {
-        match OwnRef::parse(name) {
-            Some(own_ref) => own.push((own_ref, commit_id(*id))),
-            None => others |= name.starts_with("refs/heads/"),
-        }
-    }
-    if start.is_none() && others {
-        return Err(GitError::BranchNotFound(base.to_string()));
-    }
+    let own = own_refs(&server);
+    let has_branches = server
+        .refs
+        .iter()
+        .any(|(name, _)| name.starts_with("refs/heads/") && OwnRef::parse(name).is_none());
     let mirror = match remote.url.to_folder() {
         Some(folder) => Mirror { folder, cached: None },
         None => {
@@ -114,7 +129,7 @@ pub fn fetch(
             cached(cache, max_cache_bytes, &download)?
         }
     };
-    Ok(Fetched { mirror, tip: tip_of(tip), start: start.map(commit_id), own })
+    Ok(Fetched { mirror, tip: tip_of(tip), start: start.map(commit_id), own, has_branches })
 }
 
 /// Fetches one of rdev's own refs into the attempt's repository and returns its commit.
@@ -127,32 +142,52 @@ pub fn fetch_commit(
     own: OwnRef,
     cancel: &CancellationToken,
 ) -> Result<CommitId, GitError> {
-    let names = [format!("refs/{}", own.path()), format!("refs/heads/{}", own.path())];
+    let names = super::own_names(own);
     let find = |server: &Advertised| names.iter().find_map(|name| server.find(name));
     let found = fetch_ref(dirs, remote, find, "refs/rdev/own", cancel)?;
     found.map(commit_id).ok_or(GitError::Moved { tip: Tip::Absent })
 }
 
-/// Fetches the branch into the attempt's repository and returns its tip.
+/// The branch and rdev's own refs at one moment.
+#[derive(Debug)]
+pub struct Seen {
+    /// The tip of the branch; its commit is in the attempt's repository.
+    pub tip: Tip,
+    /// rdev's own refs, below `refs/` and below `refs/heads/`.
+    pub own: Vec<OwnTip>,
+}
+
+/// Looks at a branch and at rdev's own refs, in one list, and fetches the branch into the attempt's
+/// repository.
 ///
 /// # Errors
 /// As [`fetch`].
-pub fn fetch_tip(
+pub fn look(
     dirs: &Workdir,
     remote: &Remote,
     branch: &Branch,
     cancel: &CancellationToken,
-) -> Result<Tip, GitError> {
-    let name = branch.full_name();
-    let found = fetch_ref(dirs, remote, |server| server.find(&name), "refs/rdev/tip", cancel)?;
-    Ok(tip_of(found))
+) -> Result<Seen, GitError> {
+    let (name, mut own) = (branch.full_name(), Vec::new());
+    let find = |server: &Advertised| {
+        own = own_refs(server);
+        server.find(&name)
+    };
+    let tip = tip_of(fetch_ref(dirs, remote, find, "refs/rdev/tip", cancel)?);
+    Ok(Seen { tip, own })
+}
+
+/// rdev's own refs on a server.
+fn own_refs(server: &Advertised) -> Vec<OwnTip> {
+    let of = |(name, id): &(String, Oid)| Some((OwnRef::parse(name)?, commit_id(*id)));
+    server.refs.iter().filter_map(of).collect()
 }
 
 /// Fetches the ref that `find` picks into the attempt's repository. The ref `note` keeps it there.
 fn fetch_ref(
     dirs: &Workdir,
     remote: &Remote,
-    find: impl Fn(&Advertised) -> Option<Oid>,
+    find: impl FnOnce(&Advertised) -> Option<Oid>,
     note: &str,
     cancel: &CancellationToken,
 ) -> Result<Option<Oid>, GitError> {

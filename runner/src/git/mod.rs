@@ -12,7 +12,6 @@ mod blocking;
 mod checkout;
 mod commit;
 mod error;
-mod heads_only;
 mod local;
 mod lock;
 mod mirror;
@@ -20,6 +19,8 @@ mod names;
 mod pack;
 mod pkt;
 mod push;
+mod ref_locks;
+mod remembered;
 mod scan;
 mod transport;
 mod tree;
@@ -38,9 +39,11 @@ pub(crate) use blocking::blocking;
 pub use checkout::{CheckedOut, checkout, reset};
 pub use commit::{Rebased, commit, parent, rebase};
 pub use error::GitError;
-pub(crate) use heads_only::HeadsOnly;
-pub use mirror::{Fetched, Mirror, fetch, fetch_commit, fetch_tip};
-pub use push::{Push, delete_refs, push, remote_refs};
+pub use local::in_log;
+pub use mirror::{Fetched, Mirror, Seen, fetch, fetch_commit, fetch_if_there, look};
+pub use push::{Push, Pushed, delete_refs, push};
+pub(crate) use remembered::Remembered;
+pub use remembered::not_atomic_folder;
 pub use scan::{Scan, contains, find_lineage};
 pub use tree::{diff_of, stage};
 
@@ -95,10 +98,12 @@ pub struct Caps {
 /// The position that a ref must have for a push to succeed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Expect {
-    /// Any: the ref is rdev's own.
+    /// Any: the ref is rdev's own, and only its attempt writes it.
     Any,
-    /// Exactly this one, and the pushed commit must be a descendant of it.
+    /// Exactly this one; the pushed commit need not be a descendant of it.
     Exactly(Tip),
+    /// Exactly this one, and the pushed commit must be a descendant of it.
+    Forward(Tip),
 }
 
 /// A tree in the attempt's repository.
@@ -120,6 +125,12 @@ pub struct Changes {
 
 /// A ref of rdev's own, as a server advertised it.
 pub type OwnTip = (OwnRef, CommitId);
+
+/// The full names that a ref of rdev's own may have: on a server that accepts only branches, the
+/// second.
+pub(crate) fn own_names(own: OwnRef) -> [String; 2] {
+    [format!("refs/{}", own.path()), format!("refs/heads/{}", own.path())]
+}
 
 /// Prepares libgit2 for this process, once; further calls do nothing.
 ///

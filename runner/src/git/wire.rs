@@ -36,6 +36,11 @@ impl Advertised {
         self.refs.iter().find(|(other, _)| other == name).map(|(_, id)| *id)
     }
 
+    /// Whether the server applies a push of two refs, one of them deleted, wholly or not at all.
+    pub(super) fn is_atomic(&self) -> bool {
+        self.can("atomic") && self.can("delete-refs")
+    }
+
     fn can(&self, capability: &str) -> bool {
         self.capabilities.iter().any(|known| known == capability)
     }
@@ -180,11 +185,12 @@ pub(super) fn fetch_pack(
     Ok(())
 }
 
-/// Requests `updates`, with the pack that `pack` writes (none when refs are only removed).
+/// Requests `updates`, of which the server applies all or none if it is to be `atomic`, with the pack that `pack` writes (none when refs are only removed).
 pub(super) fn send_updates(
     remote: &Remote,
     server: &Advertised,
     updates: &[Update<'_>],
+    atomic: bool,
     cancel: &CancellationToken,
     pack: impl FnOnce(&mut dyn FnMut(&[u8]) -> Result<(), GitError>) -> Result<(), GitError>,
 ) -> Result<Report, GitError> {
@@ -198,6 +204,9 @@ pub(super) fn send_updates(
             capabilities.push(' ');
             capabilities.push_str(capability);
         }
+    }
+    if atomic {
+        capabilities.push_str(" atomic");
     }
     let mut head = Vec::new();
     for (n, update) in updates.iter().enumerate() {

@@ -17,7 +17,7 @@ use crate::attempt::lease::ActiveLease;
 use crate::attempt::stop::StopReason;
 use crate::attempt::workspace::InUse;
 use crate::config::{Folders, RunnerConfig};
-use crate::git::HeadsOnly;
+use crate::git::Remembered;
 use crate::redact::Redactor;
 
 /// The services that a runner works with.
@@ -39,7 +39,10 @@ pub(crate) struct RunnerContext {
     pub(crate) worker_id: WorkerId,
     pub(crate) redactor: Redactor,
     pub(crate) in_use: InUse,
-    pub(crate) heads_only: HeadsOnly,
+    /// The repositories whose server accepts no refs outside `refs/heads`.
+    pub(crate) heads_only: Remembered,
+    /// The repositories whose server lets no ref be deleted.
+    pub(crate) not_atomic: Remembered,
     /// Clean-up that runs in the background; no build waits for it.
     pub(crate) background: TaskTracker,
     pub(super) owner: Owner,

@@ -7,10 +7,11 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::Invalid;
+use crate::failure::FailureClass;
 use crate::ids::{Fence, TaskId, text};
 
 /// A branch's short name (`main`, `feature/x`), as `git check-ref-format --branch`
-/// accepts it; at most 200 bytes; not below `rdev/wip/`, which is rdev's own.
+/// accepts it; at most 200 bytes; not below `rdev/wip/` and the like, which are rdev's own.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(try_from = "String", into = "String")]
 #[schema(value_type = String, example = "main")]
@@ -57,11 +58,12 @@ impl FromStr for Branch {
         if text.starts_with("refs/") {
             return invalid("must be a short name, without 'refs/heads/'");
         }
-        if text.starts_with("rdev/wip/")
-            || text.starts_with("rdev/part/")
-            || text.starts_with("rdev/kept/")
-        {
-            return invalid("must not lie below rdev/wip, rdev/part or rdev/kept");
+        if OwnRef::FOLDERS.iter().any(|folder| {
+            text.strip_prefix("rdev/")
+                .and_then(|rest| rest.strip_prefix(folder))
+                .is_some_and(|rest| rest.starts_with('/'))
+        }) {
+            return invalid("must not lie below rdev/wip, rdev/revoked, rdev/part or rdev/kept");
         }
         Ok(Self(text.to_owned()))
     }
@@ -98,11 +100,16 @@ pub enum Tip {
     Commit(CommitId),
 }
 
-/// The refs rdev keeps in a repository, beside the branch it delivers to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The refs rdev keeps in a repository, beside the branch it delivers to. A text of this type is
+/// its [`OwnRef::path`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub enum OwnRef {
-    /// Finished work of an attempt, pushed before it is prepared.
+    /// Finished work of an attempt, pushed before it is prepared. It is the attempt's ticket: the
+    /// push that moves the branch takes it away.
     Wip(TaskId, Fence),
+    /// A ticket that was taken back: no push of it can land any more.
+    Revoked(TaskId, Fence),
     /// Unfinished work of an attempt; never delivered.
     Part(TaskId, Fence),
     /// The commit of a task with `auto_push` off.
@@ -110,11 +117,15 @@ pub enum OwnRef {
 }
 
 impl OwnRef {
+    /// The parts of a name after `rdev/` that rdev's own refs lie below.
+    const FOLDERS: [&'static str; 4] = ["wip", "revoked", "part", "kept"];
+
     /// The ref's name below `refs/`, or below `refs/heads/` on a server that
     /// accepts no other refs: `rdev/wip/<task>/<fence>`.
     pub fn path(self) -> String {
         match self {
             Self::Wip(task, fence) => format!("rdev/wip/{task}/{fence}"),
+            Self::Revoked(task, fence) => format!("rdev/revoked/{task}/{fence}"),
             Self::Part(task, fence) => format!("rdev/part/{task}/{fence}"),
             Self::Kept(task) => format!("rdev/kept/{task}"),
         }
@@ -123,8 +134,12 @@ impl OwnRef {
     /// Reads a full ref name; `None` when it is not one of rdev's own.
     pub fn parse(full_name: &str) -> Option<Self> {
         let rest = full_name.strip_prefix("refs/")?;
-        let rest = rest.strip_prefix("heads/").unwrap_or(rest).strip_prefix("rdev/")?;
-        let mut parts = rest.split('/');
+        Self::of_path(rest.strip_prefix("heads/").unwrap_or(rest))
+    }
+
+    /// Reads what [`Self::path`] wrote.
+    fn of_path(path: &str) -> Option<Self> {
+        let mut parts = path.strip_prefix("rdev/")?.split('/');
         let (kind, task) = (parts.next()?, parts.next()?.parse().ok()?);
         let fence = parts.next();
         if parts.next().is_some() {
@@ -132,6 +147,7 @@ impl OwnRef {
         }
         match (kind, fence) {
             ("wip", Some(fence)) => Some(Self::Wip(task, Fence(fence.parse().ok()?))),
+            ("revoked", Some(fence)) => Some(Self::Revoked(task, Fence(fence.parse().ok()?))),
             ("part", Some(fence)) => Some(Self::Part(task, Fence(fence.parse().ok()?))),
             ("kept", None) => Some(Self::Kept(task)),
             _ => None,
@@ -141,8 +157,52 @@ impl OwnRef {
     /// The task the ref belongs to.
     pub fn task(self) -> TaskId {
         match self {
-            Self::Wip(task, _) | Self::Part(task, _) | Self::Kept(task) => task,
+            Self::Wip(task, _)
+            | Self::Revoked(task, _)
+            | Self::Part(task, _)
+            | Self::Kept(task) => task,
         }
+    }
+}
+
+impl From<OwnRef> for String {
+    fn from(own: OwnRef) -> Self {
+        own.path()
+    }
+}
+
+impl TryFrom<String> for OwnRef {
+    type Error = Invalid;
+
+    fn try_from(path: String) -> Result<Self, Invalid> {
+        let valid = "must be rdev/wip/<task>/<fence>, or the like with revoked, part or kept";
+        Self::of_path(&path).ok_or_else(|| Invalid::new("ref of rdev's own", valid))
+    }
+}
+
+/// A ref of rdev's own with the value that it was about to get. The store has it before the ref is
+/// written: a ref that no record names, or that has another value, is nobody's finished work.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RecordedRef {
+    /// Its name.
+    #[serde(rename = "ref")]
+    #[schema(value_type = String, example = "rdev/wip/01JDGZ2V9QK8M3T5X7Y9ABCDEF/1")]
+    pub own: OwnRef,
+    /// Its value.
+    pub commit: CommitId,
+    /// Of a ticket: its work is or was `pushing`, so a push may have taken it to the branch. Where
+    /// such a ticket is gone and was neither revoked nor taken over, its commit has landed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub may_land: bool,
+    /// Of a revoked ticket: why its task ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoked_for: Option<FailureClass>,
+}
+
+impl RecordedRef {
+    /// A ref that is written for any other reason than a failure.
+    pub fn of(own: OwnRef, commit: CommitId) -> Self {
+        Self { own, commit, may_land: false, revoked_for: None }
     }
 }
 
@@ -161,7 +221,14 @@ mod tests {
 
     #[test]
     fn a_branch_is_what_git_takes() {
-        for good in ["main", "feature/x", "a.b", "ünïcode", "rdev/01JDGZ2V9QK8M3T5X7Y9ABCDEF"] {
+        for good in [
+            "main",
+            "feature/x",
+            "a.b",
+            "ünïcode",
+            "rdev/01JDGZ2V9QK8M3T5X7Y9ABCDEF",
+            "rdev/wipe/x",
+        ] {
             assert!(good.parse::<Branch>().is_ok(), "{good}");
         }
         for bad in [
@@ -190,6 +257,9 @@ mod tests {
             "a\0",
             "a\n",
             "rdev/wip/x/1",
+            "rdev/revoked/x",
+            "rdev/part/x",
+            "rdev/kept/x",
             "refs/heads/main",
         ] {
             assert!(bad.parse::<Branch>().is_err(), "{bad:?}");
@@ -199,7 +269,13 @@ mod tests {
     #[test]
     fn an_own_ref_reads_back_what_it_writes_in_both_places() {
         let task: TaskId = "01JDGZ2V9QK8M3T5X7Y9ABCDEF".parse().expect("a ULID");
-        for own in [OwnRef::Wip(task, Fence(3)), OwnRef::Part(task, Fence(9)), OwnRef::Kept(task)] {
+        for own in [
+            OwnRef::Wip(task, Fence(3)),
+            OwnRef::Revoked(task, Fence(3)),
+            OwnRef::Part(task, Fence(9)),
+            OwnRef::Kept(task),
+        ] {
+            assert_eq!(String::from(own).try_into(), Ok(own));
             assert_eq!(OwnRef::parse(&format!("refs/{}", own.path())), Some(own));
             assert_eq!(OwnRef::parse(&format!("refs/heads/{}", own.path())), Some(own));
         }

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::event::BuildEvent;
+use crate::git::RecordedRef;
 use crate::ids::{Fence, Owner};
 use crate::result::Usage;
 use crate::step::Refusal;
@@ -33,6 +35,21 @@ pub struct Lease {
     pub cancel_requested: bool,
     /// What the attempt has used so far, for the record of a lost worker.
     pub usage: Usage,
+    /// The task's [`crate::task::Task::own_refs`] as the holder knows them; `None`: it has written
+    /// none. When the lease ends, or at the next event, the task has them.
+    pub own_refs: Option<Vec<RecordedRef>>,
+}
+
+/// What a renewal writes beside the lease's end.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Progress<'a> {
+    /// Build events.
+    pub events: &'a [BuildEvent],
+    /// What the attempt has used so far; `None`: as before.
+    pub usage: Option<Usage>,
+    /// All refs of rdev's own that are not dealt with, those that are about to be written among
+    /// them; `None`: as before.
+    pub own_refs: Option<&'a [RecordedRef]>,
 }
 
 /// What a writer must name: the fence and the owner it holds a task with.
@@ -54,6 +71,7 @@ impl Lease {
             until: now.plus(LEASE),
             cancel_requested: false,
             usage: Usage::default(),
+            own_refs: None,
         }
     }
 
@@ -65,7 +83,7 @@ impl Lease {
     pub fn renewed(
         &self,
         holder: &Holder,
-        usage: Option<Usage>,
+        progress: Progress<'_>,
         now: Timestamp,
     ) -> Result<Self, Refusal> {
         if self.fence != holder.fence || self.owner != holder.owner {
@@ -74,7 +92,11 @@ impl Lease {
         Ok(Self {
             heartbeat: self.heartbeat + 1,
             until: now.plus(LEASE),
-            usage: usage.unwrap_or(self.usage),
+            usage: progress.usage.unwrap_or(self.usage),
+            own_refs: match progress.own_refs {
+                Some(own_refs) => Some(own_refs.to_vec()),
+                None => self.own_refs.clone(),
+            },
             ..self.clone()
         })
     }

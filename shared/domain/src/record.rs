@@ -10,19 +10,13 @@ use serde_json::{Map, Value, json};
 use crate::spec::{BuildSpec, CheckSpec, UnreadableSpec, Work};
 use crate::task::Task;
 
-/// The version of the records that this program writes.
-const VERSION: u64 = 1;
+/// The version of the records that this program writes. Since version 2 a task has tickets, of which
+/// an older program knows nothing: it must not work on such a task.
+pub const VERSION: u64 = 2;
 
-/// The version of a record that this program reads: 1, which is not written into the record.
+/// The version of a record that this program reads: this one or an older one. It writes this one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Version;
-
-impl Version {
-    /// Whether a record leaves the version out.
-    pub(crate) fn is_implied(&self) -> bool {
-        VERSION == 1
-    }
-}
 
 impl Serialize for Version {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -120,11 +114,14 @@ mod tests {
     }
 
     #[test]
-    fn a_record_has_no_version_or_this_one() {
-        let body = serde_json::to_value(task()).expect("a record");
-        assert_eq!(body.get("v"), None);
+    fn a_record_has_this_version_and_is_read_with_an_older_one_or_none() {
+        let mut body = serde_json::to_value(task()).expect("a record");
+        assert_eq!(body["v"], json!(VERSION));
+        for version in 1..=VERSION {
+            assert_eq!(decode(&with("v", json!(version))), Decoded::Task(Box::new(task())));
+        }
+        body.as_object_mut().expect("an object").remove("v");
         assert_eq!(decode(body.to_string().as_bytes()), Decoded::Task(Box::new(task())));
-        assert_eq!(decode(&with("v", json!(VERSION))), Decoded::Task(Box::new(task())));
     }
 
     #[test]

@@ -10,12 +10,13 @@ mod moves;
 
 use std::time::Duration;
 
-use crate::failure::{Failure, RetryStart};
+use crate::failure::{Failure, FailureClass, RetryStart};
+use crate::git::{OwnRef, RecordedRef};
 use crate::ids::{Fence, Owner, TaskId, WorkerId};
 use crate::lease::{Holder, Lease};
 use crate::result::{BuildResult, TaskResult, Usage};
 use crate::spec::Work;
-use crate::task::{Prepared, Task, TaskState};
+use crate::task::{Prepared, Task, TaskState, WipRef};
 use crate::time::Timestamp;
 
 use moves::{
@@ -92,6 +93,8 @@ pub enum Event {
         failure: Failure,
         /// What the attempt used, where the holder knows better than its last renewal.
         usage: Option<Usage>,
+        /// Its ticket was revoked, which the server has acknowledged: no push of it can land.
+        revoked: bool,
     },
     /// The runner gives it back before it is done (drain).
     Release {
@@ -189,6 +192,9 @@ pub fn step(
     }
     let mut task = task.clone();
     task.updated_at = now;
+    if let Some(own_refs) = lease.and_then(|lease| lease.own_refs.as_ref()) {
+        task.own_refs.clone_from(own_refs);
+    }
     match event {
         Event::Claim { owner, worker_id, slots } => {
             claim(task, lease, owner, worker_id, slots, now)
@@ -218,11 +224,11 @@ pub fn step(
             in_state(&task, TaskState::Pushing)?;
             Ok(complete(task, lease, result, now))
         }
-        Event::Fail { holder, failure, usage } => {
+        Event::Fail { holder, failure, usage, revoked } => {
             let lease = held(&task, lease, &holder)?;
             let usage = usage.unwrap_or(lease.usage);
             if task.state == TaskState::Pushing {
-                Ok(fail_pushing(task, failure, usage, now))
+                Ok(fail_pushing(task, failure, revoked, usage, now))
             } else {
                 Ok(fail_running(task, lease, failure, usage, now))
             }
@@ -239,11 +245,18 @@ pub fn step(
     }
 }
 
+/// Whether a failure of this class takes a task that is `pushing` out of that state. Its holder
+/// revokes the ticket first.
+pub fn ends_push(task: &Task, class: FailureClass, now: Timestamp) -> bool {
+    moves::ends_push(task, class, now)
+}
+
 /// A new task that does `task`'s work again, on the same lineage.
 ///
-/// It inherits the scan base, so that a late push of `task` is found, and the
-/// wip ref of work that was finished but could not be pushed: [`RetryStart`] of
-/// the failure's class says which. A cancelled task has no failure.
+/// It inherits the scan base, so that a late push of `task` is found, every ref of the chain that
+/// is not dealt with, whatever its own lineage is, and the wip ref of work that was finished but
+/// could not be pushed: [`RetryStart`] of the failure's class says which. A cancelled task has no
+/// failure.
 ///
 /// # Errors
 /// [`Refusal::NotRetryable`] unless the task failed or was cancelled, and its
@@ -260,6 +273,12 @@ pub fn retry(task: &Task, id: TaskId, now: Timestamp) -> Result<Task, Refusal> {
     new.max_attempts = task.max_attempts;
     new.retry_of = Some(task.id);
     new.notify = task.notify;
+    new.own_refs.clone_from(&task.own_refs);
+    if let Some(prepared) = task.prepared.as_ref().filter(|_| task.own_refs.is_empty()) {
+        // It was prepared by a version that recorded no refs.
+        let WipRef { task, fence } = prepared.wip;
+        new.own_refs = vec![RecordedRef::of(OwnRef::Wip(task, fence), prepared.commit.clone())];
+    }
     if start == RetryStart::NewLineage {
         return Ok(new);
     }

@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 
 use crate::Invalid;
 use crate::failure::Failure;
-use crate::git::{Branch, CommitId, Tip};
+use crate::git::{Branch, CommitId, RecordedRef, Tip};
 use crate::ids::{Fence, ProjectId, TaskId, WorkerId};
 use crate::names::names;
 use crate::record::Version;
@@ -69,6 +69,10 @@ pub struct Task {
     /// handed on to retries: from there to the tip its commit is looked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scan_base: Option<Tip>,
+    /// The refs of rdev's own that this task and its predecessors may have written and that are not
+    /// dealt with: where they are, they are taken over or revoked before anything else happens.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub own_refs: Vec<RecordedRef>,
     /// Wip refs of this task up to this fence are out of date.
     #[serde(default)]
     pub wip_floor: Fence,
@@ -88,8 +92,8 @@ pub struct Task {
     #[serde(default)]
     pub usage: Usage,
     /// The version of its record's format.
-    #[serde(default, rename = "v", skip_serializing_if = "Version::is_implied")]
-    #[schema(ignore)]
+    #[serde(default, rename = "v")]
+    #[schema(value_type = u64)]
     pub version: Version,
     /// Its project's webhook gets a message when it ends.
     #[serde(default)]
@@ -115,8 +119,12 @@ pub struct Prepared {
     pub base: Tip,
     /// The branch it goes to.
     pub branch: Branch,
-    /// Where it is kept meanwhile.
+    /// Where it is kept meanwhile: its ticket.
     pub wip: WipRef,
+    /// Whether the push that moves the branch deletes the ticket with it, all or nothing. Not so on
+    /// a server that has no atomic pushes.
+    #[serde(default)]
+    pub atomic: bool,
     /// When it was prepared first.
     pub at: Timestamp,
 }
@@ -264,6 +272,7 @@ impl Task {
             attempts: Vec::new(),
             prepared: None,
             scan_base: None,
+            own_refs: Vec::new(),
             wip_floor: Fence(0),
             resume_from: None,
             stalls: 0,

@@ -2,9 +2,9 @@
 
 use rdev_domain::audit::Actor;
 use rdev_domain::failure::{Failure, FailureClass};
-use rdev_domain::git::{CommitId, Tip};
+use rdev_domain::git::{CommitId, OwnRef, RecordedRef, Tip};
 use rdev_domain::ids::{Owner, TaskId};
-use rdev_domain::lease::Holder;
+use rdev_domain::lease::{Holder, Progress};
 use rdev_domain::outbox;
 use rdev_domain::ports::{Capabilities, Claim, Claimed, Record};
 use rdev_domain::project::Project;
@@ -42,8 +42,35 @@ impl<'a> Ghost<'a> {
         self.claimed.task.id
     }
 
-    /// Commits `text` to `path` on the branch's tip, with the task's trailers, and keeps it at `name`.
-    fn commits(&self, path: &str, text: &str, name: &str) -> CommitId {
+    /// Commits `text` to `path` on the branch's tip, with the task's trailers, and keeps it at
+    /// `name`, which the store knows before.
+    async fn commits(&self, path: &str, text: &str, name: &str) -> CommitId {
+        let (clone, commit) = self.makes(path, text);
+        self.records(OwnRef::parse(name).expect("a ref of rdev's own"), &commit).await;
+        git(clone.path(), &["push", "-q", "origin", &format!("HEAD:{name}")]);
+        commit
+    }
+
+    /// Tells the store that it is about to write a ref.
+    async fn records(&self, own: OwnRef, commit: &CommitId) {
+        self.records_all(&[RecordedRef::of(own, commit.clone())]).await;
+    }
+
+    async fn records_all(&self, refs: &[RecordedRef]) {
+        let progress = Progress { own_refs: Some(refs), ..Progress::default() };
+        let (id, holder) = (self.id(), self.holder());
+        self.world.store().renew(id, &holder, progress, now()).await.expect("it holds the task");
+    }
+
+    /// The push that moves the branch and deletes the ticket.
+    fn lands(&self, commit: &CommitId, branch: &str) {
+        let repository = self.world.repository(self.project);
+        git(&repository, &["update-ref", &format!("refs/heads/{branch}"), commit.as_str()]);
+        git(&repository, &["update-ref", "-d", &self.wip(), commit.as_str()]);
+    }
+
+    /// A commit on the branch's tip, in a clone.
+    fn makes(&self, path: &str, text: &str) -> (tempfile::TempDir, CommitId) {
         let repository = self.world.repository(self.project);
         let clone = tempfile::tempdir().expect("a folder");
         let at = clone.path();
@@ -56,8 +83,8 @@ impl<'a> Ghost<'a> {
             task.id, task.attempt, task.lineage
         );
         git(at, &["commit", "-q", "-m", &message]);
-        git(at, &["push", "-q", "origin", &format!("HEAD:{name}")]);
-        git(at, &["rev-parse", "HEAD"]).parse().expect("a commit")
+        let commit = git(at, &["rev-parse", "HEAD"]).parse().expect("a commit");
+        (clone, commit)
     }
 
     fn wip(&self) -> String {
@@ -65,19 +92,26 @@ impl<'a> Ghost<'a> {
     }
 
     async fn prepares(&self, commit: &CommitId) {
+        self.prepares_on(commit, "main", true).await;
+    }
+
+    /// Prepares a push to a branch. `atomic`: the server can delete the ticket with it.
+    async fn prepares_on(&self, commit: &CommitId, branch: &str, atomic: bool) {
         let repository = self.world.repository(self.project);
-        let tip = git(&repository, &["rev-parse", "main"]).parse().expect("a commit");
+        let name = format!("refs/heads/{branch}");
+        let tip = git(&repository, &["for-each-ref", "--format=%(objectname)", &name]);
         let prepared = Prepared {
             commit: commit.clone(),
-            base: Tip::Commit(tip),
-            branch: "main".parse().expect("a branch"),
+            base: tip.parse().map_or(Tip::Absent, Tip::Commit),
+            branch: branch.parse().expect("a branch"),
             wip: WipRef { task: self.id(), fence: self.claimed.task.fence },
+            atomic,
             at: now(),
         };
         let result = BuildResult {
             outcome: Outcome::Delivered,
             commit_sha: Some(commit.clone()),
-            branch: "main".parse().expect("a branch"),
+            branch: branch.parse().expect("a branch"),
             pull_request_url: None,
             files_changed: vec![],
             files_changed_total: 1,
@@ -131,7 +165,7 @@ async fn finished_work_of_a_dead_attempt_is_adopted_before_any_agent_starts() {
     let site = world.project("site", &[("a", "1\n")]).await;
     let id = world.build(&site, &forbidden(&world)).await;
     let ghost = Ghost::claims(&world, &site).await;
-    let commit = ghost.commits("a", "2\n", &ghost.wip());
+    let commit = ghost.commits("a", "2\n", &ghost.wip()).await;
     ghost.dies().await;
     let running = world.run();
     let result = world.succeeded(id).await;
@@ -147,7 +181,7 @@ async fn a_commit_at_its_kept_ref_is_not_made_again() {
     let site = world.project("site", &[("a", "1\n")]).await;
     let id = world.build_with(&site, &forbidden(&world), |spec| spec.auto_push = false).await;
     let ghost = Ghost::claims(&world, &site).await;
-    let commit = ghost.commits("a", "2\n", &format!("refs/rdev/kept/{id}"));
+    let commit = ghost.commits("a", "2\n", &format!("refs/rdev/kept/{id}")).await;
     ghost.dies().await;
     let running = world.run();
     let result = world.succeeded(id).await;
@@ -163,7 +197,7 @@ async fn adopted_work_is_rebased_when_the_branch_has_moved() {
     let site = world.project("site", &[("a", "1\n")]).await;
     let id = world.build(&site, &forbidden(&world)).await;
     let ghost = Ghost::claims(&world, &site).await;
-    ghost.commits("a", "2\n", &ghost.wip());
+    ghost.commits("a", "2\n", &ghost.wip()).await;
     ghost.dies().await;
     person_commits(&world.repository(&site), "main", "b", "person\n");
     let running = world.run();
@@ -180,7 +214,7 @@ async fn a_dead_push_is_resumed_from_its_wip_ref() {
     let site = world.project("site", &[("a", "1\n")]).await;
     let id = world.build(&site, &forbidden(&world)).await;
     let ghost = Ghost::claims(&world, &site).await;
-    let commit = ghost.commits("a", "2\n", &ghost.wip());
+    let commit = ghost.commits("a", "2\n", &ghost.wip()).await;
     ghost.prepares(&commit).await;
     ghost.dies().await;
     let running = world.run();
@@ -199,9 +233,9 @@ async fn a_push_that_had_landed_before_its_worker_died_is_found_also_below_other
     let repository = world.repository(&site);
     let id = world.build(&site, &forbidden(&world)).await;
     let ghost = Ghost::claims(&world, &site).await;
-    let commit = ghost.commits("a", "2\n", &ghost.wip());
+    let commit = ghost.commits("a", "2\n", &ghost.wip()).await;
     ghost.prepares(&commit).await;
-    git(&repository, &["update-ref", "refs/heads/main", commit.as_str()]);
+    ghost.lands(&commit, "main");
     ghost.dies().await;
     person_commits(&repository, "main", "b", "person\n");
     let running = world.run();
@@ -220,11 +254,11 @@ async fn a_late_push_that_lands_while_the_next_agent_works_is_found_and_not_doub
     let (begun, go) = (world.data.path().join("begun"), world.data.path().join("go"));
     let id = world.build(&site, &wait_script("echo again > c", &begun, &go)).await;
     let ghost = Ghost::claims(&world, &site).await;
-    let late = ghost.commits("a", "2\n", &ghost.wip());
+    let late = ghost.commits("a", "2\n", &ghost.wip()).await;
     ghost.prepares(&late).await;
     // Its push conflicts (so the wip ref is out of date), yet a repeat of it is still under way.
     let failure = Failure::new(FailureClass::Conflict, "does not apply");
-    ghost.tells(Event::Fail { holder: ghost.holder(), failure, usage: None }).await;
+    ghost.tells(Event::Fail { holder: ghost.holder(), failure, usage: None, revoked: false }).await;
     let running = world.run();
     outbox::send(
         &*world.store(),
@@ -255,10 +289,10 @@ async fn a_late_push_that_landed_before_the_next_attempt_saves_its_agent() {
     let site = world.project("site", &[("a", "1\n")]).await;
     let id = world.build(&site, &forbidden(&world)).await;
     let ghost = Ghost::claims(&world, &site).await;
-    let late = ghost.commits("a", "2\n", &ghost.wip());
+    let late = ghost.commits("a", "2\n", &ghost.wip()).await;
     ghost.prepares(&late).await;
     let failure = Failure::new(FailureClass::PushRejected, "refused");
-    ghost.tells(Event::Fail { holder: ghost.holder(), failure, usage: None }).await;
+    ghost.tells(Event::Fail { holder: ghost.holder(), failure, usage: None, revoked: false }).await;
     git(&world.repository(&site), &["update-ref", "refs/heads/main", late.as_str()]);
     let running = world.run();
     let retry = world.retry(id).await;
@@ -275,10 +309,10 @@ async fn a_retry_continues_from_work_that_could_not_be_pushed() {
     let site = world.project("site", &[("a", "1\n")]).await;
     let id = world.build(&site, &forbidden(&world)).await;
     let ghost = Ghost::claims(&world, &site).await;
-    let commit = ghost.commits("a", "2\n", &ghost.wip());
+    let commit = ghost.commits("a", "2\n", &ghost.wip()).await;
     ghost.prepares(&commit).await;
     let failure = Failure::new(FailureClass::PushRejected, "refused");
-    ghost.tells(Event::Fail { holder: ghost.holder(), failure, usage: None }).await;
+    ghost.tells(Event::Fail { holder: ghost.holder(), failure, usage: None, revoked: false }).await;
     let running = world.run();
     let retry = world.retry(id).await;
     let result = world.succeeded(retry).await;
@@ -287,13 +321,13 @@ async fn a_retry_continues_from_work_that_could_not_be_pushed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_prepared_commit_that_no_longer_exists_is_made_again() {
+async fn a_prepared_commit_that_is_nowhere_is_made_again_where_pushes_are_not_atomic() {
     let world = World::new();
     let site = world.project("site", &[("a", "1\n")]).await;
     let id = world.build(&site, "echo 3 > a").await;
     let ghost = Ghost::claims(&world, &site).await;
-    let commit = ghost.commits("a", "2\n", &ghost.wip());
-    ghost.prepares(&commit).await;
+    let commit = ghost.commits("a", "2\n", &ghost.wip()).await;
+    ghost.prepares_on(&commit, "main", false).await;
     git(&world.repository(&site), &["update-ref", "-d", &ghost.wip()]);
     ghost.dies().await;
     let running = world.run();
@@ -305,13 +339,217 @@ async fn a_prepared_commit_that_no_longer_exists_is_made_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_ticket_that_somebody_deleted_is_in_doubt_and_a_retry_begins_a_new_lineage() {
+    let world = World::new();
+    let site = world.project("site", &[("a", "1\n")]).await;
+    let repository = world.repository(&site);
+    let id = world.build(&site, "echo 3 > a").await;
+    let ghost = Ghost::claims(&world, &site).await;
+    let commit = ghost.commits("a", "2\n", &ghost.wip()).await;
+    ghost.prepares(&commit).await;
+    git(&repository, &["update-ref", "-d", &ghost.wip()]);
+    ghost.dies().await;
+    let running = world.run();
+    assert_eq!(world.failed(id).await.0, "history_rewritten");
+    let failed = world.task(id).await.task;
+    assert!(failed.failure.is_some_and(|failure| failure.push_in_doubt));
+    assert_eq!(git(&repository, &["show", "main:a"]), "1", "it is not pushed again");
+    let retry = world.retry(id).await;
+    assert_eq!(world.succeeded(retry).await.outcome, Outcome::Delivered);
+    assert_eq!(world.task(retry).await.task.lineage, retry);
+    assert_eq!(git(&repository, &["show", "main:a"]), "3");
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_that_landed_and_was_rewound_is_not_pushed_again() {
+    let world = World::new();
+    let site = world.project("site", &[("a", "1\n")]).await;
+    let repository = world.repository(&site);
+    let id = world.build(&site, &forbidden(&world)).await;
+    let ghost = Ghost::claims(&world, &site).await;
+    let before = git(&repository, &["rev-parse", "main"]);
+    let commit = ghost.commits("a", "2\n", &ghost.wip()).await;
+    ghost.prepares(&commit).await;
+    git(&repository, &["config", "core.logAllRefUpdates", "always"]);
+    ghost.lands(&commit, "main");
+    git(&repository, &["update-ref", "refs/heads/main", &before]);
+    ghost.dies().await;
+    let running = world.run();
+    let result = world.succeeded(id).await;
+    assert_eq!(result.commit_sha, Some(commit));
+    assert_eq!(result.warnings[0].code, "branch_rewritten");
+    assert_eq!((git(&repository, &["rev-parse", "main"]), agent_ran(&world)), (before, false));
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pull_request_that_was_merged_and_its_branch_deleted_is_not_pushed_again() {
+    let world = World::new();
+    let site = world.project("site", &[("a", "1\n")]).await;
+    let repository = world.repository(&site);
+    let id = world.build_with(&site, &forbidden(&world), |spec| spec.pull_request = true).await;
+    let ghost = Ghost::claims(&world, &site).await;
+    let commit = ghost.commits("a", "2\n", &ghost.wip()).await;
+    let head = format!("rdev/{id}");
+    ghost.prepares_on(&commit, &head, true).await;
+    ghost.lands(&commit, &head);
+    git(&repository, &["update-ref", "refs/heads/main", commit.as_str()]);
+    git(&repository, &["update-ref", "-d", &format!("refs/heads/{head}")]);
+    ghost.dies().await;
+    let running = world.run();
+    let result = world.succeeded(id).await;
+    assert_eq!((result.commit_sha, agent_ran(&world)), (Some(commit), false));
+    let branches = git(&repository, &["for-each-ref", "--format=%(refname)", "refs/heads"]);
+    assert_eq!(branches, "refs/heads/main", "the branch is not made again");
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_a_person_brought_in_while_its_ticket_was_there_takes_the_ticket_away() {
+    let world = World::new();
+    let site = world.project("site", &[("a", "1\n")]).await;
+    let repository = world.repository(&site);
+    let id = world.build(&site, &forbidden(&world)).await;
+    let ghost = Ghost::claims(&world, &site).await;
+    let commit = ghost.commits("a", "2\n", &ghost.wip()).await;
+    ghost.prepares(&commit).await;
+    git(&repository, &["update-ref", "refs/heads/main", commit.as_str()]);
+    ghost.dies().await;
+    let running = world.run();
+    assert_eq!(world.succeeded(id).await.commit_sha, Some(commit));
+    let tickets = git(&repository, &["for-each-ref", "refs/rdev/wip"]);
+    assert_eq!((tickets.as_str(), agent_ran(&world)), ("", false));
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ref_that_the_store_has_not_recorded_is_nobody_s_finished_work() {
+    let world = World::new();
+    let site = world.project("site", &[("a", "1\n")]).await;
+    let repository = world.repository(&site);
+    let id = world.build(&site, "echo 3 > a").await;
+    let ghost = Ghost::claims(&world, &site).await;
+    let (clone, stranger) = ghost.makes("a", "stranger\n");
+    for name in [
+        format!("rdev/wip/{id}/999"),
+        format!("rdev/wip/{id}/1"),
+        format!("rdev/wip/{id}/3"),
+        format!("rdev/kept/{id}"),
+    ] {
+        git(clone.path(), &["push", "-q", "origin", &format!("HEAD:refs/{name}")]);
+    }
+    // What it recorded has another value.
+    let (_other, mine) = ghost.makes("a", "mine\n");
+    ghost.records(OwnRef::Wip(id, ghost.claimed.task.fence), &mine).await;
+    ghost.dies().await;
+    let running = world.run();
+    let result = world.succeeded(id).await;
+    assert_ne!(result.commit_sha, Some(stranger));
+    assert_eq!(git(&repository, &["show", "main:a"]), "3");
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_take_over_that_was_not_prepared_yet_is_continued() {
+    let world = World::new();
+    let site = world.project("site", &[("a", "1\n")]).await;
+    let repository = world.repository(&site);
+    let id = world.build(&site, &forbidden(&world)).await;
+    let ghost = Ghost::claims(&world, &site).await;
+    let commit = ghost.commits("a", "2\n", &ghost.wip()).await;
+    ghost.prepares(&commit).await;
+    let failure = Failure::new(FailureClass::PushRejected, "refused, and not revoked");
+    ghost.tells(Event::Fail { holder: ghost.holder(), failure, usage: None, revoked: false }).await;
+    let (old, retry) = (ghost.wip(), world.retry(id).await);
+    let ghost = Ghost::claims(&world, &site).await;
+    assert_eq!(ghost.id(), retry);
+    let mut refs = ghost.claimed.task.own_refs.clone();
+    let mine = OwnRef::Wip(retry, ghost.claimed.task.fence);
+    refs.push(RecordedRef { may_land: true, ..RecordedRef::of(mine, commit.clone()) });
+    ghost.records_all(&refs).await;
+    git(&repository, &["update-ref", &ghost.wip(), commit.as_str()]);
+    git(&repository, &["update-ref", "-d", &old, commit.as_str()]);
+    ghost.dies().await;
+    let running = world.run();
+    let result = world.succeeded(retry).await;
+    assert_eq!((result.commit_sha, agent_ran(&world)), (Some(commit), false));
+    assert_eq!(commits_of(&world, &site, id), 1);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ticket_that_was_never_prepared_and_comes_late_is_not_pushed_after_a_landing() {
+    let world = World::new();
+    let site = world.project("site", &[("a", "1\n")]).await;
+    let repository = world.repository(&site);
+    let before = git(&repository, &["rev-parse", "main"]);
+    let id = world.build(&site, &forbidden(&world)).await;
+    let first = Ghost::claims(&world, &site).await;
+    let (clone, late) = first.makes("a", "late\n");
+    first.records(OwnRef::Wip(id, first.claimed.task.fence), &late).await;
+    let late_ticket = first.wip();
+    first.dies().await;
+    let second = Ghost::claims(&world, &site).await;
+    let mut refs = second.claimed.task.own_refs.clone();
+    assert_eq!(refs.len(), 1, "what the first one was about to write");
+    let (other, commit) = second.makes("a", "2\n");
+    refs.push(RecordedRef::of(OwnRef::Wip(id, second.claimed.task.fence), commit.clone()));
+    second.records_all(&refs).await;
+    git(other.path(), &["push", "-q", "origin", &format!("HEAD:{}", second.wip())]);
+    second.prepares(&commit).await;
+    git(clone.path(), &["push", "-q", "origin", &format!("HEAD:{late_ticket}")]);
+    second.lands(&commit, "main");
+    git(&repository, &["update-ref", "refs/heads/main", &before]);
+    second.dies().await;
+    let running = world.run();
+    let (class, _) = world.failed(id).await;
+    assert_eq!(class, "history_rewritten", "nobody can tell whether it had landed");
+    assert_eq!((git(&repository, &["rev-parse", "main"]), agent_ran(&world)), (before, false));
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revocation_that_was_not_reported_ends_the_task_as_it_was_recorded() {
+    let world = World::new();
+    let site = world.project("site", &[("a", "1\n")]).await;
+    let repository = world.repository(&site);
+    let id = world.build(&site, &forbidden(&world)).await;
+    let ghost = Ghost::claims(&world, &site).await;
+    let commit = ghost.commits("a", "2\n", &ghost.wip()).await;
+    ghost.prepares(&commit).await;
+    let fence = ghost.claimed.task.fence;
+    let ticket = RecordedRef::of(OwnRef::Wip(id, fence), commit.clone());
+    let moved = RecordedRef {
+        revoked_for: Some(FailureClass::PushRejected),
+        ..RecordedRef::of(OwnRef::Revoked(id, fence), commit.clone())
+    };
+    let refs = [RecordedRef { may_land: true, ..ticket }, moved.clone()];
+    ghost.records_all(&refs).await;
+    let name = format!("refs/{}", moved.own.path());
+    git(&repository, &["update-ref", &name, commit.as_str()]);
+    git(&repository, &["update-ref", "-d", &ghost.wip()]);
+    ghost.dies().await;
+    let running = world.run();
+    assert_eq!(world.failed(id).await.0, "push_rejected");
+    let failed = world.task(id).await.task;
+    assert!(!failed.failure.is_some_and(|failure| failure.push_in_doubt));
+    // A retry takes the revoked commit over.
+    let retry = world.retry(id).await;
+    let result = world.succeeded(retry).await;
+    assert_eq!((result.commit_sha, agent_ran(&world)), (Some(commit), false));
+    assert_eq!(git(&repository, &["for-each-ref", "refs/rdev"]), "");
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_branch_whose_history_lost_the_scan_base_fails_and_a_retry_starts_over() {
     let world = World::new();
     let site = world.project("site", &[("a", "1\n")]).await;
     let repository = world.repository(&site);
     let id = world.build(&site, "echo 3 > a").await;
     let ghost = Ghost::claims(&world, &site).await;
-    let commit = ghost.commits("a", "2\n", &ghost.wip());
+    let commit = ghost.commits("a", "2\n", &ghost.wip()).await;
     ghost.prepares(&commit).await;
     let tree = git(&repository, &["rev-parse", "main^{tree}"]);
     let other = git(&repository, &["commit-tree", &tree, "-m", "Another history"]);
@@ -334,7 +572,7 @@ async fn a_deleted_branch_is_not_made_again_behind_its_owner_s_back() {
     let repository = world.repository(&site);
     let id = world.build(&site, "echo 3 > a").await;
     let ghost = Ghost::claims(&world, &site).await;
-    let commit = ghost.commits("a", "2\n", &ghost.wip());
+    let commit = ghost.commits("a", "2\n", &ghost.wip()).await;
     ghost.prepares(&commit).await;
     git(&repository, &["update-ref", "-d", "refs/heads/main"]);
     ghost.dies().await;
@@ -353,7 +591,7 @@ async fn a_push_is_resumed_on_its_branch_though_the_project_has_another_default_
     let develop = git(&repository, &["rev-parse", "develop"]);
     let id = world.build(&site, &forbidden(&world)).await;
     let ghost = Ghost::claims(&world, &site).await;
-    let commit = ghost.commits("a", "2\n", &ghost.wip());
+    let commit = ghost.commits("a", "2\n", &ghost.wip()).await;
     ghost.prepares(&commit).await;
     git(&repository, &["update-ref", "refs/heads/main", commit.as_str()]);
     let patch = rdev_domain::project::ProjectPatch {
@@ -376,9 +614,9 @@ async fn a_retry_after_a_conflict_does_not_continue_from_the_work_that_conflicte
     let site = world.project("site", &[("a", "1\n")]).await;
     let id = world.build(&site, "echo anew > b").await;
     let ghost = Ghost::claims(&world, &site).await;
-    ghost.commits("a", "2\n", &ghost.wip());
+    ghost.commits("a", "2\n", &ghost.wip()).await;
     let failure = Failure::new(FailureClass::VerifyFailed, "not good enough");
-    ghost.tells(Event::Fail { holder: ghost.holder(), failure, usage: None }).await;
+    ghost.tells(Event::Fail { holder: ghost.holder(), failure, usage: None, revoked: false }).await;
     let running = world.run();
     let retry = world.retry(id).await;
     world.succeeded(retry).await;

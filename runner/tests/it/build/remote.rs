@@ -75,12 +75,77 @@ async fn a_hook_that_protects_the_branch_fails_the_build_and_a_retry_needs_no_ag
     assert_eq!(class, "push_rejected");
     assert!(message.contains("says the hook"), "{message}");
     assert_eq!(server.log("site", "main").len(), 1);
+    let failed = world.task(id).await.task;
+    assert!(!failed.failure.expect("a failure").push_in_doubt, "nothing of it lands any more");
+    let refs = server.git("site", &["for-each-ref", "--format=%(refname)", "refs/rdev"]);
+    assert_eq!(refs, format!("refs/rdev/revoked/{id}/{}", failed.fence));
     server.hook("site", "pre-receive", "exit 0");
     let retry = world.retry(id).await;
     assert_eq!(world.succeeded(retry).await.outcome, Outcome::Delivered);
     assert_eq!(server.git("site", &["show", "main:a"]), "2");
     assert_eq!(std::fs::read_to_string(&ran).expect("it ran"), "x\n", "the agent ran once");
+    assert_eq!(server.git("site", &["for-each-ref", "refs/rdev"]), "", "it was taken over");
     running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_without_atomic_pushes_or_deletions_gets_the_branch_alone() {
+    let update = "case $3 in *[!0]*) exit 0;; esac; echo 'nothing is deleted here' >&2; exit 1";
+    let receive = "while read old new ref; do case $new in *[!0]*) ;; *) exit 1;; esac; done";
+    let kinds: [(&str, Option<(&str, &str)>); 3] = [
+        ("no atomic pushes", None),
+        ("update", Some(("update", update))),
+        ("pre-receive", Some(("pre-receive", receive))),
+    ];
+    for (kind, hook) in kinds {
+        let (world, server, site) = world_with(TOKEN).await;
+        match hook {
+            Some((name, script)) => server.hook("site", name, script),
+            None => {
+                server.git("site", &["config", "receive.advertiseAtomic", "false"]);
+            }
+        }
+        let running = world.run();
+        for n in [2, 3] {
+            let id = world.build(&site, &format!("echo {n} > a")).await;
+            let result = world.succeeded(id).await;
+            assert_eq!(result.outcome, Outcome::Delivered, "{kind}");
+            let codes: Vec<&str> = result.warnings.iter().map(|w| w.code.as_str()).collect();
+            assert_eq!(codes, ["push_not_atomic"], "{kind}");
+        }
+        assert_eq!(server.git("site", &["show", "main:a"]), "3");
+        assert_eq!(server.log("site", "main").len(), 3);
+        running.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_warm_build_makes_seven_requests_to_the_server() {
+    let (world, server, site) = world_with(TOKEN).await;
+    let running = world.run();
+    for n in [2, 3] {
+        server.forget_seen();
+        let id = world.build(&site, &format!("echo {n} > a")).await;
+        world.succeeded(id).await;
+    }
+    running.stop().await;
+    let (fetch, push) = ("git-upload-pack", "git-receive-pack");
+    let seen = server.seen();
+    let asked = seen.iter().map(|request| {
+        let service = if request.target.ends_with(fetch) { fetch } else { push };
+        (request.method.as_str(), service)
+    });
+    // The fetch, the ticket, the push that deletes it, and the look at what has become of it.
+    let expected = [
+        ("GET", fetch),
+        ("POST", fetch),
+        ("GET", push),
+        ("POST", push),
+        ("GET", push),
+        ("POST", push),
+        ("GET", fetch),
+    ];
+    assert_eq!(asked.collect::<Vec<_>>(), expected);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -87,7 +87,7 @@ fn line_ends_are_written_as_the_attributes_ask() {
     assert_eq!(staged(&dirs, fetched.start.as_ref()).expect("changes").total, 0);
     write(&dirs, "x.bat", "a\r\nc\r\n");
     let commit = committed(&dirs, fetched.start.as_ref(), "crlf");
-    world.push(&dirs, &commit, "refs/heads/main", &Expect::Exactly(fetched.tip)).expect("a push");
+    world.push(&dirs, &commit, "refs/heads/main", &Expect::Forward(fetched.tip)).expect("a push");
     assert_eq!(world.server.git("site", &["show", "main:x.bat"]), "a\nc");
 }
 
@@ -128,7 +128,7 @@ fn a_reset_makes_the_files_those_of_a_commit() {
         &[("c.txt", "theirs\n"), ("dir/d.txt", "d\n")],
         "theirs",
     );
-    git::fetch_tip(&dirs, &world.remote, &branch("main"), &go()).expect("the tip");
+    git::look(&dirs, &world.remote, &branch("main"), &go()).expect("the tip");
     let git::Rebased::Clean(rebased) =
         git::rebase(&dirs, &commit, &id(&theirs), &author(), NOW).expect("a rebase")
     else {

@@ -11,7 +11,7 @@ fn lineage() -> TaskId {
 
 /// Fetches the tip into an attempt's repository.
 fn tip(world: &World, dirs: &Workdir) -> CommitId {
-    match git::fetch_tip(dirs, &world.remote, &branch("main"), &go()).expect("the tip") {
+    match git::look(dirs, &world.remote, &branch("main"), &go()).expect("the tip").tip {
         Tip::Commit(id) => id,
         Tip::Absent => panic!("no branch"),
     }
@@ -60,7 +60,7 @@ fn a_first_commit_is_rebased_onto_what_appeared_meanwhile() {
         panic!("a clean rebase")
     };
     world
-        .push(&dirs, &clean, "refs/heads/main", &Expect::Exactly(Tip::Commit(onto)))
+        .push(&dirs, &clean, "refs/heads/main", &Expect::Forward(Tip::Commit(onto)))
         .expect("a push");
     assert_eq!(world.server.git("site", &["ls-tree", "--name-only", "main"]), "mine\ntheirs");
     assert_eq!(

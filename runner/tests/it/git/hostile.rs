@@ -49,14 +49,14 @@ fn planted_filters_hooks_and_fsmonitor_do_not_run() {
 
     let theirs = world.server.commit("site", "main", &[("c.txt", "c\n")], "theirs");
     let commit = committed(&dirs, fetched.start.as_ref(), "work");
-    let tip = git::fetch_tip(&dirs, &world.remote, &branch("main"), &go()).expect("the tip");
+    let tip = git::look(&dirs, &world.remote, &branch("main"), &go()).expect("the tip").tip;
     let git::Rebased::Clean(rebased) =
         git::rebase(&dirs, &commit, &id(&theirs), &author(), NOW).expect("a rebase")
     else {
         panic!("a clean rebase")
     };
     git::reset(&dirs, &rebased).expect("a reset");
-    world.push(&dirs, &rebased, "refs/heads/main", &Expect::Exactly(tip)).expect("a push");
+    world.push(&dirs, &rebased, "refs/heads/main", &Expect::Forward(tip)).expect("a push");
     assert!(!trace.exists(), "something planted was run");
     assert_eq!(world.server.git("site", &["show", "main:a.txt"]), "evil?");
 }
@@ -79,8 +79,8 @@ fn insteadof_in_any_configuration_redirects_nothing() {
     append(dirs.gitdir.join("config"));
     write(&dirs, "a.txt", "mine\n");
     let commit = committed(&dirs, fetched.start.as_ref(), "work");
-    world.push(&dirs, &commit, "refs/heads/main", &Expect::Exactly(fetched.tip)).expect("a push");
-    git::fetch_tip(&dirs, &world.remote, &branch("main"), &go()).expect("the tip");
+    world.push(&dirs, &commit, "refs/heads/main", &Expect::Forward(fetched.tip)).expect("a push");
+    git::look(&dirs, &world.remote, &branch("main"), &go()).expect("the tip");
     assert_eq!(world.main(), Some(commit.to_string()));
     assert_eq!(other.server.seen(), []);
 }
@@ -98,7 +98,7 @@ fn a_users_configuration_has_no_effect() {
         write(&dirs, "a.txt", "line\r\n");
         let commit = committed(&dirs, fetched.start.as_ref(), "work");
         world
-            .push(&dirs, &commit, "refs/heads/main", &Expect::Exactly(fetched.tip))
+            .push(&dirs, &commit, "refs/heads/main", &Expect::Forward(fetched.tip))
             .expect("a push");
         let listed = world.server.git("site", &["ls-tree", "-r", "--name-only", "main"]);
         assert!(listed.contains("ignored-by-user.txt"), "{listed}");

@@ -10,7 +10,7 @@ use rdev_domain::ids::{Fence, TaskId};
 use super::*;
 
 /// The repository `site` of a world, as a folder.
-fn local(world: &World) -> Remote {
+pub(super) fn local(world: &World) -> Remote {
     let folder = world.server.folder("site");
     Remote {
         url: GitUrl::from_folder(&folder).expect("a folder's URL"),
@@ -47,9 +47,8 @@ fn a_local_repository_needs_no_server_and_no_mirror() {
     let wip = format!("refs/{}", own.path());
     let push = |target: &str, expect| push(&dirs, &remote, &commit, target, &expect);
     assert_eq!(push(&wip, Expect::Any).expect("a push"), fetched.tip);
-    push("refs/heads/main", Expect::Exactly(fetched.tip)).expect("a push");
-    let refs = git::remote_refs(&remote, &go()).expect("refs");
-    assert!(refs.contains(&("refs/heads/main".to_owned(), commit.clone())), "{refs:?}");
+    push("refs/heads/main", Expect::Forward(fetched.tip)).expect("a push");
+    assert_eq!(world.main(), Some(commit.to_string()));
     world.server.git("site", &["fsck", "--strict"]);
     assert_eq!(world.server.log("site", "main"), ["build", "initial commit"]);
 
@@ -57,7 +56,7 @@ fn a_local_repository_needs_no_server_and_no_mirror() {
     assert_eq!(later.own, [(own, commit.clone())]);
     assert_eq!(git::fetch_commit(&dirs, &remote, own, &go()).expect("the commit"), commit);
     assert_eq!(
-        git::fetch_tip(&dirs, &remote, &branch("main"), &go()).expect("the tip"),
+        git::look(&dirs, &remote, &branch("main"), &go()).expect("the tip").tip,
         Tip::Commit(commit.clone())
     );
     git::delete_refs(&remote, &[wip.clone(), wip.clone() + "0"], &go()).expect("a removed ref");
@@ -78,7 +77,7 @@ fn many_files_are_stored_as_one_pack() {
         write(&dirs, &format!("many/{n}"), &format!("{n}\n"));
     }
     let commit = committed(&dirs, fetched.start.as_ref(), "many");
-    let expect = Expect::Exactly(fetched.tip);
+    let expect = Expect::Forward(fetched.tip);
     push(&dirs, &remote, &commit, "refs/heads/main", &expect).expect("a push");
     world.server.git("site", &["fsck", "--strict"]);
     let counted = world.server.git("site", &["count-objects", "-v"]);
@@ -92,7 +91,7 @@ fn a_local_branch_that_moved_is_left_alone() {
     let (fetched, dirs, commit) = build(&world, &remote, "build", "x\n");
     let theirs = world.server.commit("site", "main", &[("c", "c")], "theirs");
     let push =
-        |tip: &Tip| push(&dirs, &remote, &commit, "refs/heads/main", &Expect::Exactly(tip.clone()));
+        |tip: &Tip| push(&dirs, &remote, &commit, "refs/heads/main", &Expect::Forward(tip.clone()));
     let moved = push(&fetched.tip);
     assert!(matches!(&moved, Err(GitError::Moved { tip }) if *tip == at(&theirs)), "{moved:?}");
     let forced = push(&at(&theirs));
@@ -121,7 +120,7 @@ fn of_eight_that_race_for_a_branch_exactly_one_wins_each_round() {
                 scope.spawn(move || {
                     let expect = if round % 3 == 0 { Tip::Absent } else { fetched.tip.clone() };
                     barrier.wait();
-                    let outcome = push(dirs, remote, commit, target, &Expect::Exactly(expect));
+                    let outcome = push(dirs, remote, commit, target, &Expect::Forward(expect));
                     match outcome {
                         Ok(_) => {
                             won.fetch_add(1, Ordering::Relaxed);
@@ -147,7 +146,7 @@ fn a_stale_lock_of_a_local_branch_is_a_passing_trouble() {
     let (fetched, dirs, commit) = build(&world, &remote, "build", "x\n");
     let lock = world.server.folder("site").join("refs/heads/main.lock");
     fs::write(&lock, "").expect("a stale lock");
-    let expect = Expect::Exactly(fetched.tip);
+    let expect = Expect::Forward(fetched.tip);
     let push = || push(&dirs, &remote, &commit, "refs/heads/main", &expect);
     let begun = Instant::now();
     let error = push().expect_err("locked");
@@ -162,7 +161,7 @@ fn a_branch_in_the_way_of_another_is_a_refusal() {
     let world = World::new();
     let remote = local(&world);
     let (_fetched, dirs, commit) = build(&world, &remote, "build", "x\n");
-    let expect = Expect::Exactly(Tip::Absent);
+    let expect = Expect::Forward(Tip::Absent);
     let refused = push(&dirs, &remote, &commit, "refs/heads/main/sub", &expect);
     assert!(matches!(refused, Err(GitError::Rejected { .. })), "{refused:?}");
 }
@@ -172,8 +171,8 @@ fn a_folder_outside_the_allowed_one_or_without_repository_is_refused() {
     let world = World::new();
     let remote = local(&world);
     let closed = Remote { policy: UrlPolicy::default(), ..remote.clone() };
-    assert!(matches!(git::remote_refs(&closed, &go()), Err(GitError::NotAllowed(_))));
+    assert!(matches!(list(&closed), Err(GitError::NotAllowed(_))));
     let missing = GitUrl::from_folder(&world.server.folder("nothing")).expect("a URL");
     let missing = Remote { url: missing, ..remote };
-    assert!(matches!(git::remote_refs(&missing, &go()), Err(GitError::RepositoryNotFound)));
+    assert!(matches!(list(&missing), Err(GitError::RepositoryNotFound)));
 }

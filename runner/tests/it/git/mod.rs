@@ -1,5 +1,6 @@
 //! Git against the real thing: `git http-backend` over HTTP, and the `git` program to look at what came of it.
 
+mod atomic;
 mod checkout;
 mod history;
 mod hostile;
@@ -17,7 +18,8 @@ use rdev_domain::git_url::{GitUrl, UrlPolicy};
 use rdev_domain::secret::Secret;
 use rdev_domain::time::Timestamp;
 use rdev_runner::git::{
-    self, Author, Caps, Changes, Credentials, Expect, Fetched, GitError, Push, Remote, Workdir,
+    self, Author, Caps, Changes, Credentials, Expect, Fetched, GitError, Push, Pushed, Remote,
+    Workdir,
 };
 use rdev_testkit::servers::git_http::{GitServer, TOKEN, USER};
 use tempfile::TempDir;
@@ -130,7 +132,13 @@ fn push(
     expect: &Expect,
 ) -> Result<Tip, GitError> {
     let watch = branch("main");
-    git::push(&Push { dirs, remote, commit, target, expect, watch: &watch }, &go())
+    let push = Push { dirs, remote, commit, target, expect, delete: None, watch: &watch };
+    git::push(&push, &go()).map(|pushed| pushed.tip)
+}
+
+/// Lists the refs of a server.
+fn list(remote: &Remote) -> Result<(), GitError> {
+    git::delete_refs(remote, &["refs/heads/nothing".to_owned()], &go())
 }
 
 fn remote(url: &str) -> Remote {

@@ -23,15 +23,27 @@ fn a_build_goes_from_fetch_to_a_commit_on_the_branch() {
     let commit = committed(&dirs, fetched.start.as_ref(), "work\n\nRdev-Task: x\n");
 
     world.server.forget_seen();
-    let wip = "refs/rdev/wip/01JDGZ2V9QK8M3T5X7Y9ABCDEF/1";
-    let seen = world.push(&dirs, &commit, wip, &Expect::Any).expect("a wip push");
+    let ticket = OwnRef::Wip("01JDGZ2V9QK8M3T5X7Y9ABCDEF".parse().expect("an id"), Fence(1));
+    let wip = &format!("refs/{}", ticket.path());
+    let expect = Expect::Exactly(Tip::Absent);
+    let seen = world.push(&dirs, &commit, wip, &expect).expect("a ticket");
     assert_eq!(seen, fetched.tip);
-    let seen =
-        world.push(&dirs, &commit, "refs/heads/main", &Expect::Exactly(seen)).expect("a push");
-    assert_eq!(seen, fetched.tip);
-    let refs = git::remote_refs(&world.remote, &go()).expect("refs");
-    assert!(refs.contains(&("refs/heads/main".to_owned(), commit.clone())), "{refs:?}");
-    assert!(refs.contains(&(wip.to_owned(), commit.clone())));
+    assert_eq!(world.server.find_ref("site", wip), Some(commit.to_string()));
+    let pushed = git::push(
+        &Push {
+            dirs: &dirs,
+            remote: &world.remote,
+            commit: &commit,
+            target: "refs/heads/main",
+            expect: &Expect::Forward(seen),
+            delete: Some((ticket, &commit)),
+            watch: &branch("main"),
+        },
+        &go(),
+    );
+    assert_eq!(pushed.expect("a push"), Pushed { tip: fetched.tip, atomic: true });
+    assert_eq!(world.main(), Some(commit.to_string()));
+    assert_eq!(world.server.find_ref("site", wip), None);
     assert!(git::contains(&dirs, &commit, &commit).expect("an answer"));
 
     let shown =
@@ -41,15 +53,9 @@ fn a_build_goes_from_fetch_to_a_commit_on_the_branch() {
     assert!(shown.contains("3 files changed"), "{shown}");
     world.server.git("site", &["fsck", "--strict"]);
 
-    git::delete_refs(&world.remote, &[wip.to_owned(), "refs/rdev/wip/gone/1".to_owned()], &go())
-        .expect("a removed ref");
-    assert_eq!(world.server.find_ref("site", wip), None);
-    assert_eq!(world.main(), Some(commit.to_string()));
-
-    // Two requests for each push and for the removal, one for the list, and
-    // none without the login.
+    // Two requests for each of the two pushes, and none without the login.
     let seen = world.server.seen();
-    assert_eq!(seen.len(), 7, "{seen:?}");
+    assert_eq!(seen.len(), 4, "{seen:?}");
     assert!(seen.iter().all(|request| request.authorized), "{seen:?}");
     // Connections are kept. A second one is made now and then, when the first is
     // not back yet in the very moment of the next request.
@@ -84,7 +90,7 @@ fn the_first_push_to_an_empty_repository_makes_its_branch() {
         .expect("a wip push");
     // A repository with nothing but our own refs is still an empty one.
     assert_eq!(world.try_fetch("main").expect("a fetch").start, None);
-    world.push(&dirs, &commit, "refs/heads/main", &Expect::Exactly(Tip::Absent)).expect("a push");
+    world.push(&dirs, &commit, "refs/heads/main", &Expect::Forward(Tip::Absent)).expect("a push");
     assert_eq!(world.server.log("site", "main"), ["first"]);
     world.server.git("site", &["fsck", "--strict"]);
 }
@@ -102,7 +108,7 @@ fn a_new_branch_begins_at_the_fallback() {
     write(&dirs, "x", "x");
     let commit = committed(&dirs, fetched.start.as_ref(), "on a branch");
     world
-        .push(&dirs, &commit, "refs/heads/feature/x", &Expect::Exactly(Tip::Absent))
+        .push(&dirs, &commit, "refs/heads/feature/x", &Expect::Forward(Tip::Absent))
         .expect("a push");
     assert_eq!(world.server.log("site", "feature/x"), ["on a branch", "initial commit"]);
     assert_eq!(world.main(), Some(main));
@@ -144,22 +150,22 @@ fn a_branch_that_moved_before_the_push_is_told_and_left_alone() {
     let world = World::new();
     let (fetched, dirs, commit) = world.worked("build", "mine\n");
     let theirs = world.server.commit("site", "main", &[("c.txt", "c")], "theirs");
-    let moved = world.push(&dirs, &commit, "refs/heads/main", &Expect::Exactly(fetched.tip));
+    let moved = world.push(&dirs, &commit, "refs/heads/main", &Expect::Forward(fetched.tip));
     assert!(matches!(&moved, Err(GitError::Moved { tip }) if *tip == at(&theirs)), "{moved:?}");
     assert_eq!(world.main(), Some(theirs.clone()));
 
-    let tip = git::fetch_tip(&dirs, &world.remote, &branch("main"), &go()).expect("the tip");
+    let tip = git::look(&dirs, &world.remote, &branch("main"), &go()).expect("the tip").tip;
     assert_eq!(tip, at(&theirs));
     let rebased = git::rebase(&dirs, &commit, &id(&theirs), &author(), NOW).expect("a rebase");
     let git::Rebased::Clean(rebased) = rebased else { panic!("{rebased:?}") };
-    world.push(&dirs, &rebased, "refs/heads/main", &Expect::Exactly(tip)).expect("a push");
+    world.push(&dirs, &rebased, "refs/heads/main", &Expect::Forward(tip)).expect("a push");
     assert_eq!(world.server.log("site", "main"), ["work", "theirs", "initial commit"]);
     assert!(!git::contains(&dirs, &commit, &rebased).expect("an answer"));
     assert!(git::contains(&dirs, &id(&theirs), &rebased).expect("an answer"));
 
     // Deleted meanwhile is moved, too.
     world.server.git("site", &["update-ref", "-d", "refs/heads/main"]);
-    let moved = world.push(&dirs, &rebased, "refs/heads/main", &Expect::Exactly(at(&theirs)));
+    let moved = world.push(&dirs, &rebased, "refs/heads/main", &Expect::Forward(at(&theirs)));
     assert!(matches!(moved, Err(GitError::Moved { tip: Tip::Absent })), "{moved:?}");
 }
 
@@ -172,7 +178,7 @@ fn a_branch_that_moves_during_the_push_is_told() {
     let theirs = world.server.commit("site", "other", &[("c.txt", "c")], "theirs");
     let script = format!("unset GIT_QUARANTINE_PATH; git update-ref refs/heads/main {theirs}");
     world.server.hook("site", "pre-receive", &script);
-    let moved = world.push(&dirs, &commit, "refs/heads/main", &Expect::Exactly(fetched.tip));
+    let moved = world.push(&dirs, &commit, "refs/heads/main", &Expect::Forward(fetched.tip));
     assert!(matches!(&moved, Err(GitError::Moved { tip }) if *tip == at(&theirs)), "{moved:?}");
     assert_eq!(world.main(), Some(theirs));
 }
@@ -182,8 +188,8 @@ fn a_push_is_never_forced() {
     let world = World::new();
     let (_fetched, dirs, commit) = world.worked("build", "mine\n");
     let theirs = world.server.commit("site", "main", &[("c.txt", "c")], "theirs");
-    let tip = git::fetch_tip(&dirs, &world.remote, &branch("main"), &go()).expect("the tip");
-    let refused = world.push(&dirs, &commit, "refs/heads/main", &Expect::Exactly(tip));
+    let tip = git::look(&dirs, &world.remote, &branch("main"), &go()).expect("the tip").tip;
+    let refused = world.push(&dirs, &commit, "refs/heads/main", &Expect::Forward(tip));
     assert!(matches!(refused, Err(GitError::Broken { .. })), "{refused:?}");
     assert_eq!(world.main(), Some(theirs));
 }
@@ -192,7 +198,7 @@ fn a_push_is_never_forced() {
 fn a_push_of_what_is_there_already_sends_nothing() {
     let world = World::new();
     let (fetched, dirs, commit) = world.worked("build", "mine\n");
-    world.push(&dirs, &commit, "refs/heads/main", &Expect::Exactly(fetched.tip)).expect("a push");
+    world.push(&dirs, &commit, "refs/heads/main", &Expect::Forward(fetched.tip)).expect("a push");
     world.server.forget_seen();
     let again = world.push(&dirs, &commit, "refs/heads/main", &Expect::Any).expect("a push");
     assert_eq!(again, Tip::Commit(commit));
@@ -210,7 +216,7 @@ fn a_protected_branch_is_a_refusal_in_the_hooks_own_words() {
             hook,
             "echo 'main is protected, open a pull request' >&2; exit 1",
         );
-        let refused = world.push(&dirs, &commit, "refs/heads/main", &Expect::Exactly(fetched.tip));
+        let refused = world.push(&dirs, &commit, "refs/heads/main", &Expect::Forward(fetched.tip));
         let Err(GitError::Rejected { reason }) = refused else { panic!("{refused:?}") };
         assert!(reason.contains("main is protected, open a pull request"), "{reason}");
         assert!(reason.contains("hook declined"), "{reason}");
@@ -259,7 +265,7 @@ fn a_wrong_or_missing_token_is_an_auth_error_that_does_not_tell_it() {
             git::fetch(&world.cache(), u64::MAX, remote, &branch("main"), &branch("main"), &go())
                 .map(|_| ())
                 .expect_err("no fetch"),
-            git::remote_refs(remote, &go()).map(|_| ()).expect_err("no list"),
+            list(remote).map(|_| ()).expect_err("no list"),
             push(&dirs, remote, &commit, "refs/heads/x", &Expect::Any)
                 .map(|_| ())
                 .expect_err("no push"),
@@ -279,7 +285,7 @@ fn a_wrong_or_missing_token_is_an_auth_error_that_does_not_tell_it() {
 fn the_token_is_in_no_file_of_the_runner() {
     let world = World::new();
     let (fetched, dirs, commit) = world.worked("build", "mine\n");
-    world.push(&dirs, &commit, "refs/heads/main", &Expect::Exactly(fetched.tip)).expect("a push");
+    world.push(&dirs, &commit, "refs/heads/main", &Expect::Forward(fetched.tip)).expect("a push");
     let files = files_below(world.folder.path());
     assert!(files.len() > 20);
     for file in files {
@@ -314,7 +320,7 @@ fn statuses_mean_what_they_say() {
     assert!(matches!(world.try_fetch("main"), Err(GitError::Broken { .. })));
     world.server.behave(Behaviour::Serve);
     let missing = remote(&world.server.url("nothing"));
-    let missing = git::remote_refs(&missing, &go());
+    let missing = list(&missing);
     assert!(matches!(missing, Err(GitError::RepositoryNotFound)), "{missing:?}");
 }
 
@@ -325,7 +331,7 @@ fn a_server_that_is_not_there_is_unreachable() {
         .expect("a free port")
         .port();
     let away = remote(&format!("http://127.0.0.1:{port}/a.git"));
-    let error = git::remote_refs(&away, &go()).expect_err("nobody is there");
+    let error = list(&away).expect_err("nobody is there");
     assert!(matches!(error, GitError::Unreachable { in_doubt: false, .. }), "{error:?}");
 }
 
@@ -335,7 +341,7 @@ fn a_silent_server_is_unreachable_within_the_timeout() {
     world.server.behave(Behaviour::Hang);
     let remote = Remote { timeout: Duration::from_millis(200), ..world.remote };
     let begun = Instant::now();
-    let error = git::remote_refs(&remote, &go()).expect_err("no answer");
+    let error = list(&remote).expect_err("no answer");
     assert!(matches!(error, GitError::Unreachable { in_doubt: false, .. }), "{error:?}");
     assert!(begun.elapsed() < Duration::from_secs(100), "{:?}", begun.elapsed());
 }
@@ -357,6 +363,7 @@ fn a_cancel_ends_a_transfer_at_once() {
                     commit: &commit,
                     target: "refs/heads/x",
                     expect: &Expect::Any,
+                    delete: None,
                     watch: &branch("main"),
                 };
                 git::push(&push, &cancel)
@@ -381,16 +388,15 @@ fn a_push_whose_answer_is_lost_is_in_doubt_and_found_by_looking() {
     let (fetched, dirs, commit) = world.worked("build", "mine\n");
     world.server.behave(Behaviour::LoseAnswer);
     let error = world
-        .push(&dirs, &commit, "refs/heads/main", &Expect::Exactly(fetched.tip))
+        .push(&dirs, &commit, "refs/heads/main", &Expect::Forward(fetched.tip))
         .expect_err("no answer");
     assert!(error.is_in_doubt() && error.is_transient(), "{error:?}");
-    let refs = git::remote_refs(&world.remote, &go()).expect("refs");
-    assert!(refs.contains(&("refs/heads/main".to_owned(), commit)));
+    assert_eq!(world.main(), Some(commit.to_string()));
 
     world.server.behave(Behaviour::HangAtPush);
     let (fetched, dirs, commit) = world.worked("again", "mine again\n");
     let remote = Remote { timeout: Duration::from_millis(200), ..world.remote };
-    let expect = Expect::Exactly(fetched.tip);
+    let expect = Expect::Forward(fetched.tip);
     let error = push(&dirs, &remote, &commit, "refs/heads/main", &expect);
     assert!(error.expect_err("no answer").is_in_doubt());
 }
@@ -410,13 +416,13 @@ fn a_redirect_is_not_followed_and_gets_no_token() {
 fn a_policy_is_kept_for_urls_and_for_what_names_resolve_to() {
     let world = World::new();
     let closed = Remote { policy: UrlPolicy::default(), ..world.remote.clone() };
-    let literal = git::remote_refs(&closed, &go());
+    let literal = list(&closed);
     assert!(matches!(literal, Err(GitError::NotAllowed(_))), "{literal:?}");
     let named = world.server.url("site").replace("127.0.0.1", "localhost");
     let named = Remote { url: named.parse().expect("a URL"), ..closed };
-    assert!(matches!(git::remote_refs(&named, &go()), Err(GitError::NotAllowed(_))));
+    assert!(matches!(list(&named), Err(GitError::NotAllowed(_))));
     let open = Remote { policy: UrlPolicy { allow_private: true, file_root: None }, ..named };
-    assert_eq!(git::remote_refs(&open, &go()).expect("refs").len(), 1);
+    list(&open).expect("a list");
     assert_eq!(world.server.seen().len(), 1);
 }
 
@@ -437,7 +443,7 @@ fn a_large_pack_is_streamed_in_both_directions() {
         fs::write(dirs.checkout.join(format!("blob{n}")), content).expect("a file");
     }
     let commit = committed(&dirs, fetched.start.as_ref(), "large");
-    world.push(&dirs, &commit, "refs/heads/main", &Expect::Exactly(fetched.tip)).expect("a push");
+    world.push(&dirs, &commit, "refs/heads/main", &Expect::Forward(fetched.tip)).expect("a push");
     assert_eq!(world.main(), Some(commit.to_string()));
     world.server.git("site", &["fsck", "--strict"]);
     let (_fetched, again) = world.checked_out("again");
@@ -454,7 +460,7 @@ fn a_stale_lock_on_the_server_is_a_passing_trouble() {
     let (fetched, dirs, commit) = world.worked("build", "mine\n");
     let lock = world.server.folder("site").join("refs/heads/main.lock");
     fs::write(&lock, "").expect("a stale lock");
-    let expect = Expect::Exactly(fetched.tip);
+    let expect = Expect::Forward(fetched.tip);
     let error = world.push(&dirs, &commit, "refs/heads/main", &expect).expect_err("locked");
     assert!(matches!(error, GitError::Unreachable { in_doubt: false, .. }), "{error:?}");
     fs::remove_file(lock).expect("a removed lock");

@@ -43,11 +43,10 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::retry::RetryConfig;
 use rdev_domain::audit::{Actor, AuditEvent};
 use rdev_domain::dns::{Domain, DomainName};
-use rdev_domain::event::BuildEvent;
 use rdev_domain::git::CommitId;
 use rdev_domain::ids::{KeyId, Owner, ProjectId, TaskId, WorkerId};
 use rdev_domain::key::ApiKey;
-use rdev_domain::lease::Holder;
+use rdev_domain::lease::{Holder, Progress};
 use rdev_domain::page::{Listed, Page};
 use rdev_domain::pipeline::CommitPipeline;
 use rdev_domain::ports::{
@@ -56,7 +55,6 @@ use rdev_domain::ports::{
 };
 use rdev_domain::project::{Project, ProjectPatch};
 use rdev_domain::request::{Begun, RequestKey, StoredAnswer};
-use rdev_domain::result::Usage;
 use rdev_domain::retention::Retention;
 use rdev_domain::step::Event;
 use rdev_domain::task::Task;
@@ -243,13 +241,11 @@ impl Store for DynamoStore {
         &self,
         task: TaskId,
         holder: &Holder,
-        events: &[BuildEvent],
-        usage: Option<Usage>,
+        progress: Progress<'_>,
         now: Timestamp,
     ) -> PortResult<Renewal> {
-        let log = EncodedRecord::of(&Record { events: events.to_vec(), diff: None })?;
         let by = Actor::maintenance();
-        tasks::renew(&self.change(&by, now), task, holder, log, usage).await
+        tasks::renew(&self.change(&by, now), task, holder, progress).await
     }
 
     async fn advance(

@@ -3,6 +3,7 @@
 use aws_sdk_dynamodb::types::AttributeValue;
 use rdev_domain::Invalid;
 use rdev_domain::failure::{Failure, FailureClass};
+use rdev_domain::git::RecordedRef;
 use rdev_domain::ids::{Fence, Owner, ProjectId, TaskId};
 use rdev_domain::lease::Lease;
 use rdev_domain::ports::{PortResult, TaskRecord};
@@ -233,6 +234,10 @@ pub(super) fn usage(usage: &Usage) -> PortResult<AttributeValue> {
     Ok(text(serde_json::to_string(usage).map_err(error::defect)?))
 }
 
+pub(super) fn own_refs(refs: &[RecordedRef]) -> PortResult<AttributeValue> {
+    Ok(text(serde_json::to_string(refs).map_err(error::defect)?))
+}
+
 /// Reads a lease's item.
 pub(super) fn lease(item: &Item) -> PortResult<Lease> {
     let read = || {
@@ -244,6 +249,10 @@ pub(super) fn lease(item: &Item) -> PortResult<Lease> {
             until: get_millis(item, "until")?,
             cancel_requested: get_flag(item, "cancel"),
             usage: serde_json::from_str(get_text(item, "usage")?).ok()?,
+            own_refs: match get_text(item, "refs") {
+                Some(refs) => Some(serde_json::from_str(refs).ok()?),
+                None => None,
+            },
         })
     };
     read().ok_or_else(|| corrupt(item))

@@ -2,11 +2,10 @@
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use rdev_domain::ids::{ProjectId, TaskId};
-use rdev_domain::lease::{Holder, LEASE, Lease};
+use rdev_domain::lease::{Holder, LEASE, Lease, Progress};
 use rdev_domain::ports::{
-    Advanced, Conflict, Enqueued, PortError, PortResult, Renewal, TaskRecord,
+    Advanced, Conflict, Enqueued, PortError, PortResult, Record, Renewal, TaskRecord,
 };
-use rdev_domain::result::Usage;
 use rdev_domain::step::{self, Event, Refusal, step};
 use rdev_domain::task::{Task, TaskState};
 
@@ -14,7 +13,7 @@ use super::context::{Change, Context};
 use super::events::EncodedRecord;
 use super::item::{Item, Values, get_flag, get_number, get_text, item, millis, number, text};
 use super::queue_entry::{new_entry, place_of};
-use super::rows::{Found, Row, new_task, usage as usage_value};
+use super::rows::{Found, Row, new_task, own_refs as own_refs_value, usage as usage_value};
 use super::table::pause;
 use super::transition::{self, LeaseCondition, subject};
 use super::writes::Writes;
@@ -116,10 +115,11 @@ pub(super) async fn renew(
     change: &Change<'_>,
     id: TaskId,
     holder: &Holder,
-    log: EncodedRecord,
-    usage: Option<Usage>,
+    progress: Progress<'_>,
 ) -> PortResult<Renewal> {
     let context = change.context;
+    let Progress { events, usage, own_refs } = progress;
+    let log = EncodedRecord::of(&Record { events: events.to_vec(), diff: None })?;
     let mut set = "SET #heartbeat = #heartbeat + :one, #until = :until".to_owned();
     let mut with = holder_values(holder);
     let until = change.now.plus(LEASE);
@@ -127,6 +127,10 @@ pub(super) async fn renew(
     if let Some(usage) = &usage {
         set.push_str(", #usage = :usage");
         with.push((":usage", usage_value(usage)?));
+    }
+    if let Some(own_refs) = own_refs {
+        set.push_str(", #refs = :refs");
+        with.push((":refs", own_refs_value(own_refs)?));
     }
     let cancel_requested = if log.chunks.is_empty() {
         match context.table.update(Key::lease(id), &set, IS_HOLDER, with).await? {
@@ -148,6 +152,9 @@ pub(super) async fn renew(
         lease.heartbeat += 1;
         lease.until = until;
         lease.usage = usage.unwrap_or(lease.usage);
+        if let Some(own_refs) = own_refs {
+            lease.own_refs = Some(own_refs.to_vec());
+        }
         lease.cancel_requested = cancel_requested;
     });
     Ok(Renewal { cancel_requested, until })

@@ -18,7 +18,7 @@ use super::context::Change;
 use super::events::EncodedRecord;
 use super::item::{Values, get_text, millis, number, seconds, text};
 use super::queue_entry::{new_entry, place_of};
-use super::rows::{CorruptTask, Found, Row, lease_part, new_lease, usage};
+use super::rows::{CorruptTask, Found, Row, lease_part, new_lease, own_refs, usage};
 use super::writes::Writes;
 use super::{audit, deliveries, item_size, outbox};
 use crate::schema::Key;
@@ -223,6 +223,12 @@ fn write_lease(
             if before.usage != lease.usage {
                 set.push("#usage = :usage");
                 with.push((":usage", usage(&lease.usage)?));
+            }
+            if let Some(refs) =
+                lease.own_refs.as_ref().filter(|_| before.own_refs != lease.own_refs)
+            {
+                set.push("#refs = :refs");
+                with.push((":refs", own_refs(refs)?));
             }
             if was != task.state {
                 set.push("#dpk = :part");

@@ -218,6 +218,7 @@ fn prepare(claimed: &Claimed) -> Event {
         base: Tip::Absent,
         branch: "main".parse().expect("a branch"),
         wip: WipRef { task: claimed.task.id, fence: holder.fence },
+        atomic: true,
         at: NOW,
     };
     Event::Prepare { holder, prepared, result: result(), usage: Usage::default() }

@@ -12,12 +12,11 @@ use crate::event::BuildEvent;
 use crate::git::CommitId;
 use crate::ids::{KeyId, Owner, ProjectId, TaskId, WorkerId};
 use crate::key::ApiKey;
-use crate::lease::{Holder, Lease};
+use crate::lease::{Holder, Lease, Progress};
 use crate::page::{Listed, Page};
 use crate::pipeline::CommitPipeline;
 use crate::project::{Project, ProjectPatch};
 use crate::request::{Begun, RequestKey, StoredAnswer};
-use crate::result::Usage;
 use crate::spec::AgentName;
 use crate::step::Event;
 use crate::task::{Task, TaskState};
@@ -176,7 +175,7 @@ pub trait Store: Send + Sync + 'static {
         now: Timestamp,
     ) -> PortResult<Claim>;
 
-    /// Renews a lease, with the events and the usage so far, if there are any.
+    /// Renews a lease and writes the attempt's progress.
     /// Events are stored also when the lease has passed its end but is still held.
     ///
     /// Errors: `Refused(Stale)`.
@@ -184,8 +183,7 @@ pub trait Store: Send + Sync + 'static {
         &self,
         task: TaskId,
         holder: &Holder,
-        events: &[BuildEvent],
-        usage: Option<Usage>,
+        progress: Progress<'_>,
         now: Timestamp,
     ) -> PortResult<Renewal>;
 

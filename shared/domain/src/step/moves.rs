@@ -7,6 +7,7 @@ use super::{
     Refusal, Slots, Step,
 };
 use crate::failure::{Failure, FailureClass, PushReaction, Reaction, backoff};
+use crate::git::OwnRef;
 use crate::ids::{Owner, WorkerId};
 use crate::lease::{Holder, Lease};
 use crate::result::{BuildResult, TaskResult, Usage};
@@ -70,7 +71,7 @@ pub(super) fn recover(mut task: Task, lease: &Lease, now: Timestamp) -> Step {
     task.fence = task.fence.next();
     let mut lost = Failure::new(FailureClass::WorkerLost, "the worker died or lost its lease");
     // Its push may have been sent, and may still land.
-    lost.push_in_doubt = task.state == TaskState::Pushing;
+    lost.push_in_doubt = task.state == TaskState::Pushing || may_land(&task);
     end_attempt(&mut task, Some(lost.clone()), lease.usage, now);
     if task.state == TaskState::Pushing {
         // A push that kills its runner must not do so again and again.
@@ -110,8 +111,19 @@ pub(super) fn prepare(
     task.state = TaskState::Pushing;
     task.scan_base.get_or_insert_with(|| prepared.base.clone());
     task.result = Some(TaskResult::Build(result));
+    let ticket = OwnRef::Wip(prepared.wip.task, prepared.wip.fence);
+    if prepared.atomic {
+        // It is the only one now. Others were taken over or revoked; or they were never prepared,
+        // and one of those that comes late must not be taken for it.
+        task.own_refs
+            .retain(|recorded| recorded.own == ticket || !matches!(recorded.own, OwnRef::Wip(..)));
+    }
+    for recorded in &mut task.own_refs {
+        recorded.may_land = prepared.atomic && recorded.own == ticket;
+    }
     task.prepared = Some(prepared);
-    let lease = Lease { usage, ..lease.clone() };
+    let own_refs = lease.own_refs.is_some().then(|| task.own_refs.clone());
+    let lease = Lease { usage, own_refs, ..lease.clone() };
     Ok(Step { task, lease: Some(lease), wake_ups: vec![], action: "task.prepared" })
 }
 
@@ -146,10 +158,11 @@ pub(super) fn succeed(mut task: Task, mut result: TaskResult, now: Timestamp) ->
 pub(super) fn fail_running(
     mut task: Task,
     lease: &Lease,
-    failure: Failure,
+    mut failure: Failure,
     usage: Usage,
     now: Timestamp,
 ) -> Step {
+    failure.push_in_doubt |= may_land(&task);
     end_attempt(&mut task, Some(failure.clone()), usage, now);
     let reaction = failure.class.rules().running;
     let retry_at = failure.retry_at;
@@ -199,6 +212,7 @@ pub(super) fn fail_running(
 pub(super) fn fail_pushing(
     mut task: Task,
     mut failure: Failure,
+    revoked: bool,
     usage: Usage,
     now: Timestamp,
 ) -> Step {
@@ -208,6 +222,10 @@ pub(super) fn fail_pushing(
     }
     // An earlier claim's push may still land, whatever this claim has found.
     failure.push_in_doubt |= task.failure.as_ref().is_some_and(|earlier| earlier.push_in_doubt);
+    if revoked {
+        failure.push_in_doubt = false;
+        task.own_refs.retain(|recorded| matches!(recorded.own, OwnRef::Revoked(..)));
+    }
     end_attempt(&mut task, Some(failure.clone()), usage, now);
     task.failure = Some(failure);
     match reaction {
@@ -221,8 +239,7 @@ pub(super) fn fail_pushing(
             requeue(task, now, now, "task.conflicted")
         }
         PushReaction::Postpone => {
-            let since = task.prepared.as_ref().map_or(now, |prepared| prepared.at);
-            if task.push_attempt < MAX_PUSH_ATTEMPTS && now.since(since) < MAX_PUSH_TIME {
+            if may_push_again(&task, now) {
                 let at = now.plus(backoff(task.id, task.push_attempt.max(1)));
                 return requeue(task, at, now, "task.push_postponed");
             }
@@ -232,6 +249,21 @@ pub(super) fn fail_pushing(
             end(task, TaskState::Failed, "task.failed", now)
         }
         PushReaction::Fail => end(task, TaskState::Failed, "task.failed", now),
+    }
+}
+
+/// Whether a push that was postponed is tried again.
+fn may_push_again(task: &Task, now: Timestamp) -> bool {
+    let since = task.prepared.as_ref().map_or(now, |prepared| prepared.at);
+    task.push_attempt < MAX_PUSH_ATTEMPTS && now.since(since) < MAX_PUSH_TIME
+}
+
+/// Whether a failure of this class takes a task that is `pushing` out of that state, so that its
+/// ticket has to be revoked before.
+pub(super) fn ends_push(task: &Task, class: FailureClass, now: Timestamp) -> bool {
+    match class.rules().pushing {
+        PushReaction::Fail | PushReaction::Conflict => true,
+        PushReaction::Postpone => !may_push_again(task, now),
     }
 }
 
@@ -281,14 +313,25 @@ fn end(mut task: Task, state: TaskState, action: &'static str, now: Timestamp) -
     let freed = task.state != TaskState::Queued;
     task.state = state;
     task.finished_at = Some(now);
-    if state != TaskState::Succeeded {
+    if state == TaskState::Succeeded {
+        task.own_refs.clear();
+    } else {
         task.result = None;
     }
     if state == TaskState::Cancelled {
         // What an earlier attempt failed with stays in the record of that attempt.
-        task.failure = None;
+        task.failure = may_land(&task).then(|| {
+            let why = "cancelled while an earlier push of it may still land";
+            Failure { push_in_doubt: true, ..Failure::new(FailureClass::Cancelled, why) }
+        });
     }
     Step { task, lease: None, wake_ups: if freed { vec![now] } else { vec![] }, action }
+}
+
+/// Whether an earlier push of a task that is not `pushing` may still land: its ticket could not be
+/// revoked, and no attempt has dealt with it since.
+fn may_land(task: &Task) -> bool {
+    task.own_refs.iter().any(|recorded| recorded.may_land && recorded.own.task() == task.id)
 }
 
 /// The prepared commit is dropped: the next attempt starts from the beginning.

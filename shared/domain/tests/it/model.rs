@@ -9,7 +9,7 @@ use std::time::Duration;
 use rdev_domain::failure::{Failure, FailureClass};
 use rdev_domain::git::Tip;
 use rdev_domain::ids::TaskId;
-use rdev_domain::lease::{Holder, Lease};
+use rdev_domain::lease::{Holder, Lease, Progress};
 use rdev_domain::result::{Outcome, Usage};
 use rdev_domain::step::{Event, Refusal, Slots, Step, retry, step};
 use rdev_domain::task::{Task, TaskState};
@@ -194,7 +194,7 @@ impl Model {
             Write::Fail { class, retry_after_s } => {
                 let retry_at = retry_after_s.map(|s| self.now.plus(Duration::from_secs(s)));
                 let failure = Failure { retry_at, ..Failure::new(class, "as it happens") };
-                Event::Fail { holder, failure, usage: Some(usage) }
+                Event::Fail { holder, failure, usage: Some(usage), revoked: false }
             }
             Write::Release => Event::Release { holder },
             Write::Restart => Event::Restart { holder },
@@ -205,7 +205,7 @@ impl Model {
         let Some(holder) = self.holder(number, who) else { return };
         let Some(lease) = &self.kept[number].lease else { return };
         let right = sample::holder(lease) == holder;
-        match lease.renewed(&holder, None, self.now) {
+        match lease.renewed(&holder, Progress::default(), self.now) {
             Ok(renewed) => {
                 assert!(right, "only its holder renews a lease");
                 assert_eq!(renewed.cancel_requested, lease.cancel_requested, "a flag stays");

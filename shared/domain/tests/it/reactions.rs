@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use rdev_domain::failure::{Failure, FailureClass, FailureClass::*, Unfinished};
-use rdev_domain::git::Tip;
+use rdev_domain::git::{OwnRef, RecordedRef, Tip};
 use rdev_domain::ids::{Fence, TaskId};
 use rdev_domain::result::{Outcome, Usage};
 use rdev_domain::step::{
     Event, MAX_PARK, MAX_PARKED, MAX_PARKS, MAX_PUSH_ATTEMPTS, MAX_PUSH_TIME, MIN_PARK, Refusal,
-    Slots, Step, record_retry, retry, step,
+    Slots, Step, ends_push, record_retry, retry, step,
 };
-use rdev_domain::task::{Task, TaskState, WipRef};
+use rdev_domain::task::{Prepared, Task, TaskState, WipRef};
 use rdev_domain::time::Timestamp;
 use ulid::Ulid;
 
@@ -136,7 +136,7 @@ fn a_named_time_is_waited_for_where_the_class_waits() {
     let with_time = |class| {
         let case = Case::running();
         let failure = Failure { retry_at: Some(at), ..Failure::new(class, "later") };
-        let event = Event::Fail { holder: case.holder(), failure, usage: None };
+        let event = Event::Fail { holder: case.holder(), failure, usage: None, revoked: false };
         case.step(event).expect("a holder may fail")
     };
     for class in [Quota, RateLimited] {
@@ -183,6 +183,17 @@ fn a_retry_inherits_what_the_class_says_and_what_the_request_said() {
                 (expected.lineage, expected.scan_base) = (first, old.scan_base.clone());
             }
             expected.resume_from = resume_from;
+            // A version that recorded no refs had one ticket, if it had prepared.
+            if let Some(prepared) = &old.prepared {
+                let WipRef { task, fence } = prepared.wip;
+                let ticket = RecordedRef::of(OwnRef::Wip(task, fence), prepared.commit.clone());
+                expected.own_refs = vec![ticket];
+            }
+            assert_eq!(retry(&old, id, NOW), Ok(expected.clone()), "{class:?}");
+            // Of what is recorded every ref is inherited, and nothing else.
+            let recorded = RecordedRef::of(OwnRef::Kept(first), sample::commit(6));
+            old.own_refs = vec![RecordedRef { may_land: true, ..recorded }];
+            expected.own_refs.clone_from(&old.own_refs);
             assert_eq!(retry(&old, id, NOW), Ok(expected), "{class:?}");
         }
     }
@@ -358,7 +369,7 @@ fn a_quota_parks_until_the_named_time_or_for_a_quarter_of_an_hour() {
     let parked = |retry_at| {
         let case = Case::running();
         let failure = Failure { retry_at, ..Failure::new(Quota, "used up") };
-        let event = Event::Fail { holder: case.holder(), failure, usage: None };
+        let event = Event::Fail { holder: case.holder(), failure, usage: None, revoked: false };
         case.step(event).expect("a holder may fail").task.available_at
     };
     let after = |seconds| NOW.plus(Duration::from_secs(seconds));
@@ -373,7 +384,7 @@ fn a_quota_parks_until_the_named_time_or_for_a_quarter_of_an_hour() {
 fn a_named_time_never_shortens_a_backoff() {
     let case = Case::running();
     let failure = Failure { retry_at: Some(NOW), ..Failure::new(RateLimited, "slow down") };
-    let event = Event::Fail { holder: case.holder(), failure, usage: None };
+    let event = Event::Fail { holder: case.holder(), failure, usage: None, revoked: false };
     let after = case.step(event).expect("a holder may fail").task;
     assert_eq!(after.available_at, NOW.plus(rdev_domain::failure::backoff(after.id, 1)));
 }
@@ -386,7 +397,7 @@ fn what_an_attempt_used_is_what_its_end_says_or_else_its_last_renewal() {
     case.lease.as_mut().expect("it is held").usage = spent(7);
     for (usage, used) in [(Some(spent(9)), 9), (None, 7)] {
         let failure = Failure::new(Infra, "away");
-        let event = Event::Fail { holder: case.holder(), failure, usage };
+        let event = Event::Fail { holder: case.holder(), failure, usage, revoked: false };
         let task = case.step(event).expect("a holder may fail").task;
         assert_eq!((task.usage.turns, task.attempts[0].usage.turns), (100 + used, used));
         assert_eq!(task.attempts[0].ended_at, Some(NOW));
@@ -423,7 +434,7 @@ fn a_prepare_is_repeated_only_with_the_same_commit() {
 /// `case` fails of `class`, whose provider names this time.
 fn failed_until(case: &Case, class: FailureClass, retry_at: Option<Timestamp>) -> Step {
     let failure = Failure { retry_at, ..Failure::new(class, "slow down") };
-    let event = Event::Fail { holder: case.holder(), failure, usage: None };
+    let event = Event::Fail { holder: case.holder(), failure, usage: None, revoked: false };
     case.step(event).expect("a holder may fail")
 }
 
@@ -464,7 +475,7 @@ fn a_task_is_parked_twenty_times_and_two_weeks_in_all_and_then_fails() {
         let last = loop {
             let failure =
                 Failure { retry_at: Some(now.plus(wait)), ..Failure::new(Quota, "used up") };
-            let event = Event::Fail { holder: case.holder(), failure, usage: None };
+            let event = Event::Fail { holder: case.holder(), failure, usage: None, revoked: false };
             let after = step(&case.task, case.lease.as_ref(), event, now).expect("it fails").task;
             if after.state != TaskState::Queued {
                 break after;
@@ -499,5 +510,101 @@ fn a_retry_is_recorded_once_and_only_on_a_task_that_failed_or_was_cancelled() {
         assert_eq!(recorded, expected);
         assert_eq!(record_retry(&recorded, first, NOW), Ok(recorded.clone()), "the same again");
         assert_eq!(record_retry(&recorded, second, NOW), Err(Refusal::RetriedAlready(first)));
+    }
+}
+
+#[test]
+fn a_failure_ends_a_push_exactly_when_the_next_state_is_not_pushing() {
+    for class in FailureClass::ALL {
+        for push_attempt in [0, 9, 10, 11] {
+            let mut case = Case::pushing();
+            case.task.push_attempt = push_attempt;
+            let failure = Failure::new(class, "as the test wants it");
+            let holder = case.holder();
+            let event = Event::Fail { holder, failure, usage: None, revoked: false };
+            let after = case.step(event).expect("a holder may fail").task;
+            let ended = after.state != TaskState::Pushing;
+            assert_eq!(ends_push(&case.task, class, NOW), ended, "{class:?} {push_attempt}");
+        }
+    }
+}
+
+#[test]
+fn a_revoked_ticket_takes_the_doubt_and_every_other_ref_away() {
+    let doubtful = |class| Failure { push_in_doubt: true, ..Failure::new(class, "x") };
+    let fence = Fence(1);
+    for class in [Conflict, PushRejected, Infra] {
+        for revoked in [false, true] {
+            let mut case = Case::pushing();
+            case.task.push_attempt = 10;
+            let ticket = RecordedRef::of(OwnRef::Wip(case.task.id, fence), sample::commit(5));
+            let moved = RecordedRef::of(OwnRef::Revoked(case.task.id, fence), sample::commit(5));
+            case.task.own_refs = vec![ticket, moved.clone()];
+            let holder = case.holder();
+            let event = Event::Fail { holder, failure: doubtful(class), usage: None, revoked };
+            let after = case.step(event).expect("a holder may fail").task;
+            assert_eq!(after.failure.expect("a failure").push_in_doubt, !revoked, "{class:?}");
+            let left = if revoked { vec![moved] } else { case.task.own_refs.clone() };
+            assert_eq!(after.own_refs, left, "{class:?}");
+        }
+    }
+}
+
+#[test]
+fn a_task_that_ends_while_an_earlier_push_of_it_may_land_says_so() {
+    let ends: [fn(&Case) -> Event; 3] = [
+        |case| {
+            let failure = Failure::new(Invalid, "as the test wants it");
+            Event::Fail { holder: case.holder(), failure, usage: None, revoked: false }
+        },
+        |_| Event::Cancel,
+        |case| {
+            let lease = case.lease.as_ref().expect("it is held");
+            Event::Recover { seen: lease.fence, heartbeat: lease.heartbeat, proved_dead: true }
+        },
+    ];
+    for end in ends {
+        for may_land in [false, true] {
+            let mut case = Case::running();
+            let ticket = RecordedRef::of(OwnRef::Wip(case.task.id, Fence(1)), sample::commit(5));
+            case.task.own_refs = vec![RecordedRef { may_land, ..ticket }];
+            case.task.attempt = case.task.max_attempts;
+            if end(&case) == Event::Cancel {
+                (case.task.state, case.lease) = (TaskState::Queued, None);
+            }
+            let after = case.step(end(&case)).expect("it ends").task;
+            assert!(after.state.is_terminal(), "{:?}", after.state);
+            let doubt = after.failure.is_some_and(|failure| failure.push_in_doubt);
+            assert_eq!(doubt, may_land, "{:?}", after.state);
+        }
+    }
+}
+
+#[test]
+fn an_atomic_preparation_leaves_its_own_ticket_alone_and_another_one_proves_nothing() {
+    for atomic in [false, true] {
+        let mut case = Case::running();
+        let (id, fence) = (case.task.id, case.task.fence);
+        let mine = RecordedRef::of(OwnRef::Wip(id, fence), sample::commit(5));
+        let late = RecordedRef {
+            may_land: true,
+            ..RecordedRef::of(OwnRef::Wip(id, Fence(0)), sample::commit(6))
+        };
+        let kept = RecordedRef::of(OwnRef::Kept(id), sample::commit(7));
+        case.task.own_refs = vec![late.clone(), mine.clone(), kept.clone()];
+        let prepared = sample::prepared(&case.task, sample::commit(5), Tip::Absent, NOW);
+        let event = Event::Prepare {
+            holder: case.holder(),
+            prepared: Prepared { atomic, ..prepared },
+            result: sample::result(Outcome::Delivered),
+            usage: Usage::default(),
+        };
+        let after = case.step(event).expect("it may push").task.own_refs;
+        let expected = if atomic {
+            vec![RecordedRef { may_land: true, ..mine }, kept]
+        } else {
+            vec![RecordedRef { may_land: false, ..late }, mine, kept]
+        };
+        assert_eq!(after, expected);
     }
 }

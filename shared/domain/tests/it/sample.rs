@@ -43,6 +43,7 @@ pub(crate) fn prepared(task: &Task, commit: CommitId, base: Tip, now: Timestamp)
         base,
         branch: "main".parse().expect("a branch"),
         wip: WipRef { task: task.id, fence: task.fence },
+        atomic: true,
         at: now,
     }
 }
@@ -78,7 +79,12 @@ pub(crate) fn complete(holder: Holder) -> Event {
 }
 
 pub(crate) fn fail(holder: Holder, class: FailureClass) -> Event {
-    Event::Fail { holder, failure: Failure::new(class, "as the test wants it"), usage: None }
+    Event::Fail {
+        holder,
+        failure: Failure::new(class, "as the test wants it"),
+        usage: None,
+        revoked: false,
+    }
 }
 
 pub(crate) fn holder(lease: &Lease) -> Holder {

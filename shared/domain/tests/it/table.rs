@@ -1,7 +1,7 @@
 //! Every state, every event: where it leads, or why it does not.
 
 use rdev_domain::failure::FailureClass;
-use rdev_domain::lease::Holder;
+use rdev_domain::lease::{Holder, Progress};
 use rdev_domain::step::{Event, Refusal, Slots};
 use rdev_domain::task::TaskState::{self, *};
 
@@ -247,7 +247,10 @@ fn no_event_of_another_process_changes_a_held_task() {
                 assert_eq!(case.step(write.clone()), Err(Refusal::Stale), "{write:?}");
             }
             let lease = case.lease.as_ref().expect("it is held");
-            assert_eq!(lease.renewed(&foreign, None, sample::NOW), Err(Refusal::Stale));
+            assert_eq!(
+                lease.renewed(&foreign, Progress::default(), sample::NOW),
+                Err(Refusal::Stale)
+            );
         }
     }
 }

@@ -9,7 +9,7 @@ use rdev_domain::git_url::{GitUrl, UrlPolicy};
 use rdev_domain::hostname::Hostname;
 use rdev_domain::ids::{Fence, KeyId, Owner, ProjectId, TaskId, WorkerId};
 use rdev_domain::key::{ApiKey, Scope};
-use rdev_domain::lease::{Holder, LEASE, Lease};
+use rdev_domain::lease::{Holder, LEASE, Lease, Progress};
 use rdev_domain::page::{Listed, Page};
 use rdev_domain::pipeline::PipelineSummary;
 use rdev_domain::ports::{Conflict, PortError};
@@ -458,12 +458,13 @@ fn a_renewal_keeps_the_usage_unless_it_brings_a_newer_one() {
     let owner = Owner::new(&"w1".parse().expect("a worker id"), "process");
     let holder = Holder { fence: Fence(1), owner: owner.clone() };
     let usage = |cost| Usage { cost_usd: Some(cost), ..Usage::default() };
+    let used = |cost| Progress { usage: Some(usage(cost)), ..Progress::default() };
     let taken = Lease::taken(Fence(1), owner, now);
-    let first = taken.renewed(&holder, Some(usage(1.0)), now).expect("its holder renews it");
+    let first = taken.renewed(&holder, used(1.0), now).expect("its holder renews it");
     assert_eq!(first.usage, usage(1.0));
-    let second = first.renewed(&holder, None, now).expect("its holder renews it");
+    let second = first.renewed(&holder, Progress::default(), now).expect("its holder renews it");
     assert_eq!((second.usage, second.heartbeat), (usage(1.0), 2));
-    let third = second.renewed(&holder, Some(usage(2.0)), now).expect("its holder renews it");
+    let third = second.renewed(&holder, used(2.0), now).expect("its holder renews it");
     assert_eq!(third.usage, usage(2.0));
 }
 

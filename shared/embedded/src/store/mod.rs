@@ -36,11 +36,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use rdev_domain::audit::{Actor, AuditEvent};
 use rdev_domain::dns::{Domain, DomainName};
-use rdev_domain::event::BuildEvent;
 use rdev_domain::git::CommitId;
 use rdev_domain::ids::{KeyId, Owner, ProjectId, TaskId, WorkerId};
 use rdev_domain::key::ApiKey;
-use rdev_domain::lease::Holder;
+use rdev_domain::lease::{Holder, Progress};
 use rdev_domain::page::{Listed, Page};
 use rdev_domain::pipeline::CommitPipeline;
 use rdev_domain::ports::{
@@ -49,7 +48,6 @@ use rdev_domain::ports::{
 };
 use rdev_domain::project::{Project, ProjectPatch};
 use rdev_domain::request::{Begun, RequestKey, StoredAnswer};
-use rdev_domain::result::Usage;
 use rdev_domain::retention::Retention;
 use rdev_domain::step::Event;
 use rdev_domain::task::Task;
@@ -274,15 +272,17 @@ impl Store for SqliteStore {
         &self,
         task: TaskId,
         holder: &Holder,
-        events: &[BuildEvent],
-        usage: Option<Usage>,
+        progress: Progress<'_>,
         now: Timestamp,
     ) -> PortResult<Renewal> {
-        let holder = holder.clone();
+        let Progress { events, usage, own_refs } = progress;
+        let (holder, own_refs) = (holder.clone(), own_refs.map(<[_]>::to_vec));
         let events = events::EncodedEvents::of(events);
         // A renewal writes no audit event: it needs no actor of its own.
         let by = Actor::maintenance();
-        self.change(&by, now, move |tx| tasks::renew(tx, task, &holder, &events, usage)).await
+        let renew =
+            move |tx: &Tx<'_>| tasks::renew(tx, task, &holder, &events, usage, own_refs.as_deref());
+        self.change(&by, now, renew).await
     }
 
     async fn advance(

@@ -6,9 +6,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rdev_domain::dns::{DomainSpec, DomainState, Target, Ttl};
+use rdev_domain::event::BuildEvent;
 use rdev_domain::ids::KeyId;
 use rdev_domain::lease::Lease;
 use rdev_domain::ports::{Claim, Claimed};
+use rdev_domain::result::Usage;
 use rdev_domain::result::{CheckResult, TaskResult};
 use rdev_domain::secret::Secret;
 use rdev_domain::spec::{CheckSpec, Work};
@@ -110,7 +112,7 @@ fn projects_and_tasks(scene: &Scene) {
         kind: rdev_domain::event::EventKind::Log,
         data: serde_json::json!({}),
     }]);
-    tasks::renew(&scene.at(2), claimed.task.id, &holder, &log, None).expect("a renewal");
+    tasks::renew(&scene.at(2), claimed.task.id, &holder, &log, None, None).expect("a renewal");
     let commit_sha = "0".repeat(40).parse().expect("a commit");
     let finish = Event::Finish {
         holder,

@@ -20,7 +20,7 @@ use crate::error::Error;
 /// The columns that [`found`] reads: a task `t` and its lease `l`.
 pub(super) const FROM_TASKS: &str = "t.id, t.project, t.kind, t.agent, t.state, t.priority,
     t.available_at, t.body, l.fence, l.owner, l.heartbeat, l.until, l.cancel_requested, l.usage,
-    t.notify FROM tasks t LEFT JOIN leases l ON l.project = t.project AND l.task = t.id";
+    t.notify, l.own_refs FROM tasks t LEFT JOIN leases l ON l.project = t.project AND l.task = t.id";
 
 /// A task's row.
 pub(super) enum Found {
@@ -157,6 +157,10 @@ fn lease(row: &Row<'_>) -> rusqlite::Result<Option<Lease>> {
         until: Timestamp::from_millis(row.get(11)?),
         cancel_requested: row.get(12)?,
         usage,
+        own_refs: match row.get_ref(15)? {
+            ValueRef::Null => None,
+            text => serde_json::from_str(text.as_str()?).map_err(|error| conversion(15, error))?,
+        },
     }))
 }
 

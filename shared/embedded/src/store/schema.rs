@@ -7,6 +7,7 @@ pub(crate) const SCHEMA: Schema = Schema {
     migrations: &[
         include_str!("../../migrations/store-1.sql"),
         include_str!("../../migrations/store-2.sql"),
+        include_str!("../../migrations/store-3.sql"),
     ],
     durable: true,
 };

@@ -1,7 +1,8 @@
 //! Steps 1 and 4 to 10: enqueue, renew, and every other event of a task.
 
+use rdev_domain::git::RecordedRef;
 use rdev_domain::ids::TaskId;
-use rdev_domain::lease::Holder;
+use rdev_domain::lease::{Holder, Progress};
 use rdev_domain::ports::{Advanced, Conflict, Enqueued, PortError, PortResult, Renewal};
 use rdev_domain::project::ProjectState;
 use rdev_domain::result::Usage;
@@ -90,13 +91,15 @@ pub(super) fn renew(
     holder: &Holder,
     events: &EncodedEvents,
     usage: Option<Usage>,
+    own_refs: Option<&[RecordedRef]>,
 ) -> Result<Renewal, Error> {
     let record = rows::find_any(tx.conn, id)?.map(Found::into_record);
     let (task, lease) = match record {
         Some(record) => (record.task, record.lease.ok_or(Refusal::Stale)?),
         None => return Err(Refusal::Stale.into()),
     };
-    let lease = lease.renewed(holder, usage, tx.now)?;
+    let progress = Progress { events: &[], usage, own_refs };
+    let lease = lease.renewed(holder, progress, tx.now)?;
     transition::update_lease(tx.conn, task.project_id.as_str(), id, &lease)?;
     events::write(tx.conn, id, events)?;
     Ok(Renewal { cancel_requested: lease.cancel_requested, until: lease.until })

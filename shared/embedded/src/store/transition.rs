@@ -103,8 +103,9 @@ fn write_lease(
         (None, Some(lease)) => {
             conn.prepare_cached(
                 "INSERT INTO leases
-                     (project, task, fence, owner, heartbeat, until, cancel_requested, usage)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+                     (project, task, fence, owner, heartbeat, until, cancel_requested, usage,
+                      own_refs)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
             )?
             .execute(params![
                 project,
@@ -115,6 +116,7 @@ fn write_lease(
                 lease.until.as_millis(),
                 lease.cancel_requested,
                 usage(lease)?,
+                own_refs(lease)?,
             ])?;
         }
         (Some(before), Some(lease)) if before != lease => {
@@ -137,7 +139,8 @@ pub(super) fn update_lease(
     lease: &Lease,
 ) -> Result<(), Error> {
     conn.prepare_cached(
-        "UPDATE leases SET heartbeat = ?3, until = ?4, cancel_requested = ?5, usage = ?6
+        "UPDATE leases SET heartbeat = ?3, until = ?4, cancel_requested = ?5, usage = ?6,
+                           own_refs = ?7
          WHERE project = ?1 AND task = ?2",
     )?
     .execute(params![
@@ -147,8 +150,13 @@ pub(super) fn update_lease(
         lease.until.as_millis(),
         lease.cancel_requested,
         usage(lease)?,
+        own_refs(lease)?,
     ])?;
     Ok(())
+}
+
+fn own_refs(lease: &Lease) -> Result<Option<String>, Error> {
+    Ok(lease.own_refs.as_ref().map(serde_json::to_string).transpose()?)
 }
 
 fn usage(lease: &Lease) -> Result<Option<String>, Error> {

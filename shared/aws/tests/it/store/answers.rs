@@ -10,7 +10,7 @@ use aws_smithy_types::date_time::Format;
 use rdev_aws::DynamoStore;
 use rdev_domain::audit::Actor;
 use rdev_domain::ids::{Fence, Owner, TaskId, WorkerId};
-use rdev_domain::lease::{Holder, LEASE};
+use rdev_domain::lease::{Holder, LEASE, Progress};
 use rdev_domain::ports::{Capabilities, Conflict, PortError, Record, Store};
 use rdev_domain::step::Event;
 use rdev_domain::time::Timestamp;
@@ -99,7 +99,8 @@ async fn leases_use_the_time_of_the_store() {
     let (store, _) = store(|_| (200, "{}".to_owned()), 30_000).await;
     store.ping().await.expect("an answer, with its time");
     let holder = Holder { fence: Fence(1), owner: runner().0 };
-    let renewal = store.renew(TaskId(ulid()), &holder, &[], None, NOW).await.expect("an answer");
+    let renewal =
+        store.renew(TaskId(ulid()), &holder, Progress::default(), NOW).await.expect("an answer");
     let ahead = renewal.until.since(NOW.plus(LEASE));
     assert!(ahead > Duration::from_secs(28) && ahead < Duration::from_secs(32), "{ahead:?}");
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rdev_domain::audit::Actor;
 use rdev_domain::key::{ApiKey, Scope};
-use rdev_domain::lease::{CLOCK_SLACK, LEASE};
+use rdev_domain::lease::{CLOCK_SLACK, LEASE, Progress};
 use rdev_domain::page::Page;
 use rdev_domain::ports::{AuditFilter, Claim, Record, Store, TaskFilter};
 use rdev_domain::request::{RequestKey, StoredAnswer};
@@ -44,10 +44,18 @@ async fn a_build_makes_few_calls() -> Outcome {
     let claimed = bench.claimed(&project).await;
     assert_eq!(bench.called(), "1 GetItem, 1 Query, 1 TransactWriteItems", "claim");
     let (id, held) = (claimed.task.id, holder(&claimed));
-    store.renew(id, &held, &[], None, NOW).await.expect("it is held");
+    store.renew(id, &held, Progress::default(), NOW).await.expect("it is held");
     assert_eq!(bench.called(), "1 UpdateItem", "renew");
     let events = [event(held.fence, 0)];
-    store.renew(id, &held, &events, Some(Usage::default()), NOW).await.expect("it is held");
+    store
+        .renew(
+            id,
+            &held,
+            Progress { events: &events, usage: Some(Usage::default()), own_refs: None },
+            NOW,
+        )
+        .await
+        .expect("it is held");
     assert_eq!(bench.called(), "1 TransactWriteItems", "renew with events");
     let record = Record { events: vec![event(held.fence, 1)], diff: Some("a diff".to_owned()) };
     store.advance(id, prepare(&claimed), record, &by, NOW).await.expect("it is held");
@@ -90,11 +98,19 @@ async fn a_holder_reads_its_task_once_after_another_process_has_changed_it() -> 
 
     bench.called();
     let events = [event(held.fence, 0)];
-    let renewal = bench.store.renew(id, &held, &events, None, NOW).await.expect("it is held");
+    let renewal = bench
+        .store
+        .renew(id, &held, Progress { events: &events, ..Progress::default() }, NOW)
+        .await
+        .expect("it is held");
     assert!(renewal.cancel_requested, "a renewal with events returns it too");
     assert_eq!(bench.called(), "2 TransactWriteItems");
     let events = [event(held.fence, 1)];
-    bench.store.renew(id, &held, &events, None, NOW).await.expect("it is held");
+    bench
+        .store
+        .renew(id, &held, Progress { events: &events, ..Progress::default() }, NOW)
+        .await
+        .expect("it is held");
     assert_eq!(bench.called(), "1 TransactWriteItems", "it is cached now");
     let release = Event::Release { holder: held };
     let released = bench.store.advance(id, release, Record::default(), &by, NOW).await;

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use rdev_aws::DynamoStore;
 use rdev_domain::audit::Actor;
+use rdev_domain::lease::Progress;
 use rdev_domain::page::Page;
 use rdev_domain::ports::{AuditFilter, Conflict, PortError, Record, Store, TaskFilter};
 use rdev_domain::request::{Begun, RequestKey};
@@ -48,9 +49,13 @@ async fn an_operation_whose_answer_is_lost_is_done_once() -> Outcome {
     let claimed = bench.claimed(&project).await;
     let (id, held) = (claimed.task.id, holder(&claimed));
     again();
-    bench.store.renew(id, &held, &[], None, NOW).await.expect("it is held");
+    bench.store.renew(id, &held, Progress::default(), NOW).await.expect("it is held");
     again();
-    bench.store.renew(id, &held, &[event(held.fence, 0)], None, NOW).await.expect("it is held");
+    bench
+        .store
+        .renew(id, &held, Progress { events: &[event(held.fence, 0)], ..Progress::default() }, NOW)
+        .await
+        .expect("it is held");
     for event in [prepare(&claimed), complete(&claimed)] {
         again();
         bench.store.advance(id, event, Record::default(), &by, NOW).await.expect("it is held");
@@ -242,7 +247,10 @@ async fn a_write_too_large_for_one_transaction_is_written_in_several() -> Outcom
         rdev_domain::event::BuildEvent { data, ..event(fence, n) }
     };
     let mut sent: Vec<_> = (0..80).map(large).collect();
-    let renewed = bench.store.renew(id, &holder(&claimed), &sent, None, NOW).await;
+    let renewed = bench
+        .store
+        .renew(id, &holder(&claimed), Progress { events: &sent, ..Progress::default() }, NOW)
+        .await;
     renewed.expect("4.8 MB of events");
     let last: Vec<_> = (80..160).map(large).collect();
     let diff = "+ a line of a large diff\n".repeat(50_000);

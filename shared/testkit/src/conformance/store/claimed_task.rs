@@ -90,6 +90,7 @@ impl ClaimedTask {
                 base: base.clone(),
                 branch: main(),
                 wip: WipRef { task: self.id, fence: self.holder.fence },
+                atomic: true,
                 at: now,
             },
             result: result(Outcome::Delivered),
@@ -111,7 +112,7 @@ impl ClaimedTask {
     }
 
     pub(super) fn fail_with(&self, failure: Failure) -> Event {
-        Event::Fail { holder: self.holder.clone(), failure, usage: None }
+        Event::Fail { holder: self.holder.clone(), failure, usage: None, revoked: false }
     }
 
     pub(super) fn release(&self) -> Event {

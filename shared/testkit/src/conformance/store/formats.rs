@@ -4,6 +4,7 @@
 use rdev_domain::failure::FailureClass;
 use rdev_domain::ids::TaskId;
 use rdev_domain::ports::Claim;
+use rdev_domain::record::VERSION;
 use rdev_domain::spec::Work;
 use rdev_domain::step::Refusal;
 use rdev_domain::task::{Task, TaskState};
@@ -32,10 +33,10 @@ async fn make_unknown(w: &World, id: TaskId) {
 /// fields of which this version knows none.
 fn newer(task: &Task) -> [(&'static str, String); 3] {
     let mut same = record(task);
-    same["v"] = json!(2);
+    same["v"] = json!(VERSION + 1);
     let mut unknown = same.clone();
     unknown["type"] = json!("deploy");
-    let other = json!({ "v": 3, "what": { "is": "this" } });
+    let other = json!({ "v": VERSION + 2, "what": { "is": "this" } });
     [("build", same.to_string()), ("deploy", unknown.to_string()), ("build", other.to_string())]
 }
 

@@ -1,18 +1,23 @@
 //! Step 4: a lease is renewed by its holder alone, and every write names the fence and the owner.
 
+use rdev_domain::failure::{Failure, FailureClass};
+use rdev_domain::git::{OwnRef, RecordedRef};
 use rdev_domain::ids::Fence;
 use rdev_domain::lease::LEASE;
 use rdev_domain::ports::Record;
 use rdev_domain::result::Usage;
-use rdev_domain::step::Refusal;
+use rdev_domain::step::{Event, Refusal};
 use rdev_domain::task::TaskState;
 
 use super::cases;
-use super::world::{ClaimedTask, HOUR, Runner, SECOND, World, refusal};
+use super::world::{ClaimedTask, HOUR, Runner, SECOND, World, commit, refusal};
 
 cases! {
     a_renewal_moves_the_end_of_the_lease_and_touches_nothing_else;
     a_renewal_carries_what_the_attempt_used_so_far;
+    what_a_holder_is_about_to_write_is_recorded_before_it_ends;
+    a_prepared_ticket_may_land_until_it_is_revoked_or_has_landed;
+    a_stranger_to_a_lease_records_nothing;
     a_lease_past_its_end_is_renewed_unless_it_was_recovered;
     an_old_fence_changes_nothing_of_a_running_task;
     an_old_fence_changes_nothing_of_a_pushing_task;
@@ -61,6 +66,85 @@ async fn a_renewal_carries_what_the_attempt_used_so_far(w: World) {
     let recovered = w.recover(held.id).await.expect("the holder is dead");
     assert_eq!(recovered.task.usage, used(3), "what a lost worker used is not lost");
     assert_eq!(w.read(held.id).await.task.attempts[0].usage, used(3));
+}
+
+/// The ticket of a holder, and the commit that its preparation has.
+fn ticket(held: &ClaimedTask) -> RecordedRef {
+    let fence = held.holder.fence;
+    RecordedRef::of(OwnRef::Wip(held.id, fence), commit(1000 + fence.0))
+}
+
+async fn what_a_holder_is_about_to_write_is_recorded_before_it_ends(w: World) {
+    type End = fn(&ClaimedTask) -> Option<Event>;
+    let ends: [End; 4] = [
+        |held| Some(held.fail(FailureClass::Infra)),
+        |held| Some(held.fail(FailureClass::PushRejected)),
+        |held| Some(held.release()),
+        |_| None,
+    ];
+    for end in ends {
+        let held = w.running().await;
+        let mut refs = vec![RecordedRef::of(OwnRef::Kept(held.id), commit(7))];
+        w.record_refs(&held, &refs).await.expect("a holder may renew");
+        refs.push(ticket(&held));
+        w.record_refs(&held, &refs).await.expect("a holder may renew");
+        w.renew(&held).await.expect("a renewal without refs keeps the last ones");
+        let lease = w.read(held.id).await.lease.expect("it is held");
+        assert_eq!(lease.own_refs.as_ref(), Some(&refs));
+        let after = match end(&held) {
+            Some(event) => w.write(&held, event).await.expect("a holder may end it").task,
+            None => {
+                w.let_leases_expire();
+                w.recover(held.id).await.expect("the holder is dead").task
+            }
+        };
+        assert_eq!(after.own_refs, refs);
+        assert_eq!(w.read(held.id).await.task.own_refs, refs);
+    }
+}
+
+async fn a_prepared_ticket_may_land_until_it_is_revoked_or_has_landed(w: World) {
+    let prepared = |held: &ClaimedTask| vec![RecordedRef { may_land: true, ..ticket(held) }];
+    let pushing = async || {
+        let held = w.running().await;
+        w.record_refs(&held, &[ticket(&held)]).await.expect("a holder may renew");
+        let after = w.write(&held, held.prepare(w.now())).await.expect("it may push");
+        assert_eq!(after.task.own_refs, prepared(&held));
+        held
+    };
+    let held = pushing().await;
+    w.let_leases_expire();
+    let recovered = w.recover(held.id).await.expect("the holder is dead").task;
+    assert_eq!(recovered.own_refs, prepared(&held));
+
+    let held = pushing().await;
+    let (task, fence) = (held.id, held.holder.fence);
+    let reason = Some(FailureClass::Conflict);
+    let moved = RecordedRef {
+        revoked_for: reason,
+        ..RecordedRef::of(OwnRef::Revoked(task, fence), commit(1000 + fence.0))
+    };
+    let both = [prepared(&held), vec![moved.clone()]].concat();
+    w.record_refs(&held, &both).await.expect("a holder may renew");
+    let unknown = Failure { push_in_doubt: true, ..Failure::new(FailureClass::Conflict, "x") };
+    let Event::Fail { holder, usage, .. } = held.fail_with(unknown.clone()) else { unreachable!() };
+    let event = Event::Fail { holder, failure: unknown, usage, revoked: true };
+    let after = w.write(&held, event).await.expect("a holder may fail").task;
+    assert_eq!((after.state, after.own_refs), (TaskState::Queued, vec![moved]));
+    assert!(!after.failure.expect("a failure").push_in_doubt, "it is known not to land");
+
+    let held = pushing().await;
+    let after = w.write(&held, held.complete()).await.expect("it has landed").task;
+    assert_eq!(after.own_refs, []);
+}
+
+async fn a_stranger_to_a_lease_records_nothing(w: World) {
+    let held = w.running().await;
+    for stranger in [held.with_fence(held.holder.fence.0 + 1), held.with_another_owner()] {
+        let refused = w.record_refs(&stranger, &[ticket(&held)]).await;
+        assert_eq!(refusal(refused), Refusal::Stale);
+    }
+    assert_eq!(w.read(held.id).await.lease.expect("it is held").own_refs, None);
 }
 
 async fn a_lease_past_its_end_is_renewed_unless_it_was_recovered(w: World) {
@@ -132,7 +216,7 @@ async fn nothing_changes_a_task_that_has_ended(w: World) {
     let succeeded = w.running().await;
     w.finish(&succeeded).await.expect("a holder may finish");
     let failed = w.running().await;
-    w.fail(&failed, rdev_domain::failure::FailureClass::Invalid).await.expect("it fails");
+    w.fail(&failed, FailureClass::Invalid).await.expect("it fails");
     let cancelled = w.running().await;
     w.cancel(cancelled.id).await.expect("a running task can be cancelled");
     w.release(&cancelled).await.expect("the holder stops");
@@ -146,7 +230,7 @@ async fn nothing_changes_a_task_that_has_ended(w: World) {
         let before = w.snapshot(held.id).await;
         let mut events = held.writes_while_running(w.now());
         events.extend(held.writes_while_pushing(w.now()));
-        events.push(("cancel", rdev_domain::step::Event::Cancel));
+        events.push(("cancel", Event::Cancel));
         for (name, event) in events {
             assert_eq!(refusal(w.write(&held, event).await), Refusal::Ended(state), "{name}");
         }

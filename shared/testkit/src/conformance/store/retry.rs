@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rdev_domain::failure::{Failure, FailureClass};
-use rdev_domain::git::Tip;
+use rdev_domain::git::{OwnRef, RecordedRef, Tip};
 use rdev_domain::ids::{Fence, TaskId};
 use rdev_domain::page::Page;
 use rdev_domain::ports::{Enqueued, PortError, PortResult};
@@ -35,6 +35,7 @@ cases! {
     a_retry_keeps_the_priority_the_attempts_and_the_webhook_of_the_first;
     a_record_keeps_the_latest_fifty_attempts;
     a_restarted_task_does_not_resume_from_earlier_work;
+    a_retry_inherits_the_refs_of_its_whole_chain_whatever_its_lineage;
 }
 
 async fn a_transient_failure_is_retried_after_a_backoff(w: World) {
@@ -379,4 +380,25 @@ async fn retried(w: &World, id: TaskId) -> Task {
     w.woke("a retry", &enqueued.outbox, &old.project_id).await;
     assert_eq!(w.read(id).await.task.retried_as, Some(enqueued.task.id));
     enqueued.task
+}
+
+async fn a_retry_inherits_the_refs_of_its_whole_chain_whatever_its_lineage(w: World) {
+    for class in [FailureClass::PushRejected, FailureClass::HistoryRewritten] {
+        let held = w.running().await;
+        let mut refs = vec![RecordedRef::of(OwnRef::Wip(held.id, held.holder.fence), commit(8))];
+        w.record_refs(&held, &refs).await.expect("a holder may renew");
+        w.write(&held, held.prepare(w.now())).await.expect("it may push");
+        refs[0].may_land = true;
+        let failed = w.fail(&held, class).await.expect("a holder may fail").task;
+        assert_eq!(failed.state, TaskState::Failed);
+
+        // A retry that is cancelled while it is queued hides none.
+        let first = step::retry(&failed, TaskId(w.ulid()), w.now()).expect("it may be retried");
+        let first = w.enqueue_task(first).await;
+        let cancelled = w.cancel(first.id).await.expect("it is queued").task;
+        assert_eq!((cancelled.state, &cancelled.own_refs), (TaskState::Cancelled, &refs));
+        let second = step::retry(&cancelled, TaskId(w.ulid()), w.now()).expect("it may be retried");
+        let second = w.enqueue_task(second).await;
+        assert_eq!(w.read(second.id).await.task.own_refs, refs);
+    }
 }

@@ -8,8 +8,9 @@ use std::time::Duration;
 use rdev_domain::audit::{Actor, AuditEvent, Who};
 use rdev_domain::event::BuildEvent;
 use rdev_domain::failure::FailureClass;
+use rdev_domain::git::RecordedRef;
 use rdev_domain::ids::{KeyId, ProjectId, TaskId};
-use rdev_domain::lease::{CLOCK_SLACK, LEASE};
+use rdev_domain::lease::{CLOCK_SLACK, LEASE, Progress};
 use rdev_domain::page::Page;
 use rdev_domain::ports::{
     Advanced, AuditFilter, Claim, Conflict, PortError, PortResult, Record, Renewal, Store, Swept,
@@ -264,7 +265,25 @@ impl World {
         usage: Option<Usage>,
     ) -> PortResult<Renewal> {
         let store = &self.store;
-        settled(|| store.renew(held.id, &held.holder, events, usage, self.now())).await
+        settled(|| {
+            let progress = Progress { events, usage, own_refs: None };
+            store.renew(held.id, &held.holder, progress, self.now())
+        })
+        .await
+    }
+
+    /// Renews a lease and records the refs of rdev's own that its holder is about to write.
+    pub(super) async fn record_refs(
+        &self,
+        held: &ClaimedTask,
+        own_refs: &[RecordedRef],
+    ) -> PortResult<Renewal> {
+        let store = &self.store;
+        settled(|| {
+            let progress = Progress { own_refs: Some(own_refs), ..Progress::default() };
+            store.renew(held.id, &held.holder, progress, self.now())
+        })
+        .await
     }
 
     /// Applies an event as the holder's worker.

@@ -1,0 +1,128 @@
+//! Whether a lineage's commit is on its branch.
+
+use rdev_domain::failure::{Failure, FailureClass};
+use rdev_domain::git::{Branch, CommitId, OwnRef, Tip};
+
+use super::refs::is_present;
+use super::target::BuildTarget;
+use crate::attempt::Attempt;
+use crate::attempt::interrupt::Interrupt;
+use crate::attempt::workspace::Workspace;
+use crate::git::{self, GitError, Scan, Seen, blocking};
+
+/// A commit of the lineage that was brought to the branch.
+#[derive(Debug, Clone)]
+pub(crate) struct Landing {
+    pub(crate) commit: CommitId,
+    /// The branch does not hold it any more: somebody has removed it.
+    pub(crate) rewritten: bool,
+}
+
+/// Searches for a commit of this lineage between the scan base and the tip.
+pub(super) async fn search(
+    attempt: &Attempt,
+    workspace: &Workspace,
+    scan_base: &Tip,
+    tip: &Tip,
+) -> Result<Option<CommitId>, Interrupt> {
+    let Tip::Commit(tip) = tip else {
+        return match scan_base {
+            Tip::Absent => Ok(None),
+            Tip::Commit(_) => Err(Interrupt::rewritten("the branch was deleted")),
+        };
+    };
+    match scan(attempt, workspace, scan_base, tip).await? {
+        Scan::Found(commit) => Ok(Some(commit)),
+        Scan::NotFound => Ok(None),
+        Scan::NotAncestor => Err(Interrupt::rewritten(
+            "the branch no longer contains the commit that the work was based on",
+        )),
+    }
+}
+
+async fn scan(
+    attempt: &Attempt,
+    workspace: &Workspace,
+    base: &Tip,
+    tip: &CommitId,
+) -> Result<Scan, Interrupt> {
+    let (dirs, lineage) = (workspace.workdir(), attempt.task.lineage);
+    let (base, tip) = (base.clone(), tip.clone());
+    Ok(blocking(move || git::find_lineage(&dirs, lineage, &base, &tip)).await?)
+}
+
+/// What has become of a ticket that is neither at its place nor revoked. Its commit was pushed, or
+/// a person deleted the ticket: it is never pushed again. Searches for it on the branch; for a pull
+/// request on the branch that it goes to; in a folder of this machine in the branch's log.
+///
+/// # Errors
+/// A failure with `push_in_doubt` when it is found nowhere: a person has to decide.
+pub(super) async fn after_ticket_is_gone(
+    attempt: &Attempt,
+    target: &BuildTarget,
+    workspace: &Workspace,
+    scan_base: &Tip,
+    seen: &Seen,
+) -> Result<Landing, Interrupt> {
+    let mut found = anywhere_on(attempt, workspace, scan_base, &seen.tip).await?;
+    let recorded = attempt.lease.own_refs.lock().await.clone();
+    if found.is_none() {
+        // A server may have listed one ref before, and another after, a push moved both. A list
+        // that begins now shows them as they are since.
+        let seen = look(attempt, target, workspace, &target.branch).await?;
+        found = anywhere_on(attempt, workspace, scan_base, &seen.tip).await?;
+        if found.is_none() && recorded.iter().any(|recorded| is_present(recorded, &seen.own)) {
+            let message = "the ticket moved while it was looked for";
+            return Err(Interrupt::failed(FailureClass::Infra, message));
+        }
+    }
+    if let Some(commit) = found {
+        return Ok(Landing { commit, rewritten: false });
+    }
+    if target.base_branch != target.branch {
+        let base = look(attempt, target, workspace, &target.base_branch).await?;
+        if let Some(commit) = anywhere_on(attempt, workspace, &Tip::Absent, &base.tip).await? {
+            return Ok(Landing { commit, rewritten: true });
+        }
+    }
+    let tickets = recorded.into_iter().filter(|recorded| matches!(recorded.own, OwnRef::Wip(..)));
+    let commits: Vec<CommitId> = tickets.map(|recorded| recorded.commit).collect();
+    let (remote, branch) = (target.remote.clone(), target.branch.clone());
+    let logged = blocking(move || git::in_log(&remote, &branch, &commits)).await?;
+    if let Some(commit) = logged {
+        return Ok(Landing { commit, rewritten: true });
+    }
+    let message = "the ticket of the prepared commit is gone and the commit is not on the branch: somebody rewrote the branch or deleted the ticket. It is not pushed again; see whether the work is wanted, then retry";
+    let failure = Failure::new(FailureClass::HistoryRewritten, message);
+    Err(Interrupt::Failed(Failure { push_in_doubt: true, ..failure }))
+}
+
+/// Searches a branch, all of it where its history was rewritten.
+async fn anywhere_on(
+    attempt: &Attempt,
+    workspace: &Workspace,
+    scan_base: &Tip,
+    tip: &Tip,
+) -> Result<Option<CommitId>, Interrupt> {
+    let Tip::Commit(tip) = tip else { return Ok(None) };
+    let found = match scan(attempt, workspace, scan_base, tip).await? {
+        Scan::NotAncestor => scan(attempt, workspace, &Tip::Absent, tip).await?,
+        other => other,
+    };
+    Ok(match found {
+        Scan::Found(commit) => Some(commit),
+        Scan::NotFound | Scan::NotAncestor => None,
+    })
+}
+
+/// Looks at a branch and at rdev's own refs.
+pub(super) async fn look(
+    attempt: &Attempt,
+    target: &BuildTarget,
+    workspace: &Workspace,
+    branch: &Branch,
+) -> Result<Seen, GitError> {
+    let (dirs, remote, branch) = (workspace.workdir(), target.remote.clone(), branch.clone());
+    let stop = attempt.lease.stop.token().clone();
+    blocking(move || git::look(&dirs, &remote, &branch, &stop)).await
+}
