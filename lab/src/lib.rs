@@ -1,0 +1,9 @@
+//! Proofs of rdev, kept apart from the product: an explicit-state model of its protocol.
+//!
+//! `cargo run -p rdev-lab --release --bin model` checks the model in its full bounds,
+//! `cargo test -p rdev-lab` in small ones.
+
+// Fields and variants whose names say enough have no comment.
+#![allow(missing_docs)]
+
+pub mod model;
