@@ -166,3 +166,26 @@ async fn stage(
     let ignored = agent::ignored_artifacts(spec.agent);
     Ok(blocking(move || git::stage(&dirs, start.as_ref(), &caps, ignored)).await?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limits_of_a_build_hold_for_all_its_rounds_together() {
+        let spec = BuildSpec { max_turns: Some(10), max_cost_usd: Some(1.0), ..BuildSpec::of("") };
+        let used = |turns, cost| Usage { turns, cost_usd: Some(cost), ..Usage::default() };
+        let left = |so_far| remaining_limits(&spec, so_far).ok();
+        assert_eq!(left(Usage::default()), Some((Some(10), Some(1.0))));
+        assert_eq!(left(used(4, 0.25)), Some((Some(6), Some(0.75))));
+        assert_eq!(left(used(9, 0.5)), Some((Some(1), Some(0.5))));
+        for used_up in [used(10, 0.0), used(11, 0.0), used(0, 1.0), used(0, 1.5)] {
+            let Err(Interrupt::Failed(failure)) = remaining_limits(&spec, used_up) else {
+                panic!("nothing is left of {used_up:?}");
+            };
+            assert_eq!(failure.class, FailureClass::BudgetExceeded);
+        }
+        let none = BuildSpec::of("");
+        assert_eq!(remaining_limits(&none, used(100, 100.0)).ok(), Some((None, None)));
+    }
+}
