@@ -19,7 +19,7 @@ pub enum Scan {
 
 /// Searches `base..tip` for a commit with `Rdev-Lineage: <lineage>` in the last
 /// paragraph of its message; with an absent base, the whole history of `tip`.
-/// `tip` must be in the attempt's repository ([`super::fetch_tip`]).
+/// `tip` must be in the attempt's repository ([`super::look`]).
 ///
 /// # Errors
 /// [`GitError::Broken`].
