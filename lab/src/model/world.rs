@@ -99,8 +99,13 @@ impl World {
             {
                 actions.push(Action::Retry { task });
             }
-            // It spends nothing, so it ends a task only while that is queued.
-            if record.task.state == TaskState::Queued && task > 0 {
+            let flagged = record.lease.as_ref().is_some_and(|lease| lease.cancel_requested);
+            let cancellable = match record.task.state {
+                TaskState::Queued => task > 0,
+                TaskState::Running => !flagged,
+                _ => false,
+            };
+            if cancellable {
                 actions.push(Action::Cancel { task });
             }
         }
@@ -136,7 +141,7 @@ impl World {
                 }
             }
             Action::Cancel { task } => {
-                // It is queued.
+                // It is queued or running.
                 let _ = self.tasks[*task].apply(Event::Cancel);
             }
             Action::Arrive { push } => {

@@ -91,7 +91,8 @@ pub struct BuildResult {
 /// Something a successful build's owner should know.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Warning {
-    /// Stable code: `branch_rewritten`, `pull_request_refused`, `lfs_pointers`, `session_not_kept`.
+    /// Stable code: `branch_rewritten`, `push_not_atomic`, `pull_request_refused`, `lfs_pointers`,
+    /// `session_not_kept`.
     pub code: String,
     /// What happened, for people.
     pub message: String,
