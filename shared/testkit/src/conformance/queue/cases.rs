@@ -43,7 +43,7 @@ cases! {
     an_empty_queue_answers_after_the_wait with SLOW;
     a_long_poll_ends_when_a_message_comes with SLOW;
     every_long_poller_gets_a_message with SLOW;
-    a_poll_that_is_given_up_loses_no_message with QUICK;
+    a_poll_that_is_given_up_loses_no_message with PATIENT;
     a_delayed_message_comes_when_its_delay_is_over with SLOW;
     a_message_with_the_longest_delay_is_not_received with SLOW;
     a_received_message_is_invisible_to_others with SLOW;
