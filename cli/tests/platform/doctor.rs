@@ -1,6 +1,7 @@
 //! `rdev doctor`.
 
-use std::process::Command;
+use std::path::Path;
+use std::process::{Command, Output};
 
 use rdev_testkit::servers::faults::Fault;
 use rdev_testkit::tools::trial::Outcome;
@@ -41,17 +42,22 @@ fn problems(told: &Value) -> Vec<String> {
         .collect()
 }
 
+/// The doctor of a data folder, with no settings and nothing in its environment.
+fn doctor_at(home: &Path, data: &Path) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_rdev"))
+        .args(["doctor", "--json", "--data-dir"])
+        .arg(data)
+        .current_dir(home)
+        .env_clear()
+        .env("HOME", home)
+        .output()
+        .expect("rdev starts")
+}
+
 fn it_looks_and_makes_nothing() {
     let place = tempfile::tempdir().expect("a folder");
     let data = place.path().join("not/there/yet");
-    let output = Command::new(env!("CARGO_BIN_EXE_rdev"))
-        .args(["doctor", "--json", "--data-dir"])
-        .arg(&data)
-        .current_dir(place.path())
-        .env_clear()
-        .env("HOME", place.path())
-        .output()
-        .expect("rdev starts");
+    let output = doctor_at(place.path(), &data);
     let told: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert!(told["findings"].as_array().is_some_and(|all| all.len() > 3), "{told:#}");
     assert_eq!(std::fs::read_dir(place.path()).expect("a folder").count(), 0);
@@ -62,14 +68,7 @@ fn a_repository_whose_pushes_are_not_atomic_is_named() {
     let known = place.path().join("cache/not-atomic");
     std::fs::create_dir_all(&known).expect("a folder");
     std::fs::write(known.join("one"), "https://git.example.com/site.git").expect("a file");
-    let output = Command::new(env!("CARGO_BIN_EXE_rdev"))
-        .args(["doctor", "--json", "--data-dir"])
-        .arg(place.path())
-        .current_dir(place.path())
-        .env_clear()
-        .env("HOME", place.path())
-        .output()
-        .expect("rdev starts");
+    let output = doctor_at(place.path(), place.path());
     let told: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     let named = |one: &&String| one.contains("https://git.example.com/site.git");
     assert_eq!(problems(&told).iter().filter(named).count(), 1, "{told:#}");

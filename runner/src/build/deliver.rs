@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use rdev_domain::event::EventKind;
 use rdev_domain::failure::FailureClass;
-use rdev_domain::git::{OwnRef, RecordedRef, Tip};
+use rdev_domain::git::{RecordedRef, Tip};
 use rdev_domain::ports::CommitState;
 use rdev_domain::result::{BuildResult, Outcome, TaskResult, Warning};
 use rdev_domain::spec::BuildSpec;
@@ -26,7 +26,7 @@ use crate::attempt::interrupt::Interrupt;
 use crate::attempt::settle::{self, Settlement};
 use crate::attempt::workspace::Workspace;
 use crate::attempt::{Attempt, unpushed};
-use crate::git::{self, Fetched, Seen, blocking};
+use crate::git::{self, Fetched, blocking};
 use crate::now;
 
 /// The next step after [`prepare`].
@@ -160,8 +160,7 @@ async fn resume_push(
         Some(ticket) => ticket,
         None if !prepared.atomic => return Ok(None),
         None => {
-            let seen = Seen { tip: fetched.tip.clone(), own: fetched.own.clone() };
-            return push.gone(scan_base, &seen).await.map(Some);
+            return push.gone(scan_base, &fetched.tip).await.map(Some);
         }
     };
     if let Some(class) = ticket.revoked_for {
@@ -187,9 +186,7 @@ fn recorded_of(task: &Task, prepared: &Prepared) -> Vec<RecordedRef> {
     if !task.own_refs.is_empty() {
         return task.own_refs.clone();
     }
-    let WipRef { task, fence } = prepared.wip;
-    let ticket = RecordedRef::of(OwnRef::Wip(task, fence), prepared.commit.clone());
-    vec![RecordedRef { may_land: prepared.atomic, ..ticket }]
+    vec![RecordedRef { may_land: prepared.atomic, ..prepared.ticket() }]
 }
 
 fn own_wip(attempt: &Attempt) -> WipRef {

@@ -4,7 +4,7 @@ use rdev_domain::failure::{Failure, FailureClass};
 use rdev_domain::git::{CommitId, OwnRef, RecordedRef};
 use rdev_domain::ids::{Fence, TaskId};
 use rdev_domain::ports::PortError;
-use rdev_domain::task::{Task, WipRef};
+use rdev_domain::task::Task;
 use tracing::info;
 
 use super::landed::{Landing, after_ticket_is_gone, search};
@@ -15,7 +15,7 @@ use super::ticket::revoke;
 use crate::attempt::interrupt::Interrupt;
 use crate::attempt::workspace::Workspace;
 use crate::attempt::{Attempt, unpushed};
-use crate::git::{self, Fetched, GitError, OwnTip, Seen, blocking};
+use crate::git::{self, Fetched, GitError, OwnTip, blocking};
 
 /// A commit with all of a build's work.
 pub(crate) struct FinishedWork {
@@ -97,10 +97,7 @@ fn is_recorded(recorded: &[RecordedRef], of: TaskId, fence: Fence, commit: &Comm
 fn recorded_of(task: &Task, old: Option<&Task>) -> Vec<RecordedRef> {
     let prepared = old.and_then(|old| old.prepared.as_ref());
     match prepared.filter(|_| task.own_refs.is_empty()) {
-        Some(prepared) => {
-            let WipRef { task, fence } = prepared.wip;
-            vec![RecordedRef::of(OwnRef::Wip(task, fence), prepared.commit.clone())]
-        }
+        Some(prepared) => vec![prepared.ticket()],
         None => task.own_refs.clone(),
     }
 }
@@ -146,8 +143,8 @@ async fn landed(
     // Each of them was made of the one before, so where one was revoked those after it never were.
     let is_revoked = |ticket: &&RecordedRef| is_revoked(&task.own_refs, &fetched.own, ticket);
     if there.is_empty() && !gone.is_empty() && !gone.iter().any(is_revoked) {
-        let seen = Seen { tip: fetched.tip.clone(), own: fetched.own.clone() };
-        return after_ticket_is_gone(attempt, target, workspace, scan_base, &seen).await.map(Some);
+        let tip = &fetched.tip;
+        return after_ticket_is_gone(attempt, target, workspace, scan_base, tip).await.map(Some);
     }
     if there.is_empty() {
         // What was revoked is dealt with, also after the revoked one is taken over. (Where one is
@@ -187,8 +184,8 @@ async fn revoke_earlier(
 /// Whether a ticket lies where it was revoked to.
 fn is_revoked(recorded: &[RecordedRef], on_server: &[OwnTip], ticket: &RecordedRef) -> bool {
     let OwnRef::Wip(task, fence) = ticket.own else { return false };
-    let revoked = recorded.iter().filter(|other| other.own == OwnRef::Revoked(task, fence));
-    revoked.into_iter().any(|other| is_present(other, on_server))
+    let own = OwnRef::Revoked(task, fence);
+    recorded.iter().any(|other| other.own == own && is_present(other, on_server))
 }
 
 /// The task that this one retries, if this one may deliver its finished work: it is of the same

@@ -62,9 +62,9 @@ pub(super) async fn after_ticket_is_gone(
     target: &BuildTarget,
     workspace: &Workspace,
     scan_base: &Tip,
-    seen: &Seen,
+    tip: &Tip,
 ) -> Result<Landing, Interrupt> {
-    let mut found = anywhere_on(attempt, workspace, scan_base, &seen.tip).await?;
+    let mut found = anywhere_on(attempt, workspace, scan_base, tip).await?;
     let recorded = attempt.lease.own_refs.lock().await.clone();
     if found.is_none() {
         // A server may have listed one ref before, and another after, a push moved both. A list

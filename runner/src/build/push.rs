@@ -114,7 +114,7 @@ impl PushContext<'_> {
             match self.whereabouts(&seen.own).await {
                 Whereabouts::There => {}
                 Whereabouts::Revoked(_) => return Err(Interrupt::Revoked(failure)),
-                Whereabouts::Gone => return self.gone(scan_base, &seen).await,
+                Whereabouts::Gone => return self.gone(scan_base, &seen.tip).await,
             }
         }
         Err(Interrupt::Failed(failure))
@@ -176,7 +176,7 @@ impl PushContext<'_> {
                             .await
                             .map(PushOutcome::Landed);
                     }
-                    Whereabouts::Gone => return self.gone(scan_base, &seen).await,
+                    Whereabouts::Gone => return self.gone(scan_base, &seen.tip).await,
                 }
             }
             if is_definite(&error) {
@@ -269,7 +269,7 @@ impl PushContext<'_> {
             Ok(()) => Ok(None),
             Err(GitError::Gone { .. }) => {
                 let seen = self.look().await?;
-                self.gone(scan_base, &seen).await.map(Some)
+                self.gone(scan_base, &seen.tip).await.map(Some)
             }
             Err(error) => Err(error.into()),
         }
@@ -277,13 +277,9 @@ impl PushContext<'_> {
 
     /// The ticket is gone: the commit has landed, or a person deleted the ticket. It is never
     /// pushed again.
-    pub(super) async fn gone(
-        &self,
-        scan_base: &Tip,
-        seen: &Seen,
-    ) -> Result<PushOutcome, Interrupt> {
+    pub(super) async fn gone(&self, scan_base: &Tip, tip: &Tip) -> Result<PushOutcome, Interrupt> {
         let (attempt, target, workspace) = (self.attempt, self.target, self.workspace);
-        let landing = after_ticket_is_gone(attempt, target, workspace, scan_base, seen).await?;
+        let landing = after_ticket_is_gone(attempt, target, workspace, scan_base, tip).await?;
         Ok(PushOutcome::Landed(landing))
     }
 

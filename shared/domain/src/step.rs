@@ -11,12 +11,11 @@ mod moves;
 use std::time::Duration;
 
 use crate::failure::{Failure, FailureClass, RetryStart};
-use crate::git::{OwnRef, RecordedRef};
 use crate::ids::{Fence, Owner, TaskId, WorkerId};
 use crate::lease::{Holder, Lease};
 use crate::result::{BuildResult, TaskResult, Usage};
 use crate::spec::Work;
-use crate::task::{Prepared, Task, TaskState, WipRef};
+use crate::task::{Prepared, Task, TaskState};
 use crate::time::Timestamp;
 
 use moves::{
@@ -276,8 +275,7 @@ pub fn retry(task: &Task, id: TaskId, now: Timestamp) -> Result<Task, Refusal> {
     new.own_refs.clone_from(&task.own_refs);
     if let Some(prepared) = task.prepared.as_ref().filter(|_| task.own_refs.is_empty()) {
         // It was prepared by a version that recorded no refs.
-        let WipRef { task, fence } = prepared.wip;
-        new.own_refs = vec![RecordedRef::of(OwnRef::Wip(task, fence), prepared.commit.clone())];
+        new.own_refs = vec![prepared.ticket()];
     }
     if start == RetryStart::NewLineage {
         return Ok(new);

@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 
 use crate::Invalid;
 use crate::failure::Failure;
-use crate::git::{Branch, CommitId, RecordedRef, Tip};
+use crate::git::{Branch, CommitId, OwnRef, RecordedRef, Tip};
 use crate::ids::{Fence, ProjectId, TaskId, WorkerId};
 use crate::names::names;
 use crate::record::Version;
@@ -127,6 +127,14 @@ pub struct Prepared {
     pub atomic: bool,
     /// When it was prepared first.
     pub at: Timestamp,
+}
+
+impl Prepared {
+    /// Its ticket, at the commit that was prepared.
+    pub fn ticket(&self) -> RecordedRef {
+        let WipRef { task, fence } = self.wip;
+        RecordedRef::of(OwnRef::Wip(task, fence), self.commit.clone())
+    }
 }
 
 /// One claim of a task.

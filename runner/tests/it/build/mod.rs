@@ -1,6 +1,7 @@
 //! Whole builds: their outcomes, what earlier attempts have left, real servers, hostile input.
 
 mod earlier_attempts;
+mod ghost;
 mod hostile;
 pub(crate) mod outcomes;
 mod remote;

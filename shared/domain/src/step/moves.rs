@@ -111,7 +111,7 @@ pub(super) fn prepare(
     task.state = TaskState::Pushing;
     task.scan_base.get_or_insert_with(|| prepared.base.clone());
     task.result = Some(TaskResult::Build(result));
-    let ticket = OwnRef::Wip(prepared.wip.task, prepared.wip.fence);
+    let ticket = prepared.ticket().own;
     if prepared.atomic {
         // It is the only one now. Others were taken over or revoked; or they were never prepared,
         // and one of those that comes late must not be taken for it.
