@@ -8,7 +8,7 @@ use http::header::{ACCEPT, CONTENT_TYPE};
 use rdev_domain::git::Branch;
 use rdev_domain::git_url::GitUrl;
 use rdev_domain::ids::{ProjectId, TaskId};
-use rdev_domain::ports::{TaskFilter, TaskRecord};
+use rdev_domain::ports::{PortError, TaskFilter, TaskRecord};
 use rdev_domain::spec::{AgentName, BuildSpec, Work};
 use rdev_domain::step;
 use rdev_domain::task::Priority;
@@ -301,10 +301,15 @@ async fn diff(
     }
 }
 
-/// A task, if it is one of `project`.
+/// A task, if it is one of `project`: the one that has the name now or, when none has, had it last.
 async fn of_project(app: &App, project: &ProjectId, task: TaskId) -> ApiResult<TaskRecord> {
     let record = app.store().task(task).await?;
-    if record.task.project_id == *project { Ok(record) } else { Err(Problem::not_found()) }
+    let is_own = match app.store().project(project).await {
+        Ok(project) => project.owns_task(&record.task),
+        Err(PortError::NotFound { .. }) => record.task.project_id == *project,
+        Err(error) => return Err(error.into()),
+    };
+    if is_own { Ok(record) } else { Err(Problem::not_found()) }
 }
 
 fn is_event_stream(media_type: &str) -> bool {

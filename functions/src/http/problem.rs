@@ -39,6 +39,7 @@ pub enum Code {
     Conflict,
     ProjectExists,
     ProjectNotReady,
+    ProjectReplaced,
     TasksRunning,
     TaskEnded,
     PushUnderWay,
@@ -69,7 +70,7 @@ pub enum Code {
 
 impl Code {
     /// Every code, by status.
-    pub const ALL: [Self; 39] = [
+    pub const ALL: [Self; 40] = [
         Self::MalformedJson,
         Self::MalformedRequest,
         Self::InvalidCursor,
@@ -83,6 +84,7 @@ impl Code {
         Self::Conflict,
         Self::ProjectExists,
         Self::ProjectNotReady,
+        Self::ProjectReplaced,
         Self::TasksRunning,
         Self::TaskEnded,
         Self::PushUnderWay,
@@ -136,6 +138,7 @@ impl Code {
             Self::Conflict => (StatusCode::CONFLICT, "conflict"),
             Self::ProjectExists => (StatusCode::CONFLICT, "project_exists"),
             Self::ProjectNotReady => (StatusCode::CONFLICT, "project_not_ready"),
+            Self::ProjectReplaced => (StatusCode::CONFLICT, "project_replaced"),
             Self::TasksRunning => (StatusCode::CONFLICT, "tasks_running"),
             Self::TaskEnded => (StatusCode::CONFLICT, "task_ended"),
             Self::PushUnderWay => (StatusCode::CONFLICT, "push_under_way"),
@@ -359,6 +362,7 @@ impl From<PortError> for Problem {
                 let code = match conflict {
                     Conflict::ProjectExists => Code::ProjectExists,
                     Conflict::ProjectNotReady => Code::ProjectNotReady,
+                    Conflict::ProjectReplaced => Code::ProjectReplaced,
                     Conflict::TasksRunning => Code::TasksRunning,
                     Conflict::RepositoryNotOurs => Code::RepositoryNotOurs,
                     Conflict::DomainTaken => Code::DomainTaken,

@@ -77,7 +77,7 @@ pub(crate) async fn add(
         let message = format!("a project may have {MAX_DOMAINS} domains");
         return Err(ServiceError::Invalid(vec![field("domain", message)]));
     }
-    let domain = Domain::new(id, spec, adding.nonce, now);
+    let domain = Domain::new(&project, spec, adding.nonce, now);
     let domain = put(app, dns, domain, adding.by, now).await?;
     Ok((domain, !known || adding.resumed))
 }

@@ -94,7 +94,10 @@ pub(crate) async fn redrive(
         };
         match tasks::add(app, by, &new, now).await {
             Ok(task) => done.retried.push(task.id),
-            Err(PortError::NotFound { .. } | PortError::Conflict(Conflict::ProjectNotReady)) => {
+            Err(
+                PortError::NotFound { .. }
+                | PortError::Conflict(Conflict::ProjectNotReady | Conflict::ProjectReplaced),
+            ) => {
                 done.left += 1;
             }
             // Somebody else was faster; who names a task is told so.

@@ -65,6 +65,7 @@ pub(crate) async fn accept(
         spec.branch.get_or_insert(project.default_branch);
     }
     let mut task = Task::new(id, project.id, work, now);
+    task.project_nonce = project.nonce;
     // Webhooks report builds only.
     task.notify = project.webhook_url.is_some() && matches!(task.work, Work::Build(_));
     task.priority = new.priority;
@@ -161,7 +162,7 @@ async fn check_continued(
     let Some(id) = spec.continue_from else { return Ok(()) };
     let mut refuse = |why: &str| errors.push(field("continue_from", why));
     let earlier = match app.store().task(id).await {
-        Ok(record) if record.task.project_id == project.id => record.task,
+        Ok(record) if project.owns_task(&record.task) => record.task,
         Ok(_) | Err(PortError::NotFound { .. }) => {
             refuse("must be a task of the same project");
             return Ok(());

@@ -59,6 +59,7 @@ async fn a_project_has_at_most_100_domains() {
     })
     .await;
     let project = fixture.project("site").await;
+    let project = fixture.store().project(&project).await.expect("it is there");
     let by = rdev_domain::audit::Actor::maintenance();
     for n in 0..99 {
         let spec = DomainSpec {

@@ -1,9 +1,12 @@
 //! Projects from creation to deletion.
 
-use rdev_domain::ports::{Forge, NewRepository, Start};
+use rdev_domain::ports::{Forge, NewRepository, Record, Start};
+use rdev_domain::result::{Outcome, TaskResult, Usage};
+use rdev_domain::step::Event;
 use rdev_domain::task::TaskState;
 use serde_json::{Value, json};
 
+use crate::builds::{failed, result};
 use crate::support::{Fixture, ForgeBehaviour, with_forge};
 
 #[tokio::test]
@@ -224,4 +227,43 @@ async fn domains_and_ci_say_that_they_are_not_configured() {
     let ci = "ci_not_configured";
     fixture.get("/projects/site/ci/pipelines").await.assert_problem(409, ci);
     fixture.get("/projects/site/ci/pipelines/7").await.assert_problem(409, ci);
+}
+
+#[tokio::test]
+async fn what_an_earlier_project_of_the_name_has_left_is_not_the_later_ones() {
+    let fixture = Fixture::new().await;
+    let project = fixture.project("site").await;
+    let old = fixture.build(&project).await;
+    let (_, holder) = fixture.claim(&project).await;
+    let result = TaskResult::Build(result(Outcome::NoChange, Some("session-1")));
+    let event = Event::Finish { holder, result, usage: Usage::default() };
+    fixture.advance(old, event, Record::default()).await;
+    let failed_one = fixture.build(&project).await;
+    let (_, holder) = fixture.claim(&project).await;
+    fixture.advance(failed_one, failed(holder), Record::default()).await;
+    let gone = fixture.delete("/projects/site?delete_repository=true").await;
+    assert_eq!(gone.status, 204, "{}", gone.text());
+
+    // While no project has the name, the record is there for whoever looks for it.
+    assert_eq!(fixture.get(&format!("/projects/site/builds/{old}")).await.status, 200);
+    fixture.project("site").await;
+    for path in ["", "/events", "/diff"] {
+        let path = format!("/projects/site/builds/{old}{path}");
+        fixture.get(&path).await.assert_problem(404, "not_found");
+    }
+    for act in ["cancel", "retry"] {
+        let path = format!("/projects/site/builds/{failed_one}/{act}");
+        fixture.post(&path, json!({})).await.assert_problem(404, "not_found");
+    }
+    for list in ["/projects/site/builds", "/work?project_id=site"] {
+        let listed = fixture.get(list).await.json();
+        assert_eq!(listed["items"], json!([]), "{list}: {listed}");
+    }
+    let named = fixture.post("/work/dead/redrive", json!({ "task_ids": [failed_one] })).await;
+    named.assert_problem(409, "project_replaced");
+    let redriven = fixture.post("/work/dead/redrive", json!({})).await.json();
+    assert_eq!((&redriven["retried"], &redriven["left"]), (&json!([]), &json!(1)), "{redriven}");
+    let body = json!({ "prompt": "more", "continue_from": old });
+    fixture.post("/projects/site/builds", body).await.assert_fields(&["continue_from"]);
+    assert_eq!(fixture.get(&format!("/work/{old}")).await.json()["state"], "succeeded");
 }

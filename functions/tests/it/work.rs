@@ -294,12 +294,14 @@ async fn a_redrive_retries_at_most_1000_failed_tasks_and_says_that_there_are_mor
 async fn a_sweep_goes_on_until_every_forgotten_wake_up_is_sent() {
     let fixture = Fixture::new().await;
     let project = fixture.project("site").await;
+    let project_nonce = fixture.store().project(&project).await.expect("it is there").nonce;
     // One more than a page of them.
     let long_ago = Timestamp::from_millis(now().as_millis() - 3_600_000);
     let by = Actor::maintenance();
     for number in 0..501 {
         let id = TaskId(Ulid::from_parts(1, number));
         let task = Task::new(id, project.clone(), Work::Check(CheckSpec::of(vec![])), long_ago);
+        let task = Task { project_nonce, ..task };
         fixture.store().enqueue(&task, &by, long_ago).await.expect("a ready project");
     }
     maintenance::sweep(fixture.store(), &*fixture.embedded.queue).await.expect("a sweep");
@@ -313,12 +315,13 @@ async fn a_sweep_goes_on_until_every_forgotten_wake_up_is_sent() {
 async fn a_wake_up_that_is_due_in_exactly_the_longest_delay_is_sent_and_a_later_one_waits() {
     let fixture = Fixture::new().await;
     let project = fixture.project("site").await;
+    let project_nonce = fixture.store().project(&project).await.expect("it is there").nonce;
     let (by, now) = (Actor::maintenance(), now());
     let mut outbox = Vec::new();
     for (number, later) in [(1, MAX_DELAY), (2, MAX_DELAY + Duration::from_millis(1))] {
         let id = TaskId(Ulid::from_parts(1, number));
         let task = Task::new(id, project.clone(), Work::Check(CheckSpec::of(vec![])), now);
-        let task = Task { available_at: now.plus(later), ..task };
+        let task = Task { project_nonce, available_at: now.plus(later), ..task };
         let enqueued = fixture.store().enqueue(&task, &by, now).await.expect("a ready project");
         outbox.extend(enqueued.outbox);
     }

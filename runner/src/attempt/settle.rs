@@ -184,8 +184,14 @@ fn event_of(attempt: &Attempt, interrupt: Interrupt) -> Option<Event> {
 }
 
 async fn send(attempt: &Attempt, advanced: &Advanced) {
-    let ports = &attempt.context.ports;
-    if let Err(error) = outbox::send(&*ports.store, &*ports.queue, &advanced.outbox, now()).await {
+    let (store, queue) = (&*attempt.context.ports.store, &*attempt.context.ports.queue);
+    let Advanced { task, outbox, .. } = advanced;
+    let sent = if task.state.is_terminal() {
+        outbox::send_if_due(store, queue, &task.project_id, outbox, now()).await
+    } else {
+        outbox::send(store, queue, outbox, now()).await
+    };
+    if let Err(error) = sent {
         warn!(task = %attempt.task.id, error = chain(&error), "a wake-up was not sent; the next sweep sends it");
     }
 }

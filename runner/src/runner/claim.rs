@@ -113,7 +113,7 @@ enum WakeUpOutcome {
     Unprotected,
 }
 
-/// Steps 2 and 3 of the protocol: claims a task of the wake-up's project and starts its job.
+/// Steps 2 and 3 of the protocol: claims a task for the project whose turn it is, and starts its job.
 async fn handle_wake_up(
     context: &Arc<RunnerContext>,
     message: ReceivedMessage,
@@ -137,6 +137,11 @@ async fn handle_wake_up(
             return Ok(WakeUpOutcome::Unprotected);
         }
     };
+    if message.receive_count > 1 {
+        // Its receiver may have died with a task of any project.
+        let outbox = context.ports.store.recover_expired(now()).await?;
+        outbox::send(&*context.ports.store, &**queue, &outbox, now()).await?;
+    }
     let claim = context
         .ports
         .store

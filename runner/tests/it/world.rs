@@ -141,7 +141,8 @@ impl World {
     ) -> TaskId {
         let mut spec = BuildSpec::of(script);
         change(&mut spec);
-        self.enqueue(Task::new(TaskId(ulid()), project.id.clone(), Work::Build(spec), now())).await
+        let task = Task::new(TaskId(ulid()), project.id.clone(), Work::Build(spec), now());
+        self.enqueue(Task { project_nonce: project.nonce, ..task }).await
     }
 
     /// Enqueues a task and sends its wake-up.

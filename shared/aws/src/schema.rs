@@ -3,8 +3,8 @@
 //! | pk | sk | what | lists | due |
 //! | --- | --- | --- | --- | --- |
 //! | `P#<project>` | `META` | the project | `P#<shard>` by nonce | `V` while it is provisioned |
-//! | | `META#SLOTS` | the tasks that have a lease, and how many may have one | | |
-//! | | `Q#<rank>#<9-priority>#<task>` | queue: what is due | | `Q#<shard>` by time |
+//! | | `META#SLOTS` | the tasks that have a lease, and how many may have one | | `B` by the latest claim, while something is due |
+//! | | `Q#<class>#<rank>#<task>` | queue: what is due | | `Q#<shard>` by time |
 //! | | `R#<available_at>#<task>` | queue: what is due later | | `R#<shard>` by time |
 //! | | `T#<task>` | the task | `T#<shard>` by id | |
 //! | | `C#<commit>` | the commit's newest known pipeline | | |
@@ -257,7 +257,7 @@ mod tests {
     #[test]
     fn a_claim_finds_what_it_needs_between_two_sort_keys() {
         let due = format!("R#{}~", sortable(Timestamp::from_millis(1_795_424_624_940)));
-        for near in [META, SLOTS, "Q#0#4#01", "Q#1#9#01", "R#000000000000001#01"] {
+        for near in [META, SLOTS, "Q#0#001795424624940#01", "Q#1#9#01", "R#000000000000001#01"] {
             assert!((META..=due.as_str()).contains(&near), "{near}");
         }
         for far in [

@@ -14,6 +14,7 @@ use crate::git_url::UrlPolicy;
 use crate::hostname::Hostname;
 use crate::ids::{ProjectId, text};
 use crate::names::names;
+use crate::project::Project;
 use crate::time::Timestamp;
 
 /// A name in the configured zone, in ASCII, lower case, without the final dot. Beside host
@@ -283,6 +284,10 @@ pub struct Domain {
     pub id: Ulid,
     /// The project.
     pub project_id: ProjectId,
+    /// Which project of that name: its [`nonce`](crate::project::Project::nonce). Nil in records
+    /// of versions that wrote none.
+    #[serde(default)]
+    pub project_nonce: Ulid,
     /// The record that it is to have.
     #[serde(flatten)]
     pub spec: DomainSpec,
@@ -298,10 +303,11 @@ pub struct Domain {
 
 impl Domain {
     /// A domain whose record does not exist yet.
-    pub fn new(project: &ProjectId, spec: DomainSpec, id: Ulid, now: Timestamp) -> Self {
+    pub fn new(project: &Project, spec: DomainSpec, id: Ulid, now: Timestamp) -> Self {
         Self {
             id,
-            project_id: project.clone(),
+            project_id: project.id.clone(),
+            project_nonce: project.nonce,
             spec,
             state: DomainState::Pending,
             provider_record_id: None,

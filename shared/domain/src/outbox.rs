@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::ids::ProjectId;
 use crate::ports::{PortResult, Queue, Store};
 use crate::time::Timestamp;
 use crate::wake_up::{OutboxEntry, WakeUp};
@@ -39,4 +40,24 @@ pub async fn send(
         store.delete_outbox(&sent).await?;
     }
     outcome
+}
+
+/// Sends the wake-ups of a task's end, which has freed a slot, if anything of its project is due;
+/// otherwise only deletes the entries. What was queued before the slot was freed is seen here, and
+/// what is queued after it has a wake-up of its own, so nothing is left that nobody is told of.
+///
+/// # Errors
+/// The first error of the queue or of the store; the next sweep sends what remains.
+pub async fn send_if_due(
+    store: &dyn Store,
+    queue: &dyn Queue,
+    project: &ProjectId,
+    outbox: &[OutboxEntry],
+    now: Timestamp,
+) -> PortResult<()> {
+    if store.has_due(project, now).await? {
+        send(store, queue, outbox, now).await
+    } else {
+        store.delete_outbox(outbox).await
+    }
 }

@@ -11,6 +11,7 @@ use crate::ids::ProjectId;
 use crate::names::names;
 use crate::pipeline::CiId;
 use crate::provision::{ProvisionStep, Provisioning, StepName};
+use crate::task::Task;
 use crate::time::Timestamp;
 use crate::webhook::WebhookUrl;
 
@@ -142,6 +143,18 @@ impl Project {
             updated_at: now,
             nonce,
         }
+    }
+
+    /// Whether the record with this id and this `project_nonce` is this project's, and not that of
+    /// an earlier project of the same name. Where an earlier version wrote no nonce (nil), what is
+    /// younger than the project is its own.
+    pub fn owns(&self, project_nonce: Ulid, record: Ulid) -> bool {
+        if project_nonce.is_nil() { record >= self.nonce } else { project_nonce == self.nonce }
+    }
+
+    /// Whether the task is this project's. See [`Project::owns`].
+    pub fn owns_task(&self, task: &Task) -> bool {
+        task.project_id == self.id && self.owns(task.project_nonce, task.id.0)
     }
 
     /// What is to be made for it next outside of rdev.

@@ -10,9 +10,9 @@ use serde_json::{Map, Value, json};
 use crate::spec::{BuildSpec, CheckSpec, UnreadableSpec, Work};
 use crate::task::Task;
 
-/// The version of the records that this program writes. Since version 2 a task has tickets, of which
-/// an older program knows nothing: it must not work on such a task.
-pub const VERSION: u64 = 2;
+/// The version of the records that this program writes. Since version 2 a task has tickets, since
+/// version 3 its project's nonce. An older program knows nothing of them and would drop them.
+pub const VERSION: u64 = 3;
 
 /// The version of a record that this program reads: this one or an older one. It writes this one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

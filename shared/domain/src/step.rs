@@ -268,6 +268,7 @@ pub fn retry(task: &Task, id: TaskId, now: Timestamp) -> Result<Task, Refusal> {
         return Err(Refusal::NotRetryable(task.state));
     }
     let mut new = Task::new(id, task.project_id.clone(), task.work.clone(), now);
+    new.project_nonce = task.project_nonce;
     new.priority = task.priority;
     new.max_attempts = task.max_attempts;
     new.retry_of = Some(task.id);

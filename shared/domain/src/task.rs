@@ -1,7 +1,10 @@
 //! A task: one unit of work, its state, and the record of its attempts.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use strum::{EnumCount, IntoStaticStr, VariantArray};
+use ulid::Ulid;
 use utoipa::ToSchema;
 
 use crate::Invalid;
@@ -21,6 +24,11 @@ pub struct Task {
     pub id: TaskId,
     /// The project it belongs to.
     pub project_id: ProjectId,
+    /// Which project of that name: its [`nonce`](crate::project::Project::nonce). Nil in records
+    /// of versions that wrote none.
+    #[serde(default)]
+    #[schema(ignore)]
+    pub project_nonce: Ulid,
     /// What it is asked to do.
     #[serde(flatten)]
     pub work: Work,
@@ -231,16 +239,16 @@ impl From<Priority> for u8 {
 
 /// A task's place in its project's queue, when it has one.
 ///
-/// Orders by what is claimed first: unowned pushes, then priority descending,
-/// then ULID; among what is due. What is due later is ordered by its time.
+/// Orders by what is claimed first: unowned pushes, then rank, then ULID; among what is due. What
+/// is due later is ordered by its time.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum QueuePlace {
     /// May be claimed now.
     Due {
         /// 0 for an unowned push, 1 for the rest.
-        rank: u8,
-        /// 9 - priority.
-        priority: u8,
+        class: u8,
+        /// See [`rank`].
+        rank: Timestamp,
         /// The task.
         id: TaskId,
     },
@@ -253,12 +261,23 @@ pub enum QueuePlace {
     },
 }
 
+/// The order of what is due: the time since when it is due, one hour earlier for each step of
+/// priority. An hour of waiting counts as one step, so nothing waits for ever behind what is more
+/// urgent, and the order never has to be computed again.
+pub fn rank(due_since: Timestamp, priority: Priority) -> Timestamp {
+    due_since.minus(STEP_OF_PRIORITY * u32::from(priority.0))
+}
+
+/// How much waiting counts as one step of priority.
+const STEP_OF_PRIORITY: Duration = Duration::from_secs(60 * 60);
+
 impl Task {
-    /// A task that was just asked for.
+    /// A task that was just asked for. Its [`project_nonce`](Self::project_nonce) is to be set.
     pub fn new(id: TaskId, project_id: ProjectId, work: Work, now: Timestamp) -> Self {
         Self {
             id,
             project_id,
+            project_nonce: Ulid::nil(),
             work,
             priority: Priority::default(),
             state: TaskState::Queued,
@@ -294,7 +313,7 @@ impl Task {
 
     /// The place in the queue of a task that nobody holds; `None` when it is held or ended.
     pub fn queue_place(&self, held: bool, now: Timestamp) -> Option<QueuePlace> {
-        let rank = match self.state {
+        let class = match self.state {
             TaskState::Queued => 1,
             TaskState::Pushing if !held => 0,
             _ => return None,
@@ -302,7 +321,7 @@ impl Task {
         Some(if self.available_at > now {
             QueuePlace::Later { at: self.available_at, id: self.id }
         } else {
-            QueuePlace::Due { rank, priority: 9 - u8::from(self.priority), id: self.id }
+            QueuePlace::Due { class, rank: rank(self.available_at, self.priority), id: self.id }
         })
     }
 }

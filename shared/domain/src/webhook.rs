@@ -110,6 +110,10 @@ pub struct WebhookDelivery {
     pub id: Ulid,
     /// The project.
     pub project_id: ProjectId,
+    /// Which project of that name, as in its task.
+    #[serde(default)]
+    #[schema(ignore)]
+    pub project_nonce: Ulid,
     /// The task that it tells of.
     pub task_id: TaskId,
     /// What it tells: `build.succeeded`, `build.failed`, `build.cancelled`.
@@ -154,6 +158,7 @@ impl WebhookDelivery {
         task.notify.then(|| Self {
             id,
             project_id: task.project_id.clone(),
+            project_nonce: task.project_nonce,
             task_id: task.id,
             event: event.to_owned(),
             state: DeliveryState::Pending,

@@ -90,7 +90,14 @@ impl Sender {
             // Another sender makes this attempt.
             return Ok(());
         }
-        let webhook = store.webhook(&begun.project_id).await?;
+        let webhook = match store.project(&begun.project_id).await {
+            // The webhook of a later project of that name is told nothing of the earlier one.
+            Ok(project) if project.owns(begun.project_nonce, begun.task_id.0) => {
+                store.webhook(&begun.project_id).await?
+            }
+            Ok(_) | Err(PortError::NotFound { .. }) => None,
+            Err(error) => return Err(error),
+        };
         let task = match store.task(begun.task_id).await {
             Ok(record) => Some(record.task),
             Err(PortError::NotFound { .. }) => None,

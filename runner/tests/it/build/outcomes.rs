@@ -206,7 +206,8 @@ async fn a_check_runs_commands_and_commits_nothing() {
     let check = |commands: &[&str]| {
         let commands = commands.iter().map(|command| (*command).to_owned()).collect();
         let spec = CheckSpec { branch: None, commands, timeout_s: 60 };
-        Task::new(TaskId(ulid()), site.id.clone(), Work::Check(spec), now())
+        let task = Task::new(TaskId(ulid()), site.id.clone(), Work::Check(spec), now());
+        Task { project_nonce: site.nonce, ..task }
     };
     let good = world.enqueue(check(&["cat a", "echo two"])).await;
     let bad = world.enqueue(check(&["echo broken; exit 3", "echo never"])).await;

@@ -1,22 +1,26 @@
-//! Step 3: a runner claims the first due task of a project that it can do. Usually that takes
-//! three calls: one query for everything that the queue depends on, the task, and the transaction.
+//! Step 3: a runner claims the first due task that it can do, of the project whose turn it is.
+//! Usually that takes three calls: one query for everything that the queue depends on, the task, and
+//! the transaction. Two more when others may wait: for who they are, and for their slots.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use rdev_domain::ids::{Owner, ProjectId, TaskId};
 use rdev_domain::ports::{Capabilities, Claim, Claimed, Conflict, PortError, PortResult};
 use rdev_domain::project::{Project, ProjectState};
 use rdev_domain::step::{Event, Slots, step};
+use rdev_domain::time::Timestamp;
 
-use super::context::Change;
+use super::context::{Change, Context};
 use super::events::EncodedRecord;
-use super::item::{get_text, text};
+use super::item::{Item, get_text, text};
 use super::projects::{SlotsItem, StoredProject};
 use super::queue_entry::Entry;
 use super::recover;
 use super::rows::{Found, Row};
 use super::table::{Query, pause};
 use super::transition::{self, LeaseCondition};
+use super::turns::{self, Turn};
 use crate::schema::{Key, META, SLOTS, partition, sortable};
 
 /// How many times a claim is tried that races with another one.
@@ -28,35 +32,69 @@ const FIRST_PAGE: u32 = 100;
 /// The most pages of a long queue that are searched for a task that the runner can do.
 const MAX_PAGES: usize = 20;
 
+/// How many projects a claim tries, when what is due in the first of them is not for this runner.
+const MAX_PROJECTS: usize = 5;
+
+/// A project that was not served for so long waits for nobody else.
+const LONG_AGO: Duration = Duration::from_secs(60 * 60);
+
 /// What a claim depends on.
 struct ProjectQueue {
     project: Project,
-    leased: Vec<TaskId>,
+    slots: SlotsItem,
     any_due: bool,
+    /// Its only due task, if the whole queue was read.
+    only: Option<TaskId>,
     /// The first due task that the runner can do.
     first: Option<Entry>,
 }
 
+impl ProjectQueue {
+    fn is_full(&self) -> bool {
+        self.slots.leased.len() >= self.project.build_limit as usize
+    }
+
+    /// The task that the runner would claim.
+    fn claimable(&self) -> Option<&Entry> {
+        self.first.as_ref().filter(|_| !self.is_full())
+    }
+
+    /// Whether nobody can have waited much longer than this project.
+    fn is_first(&self, now: Timestamp) -> bool {
+        let long_ago = |served: Timestamp| served.plus(LONG_AGO) <= now;
+        self.slots.leased.is_empty() && self.slots.served.is_none_or(long_ago)
+    }
+}
+
+/// A runner that claims.
+struct Claimer<'a> {
+    change: &'a Change<'a>,
+    owner: &'a Owner,
+    can: &'a Capabilities,
+    /// Tasks whose records a newer program wrote: they keep their places, for a newer runner.
+    newer: HashSet<TaskId>,
+}
+
+/// Claims for the project whose turn it is; `hint` is the project that the wake-up names.
 pub(super) async fn claim_next(
     change: &Change<'_>,
-    project: &ProjectId,
+    hint: &ProjectId,
     owner: &Owner,
     can: &Capabilities,
 ) -> PortResult<Claim> {
     change.context.clock.check()?;
+    let mut claimer = Claimer { change, owner, can, newer: HashSet::new() };
     let mut outbox = Vec::new();
     let mut races = 0;
-    // Tasks whose records a newer program wrote: they keep their places, for a newer runner.
-    let mut newer = HashSet::new();
     loop {
-        let Some(queue) = read_queue(change, project, can, &newer).await? else {
-            return Ok(Claim::Nothing);
-        };
-        let taken = u32::try_from(queue.leased.len()).unwrap_or(u32::MAX);
-        let slots = Slots { taken, limit: queue.project.build_limit };
+        let own = read_queue(change, hint, can, &claimer.newer).await?;
         let mut raced = false;
-        if taken > 0 && (taken >= slots.limit || !queue.any_due) {
-            let recovered = recover::expired(change, &queue.leased, queue.leased.len()).await?;
+        if let Some(queue) = &own
+            && !queue.slots.leased.is_empty()
+            && (queue.is_full() || !queue.any_due)
+        {
+            let leased = &queue.slots.leased;
+            let recovered = recover::expired(change, leased, leased.len()).await?;
             outbox.extend(recovered.outbox);
             if recovered.count > 0 {
                 // The recovered tasks are in the queue now: it is read again.
@@ -65,31 +103,19 @@ pub(super) async fn claim_next(
             raced = recovered.expired > 0;
         }
         if !raced {
-            if !queue.any_due {
-                return Ok(Claim::Nothing);
-            }
-            if taken >= slots.limit {
-                return Ok(Claim::SlotsTaken);
-            }
-            let Some(entry) = &queue.first else { return Ok(Claim::Unsuited) };
-            let (owner, worker_id) = (owner.clone(), can.worker_id.clone());
-            let event = Event::Claim { owner, worker_id, slots };
-            match take(change, entry, event).await {
-                Ok(Taken::Claimed(row)) => {
-                    let record = row.into_record();
-                    let Some(lease) = record.lease else { return Ok(Claim::Contended) };
-                    let project = queue.project;
-                    let claimed = Claimed { task: record.task, lease, project, outbox };
-                    return Ok(Claim::Claimed(Box::new(claimed)));
+            let why_not = match &own {
+                Some(queue) if queue.any_due && queue.is_full() => Claim::SlotsTaken,
+                Some(queue) if queue.any_due => Claim::Unsuited,
+                _ => Claim::Nothing,
+            };
+            match claimer.claim_in_turn(hint, own).await? {
+                Taken::Claimed(mut claimed) => {
+                    claimed.outbox = outbox;
+                    return Ok(Claim::Claimed(claimed));
                 }
-                Ok(Taken::Poisoned) => continue,
-                Ok(Taken::Newer) => {
-                    newer.insert(entry.task);
-                    continue;
-                }
-                Ok(Taken::Raced) => {}
-                Err(PortError::Conflict(Conflict::Contended)) => {}
-                Err(error) => return Err(error),
+                Taken::Ended => continue,
+                Taken::Nothing => return Ok(why_not),
+                Taken::Raced => {}
             }
         }
         races += 1;
@@ -100,41 +126,122 @@ pub(super) async fn claim_next(
     }
 }
 
-enum Taken {
-    Claimed(Row),
-    Poisoned,
-    Newer,
-    Raced,
+impl Claimer<'_> {
+    /// Claims for the first project in turn in which this runner can do something. `own` is the
+    /// queue of the hint.
+    async fn claim_in_turn(
+        &mut self,
+        hint: &ProjectId,
+        own: Option<ProjectQueue>,
+    ) -> PortResult<Taken> {
+        let change = self.change;
+        let own = own.filter(|queue| queue.claimable().is_some());
+        let own = match own {
+            Some(queue) if queue.is_first(change.now) => return self.take(&queue).await,
+            own => own,
+        };
+        let mut turns = turns::waiting(change.context, hint).await?;
+        if let Some(queue) = &own {
+            let (held, served) = (queue.slots.leased.len(), queue.slots.served);
+            turns.push(Turn { held, served, project: hint.clone() });
+        }
+        turns.sort();
+        for turn in turns.into_iter().take(MAX_PROJECTS) {
+            if turn.project == *hint
+                && let Some(queue) = &own
+            {
+                return self.take(queue).await;
+            }
+            let queue = read_queue(change, &turn.project, self.can, &self.newer).await?;
+            match queue {
+                Some(queue) if queue.claimable().is_some() => return self.take(&queue).await,
+                Some(queue) if !queue.any_due && queue.slots.waits => {
+                    turns::mark_idle(change.context, &turn.project, queue.slots.rev).await?;
+                }
+                _ => {}
+            }
+        }
+        // The wake-up's own project was behind those that have nothing for this runner.
+        match &own {
+            Some(queue) => self.take(queue).await,
+            None => Ok(Taken::Nothing),
+        }
+    }
+
+    async fn take(&mut self, queue: &ProjectQueue) -> PortResult<Taken> {
+        let change = self.change;
+        let context = change.context;
+        let Some(entry) = queue.claimable() else { return Ok(Taken::Nothing) };
+        // A task in the queue has no lease.
+        let Some(item) = context.table.get(Key::task(&entry.project, entry.task)).await? else {
+            // The task was deleted by hand. Its entry would block the queue for ever.
+            context.table.delete_all(vec![Key::queue_entry(&entry.project, &entry.place)]).await?;
+            return Ok(Taken::Raced);
+        };
+        let row = Row::of(&item, None)?;
+        if row.place.as_ref() != Some(&entry.place) {
+            return Ok(Taken::Raced);
+        }
+        let record = match &row.found {
+            Found::Task(record) => record,
+            Found::Newer(_) => {
+                self.newer.insert(entry.task);
+                return Ok(Taken::Ended);
+            }
+            Found::Corrupt(corrupt) => {
+                let poisoned = transition::poison(change, &row, corrupt).await?;
+                return Ok(if poisoned.is_some() { Taken::Ended } else { Taken::Raced });
+            }
+        };
+        let is_own = queue.project.owns_task(&record.task);
+        let taken = u32::try_from(queue.slots.leased.len()).unwrap_or(u32::MAX);
+        let event = if is_own {
+            Event::Claim {
+                owner: self.owner.clone(),
+                worker_id: self.can.worker_id.clone(),
+                slots: Slots { taken, limit: queue.project.build_limit },
+            }
+        } else {
+            Event::Cancel
+        };
+        let step = match step(&record.task, None, event, change.now) {
+            Err(_) if !is_own => {
+                // A push of an earlier project: only its own runner may end it.
+                self.newer.insert(entry.task);
+                return Ok(Taken::Ended);
+            }
+            step => step?,
+        };
+        let last_due = queue.only.filter(|_| queue.slots.waits).map(|_| queue.slots.rev);
+        let condition =
+            if is_own { LeaseCondition::New { last_due } } else { LeaseCondition::Holder };
+        let log = EncodedRecord::default();
+        let written = match transition::write(change, &row, step, &log, condition).await {
+            Ok(Some(written)) => written,
+            Ok(None) | Err(PortError::Conflict(Conflict::Contended)) => return Ok(Taken::Raced),
+            Err(error) => return Err(error),
+        };
+        if !is_own {
+            return Ok(Taken::Ended);
+        }
+        context.leases.insert_project(entry.task, &entry.project);
+        context.leases.insert(entry.task, written.row.clone());
+        let record = written.row.into_record();
+        // A claim without a lease is a defect.
+        let Some(lease) = record.lease else { return Ok(Taken::Raced) };
+        let project = queue.project.clone();
+        let claimed = Claimed { task: record.task, lease, project, outbox: Vec::new() };
+        Ok(Taken::Claimed(Box::new(claimed)))
+    }
 }
 
-async fn take(change: &Change<'_>, entry: &Entry, event: Event) -> PortResult<Taken> {
-    let context = change.context;
-    // A task in the queue has no lease.
-    let Some(item) = context.table.get(Key::task(&entry.project, entry.task)).await? else {
-        // The task was deleted by hand. Its entry would block the queue for ever.
-        context.table.delete_all(vec![Key::queue_entry(&entry.project, &entry.place)]).await?;
-        return Ok(Taken::Raced);
-    };
-    let row = Row::of(&item, None)?;
-    if row.place.as_ref() != Some(&entry.place) {
-        return Ok(Taken::Raced);
-    }
-    let record = match &row.found {
-        Found::Task(record) => record,
-        Found::Newer(_) => return Ok(Taken::Newer),
-        Found::Corrupt(corrupt) => {
-            let poisoned = transition::poison(change, &row, corrupt).await?;
-            return Ok(if poisoned.is_some() { Taken::Poisoned } else { Taken::Raced });
-        }
-    };
-    let step = step(&record.task, None, event, change.now)?;
-    let written =
-        transition::write(change, &row, step, &EncodedRecord::default(), LeaseCondition::Holder)
-            .await?;
-    let Some(written) = written else { return Ok(Taken::Raced) };
-    context.leases.insert_project(entry.task, &entry.project);
-    context.leases.insert(entry.task, written.row.clone());
-    Ok(Taken::Claimed(written.row))
+/// What came of a try to claim.
+enum Taken {
+    Claimed(Box<Claimed>),
+    /// The task has ended instead, or is left to a newer program: there may be another one.
+    Ended,
+    Nothing,
+    Raced,
 }
 
 /// Reads the project, its slots and its queue, up to the first task that the runner can do.
@@ -145,8 +252,9 @@ async fn read_queue(
     can: &Capabilities,
     newer: &HashSet<TaskId>,
 ) -> PortResult<Option<ProjectQueue>> {
-    let (mut project, mut leased) = (None, Vec::new());
-    let (mut any_due, mut first) = (false, None::<Entry>);
+    let (mut project, mut slots) = (None, SlotsItem::of(&Item::new()));
+    let (mut due, mut first) = (Vec::new(), None::<Entry>);
+    let mut read_all = false;
     let (mut from, mut after, mut limit) = (META, None, Some(FIRST_PAGE));
     let to = format!("R#{}~", sortable(change.now));
     for _ in 0..MAX_PAGES {
@@ -165,14 +273,14 @@ async fn read_queue(
         for item in &found.items {
             match get_text(item, "sk") {
                 Some(META) => project = Some(StoredProject::of(item)?.project),
-                Some(SLOTS) => leased = SlotsItem::of(item).leased,
+                Some(SLOTS) => slots = SlotsItem::of(item),
                 _ => {
                     let entry = Entry::of(item)?;
                     // The clock may have gone back since an entry became due.
                     if entry.at > change.now {
                         continue;
                     }
-                    any_due = true;
+                    due.push(entry.task);
                     let before = first.as_ref().is_none_or(|first| entry.order() < first.order());
                     if before && suits(&entry, can) && !newer.contains(&entry.task) {
                         first = Some(entry);
@@ -180,9 +288,12 @@ async fn read_queue(
                 }
             }
         }
-        let Some(last) = found.last else { break };
+        let Some(last) = found.last else {
+            read_all = true;
+            break;
+        };
         let Some(project) = &project else { break };
-        if leased.len() >= project.build_limit as usize && any_due {
+        if slots.leased.len() >= project.build_limit as usize && !due.is_empty() {
             // No slot is free: it does not matter which task is first.
             break;
         }
@@ -195,7 +306,28 @@ async fn read_queue(
         }
     }
     let project = project.filter(|project| project.state != ProjectState::Deleting);
-    Ok(project.map(|project| ProjectQueue { project, leased, any_due, first }))
+    let any_due = !due.is_empty();
+    let only = if read_all && due.len() == 1 { due.pop() } else { None };
+    Ok(project.map(|project| ProjectQueue { project, slots, any_due, only, first }))
+}
+
+/// Whether something of the project is due.
+pub(super) async fn has_due(
+    context: &Context,
+    project: &ProjectId,
+    now: Timestamp,
+) -> PortResult<bool> {
+    let query = Query {
+        keys: "#pk = :pk AND #sk BETWEEN :from AND :to",
+        with: vec![
+            (":pk", text(partition(project))),
+            (":from", text("Q#")),
+            (":to", text(format!("R#{}~", sortable(now)))),
+        ],
+        limit: Some(1),
+        ..Query::default()
+    };
+    Ok(!context.table.query(query).await?.items.is_empty())
 }
 
 fn suits(entry: &Entry, can: &Capabilities) -> bool {

@@ -13,6 +13,7 @@ use ulid::Ulid;
 use super::context::{Change, Context};
 use super::item::{add_to_due, body, expired, get_text, item, key_of, seconds, text};
 use super::newest::{self, Filter};
+use super::projects::StoredProject;
 use super::table::Query;
 use super::writes::Writes;
 use crate::error;
@@ -109,7 +110,12 @@ pub(super) async fn list(
     let (items, next) = newest::in_project(context, project, "V#", Filter::default(), page).await?;
     let latest = context.latest();
     let kept = items.iter().filter(|item| !expired(item, latest));
-    Ok(Listed { items: kept.map(body).collect::<PortResult<_>>()?, next })
+    let mut kept: Vec<WebhookDelivery> = kept.map(body).collect::<PortResult<_>>()?;
+    let owner = context.table.get(Key::project(project)).await?;
+    if let Some(owner) = owner.as_ref().map(StoredProject::of).transpose()? {
+        kept.retain(|one| owner.project.owns(one.project_nonce, one.task_id.0));
+    }
+    Ok(Listed { items: kept, next })
 }
 
 /// A part of the index of due records.

@@ -8,7 +8,7 @@ use rdev_domain::ports::{Conflict, PortError, PortResult};
 use super::audit;
 use super::context::{Change, Context};
 use super::item::{Values, body, get_text, item, text};
-use super::projects::{self, MAX_RACES};
+use super::projects::{self, MAX_RACES, StoredProject};
 use super::table::{Query, pause};
 use super::writes::Writes;
 use crate::error;
@@ -29,24 +29,33 @@ pub(super) async fn reserve(change: &Change<'_>, domain: &Domain) -> PortResult<
         ];
         let taken = writes.put_new(item(Key::domain(name), of_it));
         writes.put(item(Key::domain_of(project, name), []));
-        let open = writes.check(
-            Key::project(project),
-            "attribute_exists(#pk) AND #state <> :deleting",
-            vec![(":deleting", text("deleting"))],
-        );
+        let mut of_project = vec![(":deleting", text("deleting"))];
+        let condition = if domain.project_nonce.is_nil() {
+            "attribute_exists(#pk) AND #state <> :deleting"
+        } else {
+            of_project.push((":nonce", text(domain.project_nonce.to_string())));
+            "attribute_exists(#pk) AND #state <> :deleting AND #lsk = :nonce"
+        };
+        let open = writes.check(Key::project(project), condition, of_project);
         record_change(change, &mut writes, "domain.reserved", &domain)?;
         let Err(cancelled) = change.context.table.transact(writes).await? else {
             return Ok(domain);
         };
         if cancelled.failed_at(open) {
             return Err(match cancelled.item(open) {
+                Some(item) if get_text(item, "state") != Some("deleting") => {
+                    Conflict::ProjectReplaced.into()
+                }
                 Some(_) => Conflict::ProjectNotReady.into(),
                 None => projects::not_found(project),
             });
         }
         if let Some(there) = cancelled.item(taken) {
             let there: Domain = body(there)?;
-            if there.project_id != *project {
+            let of_earlier = !there.project_nonce.is_nil()
+                && !domain.project_nonce.is_nil()
+                && there.project_nonce != domain.project_nonce;
+            if there.project_id != *project || of_earlier {
                 return Err(Conflict::DomainTaken.into());
             }
             return Ok(there);
@@ -126,8 +135,16 @@ pub(super) async fn list(context: &Context, project: &ProjectId) -> PortResult<V
     let names = found.iter().filter_map(|item| get_text(item, "sk").and_then(name));
     let items = context.table.get_all(names.map(|name| Key::domain(&name)).collect()).await?;
     let mut domains: Vec<Domain> = items.iter().map(body).collect::<PortResult<_>>()?;
+    if domains.is_empty() {
+        return Ok(domains);
+    }
+    let owner = context.table.get(Key::project(project)).await?;
+    let owner = owner.as_ref().map(StoredProject::of).transpose()?.map(|stored| stored.project);
     // Between the two reads a name may have moved to another project.
-    domains.retain(|domain| domain.project_id == *project);
+    domains.retain(|domain| {
+        domain.project_id == *project
+            && owner.as_ref().is_none_or(|owner| owner.owns(domain.project_nonce, domain.id))
+    });
     domains.sort_by_key(|domain| std::cmp::Reverse(domain.id));
     Ok(domains)
 }

@@ -32,6 +32,7 @@ mod table;
 mod task_list;
 mod tasks;
 mod transition;
+mod turns;
 mod webhooks;
 mod workers;
 mod writes;
@@ -228,13 +229,24 @@ impl Store for DynamoStore {
 
     async fn claim_next(
         &self,
-        project: &ProjectId,
+        hint: &ProjectId,
         owner: &Owner,
         can: &Capabilities,
         now: Timestamp,
     ) -> PortResult<Claim> {
         let by = Actor::worker(can.worker_id.clone());
-        claim::claim_next(&self.change(&by, now), project, owner, can).await
+        claim::claim_next(&self.change(&by, now), hint, owner, can).await
+    }
+
+    async fn has_due(&self, project: &ProjectId, now: Timestamp) -> PortResult<bool> {
+        claim::has_due(&self.context, project, now).await
+    }
+
+    async fn recover_expired(&self, now: Timestamp) -> PortResult<Vec<OutboxEntry>> {
+        let by = Actor::maintenance();
+        let change = self.change(&by, now);
+        change.context.clock.check()?;
+        Ok(sweep::expired_leases(&change).await?.outbox)
     }
 
     async fn renew(

@@ -20,7 +20,7 @@ const MAX_PAGES: usize = 10;
 /// Which items of a list are in its pages. An empty condition is none.
 #[derive(Default)]
 pub(super) struct Filter {
-    pub(super) condition: &'static str,
+    pub(super) condition: String,
     pub(super) with: Values,
 }
 
@@ -57,7 +57,7 @@ pub(super) async fn in_lists(
         let query = Query {
             index: Some(LISTS.0),
             keys: "#lpk = :list AND #lsk < :below",
-            filter: filter.condition,
+            filter: filter.condition.clone(),
             with,
             ..Query::default()
         };

@@ -10,7 +10,7 @@ use rdev_domain::task::TaskState;
 
 use super::context::{Change, Context};
 use super::events::EncodedRecord;
-use super::item::{get_text, number, text};
+use super::item::{Item, get_text, number, text};
 use super::projects::{self, MAX_RACES, SlotsItem, StoredProject};
 use super::queue_entry::Entry;
 use super::rows::Found;
@@ -87,7 +87,7 @@ pub(super) async fn forget(change: &Change<'_>, id: &ProjectId) -> PortResult<()
 async fn is_pushing(context: &Context, id: &ProjectId) -> PortResult<bool> {
     let pushes = |from: &'static str, to: &'static str| Query {
         keys: "#pk = :pk AND #sk BETWEEN :from AND :to",
-        filter: "#rank = :push",
+        filter: "#rank = :push".to_owned(),
         with: vec![
             (":pk", text(partition(id))),
             (":from", text(from)),
@@ -163,5 +163,5 @@ async fn project_and_slots(
         }
     }
     let stored = stored.ok_or_else(|| projects::not_found(id))?;
-    Ok((stored, slots.unwrap_or(SlotsItem { leased: Vec::new(), rev: 0 })))
+    Ok((stored, slots.unwrap_or_else(|| SlotsItem::of(&Item::new()))))
 }

@@ -10,7 +10,10 @@ use rdev_domain::time::Timestamp;
 use rdev_domain::wake_up::OutboxEntry;
 
 use super::context::{Change, Context};
-use super::item::{Item, Values, add_to_due, add_to_list, body, get_number, item, number, text};
+use super::item::{
+    Item, Values, add_to_due, add_to_list, body, get_flag, get_millis, get_number, get_text, item,
+    number, text,
+};
 use super::newest::{self, Filter};
 use super::table::pause;
 use super::writes::Writes;
@@ -40,6 +43,14 @@ pub(super) struct StoredProject {
 pub(super) struct SlotsItem {
     /// The tasks that have a lease.
     pub(super) leased: Vec<TaskId>,
+    /// How many tasks may have one.
+    pub(super) limit: u32,
+    /// The project is being deleted.
+    pub(super) closed: bool,
+    /// When its latest claim was.
+    pub(super) served: Option<Timestamp>,
+    /// The item is in the index of projects with something due.
+    pub(super) waits: bool,
     pub(super) rev: u64,
 }
 
@@ -54,6 +65,10 @@ impl SlotsItem {
         let leased = item.get("held").and_then(|ids| ids.as_ss().ok()).into_iter().flatten();
         Self {
             leased: leased.filter_map(|id| id.parse().ok()).collect(),
+            limit: get_number(item, "limit").unwrap_or_default(),
+            closed: get_flag(item, "closed"),
+            served: get_millis(item, "served"),
+            waits: get_text(item, "dpk").is_some(),
             rev: get_number(item, "rev").unwrap_or_default(),
         }
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use rdev_domain::ids::{ProjectId, TaskId};
 use rdev_domain::ports::PortResult;
-use rdev_domain::task::{QueuePlace, Task, TaskState};
+use rdev_domain::task::{Priority, QueuePlace, Task, TaskState, rank};
 use rdev_domain::time::Timestamp;
 use ulid::Ulid;
 
@@ -13,18 +13,24 @@ use super::indexes::due_keys;
 use super::item::{
     Item, add_to_due, corrupt, get_millis, get_number, get_text, item, key_of, millis, number, text,
 };
+use super::turns;
 use crate::schema::{self, DUE_SHARDS, Key, due_shard, sortable};
 
 /// The sort key of the queue entry of a task, if its state gives it one.
 pub(super) fn place_of(task: &Task, leased: bool, now: Timestamp) -> Option<String> {
     Some(match task.queue_place(leased, now)? {
-        QueuePlace::Due { rank, priority, id } => due_place(rank, priority, id.0),
+        QueuePlace::Due { class, rank, id } => due_place(class, rank, id.0),
         QueuePlace::Later { at, id } => format!("R#{}#{id}", sortable(at)),
     })
 }
 
-fn due_place(rank: u8, priority: u8, id: Ulid) -> String {
-    format!("Q#{rank}#{priority}#{id}")
+fn due_place(class: u8, rank: Timestamp, id: Ulid) -> String {
+    format!("Q#{class}#{}#{id}", sortable(rank))
+}
+
+/// Whether a queue entry's sort key is in the due part of the queue.
+pub(super) fn is_due(place: &str) -> bool {
+    place.starts_with("Q#")
 }
 
 /// The item of the queue entry in this place.
@@ -36,8 +42,8 @@ pub(super) fn new_entry(task: &Task, place: &str) -> Item {
         place: place.to_owned(),
         task: task.id,
         agent: agent.map(|agent| agent.as_str().to_owned()),
-        rank: u8::from(!push),
-        priority: 9 - u8::from(task.priority),
+        class: u8::from(!push),
+        priority: task.priority,
         at: task.available_at,
     };
     entry.item()
@@ -51,8 +57,9 @@ pub(super) struct Entry {
     pub(super) task: TaskId,
     /// The agent that a runner must offer.
     pub(super) agent: Option<String>,
-    pub(super) rank: u8,
-    pub(super) priority: u8,
+    /// 0 for an unowned push, 1 for the rest.
+    pub(super) class: u8,
+    priority: Priority,
     /// The time at which it has become due, or will.
     pub(super) at: Timestamp,
 }
@@ -65,8 +72,10 @@ impl Entry {
                 project: schema::project_of(&key.pk)?,
                 task: TaskId(schema::ulid_of(&key.sk)?),
                 agent: get_text(item, "agent").map(str::to_owned),
-                rank: get_number(item, "rank")?,
-                priority: get_number(item, "priority")?,
+                class: get_number(item, "rank")?,
+                // Stored as 9 - priority.
+                priority: get_number::<u8>(item, "priority")
+                    .and_then(|sorted| Priority::try_from(9 - sorted.min(9)).ok())?,
                 at: get_millis(item, "at")?,
                 place: key.sk.clone(),
             })
@@ -78,15 +87,15 @@ impl Entry {
         let mut item = item(
             Key::queue_entry(&self.project, &self.place),
             [
-                ("rank", number(self.rank)),
-                ("priority", number(self.priority)),
+                ("rank", number(self.class)),
+                ("priority", number(9 - u8::from(self.priority))),
                 ("at", millis(self.at)),
             ],
         );
         if let Some(agent) = &self.agent {
             item.insert("agent".to_owned(), text(agent));
         }
-        let part = if self.place.starts_with('Q') { "Q" } else { "R" };
+        let part = if is_due(&self.place) { "Q" } else { "R" };
         let by = format!("{}#{}", sortable(self.at), self.task);
         add_to_due(&mut item, format!("{part}#{}", due_shard(self.task.0)), by);
         item
@@ -94,12 +103,17 @@ impl Entry {
 
     /// The same entry in the due part of the queue.
     pub(super) fn promoted(self) -> Self {
-        Self { place: due_place(self.rank, self.priority, self.task.0), ..self }
+        Self { place: due_place(self.class, self.rank(), self.task.0), ..self }
     }
 
-    /// The least entry is claimed first.
-    pub(super) fn order(&self) -> (u8, u8, TaskId) {
-        (self.rank, self.priority, self.task)
+    fn rank(&self) -> Timestamp {
+        rank(self.at, self.priority)
+    }
+
+    /// The least entry is claimed first. Entries that an earlier version wrote have another sort
+    /// key, but the same order.
+    pub(super) fn order(&self) -> (u8, Timestamp, TaskId) {
+        (self.class, self.rank(), self.task)
     }
 }
 
@@ -133,6 +147,7 @@ pub(super) async fn promote(
         );
         writes.delete(Key::queue_entry(&project, &from), "", vec![]);
         writes.put(entry.item());
+        turns::mark_due(&mut writes, &project);
         // If that fails, the task was claimed or cancelled meanwhile.
         if change.context.table.transact(writes).await?.is_ok() {
             projects.insert(project);

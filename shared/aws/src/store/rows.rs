@@ -12,6 +12,7 @@ use rdev_domain::result::Usage;
 use rdev_domain::spec::Work;
 use rdev_domain::task::{Priority, Task, TaskState};
 use rdev_domain::time::Timestamp;
+use ulid::Ulid;
 
 use super::item::{
     Item, add_to_due, add_to_list, corrupt, get_flag, get_millis, get_number, get_text, item,
@@ -56,6 +57,7 @@ pub(super) struct CorruptTask {
     priority: u8,
     available_at: Timestamp,
     notify: bool,
+    project_nonce: Ulid,
 }
 
 /// Where the parts of a task's diff are.
@@ -98,6 +100,9 @@ impl Row {
                     available_at: get_millis(item, "available_at")
                         .unwrap_or(Timestamp::from_millis(0)),
                     notify: get_flag(item, "notify"),
+                    project_nonce: get_text(item, "project_nonce")
+                        .and_then(|nonce| nonce.parse().ok())
+                        .unwrap_or_default(),
                 });
                 if newer { Found::Newer(attributes) } else { Found::Corrupt(attributes) }
             }
@@ -160,6 +165,7 @@ impl CorruptTask {
         task.priority = Priority::try_from(self.priority).unwrap_or_default();
         task.available_at = self.available_at;
         task.notify = self.notify;
+        task.project_nonce = self.project_nonce;
         task.fence = self.lease.as_ref().map_or(Fence(0), |lease| lease.fence);
         task
     }
@@ -199,6 +205,9 @@ pub(super) fn new_task(task: &Task, place: Option<&str>) -> PortResult<Item> {
     if task.notify {
         // Beside the body, so that the end of a corrupt task is reported too.
         item.insert("notify".to_owned(), AttributeValue::Bool(true));
+    }
+    if !task.project_nonce.is_nil() {
+        item.insert("project_nonce".to_owned(), text(task.project_nonce.to_string()));
     }
     if let Some(place) = place {
         item.insert("place".to_owned(), text(place));

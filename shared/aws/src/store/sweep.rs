@@ -57,7 +57,7 @@ pub(super) async fn page(change: &Change<'_>) -> PortResult<Swept> {
 }
 
 /// Reads all leases, as many as tasks run, and recovers a page of those that have expired.
-async fn expired_leases(change: &Change<'_>) -> PortResult<recover::Recovered> {
+pub(super) async fn expired_leases(change: &Change<'_>) -> PortResult<recover::Recovered> {
     let mut leases = Vec::new();
     for shard in 0..DUE_SHARDS {
         for state in [TaskState::Running, TaskState::Pushing] {

@@ -35,7 +35,7 @@ pub(super) struct Query {
     /// The index. Without one, the query reads the table itself, consistently.
     pub(super) index: Option<&'static str>,
     pub(super) keys: &'static str,
-    pub(super) filter: &'static str,
+    pub(super) filter: String,
     pub(super) with: Values,
     pub(super) newest_first: bool,
     pub(super) limit: Option<u32>,
@@ -128,7 +128,7 @@ impl Table {
             .consistent_read(index.is_none())
             .key_condition_expression(keys)
             .set_filter_expression((!filter.is_empty()).then(|| filter.to_owned()))
-            .set_expression_attribute_names(names(&[keys, filter]))
+            .set_expression_attribute_names(names(&[keys, &filter]))
             .set_expression_attribute_values(values(with))
             .scan_index_forward(!newest_first)
             .set_limit(limit.map(|limit| i32::try_from(limit).unwrap_or(i32::MAX)))

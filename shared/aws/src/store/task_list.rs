@@ -10,6 +10,7 @@ use super::context::Context;
 use super::item::{Item, expired, get_number, get_text, key_of, text};
 use super::lookup;
 use super::newest::{self, Filter};
+use super::projects::StoredProject;
 use super::rows::{self, Row};
 use crate::schema::{Key, LIST_SHARDS, ulid_of};
 
@@ -25,20 +26,25 @@ pub(super) async fn tasks(
     filter: &TaskFilter,
     page: &Page,
 ) -> PortResult<Listed<TaskRecord>> {
-    let mut with = Vec::new();
+    let (mut conditions, mut with) = (Vec::new(), Vec::new());
     if let Some(state) = filter.state {
+        conditions.push("#state = :state");
         with.push((":state", text(state.as_str())));
     }
     if filter.builds_only {
+        conditions.push("#kind = :kind");
         with.push((":kind", text("build")));
     }
-    let condition = match (filter.state.is_some(), filter.builds_only) {
-        (false, false) => "",
-        (true, false) => "#state = :state",
-        (false, true) => "#kind = :kind",
-        (true, true) => "#state = :state AND #kind = :kind",
+    let owner = match &filter.project {
+        Some(project) => context.table.get(Key::project(project)).await?,
+        None => None,
     };
-    let conditions = Filter { condition, with };
+    let owner = owner.as_ref().map(StoredProject::of).transpose()?.map(|stored| stored.project);
+    if let Some(owner) = &owner {
+        conditions.push("(#project_nonce = :owner OR attribute_not_exists(#project_nonce))");
+        with.push((":owner", text(owner.nonce.to_string())));
+    }
+    let conditions = Filter { condition: conditions.join(" AND "), with };
     let (items, next) = match &filter.project {
         Some(project) => newest::in_project(context, project, "T#", conditions, page).await?,
         None => {
@@ -52,6 +58,7 @@ pub(super) async fn tasks(
     records.retain(|record| {
         filter.state.is_none_or(|state| record.task.state == state)
             && (!filter.builds_only || record.task.work.kind() == "build")
+            && owner.as_ref().is_none_or(|project| project.owns_task(&record.task))
     });
     records.sort_by_key(|record| std::cmp::Reverse(record.task.id));
     Ok(Listed { items: records, next })

@@ -1,7 +1,7 @@
 //! Steps 1 and 4 to 10: enqueue, renew, and every other event of a task.
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use rdev_domain::ids::{ProjectId, TaskId};
+use rdev_domain::ids::TaskId;
 use rdev_domain::lease::{Holder, LEASE, Lease, Progress};
 use rdev_domain::ports::{
     Advanced, Conflict, Enqueued, PortError, PortResult, Record, Renewal, TaskRecord,
@@ -12,12 +12,12 @@ use rdev_domain::task::{Task, TaskState};
 use super::context::{Change, Context};
 use super::events::EncodedRecord;
 use super::item::{Item, Values, get_flag, get_number, get_text, item, millis, number, text};
-use super::queue_entry::{new_entry, place_of};
+use super::queue_entry::{is_due, new_entry, place_of};
 use super::rows::{Found, Row, new_task, own_refs as own_refs_value, usage as usage_value};
 use super::table::pause;
 use super::transition::{self, LeaseCondition, subject};
 use super::writes::Writes;
-use super::{audit, lookup, outbox, projects};
+use super::{audit, lookup, outbox, projects, turns};
 use crate::error;
 use crate::schema::Key;
 
@@ -29,21 +29,22 @@ const MAX_CHUNKS: usize = 6;
 
 pub(super) async fn enqueue(change: &Change<'_>, task: &Task) -> PortResult<Enqueued> {
     let context = change.context;
+    let (is_ready, ready_values) = is_ready(change, task).await?;
     for race in 1..=MAX_RACES {
         let place = place_of(task, false, change.now);
         let mut writes = context.table.writes();
         let pointer = [("project", text(task.project_id.as_str()))];
         let pointer = writes.put_new(item(Key::pointer(task.id), pointer));
         writes.put_new(new_task(task, place.as_deref())?);
-        let ready = vec![(":ready", text("ready"))];
-        let ready = writes.check(Key::project(&task.project_id), "#state = :ready", ready);
+        let ready = writes.check(Key::project(&task.project_id), is_ready, ready_values.clone());
         if let Some(place) = &place {
             writes.put(new_entry(task, place));
+            if is_due(place) {
+                turns::mark_due(&mut writes, &task.project_id);
+            }
         }
         let recorded = match task.retry_of {
-            Some(old) => {
-                Some(record_retry(change, &task.project_id, old, task.id, &mut writes).await?)
-            }
+            Some(old) => Some(record_retry(change, old, task, &mut writes).await?),
             None => None,
         };
         let id = context.next_id(change.now);
@@ -70,6 +71,9 @@ pub(super) async fn enqueue(change: &Change<'_>, task: &Task) -> PortResult<Enqu
         }
         if cancelled.failed_at(ready) {
             return Err(match cancelled.item(ready) {
+                Some(item) if get_text(item, "state") == Some("ready") => {
+                    Conflict::ProjectReplaced.into()
+                }
                 Some(_) => Conflict::ProjectNotReady.into(),
                 None => projects::not_found(&task.project_id),
             });
@@ -83,17 +87,30 @@ pub(super) async fn enqueue(change: &Change<'_>, task: &Task) -> PortResult<Enqu
     Err(Conflict::Contended.into())
 }
 
+/// The condition on the project's item: it is ready, and the one that the task names. A task that
+/// was made by a version which wrote no nonce costs a read.
+async fn is_ready(change: &Change<'_>, task: &Task) -> PortResult<(&'static str, Values)> {
+    let ready = (":ready", text("ready"));
+    if !task.project_nonce.is_nil() {
+        let nonce = (":nonce", text(task.project_nonce.to_string()));
+        return Ok(("#state = :ready AND #lsk = :nonce", vec![ready, nonce]));
+    }
+    if !projects::get(change.context, &task.project_id).await?.owns_task(task) {
+        return Err(Conflict::ProjectReplaced.into());
+    }
+    Ok(("#state = :ready", vec![ready]))
+}
+
 /// Records on a task that it is retried as `new`, and returns the place of that write. Without its
 /// record nobody can tell whether it was retried before, so one that has expired is not retried.
 async fn record_retry(
     change: &Change<'_>,
-    project: &ProjectId,
     old: TaskId,
-    new: TaskId,
+    new: &Task,
     writes: &mut Writes,
 ) -> PortResult<usize> {
     // It is nearly always of the same project, and is tried there first.
-    let found = change.context.table.get(Key::task(project, old)).await?;
+    let found = change.context.table.get(Key::task(&new.project_id, old)).await?;
     let found = match found {
         Some(item) => Some(Row::of(&item, None)?),
         None => lookup::task(change.context, old).await?,
@@ -104,7 +121,15 @@ async fn record_retry(
         Found::Corrupt(corrupt) => return Err(Refusal::NotRetryable(corrupt.state).into()),
         Found::Newer(_) => return Err(Refusal::NewerRecord.into()),
     };
-    let task = step::record_retry(&record.task, new, change.now)?;
+    let of_same_project = if record.task.project_nonce.is_nil() {
+        projects::get(change.context, &new.project_id).await?.owns_task(&record.task)
+    } else {
+        record.task.project_nonce == new.project_nonce
+    };
+    if !of_same_project {
+        return Err(Conflict::ProjectReplaced.into());
+    }
+    let task = step::record_retry(&record.task, new.id, change.now)?;
     let body = serde_json::to_string(&task).map_err(error::defect)?;
     let with = vec![(":body", text(body)), (":rev", number(rev + 1)), (":seen", number(rev))];
     let key = Key::task(&task.project_id, old);

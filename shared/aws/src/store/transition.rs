@@ -17,10 +17,10 @@ use ulid::Ulid;
 use super::context::Change;
 use super::events::EncodedRecord;
 use super::item::{Values, get_text, millis, number, seconds, text};
-use super::queue_entry::{new_entry, place_of};
+use super::queue_entry::{is_due, new_entry, place_of};
 use super::rows::{CorruptTask, Found, Row, lease_part, new_lease, own_refs, usage};
 use super::writes::Writes;
-use super::{audit, deliveries, item_size, outbox};
+use super::{audit, deliveries, item_size, outbox, turns};
 use crate::schema::Key;
 
 /// The condition on the lease that a transaction changes or deletes.
@@ -30,6 +30,12 @@ pub(super) enum LeaseCondition {
     Holder,
     /// It belongs to the same holder, and was not renewed since it was read.
     LastHeartbeat,
+    /// There is none, and the task is claimed.
+    New {
+        /// The rev of the project's slots when nothing else of the project was due: with this
+        /// claim it waits no more, if that is still so.
+        last_due: Option<u64>,
+    },
 }
 
 /// The result of a transaction.
@@ -77,6 +83,8 @@ pub(super) async fn write(
     }
     let was = before.found.state();
     write_lease(&mut writes, was, task, (old, lease), condition)?;
+    let due = row.place.as_deref().is_some_and(is_due);
+    write_slots(change, &mut writes, task, (old.is_some(), lease.is_some()), due, condition);
     let subject = subject(task.id);
     writes.put(audit::event(change, nonce, action, subject, Some(&task.project_id))?);
     if !was.is_terminal() {
@@ -200,19 +208,9 @@ fn write_lease(
     let holder = |lease: &Lease| -> Values {
         vec![(":fence", number(lease.fence)), (":owner", text(lease.owner.as_str()))]
     };
-    let slot = || AttributeValue::Ss(vec![task.id.to_string()]);
     match (before, after) {
         (None, Some(lease)) => {
             writes.put_new(new_lease(task, lease)?);
-            // The condition is the number of slots and not the rev that was read, so that claims
-            // of other tasks do not cancel this one.
-            writes.update(
-                Key::slots(&task.project_id),
-                "ADD #held :task, #rev :one",
-                "attribute_exists(#limit) AND attribute_not_exists(#closed) \
-                 AND (attribute_not_exists(#held) OR size(#held) < #limit)",
-                vec![(":task", slot()), (":one", number(1))],
-            );
         }
         (Some(before), Some(lease)) => {
             let (mut set, mut with) = (Vec::new(), holder(before));
@@ -247,14 +245,54 @@ fn write_lease(
                 with.push((":heartbeat", number(lease.heartbeat)));
             }
             writes.delete(Key::lease(task.id), &expression, with);
-            writes.update(
-                Key::slots(&task.project_id),
-                "DELETE #held :task ADD #rev :one",
-                "",
-                vec![(":task", slot()), (":one", number(1))],
-            );
         }
         (None, None) => {}
     }
     Ok(())
+}
+
+/// Takes or frees a slot of the project, and keeps the project's turn: `due` says that the task is
+/// due afterwards.
+fn write_slots(
+    change: &Change<'_>,
+    writes: &mut Writes,
+    task: &Task,
+    (was_leased, is_leased): (bool, bool),
+    due: bool,
+    condition: LeaseCondition,
+) {
+    let project = &task.project_id;
+    let slot = AttributeValue::Ss(vec![task.id.to_string()]);
+    let mut with = vec![(":one", number(1))];
+    match (was_leased, is_leased) {
+        (false, true) => {
+            // The condition is the number of slots and not the rev that was read, so that claims
+            // of other tasks do not cancel this one.
+            let mut condition_on = "attribute_exists(#limit) AND attribute_not_exists(#closed) \
+                 AND (attribute_not_exists(#held) OR size(#held) < #limit)"
+                .to_owned();
+            let mut update =
+                "SET #served = :served, #dsk = :place ADD #held :task, #rev :one".to_owned();
+            with.push((":task", slot));
+            with.push((":served", millis(change.now)));
+            with.push((":place", text(turns::place(Some(change.now), project))));
+            if let LeaseCondition::New { last_due: Some(seen) } = condition {
+                update.push_str(" REMOVE #dpk");
+                condition_on.push_str(" AND #rev = :seen");
+                with.push((":seen", number(seen)));
+            }
+            writes.update(Key::slots(project), &update, &condition_on, with);
+        }
+        (true, false) => {
+            let mut update = "DELETE #held :task ADD #rev :one".to_owned();
+            with.push((":task", slot));
+            if due {
+                update.push_str(&format!(" SET {}", turns::SET_DUE));
+                with.extend(turns::due_values(project));
+            }
+            writes.update(Key::slots(project), &update, "", with);
+        }
+        (false, false) if due => turns::mark_due(writes, project),
+        (false, false) | (true, true) => {}
+    }
 }

@@ -148,9 +148,17 @@ fn ulid() -> ulid::Ulid {
     ulid::Ulid::from_parts(millis, u128::from(NEXT.fetch_add(1, Ordering::SeqCst)))
 }
 
+/// The nonce of a project of `Bench::project`, whose name has its random part; nil of others.
+fn nonce_of(project: &ProjectId) -> ulid::Ulid {
+    let millis = u64::try_from(NOW.as_millis()).expect("after 1970");
+    let random = project.as_str().strip_prefix("site-").and_then(|random| random.parse().ok());
+    random.map_or(ulid::Ulid::nil(), |random| ulid::Ulid::from_parts(millis, random))
+}
+
 fn new_task(project: &ProjectId) -> Task {
     let work = Work::Build(BuildSpec::of("make the header blue"));
-    Task::new(TaskId(ulid()), project.clone(), work, NOW)
+    let task = Task::new(TaskId(ulid()), project.clone(), work, NOW);
+    Task { project_nonce: nonce_of(project), ..task }
 }
 
 fn webhook() -> Webhook {
@@ -162,6 +170,7 @@ fn new_domain(project: &ProjectId) -> Domain {
     Domain {
         id: ulid(),
         project_id: project.clone(),
+        project_nonce: nonce_of(project),
         spec: DomainSpec {
             domain: "www.example.com".parse().expect("a name"),
             target: Target::A([93, 184, 216, 34].into()),

@@ -91,6 +91,9 @@ pub enum Conflict {
     /// The project is being provisioned, could not be, or is being deleted.
     #[error("the project is not ready")]
     ProjectNotReady,
+    /// The record belongs to an earlier project of that name, which was deleted.
+    #[error("it belongs to an earlier project of that name, which was deleted")]
+    ProjectReplaced,
     /// The project has tasks that run or push.
     #[error("tasks of the project are running")]
     TasksRunning,

@@ -97,7 +97,8 @@ pub trait Store: Send + Sync + 'static {
     /// it is; the caller checks whether it differs from what was requested.
     ///
     /// Errors: `NotFound` (no such project), `Conflict(DomainTaken)`,
-    /// `Conflict(ProjectNotReady)` when the project is being deleted.
+    /// `Conflict(ProjectNotReady)` when the project is being deleted, `Conflict(ProjectReplaced)`
+    /// when it is another one than the domain's.
     async fn reserve_domain(
         &self,
         domain: &Domain,
@@ -134,8 +135,8 @@ pub trait Store: Send + Sync + 'static {
         after: &WebhookDelivery,
     ) -> PortResult<bool>;
 
-    /// A project's deliveries, newest first. Those that ended expire after
-    /// [`crate::webhook::KEPT`].
+    /// A project's deliveries, newest first, without those of an earlier project of its name. Those
+    /// that ended expire after [`crate::webhook::KEPT`].
     async fn deliveries(
         &self,
         project: &ProjectId,
@@ -157,23 +158,38 @@ pub trait Store: Send + Sync + 'static {
     /// With `retry_of`, the old task's `retried_as` is set in the same transaction.
     ///
     /// Errors: `NotFound` (no such project), `Conflict(ProjectNotReady)`,
-    /// `Conflict(IdTaken)`.
+    /// `Conflict(ProjectReplaced)` for the task, or the task that it retries, of an earlier project
+    /// of the same name; `Conflict(IdTaken)`.
     async fn enqueue(&self, task: &Task, by: &Actor, now: Timestamp) -> PortResult<Enqueued>;
 
-    /// Claims the first due task of the project that `can` do, after recovering
-    /// expired leases of the project if its slots are taken or nothing is due. A
+    /// Claims a task for the project whose turn it is: of all that have a free slot and something
+    /// due that `can` do, the one with the fewest held tasks, then the one whose latest claim is the
+    /// longest ago. `hint` is the project that the wake-up named; when nothing can be claimed
+    /// anywhere, the answer says why not there. Before, the expired leases of the hint are
+    /// recovered if its slots are taken or nothing is due in it.
+    ///
+    /// Of a project's due tasks the one of the lowest rank is claimed ([`crate::task::rank`]). A
     /// task whose record cannot be read, or whose type is unknown, fails as `poison`
     /// during that and blocks nothing. A task whose record has a newer format
     /// ([`crate::record`]) is left alone: what is queued behind it is claimed, but a lease
-    /// on it keeps its slot. A project that is not there has [`Claim::Nothing`].
+    /// on it keeps its slot. A task that an earlier project of the same name has left is cancelled.
+    /// A project that is not there has [`Claim::Nothing`].
     /// Outbox entries of a recovery that leads to no claim wait for the sweep.
     async fn claim_next(
         &self,
-        project: &ProjectId,
+        hint: &ProjectId,
         owner: &Owner,
         can: &Capabilities,
         now: Timestamp,
     ) -> PortResult<Claim>;
+
+    /// Whether something of the project is due now. Whoever has freed a slot asks this afterwards:
+    /// nothing due, then no wake-up is needed, since what is queued later has its own.
+    async fn has_due(&self, project: &ProjectId, now: Timestamp) -> PortResult<bool>;
+
+    /// Recovers up to a page of expired leases, whatever project they are of. A wake-up that comes
+    /// back may be one whose receiver claimed another project's task, and died.
+    async fn recover_expired(&self, now: Timestamp) -> PortResult<Vec<OutboxEntry>>;
 
     /// Renews a lease and writes the attempt's progress.
     /// Events are stored also when the lease has passed its end but is still held.
@@ -386,7 +402,8 @@ pub struct Advanced {
 /// Which tasks a list has.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TaskFilter {
-    /// Only this project's.
+    /// Only this project's. While there is a project of the name, those of earlier projects of the
+    /// same name are left out.
     pub project: Option<ProjectId>,
     /// Only those in this state.
     pub state: Option<TaskState>,

@@ -338,11 +338,15 @@ fn a_priority_is_a_digit_and_puts_a_task_into_its_place() {
         let priority = Priority::try_from(priority).expect("a digit");
         Task { state, priority, available_at, ..sample::task(1, NOW) }.queue_place(held, NOW)
     };
-    let due =
-        |rank, priority| Some(QueuePlace::Due { rank, priority, id: sample::task(1, NOW).id });
-    assert_eq!(place(TaskState::Queued, 9, NOW, false), due(1, 0));
-    assert_eq!(place(TaskState::Queued, 0, NOW, false), due(1, 9));
-    assert_eq!(place(TaskState::Pushing, 5, NOW, false), due(0, 4));
+    let due = |class, hours: u64| {
+        let rank = NOW.minus(Duration::from_secs(hours * 60 * 60));
+        Some(QueuePlace::Due { class, rank, id: sample::task(1, NOW).id })
+    };
+    assert_eq!(place(TaskState::Queued, 9, NOW, false), due(1, 9));
+    assert_eq!(place(TaskState::Queued, 0, NOW, false), due(1, 0));
+    assert_eq!(place(TaskState::Pushing, 5, NOW, false), due(0, 5));
+    let waited = NOW.minus(Duration::from_secs(60 * 60));
+    assert_eq!(place(TaskState::Queued, 3, waited, false), due(1, 4));
     assert_eq!(place(TaskState::Pushing, 5, NOW, true), None);
     for state in TaskState::ALL {
         let waits = [TaskState::Queued, TaskState::Pushing].contains(&state);
@@ -356,7 +360,7 @@ fn a_priority_is_a_digit_and_puts_a_task_into_its_place() {
         place(TaskState::Queued, 5, later, false),
         Some(QueuePlace::Later { at: later, id })
     );
-    assert!(due(0, 9) < due(1, 0) && due(1, 0) < due(1, 1));
+    assert!(due(0, 0) < due(1, 9) && due(1, 9) < due(1, 8));
 }
 
 #[test]

@@ -1,56 +1,106 @@
-//! Step 3: a runner claims the first due task of a project that it can do.
+//! Step 3: a runner claims the first due task that it can do, of the project whose turn it is.
 
 use rdev_domain::ids::{Owner, ProjectId, TaskId};
+use rdev_domain::lease::Lease;
 use rdev_domain::ports::{Capabilities, Claim, Claimed};
-use rdev_domain::project::ProjectState;
+use rdev_domain::project::{Project, ProjectState};
 use rdev_domain::step::{Event, Slots, step};
+use rdev_domain::task::Task;
+use rdev_domain::wake_up::OutboxEntry;
 use rusqlite::{OptionalExtension, params};
 use ulid::Ulid;
 
 use super::rows::{self, Found};
 use super::transaction::Tx;
-use super::{projects, queue_entry, recover, transition};
+use super::{projects, queue_entry, recover, transition, turns};
 use crate::error::Error;
 
+/// The most projects that one claim looks at. In each of the ones before, all that is due was
+/// written by a newer program, or becomes due in the future, since the clock went back.
+const MAX_PROJECTS: usize = 100;
+
+/// Claims for the project whose turn it is; `hint` is the project that the wake-up names.
 pub(super) fn claim_next(
     tx: &Tx<'_>,
-    project_id: &ProjectId,
+    hint: &ProjectId,
     owner: &Owner,
     can: &Capabilities,
 ) -> Result<Claim, Error> {
-    let project = match projects::find(tx.conn, project_id)? {
-        Some(project) if project.state != ProjectState::Deleting => project,
+    let mut outbox = Vec::new();
+    bring_up_to_date(tx, hint, &mut outbox)?;
+    let mut last = None;
+    for _ in 0..MAX_PROJECTS {
+        let Some(turn) = turns::next(tx, can, last.as_ref())? else { break };
+        if let Some((record, lease, project)) =
+            claim_of(tx, &turn.project, owner, can, &mut outbox)?
+        {
+            let claimed = Claimed { task: record, lease, project, outbox };
+            return Ok(Claim::Claimed(Box::new(claimed)));
+        }
+        last = Some(turn);
+    }
+    // Why not in the wake-up's own project.
+    let limit = match projects::find(tx.conn, hint)? {
+        Some(project) if project.state != ProjectState::Deleting => project.build_limit,
         // The wake-up is older than the end of its project.
         _ => return Ok(Claim::Nothing),
     };
-    queue_entry::promote_project(tx, project_id)?;
-    let mut taken = leased_tasks(tx, project_id)?;
-    let mut any_due = something_due(tx, project_id)?;
-    let mut outbox = Vec::new();
-    if taken > 0 && (taken >= project.build_limit || !any_due) {
-        outbox = recover::expired_of(tx, project_id)?;
-        taken = leased_tasks(tx, project_id)?;
-        any_due = something_due(tx, project_id)?;
+    Ok(if !something_due(tx, hint)? {
+        Claim::Nothing
+    } else if leased_tasks(tx, hint)? >= limit {
+        Claim::SlotsTaken
+    } else {
+        Claim::Unsuited
+    })
+}
+
+/// Moves to the due part of the queue what has become due and, if nothing can be claimed otherwise,
+/// recovers the expired leases of the project.
+fn bring_up_to_date(
+    tx: &Tx<'_>,
+    id: &ProjectId,
+    outbox: &mut Vec<OutboxEntry>,
+) -> Result<(), Error> {
+    let Some(project) = projects::find(tx.conn, id)? else { return Ok(()) };
+    if project.state == ProjectState::Deleting {
+        return Ok(());
     }
-    if !any_due {
-        return Ok(Claim::Nothing);
+    queue_entry::promote_project(tx, id)?;
+    let taken = leased_tasks(tx, id)?;
+    if taken > 0 && (taken >= project.build_limit || !something_due(tx, id)?) {
+        outbox.extend(recover::expired_of(tx, id)?);
     }
-    let slots = Slots { taken, limit: project.build_limit };
-    if slots.taken >= slots.limit {
-        return Ok(Claim::SlotsTaken);
-    }
+    Ok(())
+}
+
+/// Claims the first due task of the project that the runner can do.
+fn claim_of(
+    tx: &Tx<'_>,
+    id: &ProjectId,
+    owner: &Owner,
+    can: &Capabilities,
+    outbox: &mut Vec<OutboxEntry>,
+) -> Result<Option<(Task, Lease, Project)>, Error> {
+    let Some(project) = projects::find(tx.conn, id)? else { return Ok(None) };
+    let slots = Slots { taken: leased_tasks(tx, id)?, limit: project.build_limit };
     let mut after = None;
-    while let Some(place) = first_suitable(tx, project_id, can, after)? {
+    while let Some(place) = first_suitable(tx, id, can, after)? {
         match rows::find_any(tx.conn, TaskId(place.2))? {
+            Some(Found::Task(record)) if !project.owns_task(&record.task) => {
+                match step(&record.task, record.lease.as_ref(), Event::Cancel, tx.now) {
+                    Ok(step) => outbox.extend(transition::write(tx, &record, &step)?),
+                    // A push: only its own project's runner may end it.
+                    Err(_) => after = Some(place),
+                }
+            }
             Some(Found::Task(record)) => {
                 let (owner, worker_id) = (owner.clone(), can.worker_id.clone());
                 let event = Event::Claim { owner, worker_id, slots };
                 let step = step(&record.task, record.lease.as_ref(), event, tx.now)?;
+                turns::served(tx, id)?;
                 transition::write(tx, &record, &step)?;
                 // No other transaction runs meanwhile: a claim without a lease is a defect.
-                let Some(lease) = step.lease else { return Ok(Claim::Contended) };
-                let claimed = Claimed { task: step.task, lease, project, outbox };
-                return Ok(Claim::Claimed(Box::new(claimed)));
+                return Ok(step.lease.map(|lease| (step.task, lease, project)));
             }
             Some(Found::Corrupt(corrupt)) => {
                 outbox.extend(transition::poison(tx, &corrupt)?);
@@ -60,9 +110,7 @@ pub(super) fn claim_next(
             None => return Err(rusqlite::Error::QueryReturnedNoRows.into()),
         }
     }
-    // A corrupt task, which has been ended, may have been the only one that was due.
-    let any_due = something_due(tx, project_id)?;
-    Ok(if any_due { Claim::Unsuited } else { Claim::Nothing })
+    Ok(None)
 }
 
 /// How many tasks of the project have a lease.
@@ -71,12 +119,17 @@ pub(super) fn leased_tasks(tx: &Tx<'_>, project: &ProjectId) -> Result<u32, Erro
     Ok(count.query_row([project.as_str()], |row| row.get(0))?)
 }
 
+/// The queues that a runner takes from, as the column `agent` names them.
+pub(super) fn queues(can: &Capabilities) -> impl Iterator<Item = &str> {
+    std::iter::once("").chain(can.agents.iter().map(|agent| agent.as_str()))
+}
+
 fn something_due(tx: &Tx<'_>, project: &ProjectId) -> Result<bool, Error> {
     queue_entry::due_since(tx, project, tx.now)
 }
 
-/// A place in the queue: rank, priority and task.
-type Place = (u8, u8, Ulid);
+/// A place in the queue: class, rank and task.
+type Place = (u8, i64, Ulid);
 
 /// The first due task behind `after` that the runner can do: the first of those that need no
 /// agent, and of those that need each agent that the runner offers.
@@ -86,27 +139,20 @@ fn first_suitable(
     can: &Capabilities,
     after: Option<Place>,
 ) -> Result<Option<Place>, Error> {
-    let (rank, priority, task) = after
-        .map_or((-1, 0, Ulid::nil()), |(rank, priority, task)| (i64::from(rank), priority, task));
+    let (class, rank, task) =
+        after.map_or((-1, 0, Ulid::nil()), |(class, rank, task)| (i64::from(class), rank, task));
     // The clock may have gone back since an entry became due: such an entry is skipped. The
     // plus stops SQLite from using the index of `since`, with which it would sort the queue.
     let mut head = tx.conn.prepare_cached(
-        "SELECT rank, priority, task FROM due WHERE project = ?1 AND agent = ?2 AND +since <= ?3
-             AND (rank, priority, task) > (?4, ?5, ?6)
-         ORDER BY rank, priority, task LIMIT 1",
+        "SELECT class, rank, task FROM due WHERE project = ?1 AND agent = ?2 AND +since <= ?3
+             AND (class, rank, task) > (?4, ?5, ?6)
+         ORDER BY class, rank, task LIMIT 1",
     )?;
     let mut first: Option<Place> = None;
-    for agent in std::iter::once("").chain(can.agents.iter().map(|agent| agent.as_str())) {
+    for agent in queues(can) {
         let of_agent = head
             .query_row(
-                params![
-                    project.as_str(),
-                    agent,
-                    tx.now.as_millis(),
-                    rank,
-                    priority,
-                    rows::blob(task)
-                ],
+                params![project.as_str(), agent, tx.now.as_millis(), class, rank, rows::blob(task)],
                 |row| Ok((row.get(0)?, row.get(1)?, rows::ulid(row, 2)?)),
             )
             .optional()?;

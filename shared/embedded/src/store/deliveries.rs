@@ -21,8 +21,8 @@ pub(super) fn create(tx: &Tx<'_>, task: &Task) -> Result<(), Error> {
     };
     tx.conn
         .prepare_cached(
-            "INSERT INTO deliveries (id, project, next_at, expires_at, body)
-             VALUES (?1, ?2, ?3, ?4, ?5)",
+            "INSERT INTO deliveries (id, project, next_at, expires_at, body, project_nonce)
+             VALUES (?1, ?2, ?3, ?4, ?5, (SELECT project_nonce FROM tasks WHERE id = ?6))",
         )?
         .execute(params![
             blob(delivery.id),
@@ -30,6 +30,7 @@ pub(super) fn create(tx: &Tx<'_>, task: &Task) -> Result<(), Error> {
             delivery.next_at.map(Timestamp::as_millis),
             expires_at(&delivery).map(Timestamp::as_millis),
             serde_json::to_string(&delivery)?,
+            blob(task.id.0),
         ])?;
     Ok(())
 }
@@ -78,6 +79,8 @@ pub(super) fn list(
     let mut all = conn.prepare_cached(
         "SELECT body FROM deliveries
          WHERE project = ?1 AND id < ?2 AND (expires_at IS NULL OR expires_at > ?3)
+               AND NOT EXISTS (SELECT 1 FROM projects p
+                               WHERE p.id = project AND p.nonce <> project_nonce)
          ORDER BY id DESC LIMIT ?4",
     )?;
     let limit = i64::from(page.limit) + 1;

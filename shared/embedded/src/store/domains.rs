@@ -3,7 +3,7 @@
 use rdev_domain::dns::{Domain, DomainName, DomainState};
 use rdev_domain::ids::ProjectId;
 use rdev_domain::ports::{Conflict, PortError};
-use rdev_domain::project::ProjectState;
+use rdev_domain::project::{Project, ProjectState};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::rows::{self, blob};
@@ -12,11 +12,15 @@ use super::{audit, projects};
 use crate::error::Error;
 
 pub(super) fn reserve(tx: &Tx<'_>, domain: Domain) -> Result<Domain, Error> {
-    if projects::get(tx.conn, &domain.project_id)?.state == ProjectState::Deleting {
+    let project = projects::get(tx.conn, &domain.project_id)?;
+    if project.state == ProjectState::Deleting {
         return Err(Conflict::ProjectNotReady.into());
     }
+    if !project.owns(domain.project_nonce, domain.id) {
+        return Err(Conflict::ProjectReplaced.into());
+    }
     if let Some(there) = find(tx.conn, &domain.spec.domain)? {
-        if there.project_id != domain.project_id {
+        if !is_of(&there, &project) {
             return Err(Conflict::DomainTaken.into());
         }
         return Ok(there);
@@ -67,11 +71,19 @@ pub(super) fn get(conn: &Connection, name: &DomainName) -> Result<Domain, Error>
     find(conn, name)?.ok_or_else(|| not_found(name).into())
 }
 
+/// Whether the domain belongs to the project, and not to an earlier one of its name.
+fn is_of(domain: &Domain, project: &Project) -> bool {
+    domain.project_id == project.id && project.owns(domain.project_nonce, domain.id)
+}
+
 pub(super) fn list(conn: &Connection, project: &ProjectId) -> Result<Vec<Domain>, Error> {
+    let owner = projects::find(conn, project)?;
     let mut all =
         conn.prepare_cached("SELECT body FROM domains WHERE project = ?1 ORDER BY id DESC")?;
     let all = all.query_map([project.as_str()], |row| rows::body(row, 0))?;
-    Ok(all.collect::<rusqlite::Result<_>>()?)
+    let mut all: Vec<Domain> = all.collect::<rusqlite::Result<_>>()?;
+    all.retain(|domain| owner.as_ref().is_none_or(|project| is_of(domain, project)));
+    Ok(all)
 }
 
 fn find(conn: &Connection, name: &DomainName) -> Result<Option<Domain>, Error> {

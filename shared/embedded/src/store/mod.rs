@@ -28,6 +28,7 @@ mod task_list;
 mod tasks;
 mod transaction;
 mod transition;
+mod turns;
 mod webhooks;
 mod workers;
 
@@ -258,14 +259,24 @@ impl Store for SqliteStore {
 
     async fn claim_next(
         &self,
-        project: &ProjectId,
+        hint: &ProjectId,
         owner: &Owner,
         can: &Capabilities,
         now: Timestamp,
     ) -> PortResult<Claim> {
-        let (project, owner, can) = (project.clone(), owner.clone(), can.clone());
+        let (hint, owner, can) = (hint.clone(), owner.clone(), can.clone());
         let by = Actor::worker(can.worker_id.clone());
-        self.change(&by, now, move |tx| claim::claim_next(tx, &project, &owner, &can)).await
+        self.change(&by, now, move |tx| claim::claim_next(tx, &hint, &owner, &can)).await
+    }
+
+    async fn has_due(&self, project: &ProjectId, now: Timestamp) -> PortResult<bool> {
+        let project = project.clone();
+        self.read(move |conn, _| queue_entry::has_due(conn, &project, now)).await
+    }
+
+    async fn recover_expired(&self, now: Timestamp) -> PortResult<Vec<OutboxEntry>> {
+        let page = move |tx: &Tx<'_>| Ok(recover::expired(tx, sweep::PAGE as usize)?.1);
+        self.change(&Actor::maintenance(), now, page).await
     }
 
     async fn renew(

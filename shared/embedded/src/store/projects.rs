@@ -10,7 +10,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::rows::{self, blob, bound};
 use super::transaction::Tx;
-use super::{audit, outbox};
+use super::{audit, outbox, turns};
 use crate::error::Error;
 
 /// The most outbox entries that a raised build limit writes.
@@ -45,15 +45,6 @@ pub(super) fn find(conn: &Connection, id: &ProjectId) -> Result<Option<Project>,
 
 pub(super) fn get(conn: &Connection, id: &ProjectId) -> Result<Project, Error> {
     find(conn, id)?.ok_or_else(|| not_found(id).into())
-}
-
-pub(super) fn state(conn: &Connection, id: &ProjectId) -> Result<ProjectState, Error> {
-    let mut one = conn.prepare_cached("SELECT state = 'ready' FROM projects WHERE id = ?1")?;
-    match one.query_row([id.as_str()], |row| row.get(0)).optional()? {
-        Some(true) => Ok(ProjectState::Ready),
-        Some(false) => Ok(get(conn, id)?.state),
-        None => Err(not_found(id).into()),
-    }
 }
 
 pub(super) fn list(conn: &Connection, page: &Page) -> Result<Listed<Project>, Error> {
@@ -117,7 +108,7 @@ pub(super) fn write(tx: &Tx<'_>, project: &Project) -> Result<(), Error> {
             project.updated_at.as_millis(),
             serde_json::to_string(project)?,
         ])?;
-    Ok(())
+    turns::refresh(tx, &project.id)
 }
 
 pub(super) fn record(tx: &Tx<'_>, action: &str, id: &ProjectId) -> Result<(), Error> {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use rdev_domain::dns::{DomainSpec, DomainState, Target, Ttl};
+use rdev_domain::dns::{DomainSpec, Target, Ttl};
 use rdev_domain::event::BuildEvent;
 use rdev_domain::ids::KeyId;
 use rdev_domain::lease::Lease;
@@ -104,6 +104,7 @@ fn projects_and_tasks(scene: &Scene) {
     let (first, parked) = (enqueue(new(0)), enqueue(new(5)));
     enqueue(new(0));
     enqueue(new(7));
+    assert!(queue_entry::has_due(tx.conn, &site, tx.now).expect("an answer"));
     let claimed = claim(&scene.at(1), &site);
     let holder = Holder { fence: claimed.lease.fence, owner: claimed.lease.owner.clone() };
     let log = events::EncodedEvents::of(&[BuildEvent {
@@ -181,15 +182,8 @@ fn domains_of(tx: &Tx<'_>, site: &ProjectId) {
             proxied: false,
             ttl: Ttl::AUTOMATIC,
         };
-        let domain = Domain {
-            id: tx.context.next_id(tx.now),
-            project_id: site.clone(),
-            spec,
-            state: DomainState::Pending,
-            provider_record_id: None,
-            created_at: tx.now,
-            updated_at: tx.now,
-        };
+        let project = projects::get(tx.conn, site).expect("it is there");
+        let domain = Domain::new(&project, spec, tx.context.next_id(tx.now), tx.now);
         domains::reserve(tx, domain).expect("a name that nobody has")
     });
     domains::update(tx, names[0].clone()).expect("it is there");

@@ -3,20 +3,21 @@
 use std::collections::BTreeSet;
 
 use rdev_domain::ids::{ProjectId, TaskId};
-use rdev_domain::task::{QueuePlace, Task, TaskState};
+use rdev_domain::task::{QueuePlace, Task, TaskState, rank};
 use rdev_domain::time::Timestamp;
 use rusqlite::{Connection, params};
 
 use super::rows::{self, CorruptTask, blob};
 use super::transaction::Tx;
+use super::turns;
 use crate::error::Error;
 
 /// A task's entry in its project's queue.
 pub(super) struct Entry<'a> {
     project: &'a ProjectId,
     agent: &'a str,
-    rank: u8,
-    priority: u8,
+    class: u8,
+    rank: Timestamp,
     task: TaskId,
     at: Timestamp,
 }
@@ -28,8 +29,8 @@ impl<'a> Entry<'a> {
         Self {
             project: &task.project_id,
             agent: agent.map_or("", |agent| agent.as_str()),
-            rank: u8::from(!push),
-            priority: 9 - u8::from(task.priority),
+            class: u8::from(!push),
+            rank: rank(task.available_at, task.priority),
             task: task.id,
             at: task.available_at,
         }
@@ -41,8 +42,8 @@ impl<'a> Entry<'a> {
         Self {
             project: &task.project,
             agent: if push { "" } else { &task.agent },
-            rank: u8::from(!push),
-            priority: task.priority,
+            class: u8::from(!push),
+            rank: rank(task.available_at, task.priority),
             task: task.id,
             at: task.available_at,
         }
@@ -54,20 +55,20 @@ pub(super) fn insert(tx: &Tx<'_>, task: &Task, leased: bool) -> Result<(), Error
     let insert = match task.queue_place(leased, tx.now) {
         None => return Ok(()),
         Some(QueuePlace::Due { .. }) => {
-            "INSERT INTO due (project, agent, rank, priority, task, since)
+            "INSERT INTO due (project, agent, class, rank, task, since)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6)"
         }
         Some(QueuePlace::Later { .. }) => {
-            "INSERT INTO later (project, agent, rank, priority, task, at)
+            "INSERT INTO later (project, agent, class, rank, task, at)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6)"
         }
     };
-    let Entry { project, agent, rank, priority, task, at } = Entry::of(task);
+    let Entry { project, agent, class, rank, task, at } = Entry::of(task);
     tx.conn.prepare_cached(insert)?.execute(params![
         project.as_str(),
         agent,
-        rank,
-        priority,
+        class,
+        rank.as_millis(),
         blob(task.0),
         at.as_millis()
     ])?;
@@ -77,13 +78,13 @@ pub(super) fn insert(tx: &Tx<'_>, task: &Task, leased: bool) -> Result<(), Error
 /// Deletes an entry, in whichever part of the queue it is: an entry that was due later
 /// when it was written may have been promoted since.
 pub(super) fn delete(conn: &Connection, entry: &Entry<'_>) -> Result<(), Error> {
-    let Entry { project, agent, rank, priority, task, at } = entry;
+    let Entry { project, agent, class, rank, task, at } = entry;
     let removed = conn
         .prepare_cached(
-            "DELETE FROM due WHERE project = ?1 AND agent = ?2 AND rank = ?3 AND priority = ?4
+            "DELETE FROM due WHERE project = ?1 AND agent = ?2 AND class = ?3 AND rank = ?4
                                    AND task = ?5",
         )?
-        .execute(params![project.as_str(), agent, rank, priority, blob(task.0)])?;
+        .execute(params![project.as_str(), agent, class, rank.as_millis(), blob(task.0)])?;
     if removed == 0 {
         conn.prepare_cached("DELETE FROM later WHERE project = ?1 AND at = ?2 AND task = ?3")?
             .execute(params![project.as_str(), at.as_millis(), blob(task.0)])?;
@@ -97,8 +98,8 @@ pub(super) fn promote_project(tx: &Tx<'_>, project: &ProjectId) -> Result<(), Er
     let moved = tx
         .conn
         .prepare_cached(
-            "INSERT INTO due (project, agent, rank, priority, task, since)
-             SELECT project, agent, rank, priority, task, at FROM later
+            "INSERT INTO due (project, agent, class, rank, task, since)
+             SELECT project, agent, class, rank, task, at FROM later
              WHERE project = ?1 AND at <= ?2",
         )?
         .execute(bounds)?;
@@ -106,6 +107,7 @@ pub(super) fn promote_project(tx: &Tx<'_>, project: &ProjectId) -> Result<(), Er
         tx.conn
             .prepare_cached("DELETE FROM later WHERE project = ?1 AND at <= ?2")?
             .execute(bounds)?;
+        turns::refresh(tx, project)?;
     }
     Ok(())
 }
@@ -127,8 +129,8 @@ pub(super) fn promote(tx: &Tx<'_>, limit: u32) -> Result<(BTreeSet<ProjectId>, b
         let key = params![project.as_str(), at, blob(task)];
         tx.conn
             .prepare_cached(
-                "INSERT INTO due (project, agent, rank, priority, task, since)
-                 SELECT project, agent, rank, priority, task, at FROM later
+                "INSERT INTO due (project, agent, class, rank, task, since)
+                 SELECT project, agent, class, rank, task, at FROM later
                  WHERE project = ?1 AND at = ?2 AND task = ?3",
             )?
             .execute(key)?;
@@ -136,6 +138,9 @@ pub(super) fn promote(tx: &Tx<'_>, limit: u32) -> Result<(BTreeSet<ProjectId>, b
             .prepare_cached("DELETE FROM later WHERE project = ?1 AND at = ?2 AND task = ?3")?
             .execute(key)?;
         projects.insert(project);
+    }
+    for project in &projects {
+        turns::refresh(tx, project)?;
     }
     Ok((projects, more))
 }
@@ -145,4 +150,17 @@ pub(super) fn due_since(tx: &Tx<'_>, project: &ProjectId, time: Timestamp) -> Re
     let mut any =
         tx.conn.prepare_cached("SELECT 1 FROM due WHERE project = ?1 AND since <= ?2 LIMIT 1")?;
     Ok(any.exists(params![project.as_str(), time.as_millis()])?)
+}
+
+/// Whether something of the project is due now, in whichever part of the queue it is.
+pub(super) fn has_due(
+    conn: &Connection,
+    project: &ProjectId,
+    now: Timestamp,
+) -> Result<bool, Error> {
+    let mut any = conn.prepare_cached(
+        "SELECT EXISTS (SELECT 1 FROM due WHERE project = ?1)
+             OR EXISTS (SELECT 1 FROM later WHERE project = ?1 AND at <= ?2)",
+    )?;
+    Ok(any.query_row(params![project.as_str(), now.as_millis()], |row| row.get(0))?)
 }

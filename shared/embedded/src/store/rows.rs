@@ -20,7 +20,7 @@ use crate::error::Error;
 /// The columns that [`found`] reads: a task `t` and its lease `l`.
 pub(super) const FROM_TASKS: &str = "t.id, t.project, t.kind, t.agent, t.state, t.priority,
     t.available_at, t.body, l.fence, l.owner, l.heartbeat, l.until, l.cancel_requested, l.usage,
-    t.notify, l.own_refs FROM tasks t LEFT JOIN leases l ON l.project = t.project AND l.task = t.id";
+    t.notify, l.own_refs, t.project_nonce FROM tasks t LEFT JOIN leases l ON l.project = t.project AND l.task = t.id";
 
 /// A task's row.
 pub(super) enum Found {
@@ -39,9 +39,10 @@ pub(super) struct CorruptTask {
     pub(super) kind: String,
     pub(super) agent: String,
     pub(super) state: TaskState,
-    pub(super) priority: u8,
+    pub(super) priority: Priority,
     pub(super) available_at: Timestamp,
     pub(super) notify: bool,
+    pub(super) project_nonce: Ulid,
     pub(super) lease: Option<Lease>,
 }
 
@@ -75,9 +76,10 @@ impl CorruptTask {
         let created = Timestamp::from_millis(created);
         let mut task = Task::new(self.id, self.project.clone(), work, created);
         task.state = self.state;
-        task.priority = Priority::try_from(9 - self.priority.min(9)).unwrap_or_default();
+        task.priority = self.priority;
         task.available_at = self.available_at;
         task.notify = self.notify;
+        task.project_nonce = self.project_nonce;
         task.fence = self.lease.as_ref().map_or(Fence(0), |lease| lease.fence);
         task
     }
@@ -136,9 +138,11 @@ pub(super) fn found(row: &Row<'_>) -> rusqlite::Result<Found> {
         kind: row.get(2)?,
         agent: row.get(3)?,
         state,
-        priority: row.get(5)?,
+        // Stored as 9 - priority.
+        priority: Priority::try_from(9 - row.get::<_, u8>(5)?.min(9)).unwrap_or_default(),
         available_at: Timestamp::from_millis(row.get(6)?),
         notify: row.get(14)?,
+        project_nonce: ulid(row, 16)?,
         lease,
     };
     Ok(if newer { Found::Newer(columns) } else { Found::Corrupt(columns) })

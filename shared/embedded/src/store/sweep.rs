@@ -13,7 +13,7 @@ use super::{claim, outbox, projects, queue_entry, recover, retention, rows, work
 use crate::error::Error;
 
 /// The most records of one kind in a page: other transactions run between two pages.
-const PAGE: u32 = 500;
+pub(super) const PAGE: u32 = 500;
 
 /// If a task has been due for this long, its wake-up may have been lost.
 const DUE_FOR_LONG: Duration = Duration::from_secs(2 * 60);

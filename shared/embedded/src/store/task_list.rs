@@ -10,7 +10,8 @@ use rdev_domain::spec::BuildSpec;
 use rdev_domain::time::Timestamp;
 use rusqlite::{Connection, ToSql};
 
-use super::rows::{self, FROM_TASKS, Found};
+use super::projects;
+use super::rows::{self, FROM_TASKS, Found, blob};
 use crate::error::Error;
 
 pub(super) fn task(conn: &Connection, id: TaskId, latest: Timestamp) -> Result<TaskRecord, Error> {
@@ -31,6 +32,10 @@ pub(super) fn tasks(
     let snapshot = conn.unchecked_transaction()?;
     let kinds =
         if filter.builds_only { vec![BuildSpec::KIND.to_owned()] } else { kinds(&snapshot)? };
+    let nonce = match &filter.project {
+        Some(project) => projects::find(&snapshot, project)?.map(|project| blob(project.nonce)),
+        None => None,
+    };
     let mut found = Vec::new();
     {
         let mut page_of_kind = snapshot.prepare_cached(&sql(filter))?;
@@ -39,6 +44,7 @@ pub(super) fn tasks(
             let project = filter.project.as_ref().map(|project| project.as_str());
             if let Some(project) = &project {
                 values.push(project);
+                values.push(&nonce);
             }
             if let Some(state) = &state {
                 values.push(state);
@@ -69,13 +75,16 @@ fn kinds(conn: &Connection) -> Result<Vec<String>, Error> {
     Ok(kinds)
 }
 
+/// Without those of an earlier project of the same name, if a project has the name.
+const OF_PROJECT: &str = "AND t.project = ?5 AND (?6 IS NULL OR t.project_nonce = ?6)";
+
 /// The query for one type of task.
 fn sql(filter: &TaskFilter) -> String {
     let (project, state) = match (&filter.project, filter.state) {
         (None, None) => ("", ""),
-        (Some(_), None) => ("AND t.project = ?5", ""),
+        (Some(_), None) => (OF_PROJECT, ""),
         (None, Some(_)) => ("", "AND t.state = ?5"),
-        (Some(_), Some(_)) => ("AND t.project = ?5", "AND t.state = ?6"),
+        (Some(_), Some(_)) => (OF_PROJECT, "AND t.state = ?7"),
     };
     format!(
         "SELECT {FROM_TASKS}
@@ -87,23 +96,28 @@ fn sql(filter: &TaskFilter) -> String {
 #[cfg(test)]
 mod tests {
     use rdev_domain::task::TaskState;
-    use rusqlite::StatementStatus;
+    use rusqlite::{StatementStatus, params};
 
     use super::*;
     use crate::database::migrate::migrate;
     use crate::store::schema::SCHEMA;
+
+    /// The nonce of both projects.
+    const NONCE: [u8; 16] = [1; 16];
 
     /// A table with `count` finished tasks of two projects, a tenth of them checks.
     fn filled(count: i64) -> Connection {
         let conn = Connection::open_in_memory().expect("a database");
         migrate(&conn, SCHEMA.migrations).expect("the schema");
         conn.execute(
-            "INSERT INTO tasks (id, project, kind, agent, state, priority, available_at, body)
+            "INSERT INTO tasks
+                 (id, project, kind, agent, state, priority, available_at, body, project_nonce)
              WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?1)
              SELECT CAST(printf('%016d', i) AS BLOB), iif(i % 2, 'site', 'other'),
-                    iif(i % 10, 'build', 'check'), '', iif(i % 3, 'succeeded', 'failed'), 4, 0, '{}'
+                    iif(i % 10, 'build', 'check'), '', iif(i % 3, 'succeeded', 'failed'), 4, 0, '{}',
+                    ?2
              FROM n",
-            [count],
+            params![count, NONCE],
         )
         .expect("rows");
         conn
@@ -121,10 +135,14 @@ mod tests {
                     statement.raw_bind_parameter(2, before.as_bytes()).expect("a value");
                     statement.raw_bind_parameter(3, 0).expect("a value");
                     statement.raw_bind_parameter(4, 51).expect("a value");
-                    let rest = project.as_ref().map(|project| project.as_str());
-                    let rest = rest.into_iter().chain(state.map(|state| state.as_str()));
-                    for (n, value) in rest.enumerate() {
-                        statement.raw_bind_parameter(5 + n, value).expect("a value");
+                    let project = project.as_ref().map(|project| project.as_str());
+                    if let Some(project) = project {
+                        statement.raw_bind_parameter(5, project).expect("a value");
+                        statement.raw_bind_parameter(6, NONCE).expect("a value");
+                    }
+                    if let Some(state) = state {
+                        let place = if project.is_some() { 7 } else { 5 };
+                        statement.raw_bind_parameter(place, state.as_str()).expect("a value");
                     }
                     let mut rows = statement.raw_query();
                     let mut found = 0;

@@ -4,7 +4,7 @@ use rdev_domain::git::RecordedRef;
 use rdev_domain::ids::TaskId;
 use rdev_domain::lease::{Holder, Progress};
 use rdev_domain::ports::{Advanced, Conflict, Enqueued, PortError, PortResult, Renewal};
-use rdev_domain::project::ProjectState;
+use rdev_domain::project::{Project, ProjectState};
 use rdev_domain::result::Usage;
 use rdev_domain::step::{self, Event, Refusal, step};
 use rdev_domain::task::{Task, TaskState};
@@ -13,7 +13,7 @@ use rusqlite::params;
 use super::events::EncodedEvents;
 use super::rows::{self, Found, blob};
 use super::transaction::Tx;
-use super::{audit, events, outbox, projects, queue_entry, transition};
+use super::{audit, events, outbox, projects, queue_entry, transition, turns};
 use crate::error::Error;
 
 /// A new task, encoded before it is sent to the writing thread.
@@ -39,14 +39,19 @@ pub(super) fn enqueue(tx: &Tx<'_>, new: NewTask) -> Result<Enqueued, Error> {
         }
         return Ok(Enqueued { task: there, outbox: Vec::new() });
     }
-    if projects::state(tx.conn, &task.project_id)? != ProjectState::Ready {
+    let project = projects::get(tx.conn, &task.project_id)?;
+    if project.state != ProjectState::Ready {
         return Err(Conflict::ProjectNotReady.into());
+    }
+    if !project.owns_task(&task) {
+        return Err(Conflict::ProjectReplaced.into());
     }
     tx.conn
         .prepare_cached(
             "INSERT INTO tasks
-                 (id, project, kind, agent, state, priority, available_at, notify, body)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+                 (id, project, kind, agent, state, priority, available_at, notify, body,
+                  project_nonce)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
         )?
         .execute(params![
             blob(task.id.0),
@@ -58,10 +63,12 @@ pub(super) fn enqueue(tx: &Tx<'_>, new: NewTask) -> Result<Enqueued, Error> {
             task.available_at.as_millis(),
             task.notify,
             body,
+            blob(project.nonce),
         ])?;
     queue_entry::insert(tx, &task, false)?;
+    turns::refresh(tx, &task.project_id)?;
     if let Some(old) = task.retry_of {
-        record_retry(tx, old, task.id)?;
+        record_retry(tx, &project, old, task.id)?;
     }
     let subject = transition::subject(task.id);
     audit::record(tx, "task.enqueued", &subject, Some(&task.project_id))?;
@@ -71,13 +78,16 @@ pub(super) fn enqueue(tx: &Tx<'_>, new: NewTask) -> Result<Enqueued, Error> {
 
 /// Records on a task that it is retried as `new`. Without its record nobody can tell whether it
 /// was retried before, so one that has expired is not retried.
-fn record_retry(tx: &Tx<'_>, old: TaskId, new: TaskId) -> Result<(), Error> {
+fn record_retry(tx: &Tx<'_>, project: &Project, old: TaskId, new: TaskId) -> Result<(), Error> {
     let record = match rows::find_any(tx.conn, old)? {
         Some(Found::Task(record)) => record,
         Some(Found::Corrupt(corrupt)) => return Err(Refusal::NotRetryable(corrupt.state).into()),
         Some(Found::Newer(_)) => return Err(Refusal::NewerRecord.into()),
         None => return Err(rows::task_not_found(old).into()),
     };
+    if !project.owns_task(&record.task) {
+        return Err(Conflict::ProjectReplaced.into());
+    }
     let task = step::record_retry(&record.task, new, tx.now)?;
     tx.conn
         .prepare_cached("UPDATE tasks SET body = ?2 WHERE id = ?1")?

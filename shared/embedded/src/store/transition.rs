@@ -17,7 +17,7 @@ use rusqlite::{Connection, params};
 use super::queue_entry::{self, Entry};
 use super::rows::{CorruptTask, blob, signed};
 use super::transaction::Tx;
-use super::{audit, deliveries, outbox};
+use super::{audit, deliveries, outbox, turns};
 use crate::error::Error;
 
 /// Writes `step`, which was computed from `before`. Returns the new outbox entries.
@@ -33,6 +33,12 @@ pub(super) fn write(
     }
     queue_entry::insert(tx, task, step.lease.is_some())?;
     write_lease(tx.conn, task, before.lease.as_ref(), step.lease.as_ref())?;
+    if before.lease.is_some() != step.lease.is_some()
+        || before.task.queue_place(before.lease.is_some(), tx.now)
+            != task.queue_place(step.lease.is_some(), tx.now)
+    {
+        turns::refresh(tx, &task.project_id)?;
+    }
     // Before the audit event: after a restart, new ids are greater than its id.
     if !before.task.state.is_terminal() {
         deliveries::create(tx, task)?;
@@ -47,6 +53,7 @@ pub(super) fn poison(tx: &Tx<'_>, corrupt: &CorruptTask) -> Result<Vec<OutboxEnt
     let mut task = corrupt.rebuild();
     queue_entry::delete(tx.conn, &Entry::of_corrupt(corrupt))?;
     write_lease(tx.conn, &task, corrupt.lease.as_ref(), None)?;
+    turns::refresh(tx, &task.project_id)?;
     tx.conn
         .prepare_cached("UPDATE tasks SET unreadable = coalesce(unreadable, body) WHERE id = ?1")?
         .execute([blob(task.id.0)])?;

@@ -10,6 +10,7 @@ use rdev_domain::audit::Actor;
 use rdev_domain::ids::TaskId;
 use rdev_domain::lease::Holder;
 use rdev_domain::ports::{Queue, Record, Store};
+use rdev_domain::project::ProjectPatch;
 use rdev_domain::result::{CheckResult, TaskResult, Usage};
 use rdev_domain::step::Event;
 use rdev_domain::task::TaskState;
@@ -112,6 +113,11 @@ fn write_until_killed(folder: &Path) -> ! {
                     Ok(project) => project.id,
                     Err(_) => create(&*store, &name).await,
                 };
+                // Each claims for the project whose turn it is: none may be full.
+                let limit = u32::try_from(WRITERS).expect("they are few") + 1;
+                let patch = ProjectPatch { build_limit: Some(limit), ..ProjectPatch::default() };
+                let by = Actor::maintenance();
+                store.update_project(&project, &patch, &by, NOW).await.expect("it is ready");
                 loop {
                     let task = enqueue(&*store, &project).await;
                     say("enqueued", task.id);

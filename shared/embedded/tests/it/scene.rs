@@ -52,7 +52,9 @@ impl Scene {
 pub(crate) const NOW: Timestamp = Timestamp::from_millis(2_000_000_000_000);
 
 pub(crate) fn project(id: &str) -> Project {
-    Project::new(id.parse().expect("a slug"), Ulid::generate(), NOW)
+    // Older than every task, of those too that name no nonce.
+    let nonce = Ulid::from_parts(1, Ulid::generate().random());
+    Project::new(id.parse().expect("a slug"), nonce, NOW)
 }
 
 pub(crate) async fn create(store: &dyn Store, id: &str) -> ProjectId {

@@ -114,7 +114,7 @@ fn cancelled(reason: &str) -> (u16, String) {
 }
 
 async fn a_transaction_that_always_conflicts_is_an_error_after_some_tries() {
-    let task = super::new_task(&"site".parse().expect("a slug"));
+    let task = super::new_task(&"site-1".parse().expect("a slug"));
     let by = Actor::maintenance();
     let twice: [Answer; 3] = [
         |n| if n < 2 { cancelled("TransactionConflict") } else { (200, "{}".to_owned()) },

@@ -13,6 +13,7 @@ use super::world::{HOUR, MINUTE, Runner, SECOND, World};
 
 cases! {
     the_higher_priority_goes_first_and_then_the_older;
+    an_hour_of_waiting_counts_as_one_step_of_priority;
     an_unowned_push_goes_before_everything;
     a_postponed_push_is_not_claimed_before_its_time;
     a_parked_task_never_stands_before_a_due_one;
@@ -36,6 +37,22 @@ async fn the_higher_priority_goes_first_and_then_the_older(w: World) {
         w.finish(&held).await.expect("a holder may finish");
     }
     w.nothing_to_claim(&project).await;
+}
+
+async fn an_hour_of_waiting_counts_as_one_step_of_priority(w: World) {
+    let project = w.project().await;
+    let patient = w.enqueue_with_priority(&project, 3).await;
+    let parked = parked(&w, &project, 4, HOUR + SECOND).await;
+    w.pass(HOUR);
+    // One step more than the patient one, and an hour and a second behind it.
+    w.pass(SECOND);
+    let urgent = w.enqueue_with_priority(&project, 4).await;
+    let most_urgent = w.enqueue_with_priority(&project, 5).await;
+    for expected in [most_urgent, patient, parked, urgent] {
+        let held = w.claim(&project).await;
+        assert_eq!(held.id, expected.id);
+        w.finish(&held).await.expect("a holder may finish");
+    }
 }
 
 async fn an_unowned_push_goes_before_everything(w: World) {

@@ -349,6 +349,7 @@ async fn only_delivery(
     let expected = WebhookDelivery {
         id: deliveries.id,
         project_id: project.clone(),
+        project_nonce: w.nonce(project),
         task_id,
         event: event.to_owned(),
         state: DeliveryState::Pending,

@@ -260,6 +260,7 @@ fn new_domain(w: &World, project: &ProjectId, name: &str) -> Domain {
     Domain {
         id,
         project_id: project.clone(),
+        project_nonce: w.nonce(project),
         spec: DomainSpec {
             domain: name.parse().expect("a name"),
             target: Target::A([93, 184, 216, 34].into()),

@@ -110,9 +110,9 @@ async fn a_task_whose_id_another_one_has_is_refused(w: World) {
     assert_eq!(conflict(answer), Conflict::IdTaken);
 
     assert_eq!(w.snapshot(task.id).await, before);
-    w.nothing_to_claim(&other).await;
     let Holder { fence, .. } = w.claim(&mine).await.holder;
     assert_eq!(fence, Fence(1));
+    w.nothing_to_claim(&other).await;
 }
 
 async fn a_project_that_is_not_ready_accepts_no_task(w: World) {

@@ -108,7 +108,7 @@ async fn a_held_task_of_a_newer_format_keeps_its_lease_after_its_end(w: World) {
     let (kind, body) = newer(&w.read(newer_one.id).await.task)[0].clone();
     w.replace_record(newer_one.id, kind, body).await;
     let before = w.read(newer_one.id).await;
-    w.enqueue(&project).await;
+    w.enqueue_with_priority(&project, 0).await;
     w.let_leases_expire();
     let again = w.claim_as(&project, &Runner::named("w2")).await;
     assert_eq!(again.id, dead.id, "the other lease is recovered");

@@ -152,7 +152,7 @@ async fn a_lease_past_its_end_is_renewed_unless_it_was_recovered(w: World) {
     w.pass(HOUR);
     let renewal = w.renew(&held).await.expect("a blip must not kill an hour's work");
     assert_eq!(renewal.until, w.now().plus(LEASE));
-    let waiting = w.enqueue(held.project()).await;
+    let waiting = w.enqueue_with_priority(held.project(), 0).await;
     let other = w.try_claim(held.project(), &Runner::named("w2")).await;
     assert_eq!(other, rdev_domain::ports::Claim::SlotsTaken, "it lives again");
 

@@ -32,10 +32,12 @@ mod projects;
 mod push;
 mod race;
 mod recover;
+mod remade;
 mod requests;
 mod retention;
 mod retry;
 mod sweep;
+mod turns;
 mod webhooks;
 mod workers;
 mod world;
@@ -108,6 +110,7 @@ fn all_cases() -> Vec<StoreCase> {
         outbox::cases(),
         requests::cases(),
         projects::cases(),
+        remade::cases(),
         webhooks::cases(),
         domains::cases(),
         deliveries::cases(),
@@ -120,6 +123,7 @@ fn all_cases() -> Vec<StoreCase> {
         formats::cases(),
         lists::cases(),
         sweep::cases(),
+        turns::cases(),
         retention::cases(),
     ]
     .into_iter()

@@ -1,8 +1,9 @@
 //! The verbs that the cases are written in.
 
+use std::collections::HashMap;
 use std::fmt::Debug;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rdev_domain::audit::{Actor, AuditEvent, Who};
@@ -41,6 +42,8 @@ pub(super) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 pub(super) struct World {
     pub(super) store: Arc<dyn Store>,
     pub(super) clock: Clock,
+    /// The nonce of the latest project of each name.
+    nonces: Arc<Mutex<HashMap<ProjectId, Ulid>>>,
     replace_record: ReplaceRecord,
     pub(super) sweep_deletes: bool,
     pub(super) recovers_all: bool,
@@ -60,6 +63,7 @@ impl World {
         Self {
             store: Arc::clone(&subject.store),
             clock: Clock::default(),
+            nonces: Arc::default(),
             replace_record: subject.replace_record.clone(),
             sweep_deletes: subject.sweep_deletes,
             recovers_all: subject.recovers_all,
@@ -109,7 +113,30 @@ impl World {
     }
 
     pub(super) async fn create(&self, project: &Project) -> PortResult<Project> {
-        self.store.create_project(project, &key_actor(), self.now()).await
+        let created = self.store.create_project(project, &key_actor(), self.now()).await;
+        if let Ok(created) = &created {
+            self.nonces().insert(created.id.clone(), created.nonce);
+        }
+        created
+    }
+
+    fn nonces(&self) -> MutexGuard<'_, HashMap<ProjectId, Ulid>> {
+        self.nonces.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The nonce of the latest project of the name; nil when there was none.
+    pub(super) fn nonce(&self, project: &ProjectId) -> Ulid {
+        self.nonces().get(project).copied().unwrap_or_default()
+    }
+
+    /// Deletes a project, and creates another one of its name.
+    pub(super) async fn remake(&self, id: &ProjectId) -> Project {
+        let by = key_actor();
+        self.store.begin_delete_project(id, &by, self.now()).await.expect("nothing runs");
+        self.store.forget_project(id, &by, self.now()).await.expect("it is being deleted");
+        self.pass(SECOND);
+        let project = Project { id: id.clone(), ..self.new_project() };
+        self.create(&project).await.expect("the name is free")
     }
 
     /// A ready project with one slot.
@@ -135,14 +162,19 @@ impl World {
 
     /// A build that was not enqueued yet.
     pub(super) fn new_task(&self, project: &ProjectId) -> Task {
-        let work = Work::Build(BuildSpec::of("make the header blue"));
-        Task::new(TaskId(self.ulid()), project.clone(), work, self.now())
+        self.task_of(project, Work::Build(BuildSpec::of("make the header blue")))
     }
 
     /// A check that was not enqueued yet.
     pub(super) fn new_check(&self, project: &ProjectId) -> Task {
         let spec = CheckSpec { branch: None, commands: vec!["true".to_owned()], timeout_s: 60 };
-        Task::new(TaskId(self.ulid()), project.clone(), Work::Check(spec), self.now())
+        self.task_of(project, Work::Check(spec))
+    }
+
+    fn task_of(&self, project: &ProjectId, work: Work) -> Task {
+        let project_nonce = self.nonce(project);
+        let task = Task::new(TaskId(self.ulid()), project.clone(), work, self.now());
+        Task { project_nonce, ..task }
     }
 
     /// A build of this priority, enqueued.
