@@ -1,0 +1,82 @@
+//! How much happens at most.
+
+/// How much happens at most. A bound is a blind spot: what needs more is not seen.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// How many seconds pass at once.
+    pub step: i32,
+    /// The project's tasks.
+    pub tasks: usize,
+    /// How many of them may be held at once.
+    pub limit: u32,
+    /// By how many seconds the clock of each runner is wrong.
+    pub runners: &'static [i32],
+    /// By how many seconds the sweep's clock is wrong.
+    pub sweep: i32,
+    /// Claims.
+    pub claims: u8,
+    /// Messages that are lost or come back after their deletion, answers of the store that are lost,
+    /// sends that fail or are repeated.
+    pub faults: u8,
+    /// Whether the queue delivers each message at any moment and any number of times, and whether
+    /// there is a sweep. Without: no fault, and no sweep.
+    pub faulty: bool,
+    /// For how many seconds a message is hidden after its receipt and after each renewal.
+    pub visibility: i32,
+    /// Tasks that are parked.
+    pub parks: u8,
+    /// Tasks that a runner gives back.
+    pub releases: u8,
+    /// Tasks that somebody cancels.
+    pub cancels: u8,
+}
+
+impl Bounds {
+    /// One slot for two tasks.
+    pub const TINY: Self = Self {
+        step: 15,
+        tasks: 2,
+        limit: 1,
+        runners: &[0, 0],
+        sweep: 0,
+        claims: 2,
+        faults: 1,
+        faulty: true,
+        visibility: 0,
+        parks: 0,
+        releases: 0,
+        cancels: 1,
+    };
+
+    /// A queue that loses nothing and delivers again only after the holder's lease has ended, and no
+    /// sweep. No time passes between a receipt and its claim.
+    pub const NO_SWEEP: Self =
+        Self { faults: 0, faulty: false, visibility: 75, claims: 3, ..Self::TINY };
+
+    /// Clocks that disagree as far as they may, and steps that are short enough to tell.
+    pub const CLOCKS: Self =
+        Self { step: 5, tasks: 1, runners: &[-15, 0], claims: 2, faults: 0, ..Self::TINY };
+
+    /// Minutes in all.
+    pub const FULL: [Self; 6] = [
+        Self { claims: 3, releases: 1, ..Self::TINY },
+        Self { faults: 2, cancels: 0, ..Self::TINY },
+        // Three runners for two slots.
+        Self { limit: 2, runners: &[0, 0, 0], cancels: 0, ..Self::TINY },
+        Self { claims: 3, parks: 1, cancels: 1, ..Self::CLOCKS },
+        // Clocks that are wrong by five minutes: work is wasted, and nothing else.
+        Self { step: 60, runners: &[-300, 300], ..Self::TINY },
+        Self { claims: 4, releases: 1, parks: 1, ..Self::NO_SWEEP },
+    ];
+
+    /// How far two clocks disagree, in seconds.
+    pub fn skew(&self) -> i32 {
+        let clocks = || self.runners.iter().copied().chain([self.sweep]);
+        clocks().max().unwrap_or(0) - clocks().min().unwrap_or(0)
+    }
+
+    /// The clock that is the farthest behind.
+    pub fn slowest(&self) -> i32 {
+        self.runners.iter().copied().chain([self.sweep]).min().unwrap_or(0)
+    }
+}
