@@ -24,13 +24,15 @@ pub enum Variant {
     SweepRecoversNothing,
     /// The sweep wakes no project whose task has been due for long.
     SweepWakesNothing,
+    /// The sweep sends no mark again.
+    SweepLeavesMarks,
     /// A task that was cancelled while a runner gave it back is queued again.
     ForgetsTheCancellation,
 }
 
 impl Variant {
     /// The variants that must be caught.
-    pub const BROKEN: [Self; 9] = [
+    pub const BROKEN: [Self; 10] = [
         Self::IgnoresOwner,
         Self::CountsSlotsBefore,
         Self::IgnoresHeartbeats,
@@ -39,13 +41,14 @@ impl Variant {
         Self::ParksWithoutBound,
         Self::SweepRecoversNothing,
         Self::SweepWakesNothing,
+        Self::SweepLeavesMarks,
         Self::ForgetsTheCancellation,
     ];
 
     /// The bounds in which it must be caught.
     pub fn bounds(self) -> Bounds {
         match self {
-            Self::DeletesBeforeComplete => Bounds::NO_SWEEP,
+            Self::DeletesBeforeComplete | Self::SweepLeavesMarks => Bounds::GOOD,
             Self::NoSlackForClocks => Bounds::CLOCKS,
             // One task is parked while the other one is read.
             Self::CountsSlotsBefore => Bounds { claims: 3, parks: 1, ..Bounds::TINY },

@@ -3,15 +3,17 @@
 use rdev_domain::time::Timestamp;
 
 use super::Project;
+use super::bounds::Queue;
 use super::world::World;
 use crate::model::record::NOW;
 
-/// As many wake-ups are in the queue at most, and as many marks in the store. Where any of them may
-/// come again at any moment one more changes nothing.
-const MOST: usize = 2;
+/// As many wake-ups are in the queue at most, and as many marks in the store: for the same project
+/// one more changes nothing.
+const MOST: usize = 4;
 
-/// As many in a queue that loses nothing and does not deliver twice.
-const MOST_OF_A_GOOD_QUEUE: usize = 4;
+/// For how many seconds a wake-up is hidden from its receipt, its claim or a renewal on: longer than
+/// the lease lasts.
+pub const HIDDEN_FOR: i32 = 75;
 
 /// A wake-up in the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -37,6 +39,9 @@ pub enum Sending {
 
 /// Sends the wake-ups that a transaction has made necessary.
 pub fn send(world: &mut World, project: &Project, wake_ups: &[Timestamp], how: Sending) {
+    if project.bounds.queue == Queue::Any {
+        return;
+    }
     for at in wake_ups {
         if how != Sending::Well && world.marks < MOST {
             world.marks += 1;
@@ -47,12 +52,10 @@ pub fn send(world: &mut World, project: &Project, wake_ups: &[Timestamp], how: S
     }
 }
 
-/// Puts a wake-up into the queue. One that fails delivers at any moment.
+/// Puts a wake-up into the queue. One that delivers them anyhow does not need it.
 pub fn put(world: &mut World, project: &Project, delay: i32) {
-    let (most, hidden_for) =
-        if project.bounds.faulty { (MOST, 0) } else { (MOST_OF_A_GOOD_QUEUE, delay) };
-    if world.messages.len() < most {
-        world.messages.push(Message { hidden_for, received: false, by: None });
+    if project.bounds.queue == Queue::Good && world.messages.len() < MOST {
+        world.messages.push(Message { hidden_for: delay, received: false, by: None });
     }
 }
 

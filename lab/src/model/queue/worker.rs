@@ -5,6 +5,7 @@ use rdev_domain::ids::{Fence, Owner};
 use rdev_domain::lease::{CLOCK_SLACK, Holder, LEASE};
 use rdev_domain::task::TaskState;
 
+use super::bounds::Queue;
 use super::store::{self, Read, on_clock};
 use super::wake_ups::{self, Sending};
 use super::world::{Broken, World};
@@ -74,10 +75,8 @@ pub enum Does {
     Push,
     /// Reports the end, and sends the wake-ups; `None`: the answer is lost.
     Report(End, Option<Sending>),
-    /// Deletes the wake-up, which may come back.
-    Delete {
-        comes_back: bool,
-    },
+    /// Deletes the wake-up.
+    Delete,
 }
 
 impl Work {
@@ -106,6 +105,15 @@ impl Work {
         matches!(self.phase, Phase::Claiming { .. })
     }
 
+    /// Whether it is of consequence how old its last renewal is.
+    pub fn ages(&self) -> bool {
+        match self.phase {
+            Phase::Claiming { .. } => self.in_doubt,
+            Phase::Running | Phase::Pushing | Phase::Pushed | Phase::Reporting(_) => true,
+            Phase::Done(_) => false,
+        }
+    }
+
     /// Whether it has claimed.
     fn has_claimed(&self) -> bool {
         !matches!(self.phase, Phase::Claiming { .. } | Phase::Done(_))
@@ -121,12 +129,18 @@ fn process(claim: u8) -> Owner {
     owner(&claim.to_string())
 }
 
-/// A runner that is idle receives a wake-up.
-pub fn receive(world: &mut World, project: &Project, runner: usize, message: usize) {
-    let message = &mut world.messages[message];
-    let again = message.received;
-    (message.received, message.by) = (true, Some(runner));
-    message.hidden_for = project.bounds.visibility;
+/// A runner that is idle receives a wake-up, whichever it is.
+pub fn receive(world: &mut World, project: &Project, runner: usize, message: Option<usize>) {
+    let again = match message {
+        None => true,
+        Some(message) => {
+            let message = &mut world.messages[message];
+            let again = message.received;
+            (message.received, message.by) = (true, Some(runner));
+            message.hidden_for = wake_ups::HIDDEN_FOR;
+            again
+        }
+    };
     reads(world, project, runner, again);
 }
 
@@ -157,16 +171,17 @@ fn reads(world: &mut World, project: &Project, runner: usize, again: bool) {
 
 /// What a runner may do next.
 pub fn choices(world: &World, project: &Project, work: &Work) -> Vec<Does> {
-    let faulty = world.left.faults > 0 && project.bounds.faulty;
+    let faulty = world.left.faults > 0;
     let with_answer = |does: fn(bool) -> Does| {
         let lost = faulty.then(|| does(false));
         [does(true)].into_iter().chain(lost).collect::<Vec<_>>()
     };
     let report = |end: End| {
         let well = Does::Report(end, Some(Sending::Well));
-        let faults = [Some(Sending::Not), Some(Sending::MarksStay), None];
-        let faults = faults.map(|how| Does::Report(end, how));
-        [well].into_iter().chain(faults.into_iter().filter(move |_| faulty)).collect::<Vec<_>>()
+        let faults = [None, Some(Sending::Not), Some(Sending::MarksStay)];
+        let sent = if project.bounds.queue == Queue::Good { 3 } else { 1 };
+        let faults = faults.into_iter().take(sent).map(move |how| Does::Report(end, how));
+        [well].into_iter().chain(faults.filter(move |_| faulty)).collect::<Vec<_>>()
     };
     let mut choices = Vec::new();
     let flagged = |world: &World| {
@@ -202,12 +217,7 @@ pub fn choices(world: &World, project: &Project, work: &Work) -> Vec<Does> {
         }
         Phase::Pushed => choices.extend(report(End::Completed)),
         Phase::Reporting(end) => choices.extend(report(end)),
-        Phase::Done(_) => {
-            choices.push(Does::Delete { comes_back: false });
-            if faulty {
-                choices.push(Does::Delete { comes_back: true });
-            }
-        }
+        Phase::Done(_) => choices.push(Does::Delete),
     }
     choices
 }
@@ -223,7 +233,7 @@ pub fn go(world: &mut World, project: &Project, runner: usize, does: Does) {
             match store::renew(world, project, (work.task, work.claim), &holder, now) {
                 Ok(cancelled) => {
                     (work.age, work.cancelled) = (0, work.cancelled || cancelled);
-                    wake_ups::hide(world, runner, project.bounds.visibility);
+                    wake_ups::hide(world, runner, wake_ups::HIDDEN_FOR);
                     Some(work.phase)
                 }
                 Err(_) => None,
@@ -238,10 +248,8 @@ pub fn go(world: &mut World, project: &Project, runner: usize, does: Does) {
             Some(Phase::Pushed)
         }
         Does::Report(end, how) => reports(world, project, runner, &mut work, end, how),
-        Does::Delete { comes_back } => {
-            world.left.faults -= u8::from(comes_back);
+        Does::Delete => {
             match work.phase {
-                _ if comes_back => {}
                 Phase::Done(End::Released) => wake_ups::hide(world, runner, 0),
                 _ => wake_ups::delete(world, runner),
             }
@@ -267,7 +275,7 @@ fn claims(
     if !work.in_doubt && store::claim(world, project, work.claim, seen, now) {
         world.left.claims = world.left.claims.saturating_sub(1);
         // A good queue hides it for longer than the lease lasts.
-        wake_ups::hide(world, runner, project.bounds.visibility);
+        wake_ups::hide(world, runner, wake_ups::HIDDEN_FOR);
         if !answered {
             world.left.faults -= 1;
             work.in_doubt = true;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use rdev_domain::task::TaskState;
 use rdev_domain::time::Timestamp;
 
+use super::bounds::Queue;
 use super::store::{self, expired, on_clock};
 use super::wake_ups::{self, Message, Sending, seconds_until};
 use super::worker::{self, Does, Work};
@@ -56,7 +57,7 @@ pub enum Action {
     /// Time passes.
     Pass,
     /// A runner receives a wake-up, and reads what is due.
-    Receive { runner: usize, message: usize },
+    Receive { runner: usize, message: Option<usize> },
     /// A runner goes on.
     Go { runner: usize, does: Does },
     /// The sweep sends an overdue mark.
@@ -64,26 +65,24 @@ pub enum Action {
     /// The sweep reads a lease that has expired.
     Expired { task: usize },
     /// It recovers the lease that it has read.
-    Recover { recoverer: usize, how: Sending },
-    /// The sweep wakes the project, in which a task has been due for long.
-    Wake,
+    Recover { recoverer: usize },
     /// Somebody cancels a task.
     Cancel { task: usize },
-    /// The queue loses a message.
-    Lose { message: usize },
 }
 
 impl World {
     /// Tasks that are queued, and a wake-up for each.
     pub fn new(bounds: &Bounds) -> Self {
         let tasks = bounds.tasks;
+        let first = Message { hidden_for: 0, received: false, by: None };
+        let messages = if bounds.queue == Queue::Good { vec![first; tasks] } else { vec![] };
         Self {
             tasks: (0..tasks).map(|number| Part::new(Record::new(number))).collect(),
             held: vec![None; tasks],
             promised: vec![false; tasks],
             runners: vec![None; bounds.runners.len()],
             recoverers: Vec::new(),
-            messages: vec![Message { hidden_for: 0, received: false, by: None }; tasks],
+            messages,
             marks: 0,
             broken: None,
             left: Left {
@@ -101,8 +100,9 @@ impl World {
         if self.broken.is_some() {
             return;
         }
+        let good = project.bounds.queue == Queue::Good;
         // Of a good queue no wake-up is received again before the claim.
-        if project.bounds.faulty || !self.runners.iter().flatten().any(Work::is_claiming) {
+        if !good || !self.runners.iter().flatten().any(Work::is_claiming) {
             actions.push(Action::Pass);
         }
         for (runner, work) in self.runners.iter().enumerate() {
@@ -111,16 +111,19 @@ impl World {
                     let choices = worker::choices(self, project, work).into_iter();
                     actions.extend(choices.map(|does| Action::Go { runner, does }));
                 }
-                None if self.left.claims > 0 => {
+                None if self.left.claims == 0 => {}
+                None if good => {
                     let visible = (0..self.messages.len()).filter(|m| self.is_visible(*m));
+                    let visible = visible.map(Some);
                     actions.extend(visible.map(|message| Action::Receive { runner, message }));
                 }
-                None => {}
+                None => actions.push(Action::Receive { runner, message: None }),
             }
         }
-        let faulty = project.bounds.faulty && self.left.faults > 0;
-        if project.bounds.faulty {
-            self.sweeps(project, faulty, actions);
+        if good {
+            self.sends_marks(project, actions);
+        } else {
+            self.sweeps(project, actions);
         }
         if self.left.cancels > 0 {
             let cancellable = |task: &usize| {
@@ -131,22 +134,21 @@ impl World {
             let tasks = (0..self.tasks.len()).filter(cancellable);
             actions.extend(tasks.map(|task| Action::Cancel { task }));
         }
-        if faulty {
-            for message in 0..self.messages.len() {
-                actions.push(Action::Lose { message });
+    }
+
+    /// The sweep sends marks again, which may stay.
+    pub fn sends_marks(&self, project: &Project, actions: &mut Vec<Action>) {
+        if self.marks > 0 && project.variant != Variant::SweepLeavesMarks {
+            actions.push(Action::Overdue { how: Sending::Well });
+            if self.left.faults > 0 {
+                actions.push(Action::Overdue { how: Sending::MarksStay });
             }
         }
     }
 
-    /// What the sweep may do next.
-    pub fn sweeps(&self, project: &Project, faulty: bool, actions: &mut Vec<Action>) {
+    /// The sweep reads leases that have expired, and recovers them.
+    pub fn sweeps(&self, project: &Project, actions: &mut Vec<Action>) {
         let now = on_clock(project.bounds.sweep);
-        let hows = |how: &Sending| faulty || *how == Sending::Well;
-        let hows = || [Sending::Well, Sending::Not, Sending::MarksStay].into_iter().filter(hows);
-        if self.marks > 0 {
-            let hows = hows().filter(|how| *how != Sending::Not);
-            actions.extend(hows.map(|how| Action::Overdue { how }));
-        }
         for (task, record) in self.tasks.iter().enumerate() {
             let read = self.recoverers.iter().any(|(other, ..)| *other == task);
             if let Some(lease) = &record.lease
@@ -157,12 +159,8 @@ impl World {
                 actions.push(Action::Expired { task });
             }
         }
-        for recoverer in 0..self.recoverers.len() {
-            actions.extend(hows().map(|how| Action::Recover { recoverer, how }));
-        }
-        if store::is_due(self, project, now) && !self.messages.iter().any(|m| m.by.is_none()) {
-            actions.push(Action::Wake);
-        }
+        let recoverers = 0..self.recoverers.len();
+        actions.extend(recoverers.map(|recoverer| Action::Recover { recoverer }));
     }
 
     /// Makes it happen.
@@ -183,21 +181,14 @@ impl World {
                     self.recoverers.push((*task, lease.fence.0, lease.heartbeat));
                 }
             }
-            Action::Recover { recoverer, how } => {
+            Action::Recover { recoverer } => {
                 let (task, fence, heartbeat) = self.recoverers.remove(*recoverer);
                 let now = on_clock(project.bounds.sweep);
-                let wake_ups = store::recover(self, project, task, fence, heartbeat, now);
-                self.left.faults -= u8::from(*how != Sending::Well);
-                wake_ups::send(self, project, &wake_ups, *how);
+                store::recover(self, project, task, fence, heartbeat, now);
             }
-            Action::Wake => wake_ups::put(self, project, 0),
             Action::Cancel { task } => {
                 self.left.cancels -= 1;
                 store::cancel(self, *task);
-            }
-            Action::Lose { message } => {
-                self.left.faults -= 1;
-                self.messages.remove(*message);
             }
         }
         self.forget(project);
@@ -222,7 +213,9 @@ impl World {
             });
         }
         for work in self.runners.iter_mut().flatten() {
-            work.age = (work.age + seconds).min(60);
+            if work.ages() {
+                work.age = (work.age + seconds).min(60);
+            }
         }
         for message in &mut self.messages {
             message.hidden_for = (message.hidden_for - seconds).max(0);

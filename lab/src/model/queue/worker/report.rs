@@ -10,6 +10,7 @@ use rdev_domain::step::{Event, Refusal};
 use rdev_domain::task::{Prepared, WipRef};
 
 use super::{End, Phase, Work};
+use crate::model::queue::bounds::Queue;
 use crate::model::queue::store::{self, on_clock};
 use crate::model::queue::wake_ups::{self, Sending};
 use crate::model::queue::world::World;
@@ -92,14 +93,21 @@ pub(super) fn reports(
             world.left.faults -= u8::from(how != Some(Sending::Well));
             wake_ups::send(world, project, &wake_ups, how.unwrap_or(Sending::Not));
             work.in_doubt |= how.is_none();
-            Some(if how.is_none() { Phase::Reporting(end) } else { Phase::Done(end) })
+            if how.is_none() { Some(Phase::Reporting(end)) } else { done(project, work, end) }
         }
         Err(Refusal::Stale | Refusal::Ended(_))
             if work.in_doubt && world.tasks[work.task].task.fence == Fence(work.fence) =>
         {
             // Its own first report has ended the lease.
-            Some(Phase::Done(end))
+            done(project, work, end)
         }
         Err(_) => None,
     }
+}
+
+/// The end is reported. What is left is to delete the wake-up, which of a queue that delivers anyhow
+/// makes no difference.
+fn done(project: &Project, work: &mut Work, end: End) -> Option<Phase> {
+    (work.age, work.cancelled, work.in_doubt) = (0, false, false);
+    (project.bounds.queue == Queue::Good).then_some(Phase::Done(end))
 }
