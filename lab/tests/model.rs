@@ -1,21 +1,70 @@
-//! The model in small bounds: the protocol holds, and each variant that lacks a rule is caught.
+//! The models in small bounds: the protocol holds, and each variant that lacks a rule is caught.
 
-use rdev_lab::model::{Bounds, Protocol, Variant};
+use std::fmt::Debug;
+use std::hash::Hash;
+
+use rdev_lab::model::lineage::{self, Protocol};
+use rdev_lab::model::queue::{self, Project};
 use stateright::{Checker, HasDiscoveries, Model};
 
-#[test]
-fn the_protocol_holds_in_every_state() {
-    let model = Protocol { bounds: Bounds::TINY, variant: Variant::Protocol };
+/// Visits every state, of which there are more than `states`.
+fn holds<M>(model: M, states: usize)
+where
+    M: Model + Send + Sync + 'static,
+    M::State: Clone + PartialEq + Debug + Hash + Send + Sync,
+    M::Action: Clone + PartialEq + Debug + Send + Sync,
+{
     let checker = model.checker().threads(2).spawn_bfs().join();
-    assert!(checker.unique_state_count() > 100_000, "{}", checker.unique_state_count());
+    assert!(checker.unique_state_count() > states, "{}", checker.unique_state_count());
     checker.assert_properties();
 }
 
+/// Whether a property is broken.
+fn is_caught<M>(model: M) -> bool
+where
+    M: Model + Send + Sync + 'static,
+    M::State: Clone + PartialEq + Debug + Hash + Send + Sync,
+    M::Action: Clone + PartialEq + Debug + Send + Sync,
+{
+    let caught = model.checker().threads(2).finish_when(HasDiscoveries::Any).spawn_bfs().join();
+    !caught.discoveries().is_empty()
+}
+
 #[test]
-fn each_variant_that_lacks_a_rule_is_caught() {
-    for variant in Variant::BROKEN {
-        let model = Protocol { bounds: Bounds::CHAIN, variant };
-        let caught = model.checker().threads(2).finish_when(HasDiscoveries::Any).spawn_bfs().join();
-        assert!(!caught.discoveries().is_empty(), "{variant:?} was not caught");
+fn a_lineage_keeps_the_promise_in_every_state() {
+    holds(Protocol::new(lineage::Bounds::TINY, lineage::Variant::Protocol), 100_000);
+}
+
+#[test]
+fn a_lineage_keeps_the_promise_in_a_folder() {
+    holds(Protocol::new(lineage::Bounds::FOLDER, lineage::Variant::Protocol), 100_000);
+}
+
+#[test]
+fn a_lineage_lands_once_on_a_server_that_moves_one_ref_at_a_time() {
+    holds(Protocol::new(lineage::Bounds::BRANCH_ALONE, lineage::Variant::Protocol), 50_000);
+}
+
+#[test]
+fn the_tasks_of_a_project_keep_their_slots_and_end_in_every_state() {
+    holds(Project::new(queue::Bounds::TINY, queue::Variant::Protocol), 1_000);
+}
+
+#[test]
+fn the_tasks_of_a_project_end_without_a_sweep_where_the_queue_loses_nothing() {
+    holds(Project::new(queue::Bounds::GOOD, queue::Variant::Protocol), 1_000);
+}
+
+#[test]
+fn each_variant_that_lacks_a_rule_of_a_lineage_is_caught() {
+    for variant in lineage::Variant::BROKEN {
+        assert!(is_caught(Protocol::new(variant.bounds(), variant)), "{variant:?} was not caught");
+    }
+}
+
+#[test]
+fn each_variant_that_lacks_a_rule_of_the_queue_is_caught() {
+    for variant in queue::Variant::BROKEN {
+        assert!(is_caught(Project::new(variant.bounds(), variant)), "{variant:?} was not caught");
     }
 }

@@ -91,7 +91,7 @@ impl FromStr for CommitId {
 text!(Branch, CommitId);
 
 /// Where a branch pointed when it was read.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case", tag = "at", content = "commit")]
 pub enum Tip {
     /// There was no such branch.
@@ -102,7 +102,7 @@ pub enum Tip {
 
 /// The refs rdev keeps in a repository, beside the branch it delivers to. A text of this type is
 /// its [`OwnRef::path`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum OwnRef {
     /// Finished work of an attempt, pushed before it is prepared. It is the attempt's ticket: the
@@ -182,7 +182,7 @@ impl TryFrom<String> for OwnRef {
 
 /// A ref of rdev's own with the value that it was about to get. The store has it before the ref is
 /// written: a ref that no record names, or that has another value, is nobody's finished work.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 pub struct RecordedRef {
     /// Its name.
     #[serde(rename = "ref")]

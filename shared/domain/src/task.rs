@@ -110,7 +110,7 @@ pub struct Task {
 }
 
 /// A wip ref by what it is named after.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 pub struct WipRef {
     /// The task whose attempt pushed it.
     pub task: TaskId,
@@ -119,7 +119,7 @@ pub struct WipRef {
 }
 
 /// Finished work, about to be pushed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 pub struct Prepared {
     /// The commit, as it is at the wip ref.
     pub commit: CommitId,

@@ -6,54 +6,72 @@ use rdev_domain::result::Usage;
 use rdev_domain::step::{Event, Refusal};
 use rdev_domain::task::{Prepared, WipRef};
 
-use super::super::Protocol;
-use super::super::people::STRANGER;
-use super::super::remote::{History, Push, Scan, Sets, commit, rebased, tip, work_of};
-use super::super::store::{NOW, Record, result};
-use super::super::world::World;
-use super::push::{fails, lose};
-use super::{Attempt, Choice, End, Named, Phase, holder, scan_base, search, writes};
+use super::push::fails;
+use super::refs::{scan_base, search, writes};
+use super::send::Answer;
+use super::tell::holder;
+use super::{Attempt, End, Named, Phase};
+use crate::model::lineage::Protocol;
+use crate::model::lineage::people::STRANGER;
+use crate::model::lineage::remote::{
+    History, Push, Refused, Scan, Sets, commit, rebased, tip, work_of,
+};
+use crate::model::lineage::world::World;
+use crate::model::part::Part;
+use crate::model::record::{NOW, Record, result};
 
 pub(super) struct Write {
     pub(super) value: CommitId,
     pub(super) base: Option<History>,
-    pub(super) from: Option<CommitId>,
     pub(super) takes: Option<Named>,
 }
 
-pub(super) fn write_ticket(
-    world: &mut World,
-    attempt: &mut Attempt,
-    write: Write,
-    choice: Choice,
-) -> Option<Phase> {
-    let Write { value, base, from, takes } = write;
-    let name = attempt.own().path();
-    let deletes = takes.clone().map(|takes| (takes.path, takes.commit));
+/// The push that writes the ticket.
+pub(super) fn ticket_push(
+    world: &World,
+    protocol: &Protocol,
+    attempt: &Attempt,
+    value: CommitId,
+    from: Option<CommitId>,
+    takes: Option<Named>,
+) -> Push {
+    let own = attempt.own();
+    let takes = takes.filter(|_| protocol.is_atomic());
     let from = from.or_else(|| {
         // A stranger's ref of this name is replaced; what this attempt recorded is not a stranger's.
-        let there = world.remote.own.get(&name)?;
+        let there = world.remote.own.get(&own)?;
         (work_of(there) == STRANGER).then(|| there.clone())
     });
-    let sets = Sets::Own { name, from, to: value.clone() };
-    let push = Push { sets, deletes };
-    if choice == Choice::Badly {
-        lose(world, push);
-        return Some(Attempt::failed(FailureClass::Infra, false));
-    }
-    if world.remote.apply(&push).is_err() {
-        return Some(match takes {
-            None if attempt.prepared => Phase::Unsure { base, refused: false },
-            _ => Attempt::failed(FailureClass::Infra, false),
-        });
+    let deletes = takes.map(|takes| (takes.own, takes.commit));
+    Push { sets: Sets::Own { own, from, to: value }, deletes }
+}
+
+/// The ticket is written, or not.
+pub(super) fn wrote(
+    world: &mut World,
+    protocol: &Protocol,
+    attempt: &mut Attempt,
+    write: Write,
+    answer: Answer,
+) -> Option<Phase> {
+    let Write { value, base, takes } = write;
+    match answer {
+        Answer::Done => {}
+        Answer::Not(Refused::Moved | Refused::Gone) if takes.is_none() && attempt.prepared => {
+            return Some(Phase::Unsure { base, refused: false });
+        }
+        Answer::Not(_) | Answer::Never | Answer::Lost => {
+            return Some(Attempt::failed(FailureClass::Infra, false));
+        }
     }
     let own = attempt.own();
     let mut written = attempt.refs.iter().filter(|r| r.own == own && r.commit == value);
     let may_land = written.any(|recorded| recorded.may_land);
+    let taken = takes.as_ref().filter(|_| protocol.is_atomic());
     attempt.refs.retain(|recorded| {
         recorded.own == own && recorded.commit == value
             || recorded.own != own
-                && takes.as_ref().is_none_or(|takes| takes.own() != recorded.own)
+                && taken.is_none_or(|takes| takes.own != recorded.own)
                 && !(may_land && recorded.may_land)
     });
     let tip = world.remote.branch.clone();
@@ -72,22 +90,23 @@ pub(super) fn write_ticket(
             Scan::NotFound => {}
         }
     }
-    follow(world, attempt, value, &base, tip)
+    follow(world, protocol, attempt, value, &base, tip)
 }
 
 /// Rebases onto a tip and moves the ticket.
 pub(super) fn follow(
     world: &mut World,
+    protocol: &Protocol,
     attempt: &mut Attempt,
     value: CommitId,
     base: &Option<History>,
     tip: Option<History>,
 ) -> Option<Phase> {
     if tip.is_none() && base.is_some() {
-        return Some(fails(world, attempt, FailureClass::HistoryRewritten));
+        return Some(fails(world, protocol, attempt, FailureClass::HistoryRewritten));
     }
     let rebased = commit(work_of(&value), rebased(&value) + 1);
-    writes(world, attempt, rebased, tip, Some(value), None)
+    writes(world, protocol, attempt, rebased, tip, Some(value), None)
 }
 
 pub(super) fn prepare(
@@ -101,23 +120,26 @@ pub(super) fn prepare(
         commit: value.clone(),
         base: tip(base.as_ref()),
         branch: "main".parse().expect("a branch"),
-        wip: WipRef { task: attempt.task().id, fence: attempt.holder.fence },
-        atomic: true,
+        wip: WipRef { task: attempt.task().id, fence: attempt.fence },
+        atomic: protocol.is_atomic(),
         at: NOW,
     };
     let holder = holder(world, protocol, attempt);
     let event = Event::Prepare { holder, prepared, result: result(), usage: Usage::default() };
-    let record = &mut world.tasks[attempt.number];
-    match record.apply(event) {
-        Ok(()) => {}
+    match world.tasks[attempt.number].change(|task| task.apply(event, NOW)) {
+        Ok(_) => {}
         Err(Refusal::CancelRequested) => {
             return Some(Attempt::failed(FailureClass::Cancelled, false));
         }
         // The lease is lost.
         Err(_) => return None,
     }
+    if !attempt.adopted {
+        world.unverified.retain(|commit| *commit != value);
+    }
     attempt.prepared = true;
-    attempt.task = Record { lease: None, ..record.clone() };
+    let record = Record::clone(&world.tasks[attempt.number]);
     attempt.refs.clone_from(&record.task.own_refs);
+    attempt.task = Part::new(Record { lease: None, ..record });
     Some(Phase::Push { value, base })
 }

@@ -1,9 +1,11 @@
 //! The git server: a branch with its history, and rdev's own refs. A push is a compare-and-swap of
 //! one or two refs, applied wholly or not at all.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rdev_domain::git::{CommitId, OwnRef, Tip};
+
+use super::folder::{Lock, Name};
 
 /// A commit in the branch's history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -27,9 +29,19 @@ impl Item {
         Self(WORK | if by_person { BY_PERSON } else { 0 } | u16::from(work))
     }
 
+    /// The work of a commit that rdev has made.
+    pub fn of_rdev(self) -> Option<u8> {
+        self.work().filter(|_| self.0 & BY_PERSON == 0)
+    }
+
+    /// The work that it is, whoever has brought it.
+    fn work(self) -> Option<u8> {
+        (self.0 & WORK != 0).then_some((self.0 & 0xff) as u8)
+    }
+
     /// Whether it has a lineage's trailer; `lineages` says whose each work is.
     pub fn is_of(self, lineage: u8, lineages: &[u8]) -> bool {
-        self.0 & WORK != 0 && lineages.get(usize::from(self.0 & 0xff)) == Some(&lineage)
+        self.work().is_some_and(|work| lineages.get(usize::from(work)) == Some(&lineage))
     }
 }
 
@@ -72,12 +84,24 @@ pub fn rebased(commit: &CommitId) -> u8 {
     (number & 0xff) as u8
 }
 
+/// What a repository's server can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Server {
+    /// It moves a branch and deletes a ticket, both or none.
+    Atomic,
+    /// It moves one ref at a time, and lets none be deleted: tickets prove nothing.
+    BranchAlone,
+    /// There is none: the repository is a folder, whose refs move under lock files
+    /// ([`super::folder`]).
+    Folder,
+}
+
 /// A push: all or nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Push {
     pub sets: Sets,
     /// Another ref that it deletes, from this value.
-    pub deletes: Option<(String, CommitId)>,
+    pub deletes: Option<(OwnRef, CommitId)>,
 }
 
 /// What a push sets.
@@ -86,7 +110,7 @@ pub enum Sets {
     /// The branch moves on from a tip to a commit, on behalf of a task.
     Branch { from: Option<History>, to: CommitId, task: usize },
     /// A ref of rdev's own, from this value.
-    Own { name: String, from: Option<CommitId>, to: CommitId },
+    Own { own: OwnRef, from: Option<CommitId>, to: CommitId },
     /// Nothing: it only deletes.
     Nothing,
 }
@@ -98,51 +122,101 @@ pub enum Refused {
     Moved,
     /// What it deletes is elsewhere.
     Gone,
+    /// Another process has the lock of one of its refs.
+    Locked,
+}
+
+/// A push that has moved the branch.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Landing {
+    pub commit: CommitId,
+    /// For which task.
+    pub task: usize,
 }
 
 /// The repository.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Remote {
     pub branch: Option<History>,
-    /// rdev's own refs, by path.
-    pub own: BTreeMap<String, CommitId>,
-    /// The landings: the works that rdev's pushes have brought to the branch, and for which task.
-    pub landed: Vec<(u8, usize)>,
+    /// rdev's own refs.
+    pub own: BTreeMap<OwnRef, CommitId>,
+    pub landed: Vec<Landing>,
+    /// The lock files of a folder.
+    pub locks: BTreeMap<Name, Lock>,
+    /// The works that the branch's log names, in a folder.
+    pub log: BTreeSet<u8>,
 }
 
 impl Remote {
     /// Applies a push.
     pub fn apply(&mut self, push: &Push) -> Result<(), Refused> {
-        match &push.sets {
-            Sets::Branch { from, .. } if self.branch != *from => return Err(Refused::Moved),
-            Sets::Own { name, from, .. } if self.own.get(name) != from.as_ref() => {
-                return Err(Refused::Moved);
-            }
-            _ => {}
+        if push.locks().any(|name| self.locks.contains_key(&name)) {
+            return Err(Refused::Locked);
         }
-        if let Some((name, value)) = &push.deletes {
-            if self.own.get(name) != Some(value) {
+        self.expects(&push.sets)?;
+        if let Some((own, value)) = &push.deletes {
+            if self.own.get(own) != Some(value) {
                 return Err(Refused::Gone);
             }
-            self.own.remove(name);
+            self.own.remove(own);
         }
-        match &push.sets {
+        self.set(&push.sets);
+        Ok(())
+    }
+
+    /// Whether what a push sets is where the push expects it.
+    pub fn expects(&self, sets: &Sets) -> Result<(), Refused> {
+        let there = match sets {
+            Sets::Branch { from, .. } => self.branch == *from,
+            Sets::Own { own, from, .. } => self.own.get(own) == from.as_ref(),
+            Sets::Nothing => true,
+        };
+        if there { Ok(()) } else { Err(Refused::Moved) }
+    }
+
+    /// Sets what a push sets.
+    pub fn set(&mut self, sets: &Sets) {
+        match sets {
             Sets::Branch { to, task, .. } => {
-                let work = work_of(to);
-                self.branch.get_or_insert_default().push(Item::of_work(work, false));
-                self.landed.push((work, *task));
+                self.branch.get_or_insert_default().push(Item::of_work(work_of(to), false));
+                self.landed.push(Landing { commit: to.clone(), task: *task });
             }
-            Sets::Own { name, to, .. } => {
-                self.own.insert(name.clone(), to.clone());
+            Sets::Own { own, to, .. } => {
+                self.own.insert(*own, to.clone());
             }
             Sets::Nothing => {}
         }
-        Ok(())
     }
 
     /// Whether it has a ref at a value.
     pub fn has(&self, own: OwnRef, commit: &CommitId) -> bool {
-        self.own.get(&own.path()) == Some(commit)
+        self.own.get(&own) == Some(commit)
+    }
+}
+
+impl Push {
+    /// The refs that it moves and deletes.
+    fn locks(&self) -> impl Iterator<Item = Name> {
+        self.sets.name().into_iter().chain(self.deletes.iter().map(|(own, _)| Name::Own(*own)))
+    }
+}
+
+impl Sets {
+    /// The ref that it sets.
+    pub fn name(&self) -> Option<Name> {
+        match self {
+            Self::Branch { .. } => Some(Name::Branch),
+            Self::Own { own, .. } => Some(Name::Own(*own)),
+            Self::Nothing => None,
+        }
+    }
+
+    /// The value that it gets.
+    pub fn to(&self) -> Option<&CommitId> {
+        match self {
+            Self::Branch { to, .. } | Self::Own { to, .. } => Some(to),
+            Self::Nothing => None,
+        }
     }
 }
 

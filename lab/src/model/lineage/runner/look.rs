@@ -5,13 +5,12 @@ use rdev_domain::git::{OwnRef, RecordedRef};
 use rdev_domain::ids::Fence;
 use rdev_domain::task::Task;
 
-use super::super::remote::{History, Scan, commit};
-use super::super::world::World;
-use super::super::{Protocol, Variant};
-use super::{
-    Attempt, Choice, End, Named, Phase, Then, gone, lineage, newest, newest_since, present,
-    scan_base, search, writes,
-};
+use super::refs::{lineage, newest, newest_since, present, scan_base, search, writes};
+use super::tell::gone;
+use super::{Attempt, Choice, End, Named, Phase, Then};
+use crate::model::lineage::remote::{History, Scan, commit};
+use crate::model::lineage::world::World;
+use crate::model::lineage::{Protocol, Variant};
 
 /// Before the agent: what earlier attempts of the chain have left.
 pub(super) fn look(world: &mut World, protocol: &Protocol, attempt: &mut Attempt) -> Option<Phase> {
@@ -30,7 +29,7 @@ pub(super) fn look(world: &mut World, protocol: &Protocol, attempt: &mut Attempt
             return Some(revokes(&Named::of(ticket), FailureClass::Conflict, Then::Look));
         }
         attempt.refs.retain(|recorded| !lost.contains(&recorded));
-        return adopts(world, attempt, adopted, branch);
+        return adopts(world, protocol, attempt, adopted, branch);
     };
     // Each of them was made of the one before, so where one was revoked those after it never were.
     let is_revoked = |ticket: &&RecordedRef| {
@@ -42,7 +41,7 @@ pub(super) fn look(world: &mut World, protocol: &Protocol, attempt: &mut Attempt
         if protocol.variant == Variant::GoneIsDoneAgain {
             return Some(Phase::Agent { base: branch });
         }
-        return Some(gone(world, attempt));
+        return Some(gone(world, protocol, attempt));
     }
     if there.is_empty() {
         // What was revoked is dealt with, also after the revoked one is taken over. (Where one is
@@ -59,7 +58,7 @@ pub(super) fn look(world: &mut World, protocol: &Protocol, attempt: &mut Attempt
     match found {
         Scan::Found => Some(Phase::Tell(End::Landed)),
         Scan::Rewritten => Some(Attempt::failed(FailureClass::HistoryRewritten, false)),
-        Scan::NotFound => adopts(world, attempt, adopted, branch),
+        Scan::NotFound => adopts(world, protocol, attempt, adopted, branch),
     }
 }
 
@@ -71,9 +70,9 @@ fn adoptable(
 ) -> Option<Named> {
     if protocol.variant == Variant::AdoptsWhatIsNotRecorded {
         let mut all = world.remote.own.iter();
-        let of_task = format!("rdev/wip/{}/", task.id);
-        let found = all.find(|(path, _)| path.starts_with(&of_task));
-        return found.map(|(path, commit)| Named { path: path.clone(), commit: commit.clone() });
+        let is_of_task = |own: &OwnRef| matches!(own, OwnRef::Wip(id, _) if *id == task.id);
+        let found = all.find(|(own, _)| is_of_task(own));
+        return found.map(|(own, commit)| Named { own: *own, commit: commit.clone() });
     }
     newest(world, refs, task.id, task.wip_floor).or_else(|| {
         let named = task.resume_from.filter(|_| task.wip_floor == Fence(0))?;
@@ -83,14 +82,16 @@ fn adoptable(
 
 fn adopts(
     world: &mut World,
+    protocol: &Protocol,
     attempt: &mut Attempt,
     adopted: Option<Named>,
     branch: Option<History>,
 ) -> Option<Phase> {
     match adopted {
         Some(ticket) => {
+            attempt.adopted = true;
             let value = ticket.commit.clone();
-            writes(world, attempt, value, branch, None, Some(ticket))
+            writes(world, protocol, attempt, value, branch, None, Some(ticket))
         }
         None => Some(Phase::Agent { base: branch }),
     }
@@ -102,6 +103,7 @@ pub(super) fn revokes(ticket: &Named, class: FailureClass, then: Then) -> Phase 
 
 pub(super) fn agent(
     world: &mut World,
+    protocol: &Protocol,
     attempt: &mut Attempt,
     base: Option<History>,
     choice: Choice,
@@ -123,5 +125,9 @@ pub(super) fn agent(
     }
     world.works.push(of);
     let work = u8::try_from(world.works.len() - 1).expect("few agents");
-    writes(world, attempt, commit(work, 0), base, None, None)
+    if protocol.variant == Variant::DeliversUnverified {
+        // Verify comes after the ticket, and whoever adopts the ticket does not know.
+        world.unverified.push(commit(work, 0));
+    }
+    writes(world, protocol, attempt, commit(work, 0), base, None, None)
 }

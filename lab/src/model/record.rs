@@ -1,10 +1,10 @@
 //! A task and its lease as a store has them. Every change is [`step`]; what grows without bound and
-//! decides nothing (times, usage, the list of attempts) is left out.
+//! decides nothing (usage, the list of attempts, the times of begin and end) is left out.
 
 use std::hash::{Hash, Hasher};
 
 use rdev_domain::git::RecordedRef;
-use rdev_domain::ids::{Owner, TaskId, WorkerId};
+use rdev_domain::ids::{Fence, Owner, TaskId, WorkerId};
 use rdev_domain::lease::{Holder, Lease, Progress};
 use rdev_domain::result::{BuildResult, Outcome, Usage};
 use rdev_domain::spec::{BuildSpec, Work};
@@ -13,7 +13,7 @@ use rdev_domain::task::{Task, TaskState};
 use rdev_domain::time::Timestamp;
 use ulid::Ulid;
 
-/// The only moment there is.
+/// The moment that it is.
 pub const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 
 /// A task's record and its lease.
@@ -28,35 +28,20 @@ impl Eq for Record {}
 
 impl Hash for Record {
     fn hash<H: Hasher>(&self, hasher: &mut H) {
-        let Task { state, attempt, push_attempt, fence, lineage, retry_of, retried_as, .. } =
+        let Task { id, state, attempt, push_attempt, fence, lineage, available_at, .. } =
             &self.task;
-        (*state, *attempt, *push_attempt, fence.0, lineage.0).hash(hasher);
-        (retry_of.map(|id| id.0), retried_as.map(|id| id.0)).hash(hasher);
+        (id, state, attempt, push_attempt, fence, lineage, available_at).hash(hasher);
+        let Task { retry_of, retried_as, parks, parked_ms, stalls, .. } = &self.task;
+        (retry_of, retried_as, parks, parked_ms, stalls).hash(hasher);
         let Task { failure, prepared, scan_base, own_refs, wip_floor, resume_from, .. } =
             &self.task;
         failure.as_ref().map(|f| (f.class, f.push_in_doubt)).hash(hasher);
-        let prepared = prepared.as_ref();
-        prepared.map(|p| (&p.commit, p.base.to_string(), p.wip.task.0, p.wip.fence.0)).hash(hasher);
-        scan_base.as_ref().map(ToString::to_string).hash(hasher);
-        hash_refs(own_refs, hasher);
-        wip_floor.0.hash(hasher);
-        resume_from.map(|wip| (wip.task.0, wip.fence.0)).hash(hasher);
-        let lease = self.lease.as_ref();
-        lease
-            .map(|lease| (lease.fence.0, lease.owner.as_str(), lease.cancel_requested))
-            .hash(hasher);
-        if let Some(refs) = lease.and_then(|lease| lease.own_refs.as_ref()) {
-            hash_refs(refs, hasher);
+        (prepared, scan_base, own_refs, wip_floor, resume_from).hash(hasher);
+        if let Some(lease) = &self.lease {
+            (lease.fence.0, lease.owner.as_str(), lease.cancel_requested).hash(hasher);
+            (lease.heartbeat, lease.until).hash(hasher);
+            lease.own_refs.hash(hasher);
         }
-    }
-}
-
-/// Hashes recorded refs.
-pub fn hash_refs<H: Hasher>(refs: &[RecordedRef], hasher: &mut H) {
-    refs.len().hash(hasher);
-    for recorded in refs {
-        (recorded.own.path(), &recorded.commit, recorded.may_land).hash(hasher);
-        recorded.revoked_for.hash(hasher);
     }
 }
 
@@ -65,9 +50,9 @@ pub fn task_id(number: usize) -> TaskId {
     TaskId(Ulid(number as u128 + 1))
 }
 
-/// The process of that number.
-pub fn owner(runner: usize) -> Owner {
-    Owner::new(&worker(), &runner.to_string())
+/// The process of that name.
+pub fn owner(process: &str) -> Owner {
+    Owner::new(&worker(), process)
 }
 
 fn worker() -> WorkerId {
@@ -82,37 +67,56 @@ impl Record {
         Self { task: Task { max_attempts: 2, ..task }, lease: None }
     }
 
-    /// Applies an event.
-    pub fn apply(&mut self, event: Event) -> Result<(), Refusal> {
-        let step = step(&self.task, self.lease.as_ref(), event, NOW)?;
+    /// Applies an event. Returns when wake-ups are to be sent.
+    pub fn apply(&mut self, event: Event, now: Timestamp) -> Result<Vec<Timestamp>, Refusal> {
+        let step = step(&self.task, self.lease.as_ref(), event, now)?;
         let mut task = step.task;
         task.attempts.clear();
         task.usage = Usage::default();
-        task.available_at = NOW;
+        task.worker_id = None;
+        (task.started_at, task.finished_at, task.updated_at) = (None, None, NOW);
         if let Some(failure) = &mut task.failure {
             failure.message.clear();
         }
         self.task = task;
-        self.lease = step.lease.map(|lease| Lease { heartbeat: 0, ..lease });
-        Ok(())
+        self.lease = step.lease;
+        Ok(step.wake_ups)
     }
 
-    /// A claim by a process of this number.
-    pub fn claim(&mut self, runner: usize) -> Result<(), Refusal> {
-        let slots = Slots { taken: 0, limit: 1 };
-        self.apply(Event::Claim { owner: owner(runner), worker_id: worker(), slots })
+    /// A claim by a process.
+    pub fn claim(
+        &mut self,
+        process: &str,
+        slots: Slots,
+        now: Timestamp,
+    ) -> Result<Vec<Timestamp>, Refusal> {
+        self.apply(Event::Claim { owner: owner(process), worker_id: worker(), slots }, now)
     }
 
-    /// Renews the lease with the refs that its holder is about to write.
-    pub fn record_refs(&mut self, holder: &Holder, refs: &[RecordedRef]) -> Result<(), Refusal> {
+    /// Renews the lease; the holder may be about to write refs.
+    pub fn renew(
+        &mut self,
+        holder: &Holder,
+        own_refs: Option<&[RecordedRef]>,
+        now: Timestamp,
+    ) -> Result<(), Refusal> {
         let lease = self.lease.as_ref().ok_or(Refusal::Stale)?;
-        let progress = Progress { own_refs: Some(refs), ..Progress::default() };
-        let lease = lease.renewed(holder, progress, NOW)?;
-        self.lease = Some(Lease { heartbeat: 0, ..lease });
+        self.lease =
+            Some(lease.renewed(holder, Progress { own_refs, ..Progress::default() }, now)?);
         Ok(())
     }
 
-    /// Whether a runner may claim it.
+    /// Recovers the lease that was seen, whose holder counts as dead.
+    pub fn recover(
+        &mut self,
+        seen: Fence,
+        heartbeat: u64,
+        now: Timestamp,
+    ) -> Result<Vec<Timestamp>, Refusal> {
+        self.apply(Event::Recover { seen, heartbeat, proved_dead: true }, now)
+    }
+
+    /// Whether a runner may claim it when it is due.
     pub fn is_claimable(&self) -> bool {
         self.lease.is_none() && matches!(self.task.state, TaskState::Queued | TaskState::Pushing)
     }

@@ -1,0 +1,162 @@
+//! A repository in a folder: one ref moves and another one goes under git's lock files, as
+//! `runner/src/git/ref_locks.rs` does it, write by write. A process may be killed between any two.
+//!
+//! The lock of a ticket says how far the move is. A living process has an `flock` on it.
+
+use rdev_domain::git::{CommitId, OwnRef};
+
+use super::remote::{Push, Refused, Remote, Sets, work_of};
+
+/// A ref that may be locked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Name {
+    Branch,
+    Own(OwnRef),
+}
+
+/// A lock file.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Lock {
+    /// Of the ref that goes: what moves, and whether it says `landing`. `alive`: its process is.
+    Goes { target: Name, to: CommitId, landing: bool, alive: bool },
+    /// Of the ref that moves: its value.
+    Moves(CommitId),
+}
+
+/// How far a move is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Stage {
+    /// The ticket's lock is there, and the ticket has its value.
+    TicketLocked,
+    /// So is the target's, and it is where it has to be.
+    BothLocked,
+    /// The ticket's lock says `landing`.
+    Landing,
+    /// The target's lock was renamed into its place.
+    Moved,
+    /// The branch's log has it.
+    Logged,
+    /// The ticket is deleted.
+    Deleted,
+}
+
+/// Begins a move. `marked`: the ticket's lock tells what is done; without that the ticket is deleted
+/// after the branch, and nobody can tell.
+pub fn begin(remote: &mut Remote, push: &Push, marked: bool) -> Result<Stage, Refused> {
+    let Some((own, value)) = &push.deletes else { return Err(Refused::Gone) };
+    if remote.locks.contains_key(&Name::Own(*own)) {
+        return Err(Refused::Locked);
+    }
+    if !remote.has(*own, value) {
+        return Err(Refused::Gone);
+    }
+    if let (Some(target), Some(to), true) = (push.sets.name(), push.sets.to(), marked) {
+        let lock = Lock::Goes { target, to: to.clone(), landing: false, alive: true };
+        remote.locks.insert(Name::Own(*own), lock);
+    }
+    Ok(Stage::TicketLocked)
+}
+
+/// The next write of a move. `None`: it is done.
+pub fn go(remote: &mut Remote, push: &Push, stage: Stage) -> Result<Option<Stage>, Refused> {
+    let (Some((own, _)), Some(target)) = (&push.deletes, push.sets.name()) else {
+        return Err(Refused::Gone);
+    };
+    let ticket = Name::Own(*own);
+    match stage {
+        Stage::TicketLocked => {
+            let refused = if remote.locks.contains_key(&target) {
+                Some(Refused::Locked)
+            } else {
+                remote.expects(&push.sets).err()
+            };
+            if let Some(refused) = refused {
+                remote.locks.remove(&ticket);
+                return Err(refused);
+            }
+            if !remote.locks.contains_key(&ticket) {
+                // The branch moves as by any other program, at once.
+                return Ok(Some(Stage::Landing));
+            }
+            let to = push.sets.to().cloned().ok_or(Refused::Gone)?;
+            remote.locks.insert(target, Lock::Moves(to));
+            Ok(Some(Stage::BothLocked))
+        }
+        Stage::BothLocked => {
+            if let Some(Lock::Goes { landing, .. }) = remote.locks.get_mut(&ticket) {
+                *landing = true;
+            }
+            Ok(Some(Stage::Landing))
+        }
+        Stage::Landing => {
+            // Under its lock nobody has moved it.
+            remote.expects(&push.sets)?;
+            remote.locks.remove(&target);
+            remote.set(&push.sets);
+            Ok(Some(Stage::Moved))
+        }
+        Stage::Moved => {
+            if let Sets::Branch { to, .. } = &push.sets {
+                remote.log.insert(work_of(to));
+            }
+            Ok(Some(Stage::Logged))
+        }
+        Stage::Logged => {
+            remote.own.remove(own);
+            Ok(Some(Stage::Deleted))
+        }
+        Stage::Deleted => {
+            remote.locks.remove(&ticket);
+            Ok(None)
+        }
+    }
+}
+
+/// The process that was moving something is killed.
+pub fn kill(remote: &mut Remote, push: &Push) {
+    let Some((own, _)) = &push.deletes else { return };
+    if let Some(Lock::Goes { alive, .. }) = remote.locks.get_mut(&Name::Own(*own)) {
+        *alive = false;
+    }
+}
+
+/// A ticket's lock that a killed process has left.
+pub fn left_over(remote: &Remote) -> Option<OwnRef> {
+    remote.locks.iter().find_map(|(name, lock)| match (name, lock) {
+        (Name::Own(own), Lock::Goes { alive: false, .. }) => Some(*own),
+        _ => None,
+    })
+}
+
+/// One write of whoever ends or undoes what a killed process has left. It may be killed itself: the
+/// next one reads the lock again.
+pub fn tidy(remote: &mut Remote, ticket: OwnRef) {
+    let name = Name::Own(ticket);
+    let Some(Lock::Goes { target, to, landing, .. }) = remote.locks.get(&name).cloned() else {
+        return;
+    };
+    let ours = remote.locks.get(&target) == Some(&Lock::Moves(to));
+    match (landing, ours) {
+        (false, true) => {
+            remote.locks.remove(&target);
+        }
+        (true, true) => {
+            if let Some(Lock::Goes { landing, .. }) = remote.locks.get_mut(&name) {
+                *landing = false;
+            }
+        }
+        (true, false) if remote.own.contains_key(&ticket) => {
+            remote.own.remove(&ticket);
+        }
+        (_, false) => {
+            remote.locks.remove(&name);
+        }
+    }
+}
+
+/// What every list of the refs does first.
+pub fn tidy_all(remote: &mut Remote) {
+    while let Some(ticket) = left_over(remote) {
+        tidy(remote, ticket);
+    }
+}
