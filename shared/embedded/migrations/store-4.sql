@@ -1,0 +1,4 @@
+-- rdev.db, version 4: the URL of a repository below the data folder begins with file:///$data/repos/,
+-- and a task may be marked as restored. Programs before this version would not find the
+-- repositories, and would run an agent for a restored task whose commit is on its branch already.
+-- What they have stored is read as it is.
