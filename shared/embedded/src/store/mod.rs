@@ -20,6 +20,7 @@ mod query_plans;
 mod queue_entry;
 mod recover;
 mod requests;
+pub(crate) mod restored;
 mod retention;
 mod rows;
 pub(crate) mod schema;
