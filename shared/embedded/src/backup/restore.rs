@@ -4,9 +4,9 @@
 //! the data folder, and the finished folder gets its name in one step: no process can open it half
 //! restored.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Read};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 
 use rdev_domain::time::Timestamp;
@@ -47,8 +47,12 @@ pub fn restore(file: &Path, data_dir: &Path, now: Timestamp) -> Result<Restored,
     let using = |error| BackupError::io(format!("use {}", folder.display()), error);
     let beside = folder.parent().ok_or_else(|| BackupError::NotEmpty { folder: folder.clone() })?;
     DirBuilder::new().recursive(true).mode(0o700).create(beside).map_err(using)?;
-    // Its mode is 0700. It is removed again unless it gets its name.
-    let new = tempfile::Builder::new().prefix(".rdev-restore-").tempdir_in(beside).map_err(using)?;
+    // It is removed again unless it gets its name.
+    let new = tempfile::Builder::new()
+        .prefix(".rdev-restore-")
+        .permissions(Permissions::from_mode(0o700))
+        .tempdir_in(beside)
+        .map_err(using)?;
     let manifest = unpack(&mut archive, new.path(), file)?;
     let marked = mark(&new.path().join(STORE), file, now)?;
     sync(new.path()).map_err(using)?;
