@@ -26,7 +26,9 @@ struct Waiting {
 impl Waiting {
     fn script(&self, writes: &str) -> String {
         let at = self.folder.display();
-        format!("echo {writes} >> {at}/ran; while [ ! -e {at}/go ]; do sleep 0.02; done; echo 1 > {writes}")
+        format!(
+            "echo {writes} >> {at}/ran; while [ ! -e {at}/go ]; do sleep 0.02; done; echo 1 > {writes}"
+        )
     }
 
     fn runs(&self) -> usize {

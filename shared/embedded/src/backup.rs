@@ -112,10 +112,7 @@ impl BackupError {
         Self::io("write the backup".to_owned(), source)
     }
 
-    fn database(
-        doing: &str,
-        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
-    ) -> Self {
+    fn database(doing: &str, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self::Database { doing: doing.to_owned(), source: source.into() }
     }
 }

@@ -10,10 +10,11 @@ use rdev_domain::result::{BuildResult, Outcome, TaskResult};
 use rdev_domain::spec::{BuildSpec, Work};
 use rdev_domain::step::Event;
 use rdev_domain::task::{Task, TaskState};
-use rdev_testkit::servers::git_http::GitServer;
+use rdev_testkit::servers::git_http::{Behaviour, GitServer, TOKEN};
 
 use crate::build::ghost::{Ghost, agent_ran, commits_of, forbidden};
 use crate::build::outcomes::{appears, wait_script};
+use crate::build::remote::world_with;
 use crate::world::{World, git, now, person_commits, ulid};
 
 /// A backup of the world as it is now.
@@ -85,7 +86,10 @@ async fn no_agent_runs_for_a_task_whose_lineage_landed_after_the_backup() {
         let again = restored(&world, &file, &site).await;
         let runner = again.run();
         let result = again.succeeded(id).await;
-        assert_eq!((result.commit_sha.as_ref(), result.outcome), (Some(&commit), Outcome::Delivered));
+        assert_eq!(
+            (result.commit_sha.as_ref(), result.outcome),
+            (Some(&commit), Outcome::Delivered)
+        );
         assert!(!agent_ran(&world), "running: {running}");
         assert!(found_after_restore(&result), "{result:?}");
         assert_eq!(commits_of(&again, &site_of(&again).await, id), 1);
@@ -177,7 +181,8 @@ async fn what_lands_while_the_agent_of_a_restored_task_works_is_found_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_restored_task_that_never_landed_is_done_once_although_a_ref_of_the_lost_life_is_in_the_way() {
+async fn a_restored_task_that_never_landed_is_done_once_although_a_ref_of_the_lost_life_is_in_the_way()
+ {
     let world = World::new();
     let site = world.project("site", &[("a", "1\n")]).await;
     let task = restored_task(&site, "echo 2 > a", |_| {});
@@ -219,6 +224,33 @@ async fn a_landing_that_was_killed_half_way_before_the_backup_is_not_repeated_af
     assert_eq!(result.warnings[0].code, "branch_rewritten", "{result:?}");
     let repository = again.repository(&site_of(&again).await);
     assert_eq!(git(&repository, &["rev-parse", "main"]), before, "it landed once");
+    runner.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_no_server_had_at_the_backup_is_delivered_from_it() {
+    let (world, server, site) = world_with(TOKEN).await;
+    let (begun, go) = (world.data.path().join("begun"), world.data.path().join("go"));
+    let runner = world.run();
+    let id = world.build(&site, &wait_script("echo x >> a", &begun, &go)).await;
+    appears(&begun).await;
+    server.behave(Behaviour::Status(503));
+    std::fs::write(&go, "").expect("go");
+    world.until(id, "put back", |record| record.task.failure.is_some()).await;
+    let file = back_up(&world);
+    runner.stop().await;
+    server.behave(Behaviour::Serve);
+    std::fs::remove_file(&begun).expect("begun");
+
+    let mut again = restored_with(&file, |_| ()).await;
+    again.config = world.config.clone();
+    let runner = again.run();
+    // As a person who does not want to wait for the backoff.
+    again.cancel(id, &runner).await;
+    let retry = again.retry(id).await;
+    assert_eq!(again.succeeded(retry).await.outcome, Outcome::Delivered);
+    assert_eq!(server.git("site", &["show", "main:a"]), "1\nx");
+    assert!(!begun.exists(), "the agent ran again");
     runner.stop().await;
 }
 

@@ -115,9 +115,7 @@ fn without_locks(mut refs: Nodes) -> Nodes {
             keep.extend([name.clone(), partner]);
         }
     }
-    refs.retain(|name, node| {
-        *node == Node::Folder || !locks::is_lock(name) || keep.contains(name)
-    });
+    refs.retain(|name, node| *node == Node::Folder || !locks::is_lock(name) || keep.contains(name));
     refs
 }
 

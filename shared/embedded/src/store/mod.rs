@@ -45,8 +45,8 @@ use rdev_domain::lease::{Holder, Progress};
 use rdev_domain::page::{Listed, Page};
 use rdev_domain::pipeline::CommitPipeline;
 use rdev_domain::ports::{
-    Advanced, AuditFilter, Capabilities, Claim, Claimed, DeadLetter, Enqueued, EventPage, PortResult,
-    Record, Renewal, Store, Swept, TaskFilter, TaskRecord, WorkStats,
+    Advanced, AuditFilter, Capabilities, Claim, Claimed, DeadLetter, Enqueued, EventPage,
+    PortResult, Record, Renewal, Store, Swept, TaskFilter, TaskRecord, WorkStats,
 };
 use rdev_domain::project::{Project, ProjectPatch};
 use rdev_domain::request::{Begun, RequestKey, StoredAnswer};
@@ -134,8 +134,7 @@ impl Store for SqliteStore {
 
     async fn projects(&self, page: &Page) -> PortResult<Listed<Project>> {
         let page = *page;
-        let Listed { items, next } =
-            self.read(move |conn, _| projects::list(conn, &page)).await?;
+        let Listed { items, next } = self.read(move |conn, _| projects::list(conn, &page)).await?;
         let items = items.into_iter().map(|project| self.place.project(project)).collect();
         Ok(Listed { items, next })
     }
@@ -329,9 +328,7 @@ impl Store for SqliteStore {
 
     async fn tasks(&self, filter: &TaskFilter, page: &Page) -> PortResult<Listed<TaskRecord>> {
         let (filter, page) = (filter.clone(), *page);
-        let found = move |conn: &Connection, latest| {
-            task_list::tasks(conn, &filter, &page, latest)
-        };
+        let found = move |conn: &Connection, latest| task_list::tasks(conn, &filter, &page, latest);
         let Listed { items, next } = self.read(found).await?;
         let here = |found: TaskRecord| TaskRecord { task: self.place.task(found.task), ..found };
         Ok(Listed { items: items.into_iter().map(here).collect(), next })

@@ -123,7 +123,9 @@ mod tests {
         ] {
             assert_eq!(place.here(old).as_deref(), here, "{old}");
         }
-        for other in ["https://example.com/repos/a.git", "file:///old/repos/a", "file:///new/reposx"] {
+        for other in
+            ["https://example.com/repos/a.git", "file:///old/repos/a", "file:///new/reposx"]
+        {
             assert_eq!(place.stored(other), None, "{other}");
         }
     }

@@ -77,11 +77,9 @@ async fn with_repository(scene: &Scene, id: &str) -> Project {
 }
 
 async fn advance(store: &dyn Store, claimed: &Claimed, event: impl FnOnce(Holder) -> Event) {
-    let holder =
-        Holder { fence: claimed.lease.fence, owner: claimed.lease.owner.clone() };
+    let holder = Holder { fence: claimed.lease.fence, owner: claimed.lease.owner.clone() };
     let by = Actor::maintenance();
-    let advanced =
-        store.advance(claimed.task.id, event(holder), Record::default(), &by, NOW).await;
+    let advanced = store.advance(claimed.task.id, event(holder), Record::default(), &by, NOW).await;
     advanced.expect("it holds the task");
 }
 
@@ -279,17 +277,16 @@ async fn an_archive_that_somebody_made_writes_nothing_outside_of_the_folder() {
     });
     assert!(matches!(backup.refused(&link), BackupError::Foreign { .. }));
     let manifest = br#"{"rdev":"1","created_at":"2026-01-01T12:00:00.000Z"}"#;
-    let parts: [&[(&str, &[u8])]; 3] = [
-        &[],
-        &[("manifest.json", manifest)],
-        &[("manifest.json", b"[]"), ("rdev.db", b"")],
-    ];
+    let parts: [&[(&str, &[u8])]; 3] =
+        [&[], &[("manifest.json", manifest)], &[("manifest.json", b"[]"), ("rdev.db", b"")]];
     for files in parts {
         let refused = backup.refused(&archive(files, "rdev backup 1", |_| ()));
         assert!(matches!(refused, BackupError::Foreign { .. }), "{refused:?}");
     }
-    let files: [(&str, &[u8]); 2] =
-        [("manifest.json", manifest), ("rdev.db", &b"no database, and longer than a header".repeat(9))];
+    let files: [(&str, &[u8]); 2] = [
+        ("manifest.json", manifest),
+        ("rdev.db", &b"no database, and longer than a header".repeat(9)),
+    ];
     let refused = backup.refused(&archive(&files, "rdev backup 1", |_| ()));
     assert!(matches!(refused, BackupError::Database { .. }), "{refused:?}");
 }
@@ -306,7 +303,10 @@ fn only_an_empty_folder_is_restored_into_and_no_file_is_overwritten() {
         assert!(matches!(refused, BackupError::NotEmpty { .. }), "{refused:?}");
         assert!(refused.to_string().contains("--data-dir"), "{refused}");
     }
-    assert_eq!((names(&into), names(&backup.folder.path().join("a"))), (vec!["x".into()], vec!["b".into()]));
+    assert_eq!(
+        (names(&into), names(&backup.folder.path().join("a"))),
+        (vec!["x".into()], vec!["b".into()])
+    );
     fs::remove_file(into.join("x")).expect("removed");
     let restored = restore(&backup.file, &into, NOW).expect("it is empty");
     assert_eq!((restored.folder, restored.made_by), (into.clone(), "0.0.0".to_owned()));
