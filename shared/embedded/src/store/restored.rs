@@ -3,12 +3,13 @@
 //! Other systems, above all the remote repositories, have gone on since the backup was made.
 
 use rdev_domain::audit::Actor;
+use rdev_domain::ids::ProjectId;
 use rdev_domain::retention::Retention;
 use rdev_domain::time::Timestamp;
 use rusqlite::Connection;
 
-use super::audit;
 use super::transaction::{Context, Tx};
+use super::{audit, outbox, rows};
 use crate::error::Error;
 
 /// By how much fences grow, so that the refs of the new life are named otherwise than those of the
@@ -28,6 +29,8 @@ pub(crate) struct Marked {
 /// * Each task that may run (again) is marked: its branch is searched before any agent runs. Those
 ///   that failed or were cancelled are too, because a retry inherits the mark.
 /// * Fences grow.
+/// * Each project with a due task gets an outbox entry, which the first sweep sends: the queue, with
+///   its wake-ups, is in no backup. What is due later the sweep finds when it is.
 /// * Workers and their drains are forgotten. Leases end when the folder is opened, as those of any
 ///   earlier process do.
 pub(crate) fn mark(conn: &Connection, now: Timestamp) -> Result<Marked, Error> {
@@ -50,7 +53,16 @@ pub(crate) fn mark(conn: &Connection, now: Timestamp) -> Result<Marked, Error> {
     let context = Context::new(Retention::default(), audit::last_id(&transaction)?);
     let by = Actor::maintenance();
     let tx = Tx { conn: &transaction, context: &context, by: &by, now };
+    for project in due_projects(&tx)? {
+        outbox::write(&tx, &project, &[now.minus(outbox::OVERDUE_AFTER)])?;
+    }
     audit::record(&tx, "installation.restored", "installation", None)?;
     transaction.commit()?;
     Ok(Marked { unfinished: unfinished as u64 })
+}
+
+fn due_projects(tx: &Tx<'_>) -> Result<Vec<ProjectId>, Error> {
+    let mut due = tx.conn.prepare("SELECT DISTINCT project FROM due")?;
+    let due = due.query_map([], |row| rows::parsed(row, 0))?;
+    Ok(due.collect::<rusqlite::Result<_>>()?)
 }

@@ -135,6 +135,9 @@ async fn a_backup_of_a_folder_in_use_has_its_records_and_repositories() {
     assert_eq!(Project { git_url: site.git_url.clone(), ..here }, site);
     let there = restored.store.task(queued.id).await.expect("it is there").task;
     assert_eq!(there, Task { restored: true, fence: Fence(1000), ..queued });
+    let swept = restored.store.sweep(NOW).await.expect("a sweep");
+    let woken: Vec<_> = swept.outbox.iter().map(|entry| &entry.project_id).collect();
+    assert_eq!(woken, [&site.id], "its wake-up is sent again at once");
     // As tar reads it, without rdev.
     let listed = std::process::Command::new("tar").arg("-tzf").arg(&backup.file).output();
     let listed = listed.expect("tar is installed");
