@@ -187,14 +187,11 @@ fn copy_store(from: &Path, to: &Path) -> Result<(), BackupError> {
     let source = connect(from, OpenFlags::SQLITE_OPEN_READ_WRITE, timeout).map_err(failed)?;
     check_version(&source, from)?;
     let mut copy = Connection::open(to).map_err(failed)?;
-    loop {
-        let backup = Backup::new(&source, &mut copy).map_err(failed)?;
-        // In one step, which is one read transaction: it holds no writer up.
-        match backup.step(-1).map_err(failed)? {
-            StepResult::Done => break,
-            // Another program was in the way for longer than the time-out.
-            _ => return Err(BackupError::database(doing, "it is locked by another program")),
-        }
+    // In one step, which is one read transaction: it holds no writer up.
+    let step = Backup::new(&source, &mut copy).and_then(|backup| backup.step(-1));
+    if step.map_err(failed)? != StepResult::Done {
+        // For longer than the time-out.
+        return Err(BackupError::database(doing, "another program has locked it"));
     }
     copy.pragma_update(None, "journal_mode", "delete").map_err(failed)?;
     copy.close().map_err(|(_, error)| failed(error))
