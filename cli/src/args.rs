@@ -64,6 +64,10 @@ pub(crate) enum Command {
     Up(server::Up),
     /// Start a server, create a project, build it once and show the commit.
     Quickstart(server::Quickstart),
+    /// Back the data folder up to a file: store, repositories and unpushed work. The server may run.
+    Backup(server::Backup),
+    /// Restore a backup into the data folder, which must be empty or absent.
+    Restore(server::Restore),
     /// Create, list, show and delete projects.
     #[command(subcommand)]
     Project(project::Project),

@@ -1,11 +1,12 @@
 //! `rdev`: the server, the quickstart and the client in one program.
 //!
-//! `up` and `quickstart` run `server`. Every other command is a client of the HTTP API, and
-//! `quickstart` is one, too, once its server runs.
+//! `up` and `quickstart` run `server`. `backup`, `restore` and `doctor` work on the data folder. Every
+//! other command is a client of the HTTP API, and `quickstart` is one, too, once its server runs.
 
 mod admin;
 mod agents;
 mod args;
+mod backup;
 #[cfg(feature = "aws")]
 mod bootstrap;
 mod client;
@@ -87,6 +88,8 @@ async fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
     match cli.command {
         Command::Up(up) => up::run(common, &up, &environment).await,
         Command::Quickstart(quickstart) => quickstart::run(common, &quickstart, &environment).await,
+        Command::Backup(command) => backup::backup(common, command, &environment).await,
+        Command::Restore(command) => backup::restore(common, command, &environment).await,
         Command::Project(command) => command::project::run(&session()?, command).await,
         Command::Build(command) => command::build::run(&session()?, command).await,
         Command::Domain(command) => command::domain::run(&session()?, command).await,

@@ -1,6 +1,7 @@
-//! `rdev up` and `rdev quickstart`.
+//! `rdev up`, `rdev quickstart`, `rdev backup` and `rdev restore`.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use clap::Args;
 use rdev_domain::spec::AgentName;
@@ -28,6 +29,22 @@ pub(crate) struct Quickstart {
     #[arg(long, value_name = "NAME",
         help = agents::help("the first one that is installed and has a key"))]
     pub(crate) agent: Option<AgentName>,
+}
+
+/// `rdev backup`.
+#[derive(Debug, Args)]
+pub(crate) struct Backup {
+    /// The file to write, which must not exist.
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+}
+
+/// `rdev restore`.
+#[derive(Debug, Args)]
+pub(crate) struct Restore {
+    /// A file of `rdev backup`.
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
 }
 
 /// The prompt of the quickstart unless `--prompt` gives another.

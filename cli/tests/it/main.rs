@@ -1,5 +1,6 @@
 //! The program `rdev` as people and scripts use it: the real binary, real git, real HTTP.
 
+mod backup;
 mod client;
 mod dependencies;
 mod quickstart;

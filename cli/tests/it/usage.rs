@@ -9,6 +9,8 @@ fn bad_usage_ends_with_64_and_prints_no_data() {
         &[][..],
         &["nonsense"],
         &["up", "--listen", "nowhere"],
+        &["backup"],
+        &["restore"],
         &["project", "create"],
         &["project", "create", "../x"],
         &["project", "show", "con"],

@@ -15,7 +15,7 @@ use serde_json::json;
 use tracing::info;
 
 use super::earlier::{self, FinishedWork};
-use super::landed::{Landing, search};
+use super::landed::{Landing, search, search_base};
 use super::output::AgentOutput;
 use super::push::{MAX_ROUNDS, PushContext, PushOutcome};
 use super::refs::{based_on, fetch_own, newest_since};
@@ -203,7 +203,13 @@ pub(crate) async fn landed(
 ) -> Result<Settlement, Interrupt> {
     attempt.committed.store(true, Ordering::Relaxed);
     let commit = landing.commit.clone();
-    let output = earlier::adopt(attempt, workspace, &commit).await?;
+    let mut output = earlier::adopt(attempt, workspace, &commit).await?;
+    if attempt.task.restored {
+        let message = "rdev was restored from a backup that is older than this commit; it was found on the branch, and no agent ran again";
+        output
+            .warnings
+            .push(Warning { code: "found_after_restore".to_owned(), message: message.to_owned() });
+    }
     let result = output.build_result(attempt, Outcome::Delivered, None, &target.branch);
     let push = PushContext {
         attempt,
@@ -246,8 +252,8 @@ async fn prepare(
         attempt.note("the branch has moved; rebasing onto its new tip");
         let tip = push.look().await?.tip;
         // A late push of an earlier attempt may have moved it.
-        if let Some(scan_base) = &attempt.task.scan_base
-            && let Some(commit) = search(attempt, push.workspace, scan_base, &tip).await?
+        if let Some(scan_base) = search_base(&attempt.task)
+            && let Some(commit) = search(attempt, push.workspace, &scan_base, &tip).await?
         {
             return Ok(Preparation::Done(PushOutcome::Landed(Landing {
                 commit,

@@ -7,7 +7,7 @@ use rdev_domain::ports::PortError;
 use rdev_domain::task::Task;
 use tracing::info;
 
-use super::landed::{Landing, after_ticket_is_gone, search};
+use super::landed::{Landing, after_ticket_is_gone, landed_since_backup, search};
 use super::output::AgentOutput;
 use super::refs::{fetch_own, is_present, newest_of, newest_since};
 use super::target::BuildTarget;
@@ -138,7 +138,14 @@ async fn landed(
             revoke_earlier(attempt, target, workspace, ticket).await?;
         }
         attempt.lease.own_refs.lock().await.retain(|recorded| !gone.contains(&recorded));
-        return Ok(None);
+        if !task.restored {
+            return Ok(None);
+        }
+        let found = landed_since_backup(attempt, target, workspace, &fetched.tip).await?;
+        if let (Some(_), Some(ticket)) = (&found, adopted) {
+            revoke_earlier(attempt, target, workspace, ticket).await?;
+        }
+        return Ok(found);
     };
     // Each of them was made of the one before, so where one was revoked those after it never were.
     let is_revoked = |ticket: &&RecordedRef| is_revoked(&task.own_refs, &fetched.own, ticket);

@@ -2,6 +2,7 @@
 
 use rdev_domain::failure::{Failure, FailureClass};
 use rdev_domain::git::{Branch, CommitId, OwnRef, Tip};
+use rdev_domain::task::Task;
 
 use super::refs::is_present;
 use super::target::BuildTarget;
@@ -16,6 +17,13 @@ pub(crate) struct Landing {
     pub(crate) commit: CommitId,
     /// The branch does not hold it any more: somebody has removed it.
     pub(crate) rewritten: bool,
+}
+
+/// Where the search for a commit of a task's lineage starts: at the scan base. The lineage of a
+/// restored task may have landed before anything that the store knows of it, so the whole branch is
+/// searched. `None`: nothing can have landed.
+pub(super) fn search_base(task: &Task) -> Option<Tip> {
+    task.scan_base.clone().or_else(|| task.restored.then_some(Tip::Absent))
 }
 
 /// Searches for a commit of this lineage between the scan base and the tip.
@@ -95,6 +103,26 @@ pub(super) async fn after_ticket_is_gone(
     let message = "the ticket of the prepared commit is gone and the commit is not on the branch: somebody rewrote the branch or deleted the ticket. It is not pushed again; see whether the work is wanted, then retry";
     let failure = Failure::new(FailureClass::HistoryRewritten, message);
     Err(Interrupt::Failed(Failure { push_in_doubt: true, ..failure }))
+}
+
+/// What has landed of a restored task that was never prepared as far as the store knows. Searches
+/// the whole branch, and if it goes to the default branch from there, that one too: its own may
+/// have been merged and deleted.
+pub(super) async fn landed_since_backup(
+    attempt: &Attempt,
+    target: &BuildTarget,
+    workspace: &Workspace,
+    tip: &Tip,
+) -> Result<Option<Landing>, Interrupt> {
+    if let Some(commit) = anywhere_on(attempt, workspace, &Tip::Absent, tip).await? {
+        return Ok(Some(Landing { commit, rewritten: false }));
+    }
+    if target.base_branch == target.branch {
+        return Ok(None);
+    }
+    let base = look(attempt, target, workspace, &target.base_branch).await?;
+    let found = anywhere_on(attempt, workspace, &Tip::Absent, &base.tip).await?;
+    Ok(found.map(|commit| Landing { commit, rewritten: true }))
 }
 
 /// Searches a branch, all of it where its history was rewritten.

@@ -273,6 +273,7 @@ pub fn retry(task: &Task, id: TaskId, now: Timestamp) -> Result<Task, Refusal> {
     new.max_attempts = task.max_attempts;
     new.retry_of = Some(task.id);
     new.notify = task.notify;
+    new.restored = task.restored;
     new.own_refs.clone_from(&task.own_refs);
     if let Some(prepared) = task.prepared.as_ref().filter(|_| task.own_refs.is_empty()) {
         // It was prepared by a version that recorded no refs.

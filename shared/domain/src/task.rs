@@ -87,6 +87,10 @@ pub struct Task {
     /// A wip ref of the task of which this is a retry, to resume from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resume_from: Option<WipRef>,
+    /// Its record, or that of a task which it retries, comes from a backup that was restored. Its
+    /// commit may be on the branch since: that is searched before any agent runs.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub restored: bool,
     /// How many attempts ended because the agent was silent.
     #[serde(default)]
     pub stalls: u32,
@@ -302,6 +306,7 @@ impl Task {
             own_refs: Vec::new(),
             wip_floor: Fence(0),
             resume_from: None,
+            restored: false,
             stalls: 0,
             parks: 0,
             parked_ms: 0,

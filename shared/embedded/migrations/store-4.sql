@@ -1,4 +1,5 @@
--- rdev.db, version 4: which project of its name a task or a delivery belongs to.
+-- rdev.db, version 4: which project of its name a record belongs to, the order of what is due, and
+-- whose turn it is.
 
 -- The project's nonce. Of tasks from before: of the project that has the name now if it is older
 -- than they are, else nil.
@@ -58,3 +59,8 @@ INSERT INTO turns
     WHERE projects.state <> 'deleting'
     GROUP BY due.project, due.agent
     HAVING held < json_extract(projects.body, '$.build_limit');
+
+-- Since this version the URL of a repository below the data folder begins with file:///$data/repos/,
+-- and a task may be marked as restored. Programs before this version would not find the
+-- repositories, and would run an agent for a restored task whose commit is on its branch already.
+-- What they have stored is read as it is.

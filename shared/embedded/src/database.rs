@@ -23,7 +23,8 @@ use tokio::sync::oneshot;
 
 use crate::error::{Error, NotCommitted};
 use migrate::{Migrated, migrate};
-use readers::{Readers, connect};
+use readers::Readers;
+pub(crate) use readers::connect;
 use writer::{Job, Outcome, Request};
 
 /// A database's name, its schema, and whether its commits are durable.

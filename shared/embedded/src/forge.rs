@@ -1,6 +1,7 @@
 //! Bare repositories in a folder.
 
 mod cleanup;
+pub(crate) mod locks;
 mod repository;
 
 use std::fs::{self, DirBuilder};
@@ -20,7 +21,7 @@ use crate::lock::DataLock;
 use repository::{WHAT, check_ownership, create, describe, io_error, publish};
 
 /// A repository that is being created or removed has a name that no project can have.
-const UNFINISHED: &str = ".half-done-";
+pub(crate) const UNFINISHED: &str = ".half-done-";
 
 /// Repositories as `<project>.git` in one folder.
 #[derive(Debug)]

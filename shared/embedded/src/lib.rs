@@ -14,6 +14,7 @@
 
 #![allow(missing_docs)]
 
+mod backup;
 mod database;
 mod error;
 mod forge;
@@ -22,6 +23,7 @@ mod open;
 mod queue;
 mod store;
 
+pub use backup::{BackupError, Made, Restored, backup, restore};
 pub use forge::{Author, LocalForge};
 pub use open::{Embedded, OpenError, Options, open};
 pub use queue::SqliteQueue;

@@ -14,6 +14,7 @@ use crate::database::{CannotOpen, Database, Schema};
 use crate::forge::{Author, LocalForge};
 use crate::lock::{self, Acquired};
 use crate::queue::{self, SqliteQueue};
+use crate::store::place::Place;
 use crate::store::{self, SqliteStore};
 
 /// Settings of a data folder.
@@ -119,9 +120,13 @@ pub fn open(data_dir: &Path, options: Options) -> Result<Embedded, OpenError> {
         &options,
         " (it may be deleted while rdev is stopped: it contains only hints, which rdev sends again)",
     )?;
-    let store = SqliteStore::new(rdev, options.retention, Arc::clone(&lock)).map_err(|source| {
-        OpenError::Database { file: folder.join("rdev.db"), hint: "", source: source.into() }
+    let place = Place::of(&folder.join("repos")).map_err(|invalid| {
+        unusable(io::Error::new(io::ErrorKind::InvalidInput, invalid.to_string()))
     })?;
+    let store =
+        SqliteStore::new(rdev, options.retention, place, Arc::clone(&lock)).map_err(|source| {
+            OpenError::Database { file: folder.join("rdev.db"), hint: "", source: source.into() }
+        })?;
     let queue =
         SqliteQueue::new(wake_ups, options.visibility, options.max_receives, Arc::clone(&lock));
     let forge = LocalForge::open(folder.join("repos"), options.author, lock)

@@ -5,3 +5,4 @@ mod ghost;
 mod hostile;
 pub(crate) mod outcomes;
 mod remote;
+mod restored;

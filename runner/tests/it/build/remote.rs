@@ -10,7 +10,7 @@ use crate::build::outcomes::{appears, wait_script};
 use crate::world::World;
 
 /// A world with a git server that wants a token, and a project on it.
-async fn world_with(token: &str) -> (World, GitServer, Project) {
+pub(super) async fn world_with(token: &str) -> (World, GitServer, Project) {
     let mut world = World::new();
     let server = GitServer::start();
     server.create("site", &[("a", "1\n")]);

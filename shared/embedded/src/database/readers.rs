@@ -52,7 +52,7 @@ impl Readers {
 }
 
 /// Opens a connection with the settings that all connections have.
-pub(super) fn connect(
+pub(crate) fn connect(
     file: &Path,
     mode: OpenFlags,
     busy_timeout: Duration,

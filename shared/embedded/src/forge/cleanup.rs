@@ -4,6 +4,8 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use super::locks;
+
 /// Removes the repositories whose name begins with `unfinished`, and stale lock files.
 pub(super) fn run(folder: &Path, unfinished: &str) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
@@ -19,23 +21,30 @@ pub(super) fn run(folder: &Path, unfinished: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes `*.lock` files. The processes that created them are dead: this process has
-/// the data folder's lock. No ref and no loose object can have such a name.
-fn unlock(folder: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        if entry.file_type()?.is_dir() {
-            let loose_objects = name.len() == 2
-                && folder.ends_with("objects")
-                && name.bytes().all(|b| b.is_ascii_hexdigit());
-            if !loose_objects {
-                unlock(&entry.path())?;
+/// Removes the `*.lock` files of a repository but for those that tell of a move. The processes that
+/// created them are dead: this process has the data folder's lock. No ref and no loose object can
+/// have such a name.
+fn unlock(repository: &Path) -> io::Result<()> {
+    let moves = locks::of_moves(repository)?;
+    let mut folders = vec![repository.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder)? {
+            let entry = entry?;
+            let (name, path) = (entry.file_name(), entry.path());
+            if entry.file_type()?.is_dir() {
+                let name = name.to_string_lossy();
+                let loose_objects = name.len() == 2
+                    && folder.ends_with("objects")
+                    && name.bytes().all(|b| b.is_ascii_hexdigit());
+                if !loose_objects {
+                    folders.push(path);
+                }
+            } else if locks::is_lock(&path)
+                && !path.strip_prefix(repository).is_ok_and(|name| moves.contains(name))
+            {
+                tracing::warn!(file = %path.display(), "removed a stale lock file");
+                fs::remove_file(path)?;
             }
-        } else if name.ends_with(".lock") {
-            tracing::warn!(file = %entry.path().display(), "removed a stale lock file");
-            fs::remove_file(entry.path())?;
         }
     }
     Ok(())

@@ -12,6 +12,7 @@ mod events;
 mod keys;
 mod outbox;
 mod pipelines;
+pub(crate) mod place;
 mod project_delete;
 mod projects;
 #[cfg(test)]
@@ -19,6 +20,7 @@ mod query_plans;
 mod queue_entry;
 mod recover;
 mod requests;
+pub(crate) mod restored;
 mod retention;
 mod rows;
 pub(crate) mod schema;
@@ -44,8 +46,8 @@ use rdev_domain::lease::{Holder, Progress};
 use rdev_domain::page::{Listed, Page};
 use rdev_domain::pipeline::CommitPipeline;
 use rdev_domain::ports::{
-    Advanced, AuditFilter, Capabilities, Claim, DeadLetter, Enqueued, EventPage, PortResult,
-    Record, Renewal, Store, Swept, TaskFilter, TaskRecord, WorkStats,
+    Advanced, AuditFilter, Capabilities, Claim, Claimed, DeadLetter, Enqueued, EventPage,
+    PortResult, Record, Renewal, Store, Swept, TaskFilter, TaskRecord, WorkStats,
 };
 use rdev_domain::project::{Project, ProjectPatch};
 use rdev_domain::request::{Begun, RequestKey, StoredAnswer};
@@ -62,6 +64,7 @@ use ulid::Ulid;
 use crate::database::Database;
 use crate::error::Error;
 use crate::lock::DataLock;
+use place::Place;
 use transaction::{Context, Tx};
 
 /// Registry, task state and audit in `rdev.db`.
@@ -72,6 +75,7 @@ use transaction::{Context, Tx};
 pub struct SqliteStore {
     database: Database,
     context: Arc<Context>,
+    place: Place,
     _lock: Arc<DataLock>,
 }
 
@@ -79,11 +83,12 @@ impl SqliteStore {
     pub(crate) fn new(
         database: Database,
         retention: Retention,
+        place: Place,
         lock: Arc<DataLock>,
     ) -> rusqlite::Result<Self> {
         let last_id = database.read_blocking(audit::last_id)?;
         let context = Arc::new(Context::new(retention, last_id));
-        Ok(Self { database, context, _lock: lock })
+        Ok(Self { database, context, place, _lock: lock })
     }
 
     /// Runs a transaction in the name of `by`.
@@ -117,18 +122,22 @@ impl Store for SqliteStore {
         by: &Actor,
         now: Timestamp,
     ) -> PortResult<Project> {
-        let project = project.clone();
-        self.change(by, now, move |tx| projects::create(tx, project)).await
+        let project = self.place.stored_project(project.clone());
+        let created = self.change(by, now, move |tx| projects::create(tx, project)).await?;
+        Ok(self.place.project(created))
     }
 
     async fn project(&self, id: &ProjectId) -> PortResult<Project> {
         let id = id.clone();
-        self.read(move |conn, _| projects::get(conn, &id)).await
+        let project = self.read(move |conn, _| projects::get(conn, &id)).await?;
+        Ok(self.place.project(project))
     }
 
     async fn projects(&self, page: &Page) -> PortResult<Listed<Project>> {
         let page = *page;
-        self.read(move |conn, _| projects::list(conn, &page)).await
+        let Listed { items, next } = self.read(move |conn, _| projects::list(conn, &page)).await?;
+        let items = items.into_iter().map(|project| self.place.project(project)).collect();
+        Ok(Listed { items, next })
     }
 
     async fn update_project(
@@ -138,8 +147,10 @@ impl Store for SqliteStore {
         by: &Actor,
         now: Timestamp,
     ) -> PortResult<(Project, Vec<OutboxEntry>)> {
-        let (id, patch) = (id.clone(), patch.clone());
-        self.change(by, now, move |tx| projects::update(tx, &id, patch)).await
+        let (id, patch) = (id.clone(), self.place.stored_patch(patch.clone()));
+        let (project, outbox) =
+            self.change(by, now, move |tx| projects::update(tx, &id, patch)).await?;
+        Ok((self.place.project(project), outbox))
     }
 
     async fn begin_delete_project(
@@ -154,7 +165,7 @@ impl Store for SqliteStore {
             let id = id.clone();
             let page = self.change(by, now, move |tx| project_delete::begin(tx, &id)).await?;
             if let Some(project) = page {
-                return Ok(project);
+                return Ok(self.place.project(project));
             }
         }
     }
@@ -172,7 +183,8 @@ impl Store for SqliteStore {
         now: Timestamp,
     ) -> PortResult<Project> {
         let (id, webhook) = (id.clone(), webhook.cloned());
-        self.change(by, now, move |tx| webhooks::set(tx, &id, webhook.as_ref())).await
+        let set = self.change(by, now, move |tx| webhooks::set(tx, &id, webhook.as_ref())).await?;
+        Ok(self.place.project(set))
     }
 
     async fn webhook(&self, id: &ProjectId) -> PortResult<Option<Webhook>> {
@@ -253,8 +265,10 @@ impl Store for SqliteStore {
     }
 
     async fn enqueue(&self, task: &Task, by: &Actor, now: Timestamp) -> PortResult<Enqueued> {
-        let new = tasks::NewTask::of(task.clone())?;
-        self.change(by, now, move |tx| tasks::enqueue(tx, new)).await
+        let new = tasks::NewTask::of(self.place.stored_task(task.clone()))?;
+        let Enqueued { task, outbox } =
+            self.change(by, now, move |tx| tasks::enqueue(tx, new)).await?;
+        Ok(Enqueued { task: self.place.task(task), outbox })
     }
 
     async fn claim_next(
@@ -266,7 +280,15 @@ impl Store for SqliteStore {
     ) -> PortResult<Claim> {
         let (hint, owner, can) = (hint.clone(), owner.clone(), can.clone());
         let by = Actor::worker(can.worker_id.clone());
-        self.change(&by, now, move |tx| claim::claim_next(tx, &hint, &owner, &can)).await
+        let claim = move |tx: &Tx<'_>| claim::claim_next(tx, &hint, &owner, &can);
+        Ok(match self.change(&by, now, claim).await? {
+            Claim::Claimed(claimed) => {
+                let Claimed { task, project, lease, outbox } = *claimed;
+                let (task, project) = (self.place.task(task), self.place.project(project));
+                Claim::Claimed(Box::new(Claimed { task, project, lease, outbox }))
+            }
+            other => other,
+        })
     }
 
     async fn has_due(&self, project: &ProjectId, now: Timestamp) -> PortResult<bool> {
@@ -305,17 +327,22 @@ impl Store for SqliteStore {
         now: Timestamp,
     ) -> PortResult<Advanced> {
         let events = events::EncodedEvents::of(&record.events);
-        self.change(by, now, move |tx| tasks::advance(tx, task, event, &events, record.diff))
-            .await?
+        let advance = move |tx: &Tx<'_>| tasks::advance(tx, task, event, &events, record.diff);
+        let advanced = self.change(by, now, advance).await??;
+        Ok(Advanced { task: self.place.task(advanced.task), ..advanced })
     }
 
     async fn task(&self, id: TaskId) -> PortResult<TaskRecord> {
-        self.read(move |conn, latest| task_list::task(conn, id, latest)).await
+        let found = self.read(move |conn, latest| task_list::task(conn, id, latest)).await?;
+        Ok(TaskRecord { task: self.place.task(found.task), ..found })
     }
 
     async fn tasks(&self, filter: &TaskFilter, page: &Page) -> PortResult<Listed<TaskRecord>> {
         let (filter, page) = (filter.clone(), *page);
-        self.read(move |conn, latest| task_list::tasks(conn, &filter, &page, latest)).await
+        let found = move |conn: &Connection, latest| task_list::tasks(conn, &filter, &page, latest);
+        let Listed { items, next } = self.read(found).await?;
+        let here = |found: TaskRecord| TaskRecord { task: self.place.task(found.task), ..found };
+        Ok(Listed { items: items.into_iter().map(here).collect(), next })
     }
 
     async fn events(&self, task: TaskId, after: u64, limit: u32) -> PortResult<EventPage> {

@@ -13,7 +13,7 @@ use super::transaction::Tx;
 use crate::error::Error;
 
 /// The process that wrote an outbox entry this old will not send it.
-const OVERDUE_AFTER: Duration = Duration::from_secs(30);
+pub(super) const OVERDUE_AFTER: Duration = Duration::from_secs(30);
 
 /// Writes an outbox entry for each time at which a wake-up for the project is to be sent.
 pub(super) fn write(

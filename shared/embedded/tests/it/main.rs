@@ -1,5 +1,6 @@
 //! The data folder through its public interface.
 
+mod backup;
 mod crash;
 mod folder;
 mod forge;

@@ -1,0 +1,68 @@
+//! What a store that was restored from a backup forgets and remembers.
+//!
+//! Other systems, above all the remote repositories, have gone on since the backup was made.
+
+use rdev_domain::audit::Actor;
+use rdev_domain::ids::ProjectId;
+use rdev_domain::retention::Retention;
+use rdev_domain::time::Timestamp;
+use rusqlite::Connection;
+
+use super::transaction::{Context, Tx};
+use super::{audit, outbox, rows};
+use crate::error::Error;
+
+/// By how much fences grow, so that the refs of the new life are named otherwise than those of the
+/// life that went on after the backup. Names that meet all the same do no harm: only a recorded
+/// value is adopted.
+const FENCES: i64 = 1000;
+
+/// What was marked.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Marked {
+    /// How many tasks had not ended.
+    pub(crate) unfinished: u64,
+}
+
+/// Prepares a restored store, in one transaction:
+///
+/// * Each task that may run (again) is marked: its branch is searched before any agent runs. Those
+///   that failed or were cancelled are too, because a retry inherits the mark.
+/// * Fences grow.
+/// * Each project with a due task gets an outbox entry, which the first sweep sends: the queue, with
+///   its wake-ups, is in no backup. What is due later the sweep finds when it is.
+/// * Workers and their drains are forgotten. Leases end when the folder is opened, as those of any
+///   earlier process do.
+pub(crate) fn mark(conn: &Connection, now: Timestamp) -> Result<Marked, Error> {
+    let transaction = conn.unchecked_transaction()?;
+    // A body that is no JSON fails as `poison` when it is claimed.
+    let unfinished = transaction.execute(
+        "UPDATE tasks SET body = json_set(body, '$.restored', json('true'),
+                                          '$.fence', json_extract(body, '$.fence') + ?1)
+         WHERE state IN ('queued', 'running', 'pushing')
+           AND json_valid(body) AND json_type(body, '$.fence') = 'integer'",
+        [FENCES],
+    )?;
+    transaction.execute(
+        "UPDATE tasks SET body = json_set(body, '$.restored', json('true'))
+         WHERE state IN ('failed', 'cancelled') AND json_valid(body)",
+        [],
+    )?;
+    transaction.execute("UPDATE leases SET fence = fence + ?1", [FENCES])?;
+    transaction.execute("DELETE FROM workers", [])?;
+    let context = Context::new(Retention::default(), audit::last_id(&transaction)?);
+    let by = Actor::maintenance();
+    let tx = Tx { conn: &transaction, context: &context, by: &by, now };
+    for project in due_projects(&tx)? {
+        outbox::write(&tx, &project, &[now.minus(outbox::OVERDUE_AFTER)])?;
+    }
+    audit::record(&tx, "installation.restored", "installation", None)?;
+    transaction.commit()?;
+    Ok(Marked { unfinished: unfinished as u64 })
+}
+
+fn due_projects(tx: &Tx<'_>) -> Result<Vec<ProjectId>, Error> {
+    let mut due = tx.conn.prepare("SELECT DISTINCT project FROM due")?;
+    let due = due.query_map([], |row| rows::parsed(row, 0))?;
+    Ok(due.collect::<rusqlite::Result<_>>()?)
+}
