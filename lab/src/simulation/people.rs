@@ -26,7 +26,17 @@ pub(super) async fn act_in_repositories(simulation: Arc<Simulation>) {
     let world = Arc::clone(&simulation.world);
     let every = millis(world.plan.acts_every);
     loop {
-        tokio::time::sleep(world.millis(1, 2 * every)).await;
+        tokio::select! {
+            biased;
+            () = tokio::time::sleep(world.millis(1, 2 * every)) => {}
+            // Somebody reacts to what rdev has just done.
+            () = simulation.server.touched.notified() => {
+                if !world.happens(world.plan.reactions) {
+                    continue;
+                }
+                tokio::time::sleep(world.millis(1, 3_000)).await;
+            }
+        }
         if world.is_calm() {
             return;
         }

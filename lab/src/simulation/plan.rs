@@ -33,6 +33,8 @@ pub struct Plan {
     pub tasks: u32,
     /// The mean time between two acts of people in the repositories.
     pub acts_every: Duration,
+    /// How many of 1,000 changes by rdev make a person do something right afterwards.
+    pub reactions: u32,
     /// The mean time between two acts of users: cancel, retry, drain.
     pub requests_every: Duration,
     /// Of 1,000 starts of a runner, how many end in a crash, and in a pause.
@@ -60,6 +62,7 @@ impl Plan {
             projects: any(1, 2),
             tasks: any(1, 4),
             acts_every: minutes(any(1, 8)),
+            reactions: [0, 100, 300][any(0, 2) as usize],
             requests_every: minutes(any(1, 8)),
             crashes: [0, 300, 700][any(0, 2) as usize],
             pauses: [0, 300, 700][any(0, 2) as usize],
@@ -81,6 +84,7 @@ impl Plan {
             projects: 3,
             tasks: hours.saturating_mul(12),
             acts_every: Duration::from_secs(5 * 60),
+            reactions: 50,
             requests_every: Duration::from_secs(5 * 60),
             crashes: 700,
             pauses: 500,

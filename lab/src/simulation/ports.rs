@@ -126,11 +126,11 @@ async fn apply(
         Event::Prepare { prepared, .. } => Some((prepared.atomic, prepared.wip)),
         _ => None,
     };
-    let what = format!("{event:?}");
+    let what = world.is_traced().then(|| format!("{event:?}"));
     let outcome = inner.advance(task, event, record_of, &by, now).await;
     world.trace(|| {
         let state = outcome.as_ref().map(|advanced| advanced.task.state);
-        format!("{} advances {task} by {what}: {state:?}", by.name())
+        format!("{} advances {task} by {what:?}: {state:?}", by.name())
     });
     if let (Ok(_), Some((atomic, wip))) = (&outcome, ticket) {
         let mut server = server.state();

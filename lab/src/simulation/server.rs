@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rdev_domain::git::{CommitId, OwnRef};
 use rdev_domain::ids::{Fence, TaskId};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use super::commits::Commits;
 use super::faults::Fault;
@@ -55,6 +55,8 @@ pub(super) struct Lacks {
 /// The repositories, and their history.
 pub(super) struct Server {
     world: Arc<World>,
+    /// Notified when rdev has changed something.
+    pub(super) touched: Notify,
     state: Mutex<State>,
 }
 
@@ -89,7 +91,11 @@ impl Server {
             prepared: BTreeMap::new(),
             chains: BTreeMap::new(),
         };
-        Arc::new(Self { world: Arc::clone(world), state: Mutex::new(state) })
+        Arc::new(Self {
+            world: Arc::clone(world),
+            touched: Notify::new(),
+            state: Mutex::new(state),
+        })
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
@@ -141,6 +147,7 @@ impl Server {
                 server.state().apply(world, &url, &updates, atomic, task)
             };
             world.under_way(true);
+            server.touched.notify_one();
             let lost = outcome == Answer::Done && world.fails(Fault::PushAnswerLost, per_mille);
             tokio::time::sleep(world.millis(1, 200)).await;
             if lost {

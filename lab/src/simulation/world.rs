@@ -1,6 +1,5 @@
 //! What everything in a simulation shares: the time, chance, what goes wrong, and the trace.
 
-use std::hash::{DefaultHasher, Hasher};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -18,6 +17,7 @@ const EPOCH: Timestamp = Timestamp::from_millis(1_767_225_600_000);
 /// The shared part of one simulation.
 pub(super) struct World {
     pub(super) plan: Plan,
+    traced: bool,
     began: Instant,
     state: Mutex<State>,
 }
@@ -31,8 +31,7 @@ struct State {
     /// How many late pushes and reports are still to arrive.
     under_way: u32,
     counts: Counts,
-    hasher: DefaultHasher,
-    lines: Option<Vec<String>>,
+    lines: Vec<String>,
     /// What was found to be wrong while it ran.
     violations: Vec<String>,
 }
@@ -47,11 +46,10 @@ impl World {
             server_away_until: None,
             under_way: 0,
             counts: Counts::default(),
-            hasher: DefaultHasher::new(),
-            lines: traced.then(Vec::new),
+            lines: Vec::new(),
             violations: Vec::new(),
         };
-        Self { plan, began: Instant::now(), state: Mutex::new(state) }
+        Self { plan, traced, began: Instant::now(), state: Mutex::new(state) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -147,15 +145,17 @@ impl World {
         self.state().under_way == 0
     }
 
-    /// Adds an event to the trace.
+    pub(super) fn is_traced(&self) -> bool {
+        self.traced
+    }
+
+    /// Adds an event to the trace, where it is kept.
     pub(super) fn trace(&self, line: impl FnOnce() -> String) {
-        let at = self.elapsed();
-        let mut state = self.state();
-        let line = format!("{:>12.3} {}", at.as_secs_f64(), line());
-        state.hasher.write(line.as_bytes());
-        if let Some(lines) = &mut state.lines {
-            lines.push(line);
+        if !self.traced {
+            return;
         }
+        let line = format!("{:>12.3} {}", self.elapsed().as_secs_f64(), line());
+        self.state().lines.push(line);
     }
 
     /// Records that something is wrong that must never be.
@@ -168,9 +168,8 @@ impl World {
         self.state().violations.clone()
     }
 
-    /// A digest of everything that has happened, and the lines if they are kept.
-    pub(super) fn take_trace(&self) -> (u64, Vec<String>) {
-        let mut state = self.state();
-        (state.hasher.finish(), state.lines.take().unwrap_or_default())
+    /// Everything that has happened, where it is kept.
+    pub(super) fn take_trace(&self) -> Vec<String> {
+        std::mem::take(&mut self.state().lines)
     }
 }
