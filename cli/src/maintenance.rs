@@ -25,10 +25,10 @@ pub(crate) async fn run(
 ) {
     loop {
         let round = async {
-            if let Err(error) = sweep(store, queue).await {
+            if let Err(error) = sweep(store, queue, || SystemTime::now().into()).await {
                 warn!(error = chain(&error), "the sweep failed; the next one is in a minute");
             }
-            if let Err(error) = dead_letters(store, queue).await {
+            if let Err(error) = dead_letters(store, queue, || SystemTime::now().into()).await {
                 warn!(
                     error = chain(&error),
                     "dead letters were not handled; the next try is in a minute"

@@ -1,4 +1,5 @@
-//! Proofs of rdev, kept apart from the product: an explicit-state model of its protocol.
+//! Proofs of rdev, kept apart from the product: an explicit-state model of its protocol, and the
+//! ports in memory.
 //!
 //! `cargo run -p rdev-lab --release --bin model` checks the model in its full bounds,
 //! `cargo test -p rdev-lab` in small ones.
@@ -6,4 +7,6 @@
 // Fields and variants whose names say enough have no comment.
 #![allow(missing_docs)]
 
+pub mod memory;
 pub mod model;
+pub mod simulation;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rdev_domain::event::EventKind;
 use rdev_domain::failure::FailureClass;
@@ -12,10 +12,12 @@ use rdev_domain::git::{Branch, OwnRef, RecordedRef};
 use rdev_domain::git_url::GitUrl;
 use rdev_domain::project::Project;
 use rdev_domain::task::Task;
+use rdev_domain::time::Timestamp;
 use serde_json::json;
+use tokio::time::Instant;
 
 use crate::git::{Author, Caps, Credentials, Remote};
-use crate::now;
+use crate::machine::Machine;
 use crate::runner::context::RunnerContext;
 
 pub(crate) mod event_log;
@@ -69,6 +71,16 @@ impl Attempt {
         }
     }
 
+    /// The machine that it runs on.
+    pub(crate) fn machine(&self) -> &dyn Machine {
+        &*self.context.machine
+    }
+
+    /// The wall clock.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.context.machine.now()
+    }
+
     /// Runs a phase and records its events, its metric and its duration. The durations of a
     /// phase that runs twice add up.
     pub(crate) async fn phase<T>(
@@ -76,7 +88,7 @@ impl Attempt {
         name: &'static str,
         work: impl Future<Output = Result<T, Interrupt>>,
     ) -> Result<T, Interrupt> {
-        let log = |data| self.lease.events.add(EventKind::Phase, data, now());
+        let log = |data| self.lease.events.add(EventKind::Phase, data, self.now());
         log(json!({"phase": name, "status": "started"}));
         let begun = Instant::now();
         let outcome = work.await;
@@ -102,7 +114,7 @@ impl Attempt {
 
     /// Tells the store which refs of rdev's own may exist, before one of them is written.
     pub(crate) async fn record_refs(&self, own_refs: Vec<RecordedRef>) -> Result<(), Interrupt> {
-        if lease::record_refs(&self.lease, &*self.context.ports.store, own_refs).await {
+        if lease::record_refs(&self.lease, &self.context, own_refs).await {
             Ok(())
         } else {
             Err(Interrupt::Stopped)
@@ -133,13 +145,14 @@ impl Attempt {
 
     /// Adds a line for people to the build's log.
     pub(crate) fn note(&self, text: impl AsRef<str>) {
-        self.lease.events.note(&self.context.redactor.redact(text.as_ref()), now());
+        self.lease.events.note(&self.context.redactor.redact(text.as_ref()), self.now());
     }
 
     /// An empty folder to work in. Waits until no other attempt uses it.
     pub(crate) async fn workspace(&self, key: &str) -> Result<Workspace, Interrupt> {
         let context = &self.context;
-        Workspace::create(&context.folders, &context.in_use, key, self.lease.stop.token()).await
+        let (machine, root) = (Arc::clone(&context.machine), context.folders.work.join(key));
+        Workspace::create(machine, root, &context.in_use, self.lease.stop.token()).await
     }
 
     /// The repository of the task.

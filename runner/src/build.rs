@@ -9,11 +9,11 @@ use rdev_domain::step::Event;
 use rdev_domain::task::TaskState;
 use tracing::warn;
 
+use crate::attempt::Attempt;
 use crate::attempt::interrupt::Interrupt;
 use crate::attempt::settle::Settlement;
 use crate::attempt::workspace::Workspace;
-use crate::attempt::{Attempt, session, unpushed};
-use crate::git::{self, Expect, Fetched, GitError, blocking};
+use crate::git::{Expect, Fetched, GitError};
 use crate::job::handler::TaskHandler;
 
 mod agent_phase;
@@ -50,7 +50,7 @@ impl TaskHandler for BuildHandler<'_> {
 
 /// Runs a build from its checkout on.
 async fn run(attempt: &Attempt, spec: &BuildSpec) -> Result<Settlement, Interrupt> {
-    let context = &attempt.context;
+    let machine = attempt.machine();
     let target = BuildTarget::of(attempt, spec)?;
     let key = workspace_key(attempt, spec)?;
     let workspace = attempt.workspace(&key).await?;
@@ -95,8 +95,7 @@ async fn run(attempt: &Attempt, spec: &BuildSpec) -> Result<Settlement, Interrup
             .push(Warning { code: "lfs_pointers".to_owned(), message: message.to_owned() });
     }
     if output.run.as_ref().is_some_and(|run| run.session_id.is_some()) {
-        let kept =
-            session::keep_session(&context.folders, &workspace.home(), &key, attempt.task.id);
+        let kept = machine.keep_session(&workspace.home(), &key, attempt.task.id);
         if let Err(error) = kept {
             let message = format!("the agent's session was not kept for continue_from: {error:#}");
             warn!(task = %attempt.task.id, message);
@@ -110,7 +109,7 @@ async fn run(attempt: &Attempt, spec: &BuildSpec) -> Result<Settlement, Interrup
         return Ok(finish(attempt, Outcome::DiffOnly, None, &target.branch, output));
     }
     let commit = attempt
-        .phase("commit", commit::commit(attempt, spec, &workspace, fetched.start.clone(), &output))
+        .phase("commit", commit::commit(attempt, spec, &workspace, fetched.start.as_ref(), &output))
         .await?;
     if !spec.auto_push {
         return push_kept_ref(attempt, &target, &workspace, commit, output).await;
@@ -139,7 +138,7 @@ async fn push_kept_ref(
     let pushing = async { Ok(refs::push_own(attempt, target, workspace, &push, stop).await?) };
     attempt.phase("push", pushing).await?;
     workspace.clear_finished()?;
-    unpushed::forget_unpushed(&attempt.context.folders, attempt.task.id);
+    attempt.machine().forget_unpushed(attempt.task.id);
     Ok(finish(attempt, Outcome::CommittedNotPushed, Some(commit), &target.branch, output))
 }
 
@@ -166,7 +165,7 @@ fn workspace_key(attempt: &Attempt, spec: &BuildSpec) -> Result<String, Interrup
     let Some(from) = spec.continue_from else {
         return Ok(attempt.task.id.to_string());
     };
-    session::session_key(&attempt.context.folders, from).ok_or_else(|| {
+    attempt.machine().session_key(from).ok_or_else(|| {
         let message = format!("this worker no longer has the agent session of task {from}");
         Interrupt::failed(FailureClass::Invalid, message)
     })
@@ -181,16 +180,15 @@ async fn checkout(
     // What an old push may have brought to the branch is looked for, also when that is gone.
     let ticketed = attempt.task.own_refs.iter().any(|recorded| recorded.may_land);
     let fetched = target.fetch(attempt, ticketed).await?;
-    let (mirror, start) = (fetched.mirror.clone(), fetched.start.clone());
-    let (dirs, branch) = (workspace.workdir(), target.branch.clone());
-    let stop = attempt.lease.stop.token().clone();
+    let (machine, stop) = (attempt.machine(), attempt.lease.stop.token());
+    let (mirror, start) = (&fetched.mirror, fetched.start.as_ref());
     let checked_out =
-        blocking(move || git::checkout(&mirror, start.as_ref(), &branch, &dirs, &stop)).await?;
+        machine.checkout(mirror, start, &target.branch, &workspace.workdir(), stop).await?;
     if checked_out.lfs_pointers {
         attempt.note("Git LFS is not supported: its files are checked out as pointers");
     }
     if let Some(from) = spec.continue_from {
-        session::restore_session(&attempt.context.folders, &workspace.home(), from)?;
+        machine.restore_session(&workspace.home(), from)?;
     }
     Ok((fetched, checked_out.lfs_pointers))
 }

@@ -9,7 +9,7 @@ use rdev_domain::step::Event;
 use crate::attempt::Attempt;
 use crate::attempt::interrupt::Interrupt;
 use crate::attempt::settle::Settlement;
-use crate::git::{self, blocking};
+use crate::git::Fetched;
 use crate::job::handler::TaskHandler;
 use crate::verify;
 
@@ -25,7 +25,6 @@ impl TaskHandler for CheckHandler<'_> {
 
 /// Runs a check's commands on its branch.
 async fn run(attempt: &Attempt, spec: &CheckSpec) -> Result<Settlement, Interrupt> {
-    let context = &attempt.context;
     let remote = attempt.remote(None)?;
     let branch = attempt.branch(spec.branch.as_ref());
     let workspace = attempt.workspace(&attempt.task.id.to_string()).await?;
@@ -33,16 +32,10 @@ async fn run(attempt: &Attempt, spec: &CheckSpec) -> Result<Settlement, Interrup
     // The mirror stays locked to the end: the checkout's `.git` borrows its objects.
     let (commit, _mirror) = attempt
         .phase("checkout", async {
-            let cache = context.folders.cache.clone();
-            let cap = context.config.runner.max_cache_bytes;
-            let stop = attempt.lease.stop.token().clone();
-            let branch = branch.clone();
-            let (start, mirror) = blocking(move || {
-                let fetched = git::fetch(&cache, cap, &remote, &branch, &branch, &stop)?;
-                git::checkout(&fetched.mirror, fetched.start.as_ref(), &branch, &dirs, &stop)?;
-                Ok((fetched.start, fetched.mirror))
-            })
-            .await?;
+            let (machine, stop) = (attempt.machine(), attempt.lease.stop.token());
+            let fetched = machine.fetch(&remote, &branch, &branch, stop).await?;
+            let Fetched { start, mirror, .. } = fetched.with_start(&branch)?;
+            machine.checkout(&mirror, start.as_ref(), &branch, &dirs, stop).await?;
             let no_branch =
                 || Interrupt::failed(FailureClass::Invalid, "there is no such branch to check");
             Ok((start.ok_or_else(no_branch)?, mirror))

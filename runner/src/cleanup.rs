@@ -13,9 +13,9 @@ use rdev_domain::time::Timestamp;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use crate::attempt::{Attempt, unpushed};
-use crate::git::{self, Remote, blocking};
-use crate::now;
+use crate::attempt::Attempt;
+use crate::git::Remote;
+use crate::machine::Machine;
 use crate::runner::context::RunnerContext;
 
 /// The number of refs of other tasks that one fetch checks.
@@ -33,7 +33,7 @@ pub(crate) fn after_attempt(attempt: &Attempt, task: &Task) {
     if !done_with(task.state) {
         return;
     }
-    unpushed::forget_unpushed(&attempt.context.folders, task.id);
+    attempt.machine().forget_unpushed(task.id);
     let Some((remote, mut refs)) = attempt.pushed_refs() else {
         return;
     };
@@ -48,11 +48,12 @@ pub(crate) fn remove_refs_of_ended_tasks(
     remote: &Remote,
     own: &[(OwnRef, CommitId)],
 ) {
+    let machine = attempt.machine();
     let mut others: Vec<OwnRef> = own
         .iter()
         .map(|(own, _)| *own)
         // Kept refs stay until the record expires: they must not use up the limit.
-        .filter(|own| !matches!(own, OwnRef::Kept(task) if !expired(*task)))
+        .filter(|own| !matches!(own, OwnRef::Kept(task) if !expired(*task, machine)))
         .filter(|own| {
             own.task() != attempt.task.id
                 && Some(own.task()) != attempt.task.resume_from.map(|wip| wip.task)
@@ -62,11 +63,11 @@ pub(crate) fn remove_refs_of_ended_tasks(
         return;
     }
     // Start anywhere in the list: many refs that must stay must not hide those that can go.
-    let first = rand::random_range(0..others.len());
-    others.rotate_left(first);
+    let first = machine.random(u32::try_from(others.len()).unwrap_or(u32::MAX));
+    others.rotate_left(first as usize);
     others.truncate(REFS_PER_FETCH);
     let (context, remote) = (Arc::clone(&attempt.context), remote.clone());
-    attempt.context.background.spawn(async move {
+    attempt.context.in_background(async move {
         let mut refs = Vec::new();
         for own in others {
             let removable = match context.ports.store.task(own.task()).await {
@@ -77,7 +78,7 @@ pub(crate) fn remove_refs_of_ended_tasks(
                         && !matches!(own, OwnRef::Kept(_))
                         && !own_refs.any(|recorded| recorded.may_land && recorded.own == own)
                 }
-                Err(PortError::NotFound { .. }) => expired(own.task()),
+                Err(PortError::NotFound { .. }) => expired(own.task(), &*context.machine),
                 Err(_) => false,
             };
             if removable {
@@ -91,35 +92,35 @@ pub(crate) fn remove_refs_of_ended_tasks(
 
 /// Removes unpushed work of tasks that have ended and do not need it any more.
 pub(crate) async fn forget_ended_unpushed(context: &RunnerContext) {
-    for id in unpushed::tasks_with_unpushed(&context.folders) {
+    for id in context.machine.tasks_with_unpushed() {
         let removable = match context.ports.store.task(id).await {
             Ok(record) => done_with(record.task.state),
             Err(PortError::NotFound { .. }) => true,
             Err(_) => false,
         };
         if removable {
-            unpushed::forget_unpushed(&context.folders, id);
+            context.machine.forget_unpushed(id);
         }
     }
 }
 
-fn expired(task: TaskId) -> bool {
+fn expired(task: TaskId, machine: &dyn Machine) -> bool {
     let created = i64::try_from(task.0.timestamp_ms()).unwrap_or(i64::MAX);
-    now().since(Timestamp::from_millis(created)) > EXPIRED_AFTER
+    machine.now().since(Timestamp::from_millis(created)) > EXPIRED_AFTER
 }
 
 fn done_with(state: TaskState) -> bool {
     matches!(state, TaskState::Succeeded | TaskState::Cancelled)
 }
 
-fn delete(context: &RunnerContext, remote: Remote, refs: Vec<String>) {
+fn delete(context: &Arc<RunnerContext>, remote: Remote, refs: Vec<String>) {
     if refs.is_empty() {
         return;
     }
-    context.background.spawn(async move {
+    let machine = Arc::clone(&context.machine);
+    context.in_background(async move {
         let stop = CancellationToken::new();
-        let token = stop.clone();
-        let deleted = blocking(move || git::delete_refs(&remote, &refs, &token));
+        let deleted = machine.delete_refs(&remote, &refs, &stop);
         match tokio::time::timeout(TIME_LIMIT, deleted).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => debug!(

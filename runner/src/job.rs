@@ -3,7 +3,7 @@
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use rdev_domain::event::EventKind;
@@ -14,6 +14,7 @@ use rdev_domain::spec::Work;
 use rdev_domain::task::TaskState;
 use serde_json::json;
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 use tracing::{debug, error, info};
 
 use crate::attempt::Attempt;
@@ -23,7 +24,7 @@ use crate::attempt::lease::{ActiveLease, renew_periodically};
 use crate::attempt::settle::{Settlement, settle};
 use crate::attempt::stop::StopReason;
 use crate::runner::context::RunnerContext;
-use crate::{build, check, cleanup, now};
+use crate::{build, check, cleanup};
 
 pub(crate) mod handler;
 
@@ -50,11 +51,10 @@ pub(crate) async fn run(context: Arc<RunnerContext>, claimed: Claimed, receipt: 
     let events = EventLog::new(task.fence, settings.max_event_bytes);
     let lease = Arc::new(ActiveLease::new(task.id, holder, events, task.own_refs.clone()));
     let state = json!({"state": task.state.as_str(), "attempt": task.attempt});
-    lease.events.add(EventKind::State, state, now());
+    lease.events.add(EventKind::State, state, context.machine.now());
     let renewals = renew_periodically(
         Arc::clone(&lease),
-        Arc::clone(&context.ports.store),
-        Arc::clone(&context.ports.queue),
+        Arc::clone(&context),
         receipt.clone(),
         Duration::from_millis(settings.event_flush_ms),
     );
@@ -107,7 +107,8 @@ impl AttemptGuard {
         renewals: impl Future<Output = ()> + Send + 'static,
     ) -> Self {
         context.begin(&lease);
-        Self { context, lease, renewals: tokio::spawn(renewals).abort_handle() }
+        let renewals = context.machine.spawn(renewals.boxed());
+        Self { context, lease, renewals }
     }
 }
 
@@ -123,7 +124,7 @@ async fn run_with_deadline(attempt: &Attempt) -> Result<Settlement, Interrupt> {
     let handler = handler(&attempt.task.work);
     let resumed = attempt.task.state == TaskState::Pushing;
     let deadline = async {
-        tokio::time::sleep_until(attempt.deadline.into()).await;
+        tokio::time::sleep_until(attempt.deadline).await;
         // The deadline is for the agent: work that is committed is delivered all the same.
         if !resumed && !attempt.committed.load(Ordering::Relaxed) {
             attempt.lease.stop.request(StopReason::TimedOut);
@@ -131,6 +132,7 @@ async fn run_with_deadline(attempt: &Attempt) -> Result<Settlement, Interrupt> {
         std::future::pending::<()>().await;
     };
     tokio::select! {
+        biased;
         outcome = handler.run(attempt) => outcome,
         () = deadline => unreachable!("the deadline's future never ends"),
     }

@@ -17,6 +17,7 @@ pub mod git;
 #[cfg(feature = "aws")]
 pub mod health;
 mod job;
+pub mod machine;
 pub mod process;
 pub mod redact;
 mod runner;
@@ -25,9 +26,4 @@ mod verify;
 pub use config::{Folders, RunnerConfig};
 pub use runner::context::Ports;
 pub use runner::protection::Protection;
-pub use runner::{Health, Runner, RunnerHandle, start};
-
-/// The wall clock. The edges read it and pass it on as a parameter.
-pub(crate) fn now() -> rdev_domain::time::Timestamp {
-    std::time::SystemTime::now().into()
-}
+pub use runner::{Health, Runner, RunnerHandle, start, start_on};

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use futures_util::FutureExt;
 use rdev_domain::ids::{Owner, TaskId, WorkerId};
 use rdev_domain::ports::Capabilities;
 use rdev_domain::secret::Secret;
@@ -14,12 +15,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
-use crate::attempt::session;
 use crate::attempt::stop::StopReason;
-use crate::attempt::workspace::{self, InUse};
+use crate::attempt::workspace::InUse;
 use crate::config::{Folders, RunnerConfig};
+use crate::machine::{LocalMachine, Machine};
 use crate::redact::Redactor;
-use crate::{agent, cleanup, git, now, process};
+use crate::{agent, cleanup, git, process};
 
 mod claim;
 pub(crate) mod context;
@@ -75,30 +76,43 @@ pub fn start(
 ) -> Result<Runner> {
     process::init_process().context("cannot become the parent of escaped processes")?;
     git::init_process();
-    workspace::clean_start(&folders)?;
-    session::expire_sessions(&folders, Duration::from_secs(config.runner.keep_sessions_s));
+    let machine = Arc::new(LocalMachine::new(&folders, &config));
+    start_on(machine, ports, config, folders, protection, version)
+}
+
+/// Prepares a runner on any [`Machine`].
+///
+/// # Errors
+/// As [`start`].
+pub fn start_on(
+    machine: Arc<dyn Machine>,
+    ports: Ports,
+    config: RunnerConfig,
+    folders: Folders,
+    protection: Protection,
+    version: &str,
+) -> Result<Runner> {
+    machine.clean_start()?;
     let worker_id = match &config.runner.worker_id {
         Some(id) => id.clone(),
         None => heartbeat::hostname()
             .parse()
             .context("the host's name is not a valid worker id; set runner.worker_id")?,
     };
-    let process: String = (0..8).map(|_| char::from(rand::random_range(b'a'..=b'z'))).collect();
+    let letter = |_| char::from_u32(u32::from(b'a') + machine.random(26));
+    let process: String = (0..8).filter_map(letter).collect();
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let slots = config.runner.slots.unwrap_or_else(|| u32::try_from(cores).unwrap_or(1)).max(1);
-    let capabilities =
-        Capabilities { worker_id: worker_id.clone(), agents: agent::available(&config.agents) };
+    let capabilities = Capabilities { worker_id: worker_id.clone(), agents: machine.agents() };
     let tokens = config.git.credentials.iter().map(|entry| entry.token.clone());
     let context = RunnerContext {
         redactor: Redactor::new(tokens.chain(agent::secrets(&config.agents))),
         owner: Owner::new(&worker_id, &process),
-        heads_only: git::Remembered::new(folders.cache.join("heads-only")),
-        not_atomic: git::Remembered::new(git::not_atomic_folder(&folders.cache)),
         worker_id,
         capabilities,
         slots,
         version: version.to_owned(),
-        started_at: now(),
+        started_at: machine.now(),
         running: Mutex::default(),
         changed: Notify::new(),
         in_use: InUse::default(),
@@ -109,6 +123,7 @@ pub fn start(
         protection: ScaleInGuard::new(protection)
             .context("cannot set up the client of the ECS agent")?,
         store_ok: watch::Sender::new(Instant::now()),
+        machine,
         ports,
         config,
         folders,
@@ -135,10 +150,11 @@ impl Runner {
         let context = self.context;
         info!(worker = %context.worker_id, slots = context.slots, agents = ?context.capabilities.agents, "the runner is ready for work");
         cleanup::forget_ended_unpushed(&context).await;
-        let heartbeats = tokio::spawn(heartbeat::heartbeats(Arc::clone(&context)));
+        context.expire_sessions().await;
+        let heartbeats = context.machine.spawn(heartbeat::heartbeats(Arc::clone(&context)).boxed());
         let protected = Arc::clone(&context);
-        let protection =
-            tokio::spawn(async move { protected.protection.renew_periodically().await });
+        let renewals = async move { protected.protection.renew_periodically().await };
+        let protection = context.machine.spawn(renewals.boxed());
         let slots = Arc::new(Semaphore::new(context.slots as usize));
         let jobs = TaskTracker::new();
         claim::claim_work(&context, &slots, &jobs).await;
@@ -147,6 +163,7 @@ impl Runner {
         context.changed.notify_one();
         let drain_limit = Duration::from_secs(context.config.runner.drain_s);
         tokio::select! {
+            biased;
             () = jobs.wait() => {}
             () = tokio::time::sleep(drain_limit) => context.release_all(),
             () = context.release.cancelled() => context.release_all(),

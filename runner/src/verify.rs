@@ -1,16 +1,17 @@
 //! The verify phase: shell commands in the checkout, supervised like an agent.
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rdev_domain::chain;
 use rdev_domain::failure::FailureClass;
 use rdev_domain::result::CommandRun;
+use tokio::time::Instant;
 
 use crate::attempt::Attempt;
 use crate::attempt::interrupt::Interrupt;
 use crate::attempt::workspace::Workspace;
-use crate::process::{self, Ended, Flow, Launch, Limits, Marker};
+use crate::process::{Ended, Flow, Launch, Limits, Marker, Stream};
 
 /// The number of bytes of a command's output that are kept.
 const OUTPUT_BYTES: usize = 16 * 1024;
@@ -69,16 +70,16 @@ async fn run_one(
         marker: Marker::new(workspace.root()),
         grace: Duration::from_secs(attempt.context.config.runner.term_grace_s),
     };
-    let limits = Limits { deadline, stall: None };
+    let limits = Limits { deadline: deadline.into_std(), stall: None };
     let begun = Instant::now();
     let mut output = Tail::default();
     let stop = attempt.lease.stop.token();
-    let ended = process::run(launch, limits, stop, |_, line| {
+    let mut on_line = |_: Stream, line: &str| {
         output.add(&attempt.context.redactor.redact(line));
         Flow::Continue
-    })
-    .await
-    .map_err(|error| Interrupt::failed(FailureClass::Infra, chain(&error)))?;
+    };
+    let ended = attempt.machine().run_command(launch, limits, stop, &mut on_line).await;
+    let ended = ended.map_err(|error| Interrupt::failed(FailureClass::Infra, chain(&error)))?;
     let exit_code = match ended {
         Ended::Exited(exit) => exit.code,
         Ended::HungAfterResult => Some(0),

@@ -8,6 +8,7 @@ use rdev_domain::time::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::clock::now;
 use crate::services::maintenance;
 
 #[derive(Deserialize)]
@@ -49,7 +50,7 @@ pub async fn batch(
     // Concurrently: when the store is unavailable, each of them waits for it.
     let recorded = batch.records.into_iter().map(async |message| {
         let id = message.message_id.clone();
-        let recorded = maintenance::record(store, queue, &message.into()).await;
+        let recorded = maintenance::record(store, queue, &message.into(), now()).await;
         recorded.map_err(|error| failed(&id, &error))
     });
     let failures: Vec<Value> =

@@ -12,25 +12,28 @@ use sha2::{Digest, Sha256};
 use tracing::{info, warn};
 use ulid::Ulid;
 
-use crate::clock::now;
-
 /// How many dead messages are received at once.
 const BATCH: u32 = 10;
 
 /// How much of a dead message's body is stored.
 const MAX_BODY_BYTES: usize = 16 * 1024;
 
-/// Runs the sweep to its end, and sends the wake-ups that it finds missing.
+/// Runs the sweep to its end, and sends the wake-ups that it finds missing. `clock` is read for
+/// each page.
 ///
 /// # Errors
 /// The first error of store or queue; the next sweep does the rest.
-pub async fn sweep(store: &dyn Store, queue: &dyn Queue) -> PortResult<()> {
+pub async fn sweep(
+    store: &dyn Store,
+    queue: &dyn Queue,
+    clock: impl Fn() -> Timestamp,
+) -> PortResult<()> {
     loop {
-        let swept = store.sweep(now()).await?;
+        let swept = store.sweep(clock()).await?;
         if swept.recovered > 0 || swept.offline > 0 {
             info!(recovered = swept.recovered, offline = swept.offline, "swept");
         }
-        outbox::send(store, queue, &swept.outbox, now()).await?;
+        outbox::send(store, queue, &swept.outbox, clock()).await?;
         for project_id in swept.wake {
             queue.send(&WakeUp { project_id }, Duration::ZERO).await?;
         }
@@ -45,14 +48,18 @@ pub async fn sweep(store: &dyn Store, queue: &dyn Queue) -> PortResult<()> {
 ///
 /// # Errors
 /// The first error of store or queue; the other messages stay in the dead-letter queue.
-pub async fn dead_letters(store: &dyn Store, queue: &dyn Queue) -> PortResult<()> {
+pub async fn dead_letters(
+    store: &dyn Store,
+    queue: &dyn Queue,
+    clock: impl Fn() -> Timestamp,
+) -> PortResult<()> {
     loop {
         let messages = queue.receive_dead(BATCH).await?;
         if messages.is_empty() {
             return Ok(());
         }
         for message in messages {
-            record(store, queue, &message).await?;
+            record(store, queue, &message, clock()).await?;
             queue.delete_dead(&message.receipt).await?;
         }
     }
@@ -62,8 +69,13 @@ pub async fn dead_letters(store: &dyn Store, queue: &dyn Queue) -> PortResult<()
 ///
 /// # Errors
 /// The first error of store or queue; the message is to be recorded again.
-pub async fn record(store: &dyn Store, queue: &dyn Queue, message: &DeadMessage) -> PortResult<()> {
-    let (letter, wake_up) = letter(message, now());
+pub async fn record(
+    store: &dyn Store,
+    queue: &dyn Queue,
+    message: &DeadMessage,
+    now: Timestamp,
+) -> PortResult<()> {
+    let (letter, wake_up) = letter(message, now);
     warn!(letter = %letter.id, reason = letter.reason, "a message could not be delivered");
     store.record_dead_letter(&letter).await?;
     let Some(wake_up) = wake_up else { return Ok(()) };
@@ -107,6 +119,7 @@ mod tests {
     use rdev_domain::project::Project;
 
     use super::*;
+    use crate::clock::now;
 
     fn project(name: &str) -> Project {
         Project::new(name.parse().expect("a slug"), Ulid::from_datetime(SystemTime::now()), now())
@@ -129,7 +142,7 @@ mod tests {
             queue.send(&WakeUp { project_id }, Duration::ZERO).await.expect("sent");
             assert!(queue.receive(Duration::ZERO).await.expect("received").is_some());
         }
-        dead_letters(store, queue).await.expect("done");
+        dead_letters(store, queue, now).await.expect("done");
 
         let letters = store.dead_letters(&Page { limit: 100, before: None }).await.expect("listed");
         let mut recorded: Vec<(&str, &str)> = letters

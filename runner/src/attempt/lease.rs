@@ -6,7 +6,7 @@ use std::time::Duration;
 use rdev_domain::git::RecordedRef;
 use rdev_domain::ids::TaskId;
 use rdev_domain::lease::{Holder, LEASE, Progress, RENEW_EVERY};
-use rdev_domain::ports::{PortError, Queue, Receipt, Store, VISIBILITY};
+use rdev_domain::ports::{PortError, Receipt, VISIBILITY};
 use rdev_domain::result::Usage;
 use rdev_domain::step::Refusal;
 use tokio::sync::{Mutex, watch};
@@ -15,7 +15,8 @@ use tracing::{debug, warn};
 
 use super::event_log::EventLog;
 use super::stop::{Stop, StopReason};
-use crate::now;
+use crate::machine::Machine;
+use crate::runner::context::RunnerContext;
 
 /// How often the wake-up's visibility is extended: with the next renewal after that, which comes
 /// within 17 s, so before it ends.
@@ -66,6 +67,7 @@ impl ActiveLease {
         let mut renewal = self.last_renewal.subscribe();
         while renewal.borrow_and_update().elapsed() >= LEASE {
             tokio::select! {
+                biased;
                 _ = renewal.changed() => {}
                 () = self.stop.token().cancelled() => return,
             }
@@ -79,7 +81,7 @@ impl ActiveLease {
 /// The waiting events and the usage ride along: it is a renewal.
 pub(crate) async fn record_refs(
     lease: &ActiveLease,
-    store: &dyn Store,
+    context: &RunnerContext,
     own_refs: Vec<RecordedRef>,
 ) -> bool {
     loop {
@@ -88,7 +90,8 @@ pub(crate) async fn record_refs(
         let events = lease.events.take_chunk();
         let usage = *lease.usage.borrow();
         let progress = Progress { events: &events, usage: Some(usage), own_refs: Some(&own_refs) };
-        match store.renew(lease.task, &lease.holder, progress, now()).await {
+        let (store, now) = (&context.ports.store, context.machine.now());
+        match store.renew(lease.task, &lease.holder, progress, now).await {
             Ok(renewal) => {
                 lease.last_renewal.send_replace(sent);
                 if renewal.cancel_requested {
@@ -107,6 +110,7 @@ pub(crate) async fn record_refs(
                 lease.events.put_back(events);
                 drop(turn);
                 tokio::select! {
+                    biased;
                     () = tokio::time::sleep(RETRY_AFTER) => {}
                     () = lease.stop.token().cancelled() => return false,
                 }
@@ -119,12 +123,12 @@ pub(crate) async fn record_refs(
 /// time that an event waits for a write.
 pub(crate) async fn renew_periodically(
     lease: Arc<ActiveLease>,
-    store: Arc<dyn Store>,
-    queue: Arc<dyn Queue>,
+    context: Arc<RunnerContext>,
     receipt: Receipt,
     flush_after: Duration,
 ) {
-    let mut next_renewal = Instant::now() + jittered(RENEW_EVERY);
+    let (store, queue, machine) = (&context.ports.store, &context.ports.queue, &*context.machine);
+    let mut next_renewal = Instant::now() + jittered(RENEW_EVERY, machine);
     let mut next_visibility = Instant::now() + EXTEND_EVERY;
     loop {
         let flush = async {
@@ -135,6 +139,7 @@ pub(crate) async fn renew_periodically(
             tokio::time::sleep(flush_after).await;
         };
         tokio::select! {
+            biased;
             () = tokio::time::sleep_until(next_renewal) => {}
             () = flush => {}
         }
@@ -143,10 +148,10 @@ pub(crate) async fn renew_periodically(
         let events = lease.events.take_chunk();
         let usage = *lease.usage.borrow();
         let progress = Progress { events: &events, usage: Some(usage), own_refs: None };
-        match store.renew(lease.task, &lease.holder, progress, now()).await {
+        match store.renew(lease.task, &lease.holder, progress, machine.now()).await {
             Ok(renewal) => {
                 lease.last_renewal.send_replace(sent);
-                next_renewal = sent + jittered(RENEW_EVERY);
+                next_renewal = sent + jittered(RENEW_EVERY, machine);
                 if renewal.cancel_requested {
                     lease.stop.request(StopReason::Cancelled);
                 }
@@ -174,8 +179,8 @@ pub(crate) async fn renew_periodically(
 }
 
 /// `span` ± 10 %.
-fn jittered(span: Duration) -> Duration {
-    span * rand::random_range(900..=1100) / 1000
+fn jittered(span: Duration, machine: &dyn Machine) -> Duration {
+    span * (900 + machine.random(201)) / 1000
 }
 
 #[cfg(test)]

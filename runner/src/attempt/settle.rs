@@ -1,23 +1,22 @@
 //! Reports the transitions of an attempt to the store, and repeats when the store does not answer.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rdev_domain::audit::Actor;
 use rdev_domain::chain;
 use rdev_domain::failure::{Failure, FailureClass, Reaction};
 use rdev_domain::lease::Progress;
 use rdev_domain::outbox;
-use rdev_domain::ports::{Advanced, PortError, PortResult, Record, Store};
+use rdev_domain::ports::{Advanced, PortError, PortResult, Record};
 use rdev_domain::result::TaskResult;
 use rdev_domain::step::{Event, Refusal};
 use rdev_domain::task::TaskState;
+use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use super::Attempt;
 use super::interrupt::Interrupt;
-use super::lease::ActiveLease;
 use super::stop::StopReason;
-use crate::now;
 
 /// The end of an attempt.
 pub(crate) struct Settlement {
@@ -49,7 +48,7 @@ pub(crate) async fn advance(
     loop {
         let outcome = {
             let _writing = lease.writing.lock().await;
-            advance_once(&**store, lease, event.clone(), diff.clone(), &by).await
+            advance_once(attempt, event.clone(), diff.clone(), &by).await
         };
         match outcome {
             Ok(advanced) => {
@@ -102,24 +101,24 @@ pub(crate) async fn advance(
 
 /// Reports once. Build events that were not written go back to the log.
 async fn advance_once(
-    store: &dyn Store,
-    lease: &ActiveLease,
+    attempt: &Attempt,
     event: Event,
     diff: Option<String>,
     by: &Actor,
 ) -> PortResult<Advanced> {
+    let (store, lease) = (&attempt.context.ports.store, &attempt.lease);
     let mut events = lease.events.take_chunk();
     // More than one chunk: renewals write all but the last.
     while !lease.events.is_empty() {
         let progress = Progress { events: &events, ..Progress::default() };
-        if let Err(error) = store.renew(lease.task, &lease.holder, progress, now()).await {
+        if let Err(error) = store.renew(lease.task, &lease.holder, progress, attempt.now()).await {
             lease.events.put_back(events);
             return Err(error);
         }
         events = lease.events.take_chunk();
     }
     let record = Record { events: events.clone(), diff };
-    let advanced = store.advance(lease.task, event, record, by, now()).await;
+    let advanced = store.advance(lease.task, event, record, by, attempt.now()).await;
     if advanced.is_err() {
         lease.events.put_back(events);
     }
@@ -185,11 +184,12 @@ fn event_of(attempt: &Attempt, interrupt: Interrupt) -> Option<Event> {
 
 async fn send(attempt: &Attempt, advanced: &Advanced) {
     let (store, queue) = (&*attempt.context.ports.store, &*attempt.context.ports.queue);
+    let now = attempt.now();
     let Advanced { task, outbox, .. } = advanced;
     let sent = if task.state.is_terminal() {
-        outbox::send_if_due(store, queue, &task.project_id, outbox, now()).await
+        outbox::send_if_due(store, queue, &task.project_id, outbox, now).await
     } else {
-        outbox::send(store, queue, outbox, now()).await
+        outbox::send(store, queue, outbox, now).await
     };
     if let Err(error) = sent {
         warn!(task = %attempt.task.id, error = chain(&error), "a wake-up was not sent; the next sweep sends it");

@@ -1,6 +1,7 @@
 //! Commits that are on no server yet: the runner keeps them when their attempt ends.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -47,6 +48,28 @@ pub(crate) fn forget_unpushed(folders: &Folders, task: TaskId) {
 pub(crate) fn tasks_with_unpushed(folders: &Folders) -> Vec<TaskId> {
     let entries = read_folder(&unpushed_folder(folders)).unwrap_or_default();
     entries.iter().filter_map(|path| path.file_name()?.to_str()?.parse().ok()).collect()
+}
+
+/// Records that `commit` exists only in the workspace at `root`.
+pub(crate) fn record_finished(
+    root: &Path,
+    task: TaskId,
+    fence: Fence,
+    commit: &CommitId,
+) -> Result<()> {
+    let path = root.join("finished");
+    fs::write(&path, format!("{task} {fence} {commit}"))
+        .with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Removes that record.
+pub(crate) fn clear_finished(root: &Path) -> Result<()> {
+    match fs::remove_file(root.join("finished")) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).context("cannot remove the record of unpushed work")
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Moves an attempt's gitdir to `unpushed/` if it has a commit that exists nowhere else. It can

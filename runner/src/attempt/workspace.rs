@@ -14,61 +14,55 @@
 //! `continue_from`: some agents resume a session only at the path where it began.
 
 use std::collections::HashMap;
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use rdev_domain::git::CommitId;
 use rdev_domain::ids::{Fence, TaskId};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::folder::{private_folder, read_folder, remove};
+use super::folder::{self, private_folder, read_folder};
 use super::interrupt::Interrupt;
 use super::unpushed::{salvage, unpushed_folder};
 use crate::config::Folders;
 use crate::git::Workdir;
+use crate::machine::Machine;
 use crate::process;
 
 /// The folder of one attempt. It is removed on drop; a commit that is on no remote yet is moved
 /// to `unpushed/` first.
-#[derive(Debug)]
 pub(crate) struct Workspace {
+    machine: Arc<dyn Machine>,
     root: PathBuf,
-    unpushed: PathBuf,
     _in_use: tokio::sync::OwnedMutexGuard<()>,
 }
 
 /// The folders that attempts of this process use now.
 #[derive(Debug, Default)]
-pub(crate) struct InUse(Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>);
+pub(crate) struct InUse(Mutex<HashMap<PathBuf, Arc<tokio::sync::Mutex<()>>>>);
 
 impl Workspace {
-    /// An empty folder named `key`. Waits until no other attempt uses it.
+    /// An empty folder. Waits until no other attempt uses it.
     pub(crate) async fn create(
-        folders: &Folders,
+        machine: Arc<dyn Machine>,
+        root: PathBuf,
         in_use: &InUse,
-        key: &str,
         stop: &CancellationToken,
     ) -> Result<Self, Interrupt> {
         let lock = {
             let mut locks = in_use.0.lock().unwrap_or_else(PoisonError::into_inner);
             locks.retain(|_, lock| Arc::strong_count(lock) > 1);
-            Arc::clone(locks.entry(key.to_owned()).or_default())
+            Arc::clone(locks.entry(root.clone()).or_default())
         };
         let guard = tokio::select! {
+            biased;
             guard = lock.lock_owned() => guard,
             () = stop.cancelled() => return Err(Interrupt::Stopped),
         };
-        let root = folders.work.join(key);
-        salvage(&root, &unpushed_folder(folders))?;
-        remove(&root)?;
-        for folder in [root.join("home"), root.join("tmp")] {
-            private_folder(&folder)?;
-        }
-        Ok(Self { root, unpushed: unpushed_folder(folders), _in_use: guard })
+        machine.make_workspace(&root)?;
+        Ok(Self { machine, root, _in_use: guard })
     }
 
     pub(crate) fn root(&self) -> &Path {
@@ -94,30 +88,37 @@ impl Workspace {
         fence: Fence,
         commit: &CommitId,
     ) -> Result<()> {
-        let path = self.root.join("finished");
-        fs::write(&path, format!("{task} {fence} {commit}"))
-            .with_context(|| format!("cannot write {}", path.display()))
+        self.machine.record_finished(&self.root, task, fence, commit)
     }
 
     /// Removes that record: the commit is on a remote, or nobody needs it any more.
     pub(crate) fn clear_finished(&self) -> Result<()> {
-        match fs::remove_file(self.root.join("finished")) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(error).context("cannot remove the record of unpushed work")
-            }
-            _ => Ok(()),
-        }
+        self.machine.clear_finished(&self.root)
     }
 }
 
 impl Drop for Workspace {
     fn drop(&mut self) {
         // If this fails the folder stays; the next start of the runner tries again.
-        let removed = salvage(&self.root, &self.unpushed).and_then(|()| remove(&self.root));
-        if let Err(error) = removed {
+        if let Err(error) = self.machine.remove_workspace(&self.root) {
             warn!(folder = %self.root.display(), error = format!("{error:#}"), "a workspace was not removed");
         }
     }
+}
+
+/// Makes an empty workspace at `root`, on this machine.
+pub(crate) fn make(folders: &Folders, root: &Path) -> Result<()> {
+    remove(folders, root)?;
+    for folder in [root.join("home"), root.join("tmp")] {
+        private_folder(&folder)?;
+    }
+    Ok(())
+}
+
+/// Removes the workspace at `root` from this machine.
+pub(crate) fn remove(folders: &Folders, root: &Path) -> Result<()> {
+    salvage(root, &unpushed_folder(folders))?;
+    folder::remove(root)
 }
 
 /// Before a runner claims work: kills processes that an earlier process of it has left, saves
@@ -131,18 +132,24 @@ pub(crate) fn clean_start(folders: &Folders) -> Result<()> {
         info!(killed, "killed processes that an earlier process of this runner had left running");
     }
     for entry in read_folder(&folders.work)? {
-        salvage(&entry, &unpushed_folder(folders))?;
-        remove(&entry)?;
+        remove(folders, &entry)?;
     }
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
     use crate::attempt::unpushed::{find_unpushed, forget_unpushed, tasks_with_unpushed};
+    use crate::config::RunnerConfig;
+    use crate::machine::LocalMachine;
+
+    fn machine(folders: &Folders) -> Arc<dyn Machine> {
+        Arc::new(LocalMachine::new(folders, &RunnerConfig::default()))
+    }
 
     fn folders(data: &Path) -> Folders {
         Folders {
@@ -162,8 +169,9 @@ mod tests {
         let task: TaskId = "01JDGZ2V9QK8M3T5X7Y9ABCDEF".parse().expect("a ULID");
         let commit: CommitId = "a".repeat(40).parse().expect("a commit");
         for (fence, safe) in [(1, true), (2, false)] {
-            let workspace =
-                Workspace::create(&folders, &in_use, "k", &stop).await.expect("a workspace");
+            let root = folders.work.join("k");
+            let workspace = Workspace::create(machine(&folders), root, &in_use, &stop).await;
+            let workspace = workspace.unwrap_or_else(|why| panic!("no workspace: {why:?}"));
             fs::create_dir_all(workspace.workdir().gitdir.join("objects")).expect("a gitdir");
             workspace.record_finished(task, Fence(fence), &commit).expect("a mark");
             if safe {
@@ -185,16 +193,20 @@ mod tests {
         let (folders, in_use) = (folders(data.path()), InUse::default());
         let stop = CancellationToken::new();
         clean_start(&folders).expect("a clean start");
-        let first = Workspace::create(&folders, &in_use, "k", &stop).await.expect("a workspace");
+        let create =
+            || Workspace::create(machine(&folders), folders.work.join("k"), &in_use, &stop);
+        let made =
+            |made: Result<Workspace, Interrupt>| made.unwrap_or_else(|why| panic!("{why:?}"));
+        let first = made(create().await);
         let locked = first.root().join("checkout/locked");
         fs::create_dir_all(&locked).expect("a folder");
         fs::write(locked.join("file"), "x").expect("a file");
         fs::set_permissions(&locked, fs::Permissions::from_mode(0o500)).expect("read-only");
-        let second = Workspace::create(&folders, &in_use, "k", &stop);
+        let second = create();
         tokio::pin!(second);
         assert!(futures_util::poll!(&mut second).is_pending());
         drop(first);
-        let second = second.await.expect("a workspace");
+        let second = made(second.await);
         assert!(!second.root().join("checkout").exists());
     }
 }

@@ -15,8 +15,8 @@ use crate::agent::{self, AgentContext, AgentRequest, End, Progress};
 use crate::attempt::Attempt;
 use crate::attempt::interrupt::Interrupt;
 use crate::attempt::workspace::Workspace;
-use crate::git::{self, Changes, blocking};
-use crate::{now, verify};
+use crate::git::Changes;
+use crate::verify;
 
 /// How many times the agent gets the output of a failed verification.
 const VERIFY_ROUNDS: u32 = 2;
@@ -108,16 +108,16 @@ async fn run_agent(
         home: &home,
         tmp: &tmp,
         attempt_dir: workspace.root(),
-        deadline: attempt.deadline,
+        deadline: attempt.deadline.into_std(),
         stall: Duration::from_secs(u64::from(spec.stall_timeout_s)),
         grace: Duration::from_secs(context.config.runner.term_grace_s),
     };
     let lease = &attempt.lease;
     let mut progress = |progress: Progress| match progress {
-        Progress::Event(kind, data) => lease.events.add(kind, data, now()),
+        Progress::Event(kind, data) => lease.events.add(kind, data, attempt.now()),
         Progress::Usage(usage) => {
             lease.usage.send_replace(so_far.plus(usage));
-            lease.events.add(EventKind::AgentUsage, json!(usage), now());
+            lease.events.add(EventKind::AgentUsage, json!(usage), attempt.now());
         }
     };
     let agent = AgentContext {
@@ -126,7 +126,7 @@ async fn run_agent(
         redactor: &context.redactor,
         stop: lease.stop.token(),
     };
-    let report = agent::run(&agent, &request, &mut progress).await;
+    let report = attempt.machine().run_agent(&agent, &request, &mut progress).await;
     lease.usage.send_replace(so_far.plus(report.usage));
     match report.end {
         End::Done => Ok(report),
@@ -162,9 +162,9 @@ async fn stage(
     workspace: &Workspace,
     start: Option<&CommitId>,
 ) -> Result<Changes, Interrupt> {
-    let (dirs, start, caps) = (workspace.workdir(), start.cloned(), attempt.caps());
+    let (dirs, caps) = (workspace.workdir(), attempt.caps());
     let ignored = agent::ignored_artifacts(spec.agent);
-    Ok(blocking(move || git::stage(&dirs, start.as_ref(), &caps, ignored)).await?)
+    Ok(attempt.machine().stage(&dirs, start, &caps, ignored).await?)
 }
 
 #[cfg(test)]

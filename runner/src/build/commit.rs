@@ -9,21 +9,17 @@ use super::output::AgentOutput;
 use crate::attempt::Attempt;
 use crate::attempt::interrupt::Interrupt;
 use crate::attempt::workspace::Workspace;
-use crate::git::{self, blocking};
-use crate::now;
 
 pub(super) async fn commit(
     attempt: &Attempt,
     spec: &BuildSpec,
     workspace: &Workspace,
-    parent: Option<CommitId>,
+    parent: Option<&CommitId>,
     output: &AgentOutput,
 ) -> Result<CommitId, Interrupt> {
-    let (dirs, tree, author) = (workspace.workdir(), output.changes.tree.clone(), attempt.author());
-    let message = message(attempt, spec);
-    let at = now();
-    let commit =
-        blocking(move || git::commit(&dirs, &tree, parent.as_ref(), &message, &author, at)).await?;
+    let (dirs, tree, author) = (workspace.workdir(), &output.changes.tree, attempt.author());
+    let (machine, message) = (attempt.machine(), message(attempt, spec));
+    let commit = machine.commit(&dirs, tree, parent, &message, &author).await?;
     workspace.record_finished(attempt.task.id, attempt.task.fence, &commit)?;
     attempt.committed.store(true, Ordering::Relaxed);
     Ok(commit)

@@ -22,12 +22,11 @@ use super::refs::{based_on, fetch_own, newest_since};
 use super::target::BuildTarget;
 use super::ticket::Held;
 use super::{commit_status, pull_request};
+use crate::attempt::Attempt;
 use crate::attempt::interrupt::Interrupt;
 use crate::attempt::settle::{self, Settlement};
 use crate::attempt::workspace::Workspace;
-use crate::attempt::{Attempt, unpushed};
-use crate::git::{self, Fetched, blocking};
-use crate::now;
+use crate::git::Fetched;
 
 /// The next step after [`prepare`].
 enum Preparation {
@@ -102,10 +101,9 @@ pub(crate) async fn resume(attempt: &Attempt, spec: &BuildSpec) -> Result<Settle
     let fetched = attempt
         .phase("checkout", async {
             let fetched = target.fetch(attempt, prepared.atomic).await?;
-            let (mirror, start) = (fetched.mirror.clone(), fetched.start.clone());
-            let (dirs, branch) = (workspace.workdir(), target.branch.clone());
-            let stop = attempt.lease.stop.token().clone();
-            blocking(move || git::checkout(&mirror, start.as_ref(), &branch, &dirs, &stop)).await?;
+            let (mirror, start) = (&fetched.mirror, fetched.start.as_ref());
+            let (dirs, stop) = (workspace.workdir(), attempt.lease.stop.token());
+            attempt.machine().checkout(mirror, start, &target.branch, &dirs, stop).await?;
             Ok(fetched)
         })
         .await?;
@@ -238,7 +236,7 @@ async fn prepare(
     loop {
         let tip = push.write_ticket().await??;
         push.workspace.clear_finished()?;
-        unpushed::forget_unpushed(&attempt.context.folders, attempt.task.id);
+        attempt.machine().forget_unpushed(attempt.task.id);
         if tip == push.base {
             break;
         }
@@ -270,7 +268,7 @@ async fn prepare(
         branch: push.target.branch.clone(),
         wip: push.wip,
         atomic: push.atomic,
-        at: now(),
+        at: attempt.now(),
     };
     let commit = Some(push.commit.clone());
     let result = output.build_result(attempt, Outcome::Delivered, commit, &push.target.branch);
@@ -285,7 +283,7 @@ async fn prepare(
     attempt.prepared.store(true, Ordering::Relaxed);
     attempt.lease.own_refs.lock().await.clone_from(&advanced.task.own_refs);
     let state = json!({"state": "pushing", "attempt": attempt.task.attempt});
-    attempt.lease.events.add(EventKind::State, state, now());
+    attempt.lease.events.add(EventKind::State, state, attempt.now());
     let scan_base = advanced.task.scan_base.unwrap_or_else(|| push.base.clone());
     Ok(Preparation::Push { scan_base })
 }
@@ -297,7 +295,7 @@ async fn complete(
     outcome: PushOutcome,
 ) -> Result<Settlement, Interrupt> {
     let (attempt, target) = (push.attempt, push.target);
-    unpushed::forget_unpushed(&attempt.context.folders, attempt.task.id);
+    attempt.machine().forget_unpushed(attempt.task.id);
     match outcome {
         PushOutcome::AlreadyThere => {
             attempt.note("the branch already has the same change; there is nothing to deliver");

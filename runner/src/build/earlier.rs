@@ -12,10 +12,11 @@ use super::output::AgentOutput;
 use super::refs::{fetch_own, is_present, newest_of, newest_since};
 use super::target::BuildTarget;
 use super::ticket::revoke;
+use crate::attempt::Attempt;
 use crate::attempt::interrupt::Interrupt;
 use crate::attempt::workspace::Workspace;
-use crate::attempt::{Attempt, unpushed};
-use crate::git::{self, Fetched, GitError, OwnTip, blocking};
+use crate::git::{Fetched, GitError, OwnTip};
+use crate::machine::ServerLack;
 
 /// A commit with all of a build's work.
 pub(crate) struct FinishedWork {
@@ -71,12 +72,12 @@ pub(crate) async fn find(
     }
     let here = [Some((task.id, task.wip_floor)), old.map(|old| (old.id, old.wip_floor))];
     for (candidate, floor) in here.into_iter().flatten() {
-        let found = unpushed::find_unpushed(&attempt.context.folders, candidate, floor);
+        let found = attempt.machine().find_unpushed(candidate, floor);
         if let Some((fence, commit, gitdir)) = found
             && is_recorded(&recorded, candidate, fence, &commit)
         {
             info!(task = %task.id, %fence, "continuing from a commit that an earlier attempt could not push");
-            unpushed::borrow_objects(&workspace.workdir(), &gitdir)?;
+            attempt.machine().borrow_unpushed(&workspace.workdir(), &gitdir)?;
             workspace.record_finished(task.id, task.fence, &commit)?;
             let output = adopt(attempt, workspace, &commit).await?;
             let finished = FinishedWork { commit, earlier: None, output };
@@ -178,7 +179,7 @@ async fn revoke_earlier(
     match revoke(attempt, target, workspace, ticket, FailureClass::Conflict).await? {
         Ok(()) => {}
         Err(GitError::NotAtomic) => {
-            attempt.context.not_atomic.insert(&target.remote.url);
+            attempt.machine().learn(ServerLack::AtomicDeletion, &target.remote.url);
             let mut refs = attempt.lease.own_refs.lock().await;
             refs.iter_mut().filter(|r| r.own == ticket.own).for_each(|r| r.may_land = false);
         }
@@ -221,12 +222,8 @@ pub(crate) async fn adopt(
     workspace: &Workspace,
     commit: &CommitId,
 ) -> Result<AgentOutput, Interrupt> {
-    let (dirs, of, caps) = (workspace.workdir(), commit.clone(), attempt.caps());
-    let changes = blocking(move || {
-        let parent = git::parent(&dirs, &of)?;
-        git::diff_of(&dirs, &of, parent.as_ref(), &caps)
-    })
-    .await?;
+    let (dirs, caps) = (workspace.workdir(), attempt.caps());
+    let changes = attempt.machine().changes_of(&dirs, commit, &caps).await?;
     let summary = "the work of an earlier attempt was delivered".to_owned();
     Ok(AgentOutput { run: None, summary, changes, warnings: vec![] })
 }

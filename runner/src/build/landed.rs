@@ -9,7 +9,7 @@ use super::target::BuildTarget;
 use crate::attempt::Attempt;
 use crate::attempt::interrupt::Interrupt;
 use crate::attempt::workspace::Workspace;
-use crate::git::{self, GitError, Scan, Seen, blocking};
+use crate::git::{GitError, Scan, Seen};
 
 /// A commit of the lineage that was brought to the branch.
 #[derive(Debug, Clone)]
@@ -55,8 +55,7 @@ async fn scan(
     tip: &CommitId,
 ) -> Result<Scan, Interrupt> {
     let (dirs, lineage) = (workspace.workdir(), attempt.task.lineage);
-    let (base, tip) = (base.clone(), tip.clone());
-    Ok(blocking(move || git::find_lineage(&dirs, lineage, &base, &tip)).await?)
+    Ok(attempt.machine().find_lineage(&dirs, lineage, base, tip).await?)
 }
 
 /// What has become of a ticket that is neither at its place nor revoked. Its commit was pushed, or
@@ -95,8 +94,7 @@ pub(super) async fn after_ticket_is_gone(
     }
     let tickets = recorded.into_iter().filter(|recorded| matches!(recorded.own, OwnRef::Wip(..)));
     let commits: Vec<CommitId> = tickets.map(|recorded| recorded.commit).collect();
-    let (remote, branch) = (target.remote.clone(), target.branch.clone());
-    let logged = blocking(move || git::in_log(&remote, &branch, &commits)).await?;
+    let logged = attempt.machine().in_log(&target.remote, &target.branch, &commits).await?;
     if let Some(commit) = logged {
         return Ok(Landing { commit, rewritten: true });
     }
@@ -150,7 +148,6 @@ pub(super) async fn look(
     workspace: &Workspace,
     branch: &Branch,
 ) -> Result<Seen, GitError> {
-    let (dirs, remote, branch) = (workspace.workdir(), target.remote.clone(), branch.clone());
-    let stop = attempt.lease.stop.token().clone();
-    blocking(move || git::look(&dirs, &remote, &branch, &stop)).await
+    let (dirs, stop) = (workspace.workdir(), attempt.lease.stop.token());
+    attempt.machine().look(&dirs, &target.remote, branch, stop).await
 }

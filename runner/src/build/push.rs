@@ -3,7 +3,7 @@
 //! Where the server can, the push that moves the branch deletes the ticket ([`super::ticket`]) with
 //! it. Elsewhere the branch alone is pushed, from a tip whose history was searched for the lineage.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rdev_domain::chain;
 use rdev_domain::failure::{Failure, FailureClass};
@@ -13,6 +13,7 @@ use rdev_domain::result::BuildResult;
 use rdev_domain::spec::BuildSpec;
 use rdev_domain::step::{self, Event};
 use rdev_domain::task::{Prepared, WipRef};
+use tokio::time::Instant;
 use tracing::warn;
 
 use super::commit_status;
@@ -23,8 +24,8 @@ use crate::attempt::Attempt;
 use crate::attempt::interrupt::Interrupt;
 use crate::attempt::settle;
 use crate::attempt::workspace::Workspace;
-use crate::git::{self, Expect, GitError, Push, Rebased, Seen, blocking};
-use crate::{now, verify};
+use crate::git::{Expect, GitError, Push, Rebased, Seen};
+use crate::verify;
 
 /// How many times one claim rebases onto a branch that keeps moving.
 pub(super) const MAX_ROUNDS: u32 = 5;
@@ -91,7 +92,7 @@ impl PushContext<'_> {
     ) -> Result<PushOutcome, Interrupt> {
         let attempt = self.attempt;
         let failure = Failure { push_in_doubt: failure.push_in_doubt || self.doubt, ..failure };
-        let ends = step::ends_push(&attempt.task, failure.class, now());
+        let ends = step::ends_push(&attempt.task, failure.class, attempt.now());
         if !self.atomic || !attempt.is_prepared() || !ends {
             return Err(Interrupt::Failed(failure));
         }
@@ -294,10 +295,8 @@ impl PushContext<'_> {
             return Ok(true);
         };
         let attempt = self.attempt;
-        let (dirs, commit, onto) = (self.workspace.workdir(), self.commit.clone(), onto.clone());
-        let (author, at) = (attempt.author(), now());
-        let rebased = blocking(move || git::rebase(&dirs, &commit, &onto, &author, at)).await?;
-        match rebased {
+        let (machine, dirs) = (attempt.machine(), self.workspace.workdir());
+        match machine.rebase(&dirs, &self.commit, onto, &attempt.author()).await? {
             Rebased::Clean(commit) => self.commit = commit,
             Rebased::Empty => return Ok(false),
             Rebased::Conflict(paths) => {
@@ -312,8 +311,7 @@ impl PushContext<'_> {
         if self.spec.verify.is_empty() {
             return Ok(true);
         }
-        let (dirs, commit) = (self.workspace.workdir(), self.commit.clone());
-        blocking(move || git::reset(&dirs, &commit)).await?;
+        machine.reset(&dirs, &self.commit).await?;
         // The attempt's deadline is for the agent. The work is done, so a new deadline starts here.
         let deadline = Instant::now() + attempt.task.work.timeout();
         let runs = verify::run(attempt, self.workspace, &self.spec.verify, deadline).await?;
@@ -338,24 +336,17 @@ impl PushContext<'_> {
     }
 
     async fn push_refs(&self, ticket: Option<&RecordedRef>) -> Result<(), GitError> {
-        let (dirs, remote, commit) =
-            (self.workspace.workdir(), self.target.remote.clone(), self.commit.clone());
-        let (branch, expect) = (self.target.branch.clone(), Expect::Forward(self.base.clone()));
-        let delete = ticket.map(|ticket| (ticket.own, ticket.commit.clone()));
-        let stop = self.attempt.lease.stop.token().clone();
-        let pushed = blocking(move || {
-            let push = Push {
-                dirs: &dirs,
-                remote: &remote,
-                commit: &commit,
-                target: &branch.full_name(),
-                expect: &expect,
-                delete: delete.as_ref().map(|(own, at)| (*own, at)),
-                watch: &branch,
-            };
-            git::push(&push, &stop)
-        });
-        pushed.await.map(|_| ())
+        let push = Push {
+            dirs: &self.workspace.workdir(),
+            remote: &self.target.remote,
+            commit: &self.commit,
+            target: &self.target.branch.full_name(),
+            expect: &Expect::Forward(self.base.clone()),
+            delete: ticket.map(|ticket| (ticket.own, &ticket.commit)),
+            watch: &self.target.branch,
+        };
+        let (machine, stop) = (self.attempt.machine(), self.attempt.lease.stop.token());
+        machine.push(&push, stop).await.map(|_| ())
     }
 
     /// Looks at the branch and at rdev's own refs.
@@ -390,8 +381,8 @@ impl PushContext<'_> {
         let is_there = match tip {
             Tip::Absent => false,
             Tip::Commit(tip) => {
-                let (dirs, ours) = (self.workspace.workdir(), commit.clone());
-                let is_there = blocking(move || git::contains(&dirs, &ours, &tip)).await;
+                let dirs = self.workspace.workdir();
+                let is_there = self.attempt.machine().contains(&dirs, &commit, &tip).await;
                 is_there.inspect_err(|_| self.doubt = true)?
             }
         };

@@ -9,7 +9,8 @@ use super::target::BuildTarget;
 use crate::attempt::Attempt;
 use crate::attempt::interrupt::Interrupt;
 use crate::attempt::workspace::Workspace;
-use crate::git::{self, Expect, GitError, OwnTip, Push, Pushed, blocking};
+use crate::git::{Expect, GitError, OwnTip, Push, Pushed};
+use crate::machine::ServerLack;
 
 /// A push to one of rdev's own refs.
 pub(super) struct OwnPush<'a> {
@@ -28,35 +29,28 @@ pub(super) async fn push_own(
     push: &OwnPush<'_>,
     stop: &CancellationToken,
 ) -> Result<Pushed, GitError> {
-    let known = &attempt.context.heads_only;
-    let mut heads_only = known.contains(&target.remote.url);
+    let (machine, remote, dirs) = (attempt.machine(), &target.remote, workspace.workdir());
+    let mut heads_only = machine.knows(ServerLack::OtherRefs, &remote.url);
     loop {
         let prefix = if heads_only { "refs/heads" } else { "refs" };
         let name = format!("{prefix}/{}", push.own.path());
-        attempt.remember_ref(&target.remote, &name);
-        let (dirs, remote) = (workspace.workdir(), target.remote.clone());
-        let (commit, expect) = (push.commit.clone(), push.expect.clone());
-        let delete = push.delete.map(|(own, at)| (own, at.clone()));
-        let (watch, stop) = (target.branch.clone(), stop.clone());
-        let pushed = blocking(move || {
-            let push = Push {
-                dirs: &dirs,
-                remote: &remote,
-                commit: &commit,
-                target: &name,
-                expect: &expect,
-                delete: delete.as_ref().map(|(own, at)| (*own, at)),
-                watch: &watch,
-            };
-            git::push(&push, &stop)
-        });
-        match pushed.await {
+        attempt.remember_ref(remote, &name);
+        let push = Push {
+            dirs: &dirs,
+            remote,
+            commit: push.commit,
+            target: &name,
+            expect: &push.expect,
+            delete: push.delete,
+            watch: &target.branch,
+        };
+        match machine.push(&push, stop).await {
             // It may also be a hook that refuses this one push: the server is remembered only
             // after it has accepted a branch.
             Err(GitError::RefNamespaceRefused) if !heads_only => heads_only = true,
             Ok(pushed) => {
                 if heads_only {
-                    known.insert(&target.remote.url);
+                    machine.learn(ServerLack::OtherRefs, &remote.url);
                 }
                 return Ok(pushed);
             }
@@ -122,9 +116,9 @@ pub(super) async fn fetch_own(
     workspace: &Workspace,
     recorded: &RecordedRef,
 ) -> Result<CommitId, Interrupt> {
-    let (dirs, remote, own) = (workspace.workdir(), target.remote.clone(), recorded.own);
-    let stop = attempt.lease.stop.token().clone();
-    let found = blocking(move || git::fetch_commit(&dirs, &remote, own, &stop)).await?;
+    let (dirs, stop) = (workspace.workdir(), attempt.lease.stop.token());
+    let machine = attempt.machine();
+    let found = machine.fetch_commit(&dirs, &target.remote, recorded.own, stop).await?;
     if found != recorded.commit {
         return Err(GitError::Moved { tip: Tip::Commit(found) }.into());
     }
@@ -142,7 +136,6 @@ pub(super) async fn based_on(
     if *tip == Tip::Absent && !matches!(attempt.task.scan_base, Some(Tip::Commit(_))) {
         return Ok(Tip::Absent);
     }
-    let (dirs, commit) = (workspace.workdir(), commit.clone());
-    let parent = blocking(move || git::parent(&dirs, &commit)).await?;
+    let parent = attempt.machine().parent(&workspace.workdir(), commit).await?;
     Ok(parent.map_or(Tip::Absent, Tip::Commit))
 }

@@ -6,7 +6,7 @@ use rdev_domain::spec::BuildSpec;
 use crate::attempt::Attempt;
 use crate::attempt::interrupt::Interrupt;
 use crate::cleanup;
-use crate::git::{self, Fetched, GitError, Remote, blocking};
+use crate::git::{Fetched, GitError, Remote};
 
 /// The repository and the branch that a build works on.
 pub(crate) struct BuildTarget {
@@ -40,13 +40,12 @@ impl BuildTarget {
         attempt: &Attempt,
         ticketed: bool,
     ) -> Result<Fetched, Interrupt> {
-        let context = &attempt.context;
-        let (cache, cap) = (context.folders.cache.clone(), context.config.runner.max_cache_bytes);
-        let stop = attempt.lease.stop.token().clone();
-        let (remote, branch, base) =
-            (self.remote.clone(), self.branch.clone(), self.base_branch.clone());
-        let fetch = if ticketed { git::fetch_if_there } else { git::fetch };
-        let fetched = blocking(move || fetch(&cache, cap, &remote, &branch, &base, &stop)).await;
+        let (machine, stop) = (attempt.machine(), attempt.lease.stop.token());
+        let fetched = machine.fetch(&self.remote, &self.branch, &self.base_branch, stop).await;
+        let fetched = fetched.and_then(|fetched| match ticketed {
+            true => Ok(fetched),
+            false => fetched.with_start(&self.base_branch),
+        });
         let fetched = match (fetched, &attempt.task.scan_base) {
             (Err(GitError::BranchNotFound(_)), Some(Tip::Commit(_))) => {
                 return Err(Interrupt::rewritten("the branch was deleted"));

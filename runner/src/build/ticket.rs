@@ -14,7 +14,8 @@ use super::target::BuildTarget;
 use crate::attempt::Attempt;
 use crate::attempt::interrupt::Interrupt;
 use crate::attempt::workspace::Workspace;
-use crate::git::{self, Expect, GitError, OwnTip, Pushed, blocking};
+use crate::git::{self, Expect, GitError, OwnTip, Pushed};
+use crate::machine::ServerLack;
 
 /// What the attempt has of a ticket.
 #[derive(Debug, Clone)]
@@ -86,7 +87,7 @@ impl PushContext<'_> {
             Err(error) => return Err(error.into()),
         };
         if !pushed.atomic {
-            self.attempt.context.not_atomic.insert(&self.target.remote.url);
+            self.attempt.machine().learn(ServerLack::AtomicDeletion, &self.target.remote.url);
         }
         // A push of a prepared task without its ticket may be under way: it stays so.
         self.atomic = !self.is_not_atomic() && (self.atomic || !self.attempt.is_prepared());
@@ -131,7 +132,7 @@ impl PushContext<'_> {
     }
 
     fn is_not_atomic(&self) -> bool {
-        self.attempt.context.not_atomic.contains(&self.target.remote.url)
+        self.attempt.machine().knows(ServerLack::AtomicDeletion, &self.target.remote.url)
     }
 
     /// Whether the server lets no ref of rdev's own be deleted; then it is remembered. It has
@@ -139,7 +140,7 @@ impl PushContext<'_> {
     /// ref that nobody needs is made and deleted to tell.
     pub(super) async fn denies_deletions(&self, error: &GitError) -> Result<bool, Interrupt> {
         if matches!(error, GitError::NotAtomic) {
-            self.attempt.context.not_atomic.insert(&self.target.remote.url);
+            self.attempt.machine().learn(ServerLack::AtomicDeletion, &self.target.remote.url);
             return Ok(true);
         }
         let own = OwnRef::Part(self.wip.task, self.wip.fence);
@@ -151,12 +152,11 @@ impl PushContext<'_> {
             // Whatever it is that it refuses, it is not deletions alone.
             Err(_) => return Ok(false),
         }
-        let (remote, stop) = (self.target.remote.clone(), stop.clone());
-        let names = git::own_names(own).to_vec();
-        match blocking(move || git::delete_refs(&remote, &names, &stop)).await {
+        let (machine, names) = (self.attempt.machine(), git::own_names(own));
+        match machine.delete_refs(&self.target.remote, &names, stop).await {
             Err(GitError::Rejected { reason }) => {
                 info!(task = %self.attempt.task.id, reason, "the git server lets no ref be deleted");
-                self.attempt.context.not_atomic.insert(&self.target.remote.url);
+                self.attempt.machine().learn(ServerLack::AtomicDeletion, &self.target.remote.url);
                 Ok(true)
             }
             Err(GitError::Cancelled) => Err(Interrupt::Stopped),

@@ -13,8 +13,7 @@ use crate::attempt::Attempt;
 use crate::attempt::interrupt::Interrupt;
 use crate::attempt::stop::StopReason;
 use crate::attempt::workspace::Workspace;
-use crate::git::{self, Expect, blocking};
-use crate::now;
+use crate::git::Expect;
 
 /// Saves unfinished work at `refs/rdev/part/…` when the attempt was released, or its time or
 /// budget was used up. It is for people; rdev does not deliver it.
@@ -36,22 +35,18 @@ pub(super) async fn save(
     if !keep {
         return;
     }
-    let (dirs, start, caps) = (workspace.workdir(), start.cloned(), attempt.caps());
-    let author = attempt.author();
+    let machine = attempt.machine();
+    let (dirs, caps, author) = (workspace.workdir(), attempt.caps(), attempt.author());
     let part = OwnRef::Part(attempt.task.id, attempt.task.fence);
     let message = format!("Unfinished work of task {}\n", attempt.task.id);
-    let at = now();
     // The attempt's own token is cancelled already.
     let token = CancellationToken::new();
     let saved = async {
-        let commit = blocking(move || {
-            let changes = git::stage(&dirs, start.as_ref(), &caps, &[])?;
-            if changes.total == 0 {
-                return Ok(None);
-            }
-            git::commit(&dirs, &changes.tree, start.as_ref(), &message, &author, at).map(Some)
-        });
-        let Some(commit) = commit.await? else { return Ok(false) };
+        let changes = machine.stage(&dirs, start, &caps, &[]).await?;
+        if changes.total == 0 {
+            return Ok(false);
+        }
+        let commit = machine.commit(&dirs, &changes.tree, start, &message, &author).await?;
         let push = OwnPush { own: part, commit: &commit, expect: Expect::Any, delete: None };
         push_own(attempt, target, workspace, &push, &token).await?;
         Ok::<_, Interrupt>(true)
@@ -63,6 +58,7 @@ pub(super) async fn save(
     };
     // The work is awaited also after its time limit: the next attempt gets the folder.
     let saved = tokio::select! {
+        biased;
         saved = saved => saved,
         () = timer => unreachable!("the timer never ends"),
     };

@@ -41,6 +41,11 @@ struct Cached {
 }
 
 impl Mirror {
+    /// A repository in a folder that no cache removes: it is its own mirror.
+    pub fn of_folder(folder: PathBuf) -> Self {
+        Self { folder, cached: None }
+    }
+
     /// The bare repository's folder.
     pub(super) fn folder(&self) -> &Path {
         &self.folder
@@ -78,6 +83,19 @@ pub struct Fetched {
     pub has_branches: bool,
 }
 
+impl Fetched {
+    /// Itself, if there is something to start from or the repository is empty.
+    ///
+    /// # Errors
+    /// [`GitError::BranchNotFound`] when there are branches, but neither the wanted one nor `base`.
+    pub fn with_start(self, base: &Branch) -> Result<Self, GitError> {
+        if self.start.is_none() && self.has_branches {
+            return Err(GitError::BranchNotFound(base.to_string()));
+        }
+        Ok(self)
+    }
+}
+
 /// Finds the tip of `branch` and fetches what a checkout of it needs into the cache below `cache`.
 /// While the branch does not exist, `base` takes its place. Mirrors that nobody uses are removed
 /// until the cache has at most `max_cache_bytes`.
@@ -94,11 +112,7 @@ pub fn fetch(
     base: &Branch,
     cancel: &CancellationToken,
 ) -> Result<Fetched, GitError> {
-    let fetched = fetch_if_there(cache, max_cache_bytes, remote, branch, base, cancel)?;
-    if fetched.start.is_none() && fetched.has_branches {
-        return Err(GitError::BranchNotFound(base.to_string()));
-    }
-    Ok(fetched)
+    fetch_if_there(cache, max_cache_bytes, remote, branch, base, cancel)?.with_start(base)
 }
 
 /// As [`fetch`], but it is no error when there are branches and neither of the two.
@@ -123,7 +137,7 @@ pub fn fetch_if_there(
         .iter()
         .any(|(name, _)| name.starts_with("refs/heads/") && OwnRef::parse(name).is_none());
     let mirror = match remote.url.to_folder() {
-        Some(folder) => Mirror { folder, cached: None },
+        Some(folder) => Mirror::of_folder(folder),
         None => {
             let download = Download { remote, server: &server, branch, start, cancel };
             cached(cache, max_cache_bytes, &download)?

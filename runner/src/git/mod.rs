@@ -110,6 +110,18 @@ pub enum Expect {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TreeId(Oid);
 
+impl TreeId {
+    /// The tree with this SHA-1 hash.
+    pub fn from_hash(hash: [u8; 20]) -> Self {
+        Self(Oid::from_bytes(&hash).unwrap_or(Oid::ZERO_SHA1))
+    }
+
+    /// Its hash.
+    pub fn hash(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
 /// The changes of a tree or commit against its base.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Changes {

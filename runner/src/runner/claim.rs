@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use rdev_domain::chain;
 use rdev_domain::outbox;
 use rdev_domain::ports::{Claim, PortError, Queue, Receipt, ReceivedMessage};
@@ -13,7 +14,7 @@ use tracing::warn;
 
 use super::context::RunnerContext;
 use super::protection::ProtectedSlot;
-use crate::{job, now};
+use crate::job;
 
 /// The time that one receive waits for a message.
 const RECEIVE_WAIT: Duration = Duration::from_secs(20);
@@ -64,6 +65,7 @@ pub(super) async fn claim_work(
             Ok(WakeUpOutcome::Unprotected) => {
                 // ECS is likely to stop this runner: it receives nothing before it is protected.
                 tokio::select! {
+                    biased;
                     slot = wait_for_protection(context) => protection = Some(slot),
                     () = context.drain.cancelled() => return,
                 }
@@ -73,6 +75,7 @@ pub(super) async fn claim_work(
                 // Each receive counts against a message, so none is done while the store is down.
                 loop {
                     tokio::select! {
+                        biased;
                         () = tokio::time::sleep(pause) => {}
                         () = context.drain.cancelled() => return,
                     }
@@ -137,30 +140,29 @@ async fn handle_wake_up(
             return Ok(WakeUpOutcome::Unprotected);
         }
     };
+    let (store, machine) = (&context.ports.store, &context.machine);
     if message.receive_count > 1 {
         // Its receiver may have died with a task of any project.
-        let outbox = context.ports.store.recover_expired(now()).await?;
-        outbox::send(&*context.ports.store, &**queue, &outbox, now()).await?;
+        let outbox = store.recover_expired(machine.now()).await?;
+        outbox::send(&**store, &**queue, &outbox, machine.now()).await?;
     }
-    let claim = context
-        .ports
-        .store
-        .claim_next(&wake_up.project_id, &context.owner, &context.capabilities, now())
-        .await;
+    let (hint, can) = (&wake_up.project_id, &context.capabilities);
+    let claim = store.claim_next(hint, &context.owner, can, machine.now()).await;
     let outcome = match claim {
         Ok(Claim::Claimed(claimed)) => {
             metrics::counter!("rdev_tasks_claimed_total").increment(1);
             if let Err(error) =
-                outbox::send(&*context.ports.store, &**queue, &claimed.outbox, now()).await
+                outbox::send(&**store, &**queue, &claimed.outbox, machine.now()).await
             {
                 warn!(error = chain(&error), "a wake-up was not sent; the next sweep sends it");
             }
-            let context = Arc::clone(context);
-            jobs.spawn(async move {
-                Box::pin(job::run(context, *claimed, message.receipt)).await;
+            let job = job::run(Arc::clone(context), *claimed, message.receipt).boxed();
+            let holding = async move {
+                job.await;
                 drop(permit);
                 drop(slot);
-            });
+            };
+            machine.spawn(jobs.track_future(holding).boxed());
             Ok(())
         }
         Ok(Claim::Nothing) => queue.delete(&message.receipt).await,

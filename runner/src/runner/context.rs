@@ -1,8 +1,10 @@
 //! The state that all attempts of a runner share: its ports, its settings, and what runs now.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use futures_util::FutureExt;
 use rdev_domain::ids::{Owner, TaskId, WorkerId};
 use rdev_domain::ports::{Capabilities, Forge, Queue, Store};
 use rdev_domain::time::Timestamp;
@@ -17,7 +19,7 @@ use crate::attempt::lease::ActiveLease;
 use crate::attempt::stop::StopReason;
 use crate::attempt::workspace::InUse;
 use crate::config::{Folders, RunnerConfig};
-use crate::git::Remembered;
+use crate::machine::Machine;
 use crate::redact::Redactor;
 
 /// The services that a runner works with.
@@ -33,16 +35,13 @@ pub struct Ports {
 
 /// The state that all attempts of a runner share.
 pub(crate) struct RunnerContext {
+    pub(crate) machine: Arc<dyn Machine>,
     pub(crate) ports: Ports,
     pub(crate) config: RunnerConfig,
     pub(crate) folders: Folders,
     pub(crate) worker_id: WorkerId,
     pub(crate) redactor: Redactor,
     pub(crate) in_use: InUse,
-    /// The repositories whose server accepts no refs outside `refs/heads`.
-    pub(crate) heads_only: Remembered,
-    /// The repositories whose server lets no ref be deleted.
-    pub(crate) not_atomic: Remembered,
     /// Clean-up that runs in the background; no build waits for it.
     pub(crate) background: TaskTracker,
     pub(super) owner: Owner,
@@ -50,7 +49,7 @@ pub(crate) struct RunnerContext {
     pub(super) slots: u32,
     pub(super) version: String,
     pub(super) started_at: Timestamp,
-    pub(super) running: Mutex<HashMap<TaskId, Arc<ActiveLease>>>,
+    pub(super) running: Mutex<BTreeMap<TaskId, Arc<ActiveLease>>>,
     /// Notified when `running` changes.
     pub(super) changed: Notify,
     /// Cancelled when the runner is to claim nothing more, for good.
@@ -65,6 +64,17 @@ pub(crate) struct RunnerContext {
 }
 
 impl RunnerContext {
+    /// Runs clean-up that no build waits for; the end of the runner does.
+    pub(crate) fn in_background(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.machine.spawn(self.background.track_future(work).boxed());
+    }
+
+    /// Removes old sessions.
+    pub(super) async fn expire_sessions(&self) {
+        let keep = Duration::from_secs(self.config.runner.keep_sessions_s);
+        self.machine.expire_sessions(keep).await;
+    }
+
     /// Registers an attempt: from now on it can be stopped, and the worker is busy.
     pub(crate) fn begin(&self, lease: &Arc<ActiveLease>) {
         self.running().insert(lease.task, Arc::clone(lease));
@@ -100,7 +110,7 @@ impl RunnerContext {
         }
     }
 
-    pub(super) fn running(&self) -> std::sync::MutexGuard<'_, HashMap<TaskId, Arc<ActiveLease>>> {
+    pub(super) fn running(&self) -> std::sync::MutexGuard<'_, BTreeMap<TaskId, Arc<ActiveLease>>> {
         // Every change is one insert or remove, so a panic elsewhere leaves it whole.
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }

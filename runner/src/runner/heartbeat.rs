@@ -1,6 +1,5 @@
 //! Heartbeats: the worker reports its status, and cleans up once an hour.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,8 +10,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::context::RunnerContext;
-use crate::attempt::session;
-use crate::{cleanup, now};
+use crate::cleanup;
 
 /// How often a runner removes old sessions and unpushed work that was delivered.
 const CLEAN_EVERY: Duration = Duration::from_secs(60 * 60);
@@ -24,11 +22,12 @@ pub(super) async fn heartbeats(context: Arc<RunnerContext>) {
     loop {
         if cleaned.elapsed() > CLEAN_EVERY {
             cleaned = Instant::now();
-            context.background.spawn(clean(Arc::clone(&context)));
+            context.in_background(clean(Arc::clone(&context)));
         }
         report(&context, context.status()).await;
         let reported = Instant::now();
         tokio::select! {
+            biased;
             () = tokio::time::sleep_until(reported + HEARTBEAT_EVERY) => {}
             () = context.changed.notified() => {
                 // Several short builds make one report, not two each.
@@ -42,19 +41,20 @@ pub(super) async fn heartbeats(context: Arc<RunnerContext>) {
 }
 
 pub(super) async fn report(context: &RunnerContext, status: WorkerStatus) {
-    let running: BTreeSet<TaskId> = context.running().keys().copied().collect();
+    let running: Vec<TaskId> = context.running().keys().copied().collect();
+    let now = context.machine.now();
     let worker = Worker {
         id: context.worker_id.clone(),
         hostname: hostname(),
         version: context.version.clone(),
         status,
         slots: context.slots,
-        running: running.into_iter().collect(),
+        running,
         agents: context.capabilities.agents.clone(),
         started_at: context.started_at,
-        last_heartbeat_at: now(),
+        last_heartbeat_at: now,
     };
-    match context.ports.store.heartbeat(&worker, now()).await {
+    match context.ports.store.heartbeat(&worker, now).await {
         Ok(drain) => {
             context.store_ok.send_replace(Instant::now());
             context
@@ -68,10 +68,7 @@ pub(super) async fn report(context: &RunnerContext, status: WorkerStatus) {
 /// Removes old sessions and unpushed work that nobody needs any more.
 async fn clean(context: Arc<RunnerContext>) {
     cleanup::forget_ended_unpushed(&context).await;
-    let keep = Duration::from_secs(context.config.runner.keep_sessions_s);
-    let folders = context.folders.clone();
-    // The only possible failure is a panic, which the runtime has reported.
-    let _ = tokio::task::spawn_blocking(move || session::expire_sessions(&folders, keep)).await;
+    context.expire_sessions().await;
 }
 
 pub(super) fn hostname() -> String {

@@ -1,0 +1,138 @@
+//! Steps 3 and 7: a runner claims the first due task of a project that it can do, and a task
+//! whose lease has expired returns to the queue.
+
+use rdev_domain::ids::{Owner, ProjectId, TaskId};
+use rdev_domain::ports::{Capabilities, Claim, Claimed, PortResult};
+use rdev_domain::project::ProjectState;
+use rdev_domain::step::{Event, Refusal, Slots};
+use rdev_domain::task::{QueuePlace, TaskState};
+use rdev_domain::time::Timestamp;
+use rdev_domain::wake_up::OutboxEntry;
+
+use super::rows::{Reading, Row};
+use super::transaction::{State, Tx};
+
+pub(super) fn claim_next(
+    tx: &mut Tx<'_>,
+    id: &ProjectId,
+    owner: &Owner,
+    can: &Capabilities,
+) -> PortResult<Claim> {
+    let project = match tx.state.projects.get(id) {
+        Some(project) if project.state != ProjectState::Deleting => project.clone(),
+        // The wake-up is older than the end of its project.
+        _ => return Ok(Claim::Nothing),
+    };
+    for task in tx.state.due(id, tx.now) {
+        // The claimer looks at what has become due: no sweep needs to wake anybody for it.
+        tx.state.row(task)?.parked = false;
+    }
+    let mut outbox = Vec::new();
+    let taken = tx.state.taken(id);
+    if taken > 0 && (taken >= project.build_limit || tx.state.due(id, tx.now).is_empty()) {
+        outbox = recover_expired(tx, Some(id))?.1;
+    }
+    let slots = Slots { taken: tx.state.taken(id), limit: project.build_limit };
+    let due = tx.state.due(id, tx.now);
+    if due.is_empty() {
+        return Ok(Claim::Nothing);
+    }
+    if slots.taken >= slots.limit {
+        return Ok(Claim::SlotsTaken);
+    }
+    let mut any_due = false;
+    for task in due {
+        let row = tx.state.row(task)?;
+        let push = row.task.state == TaskState::Pushing;
+        let agent = row.task.work.agent().filter(|_| !push);
+        if agent.is_some_and(|agent| !can.agents.contains(&agent)) {
+            any_due = true;
+            continue;
+        }
+        match row.reading {
+            Reading::Readable => {}
+            Reading::Corrupt => {
+                outbox.extend(tx.poison(task)?);
+                continue;
+            }
+            // It keeps its place, for a newer runner.
+            Reading::Newer => {
+                any_due = true;
+                continue;
+            }
+        }
+        let (owner, worker_id) = (owner.clone(), can.worker_id.clone());
+        tx.apply(task, Event::Claim { owner, worker_id, slots })?;
+        let Row { task, lease: Some(lease), .. } = tx.state.row(task)? else { continue };
+        let (task, lease) = (task.clone(), lease.clone());
+        return Ok(Claim::Claimed(Box::new(Claimed { task, lease, project, outbox })));
+    }
+    // A corrupt task, which has been ended, may have been the only one that was due.
+    Ok(if any_due { Claim::Unsuited } else { Claim::Nothing })
+}
+
+impl State {
+    /// The tasks of a project that have not ended.
+    pub(super) fn live_of(&self, project: &ProjectId) -> impl Iterator<Item = &Row> {
+        let first = (project.clone(), TaskId(ulid::Ulid::nil()));
+        let of_project = self.live.range(first..).take_while(move |(of, _)| of == project);
+        of_project.filter_map(|(_, id)| self.tasks.get(id))
+    }
+
+    /// How many tasks of the project have a lease.
+    pub(super) fn taken(&self, project: &ProjectId) -> u32 {
+        let held = self.live_of(project).filter(|row| row.lease.is_some());
+        u32::try_from(held.count()).unwrap_or(u32::MAX)
+    }
+
+    /// The tasks of the project that could be claimed, first to last.
+    pub(super) fn due(&self, project: &ProjectId, now: Timestamp) -> Vec<TaskId> {
+        let places = self.live_of(project).filter_map(|row| row.place(now));
+        let mut due: Vec<(u8, u8, TaskId)> = places
+            .filter_map(|place| match place {
+                QueuePlace::Due { rank, priority, id } => Some((rank, priority, id)),
+                QueuePlace::Later { .. } => None,
+            })
+            .collect();
+        due.sort_unstable();
+        due.into_iter().map(|(.., id)| id).collect()
+    }
+}
+
+/// Recovers the expired leases, of one project or of all. Returns how many.
+pub(super) fn recover_expired(
+    tx: &mut Tx<'_>,
+    project: Option<&ProjectId>,
+) -> PortResult<(u64, Vec<OutboxEntry>)> {
+    let now = tx.now;
+    let dead = |row: &Row| row.lease.as_ref().is_some_and(|lease| lease.expired(now));
+    recover(tx, |row| project.is_none_or(|id| *id == row.task.project_id) && dead(row), false)
+}
+
+/// Recovers every lease. All holders must be known to be dead.
+pub(super) fn recover_all(tx: &mut Tx<'_>) -> PortResult<Vec<OutboxEntry>> {
+    Ok(recover(tx, |row| row.lease.is_some(), true)?.1)
+}
+
+/// Recovers the tasks that are `wanted`, but for those whose record a newer program wrote.
+fn recover(
+    tx: &mut Tx<'_>,
+    wanted: impl Fn(&Row) -> bool,
+    proved_dead: bool,
+) -> PortResult<(u64, Vec<OutboxEntry>)> {
+    let live = tx.state.live.iter().filter_map(|(_, id)| tx.state.tasks.get(id));
+    let found = live.filter(|row| wanted(row) && row.reading != Reading::Newer);
+    let found: Vec<TaskId> = found.map(|row| row.task.id).collect();
+    let (mut recovered, mut outbox) = (0, Vec::new());
+    for id in found {
+        let row = tx.state.row(id)?;
+        let lease = row.lease.as_ref().ok_or(Refusal::Stale)?;
+        let (seen, heartbeat) = (row.task.fence, lease.heartbeat);
+        outbox.extend(match row.reading {
+            Reading::Corrupt => tx.poison(id)?,
+            _ => tx.apply(id, Event::Recover { seen, heartbeat, proved_dead })?,
+        });
+        recovered += 1;
+    }
+    Ok((recovered, outbox))
+}

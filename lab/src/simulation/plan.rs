@@ -1,0 +1,96 @@
+//! What a seed decides before a simulation begins: how much there is of everything.
+
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+/// A rule of the protocol that a simulation leaves out, to show that the checks find it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Broken {
+    /// The git server moves a branch also when the ticket that is to go with it is not there.
+    TicketIgnored,
+    /// The store takes reports of former holders.
+    FenceIgnored,
+    /// Nobody sweeps.
+    NoSweep,
+}
+
+/// The bounds of one simulation.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Everything that is random follows from it.
+    pub seed: u64,
+    /// How long things go wrong. Then nothing does, until every task has ended.
+    pub span: Duration,
+    /// How many calls of 1,000 go wrong.
+    pub per_mille: u32,
+    pub runners: u32,
+    /// Tasks of one runner at once.
+    pub slots: u32,
+    pub projects: u32,
+    /// How many tasks are queued.
+    pub tasks: u32,
+    /// The mean time between two acts of people in the repositories.
+    pub acts_every: Duration,
+    /// How many of 1,000 changes by rdev make a person do something right afterwards.
+    pub reactions: u32,
+    /// The mean time between two acts of users: cancel, retry, drain.
+    pub requests_every: Duration,
+    /// Of 1,000 starts of a runner, how many end in a crash, and in a pause.
+    pub crashes: u32,
+    pub pauses: u32,
+    /// Store or git server go away once in this time.
+    pub away_every: Duration,
+    pub skewed: bool,
+    /// What is left out.
+    pub broken: Option<Broken>,
+}
+
+impl Plan {
+    /// The schedule of a seed: a few tasks within less than an hour.
+    pub fn of(seed: u64) -> Self {
+        let mut random = StdRng::seed_from_u64(!seed);
+        let mut any = |from: u32, to: u32| random.random_range(from..=to);
+        let minutes = |minutes: u32| Duration::from_secs(60 * u64::from(minutes));
+        Self {
+            seed,
+            span: minutes(any(3, 15)),
+            per_mille: [0, 5, 20, 50][any(0, 3) as usize],
+            runners: any(1, 3),
+            slots: any(1, 2),
+            projects: any(1, 2),
+            tasks: any(1, 4),
+            acts_every: minutes(any(1, 8)),
+            reactions: [0, 100, 300][any(0, 2) as usize],
+            requests_every: minutes(any(1, 8)),
+            crashes: [0, 300, 700][any(0, 2) as usize],
+            pauses: [0, 300, 700][any(0, 2) as usize],
+            away_every: minutes([15, 60, 600][any(0, 2) as usize]),
+            skewed: any(0, 2) == 0,
+            broken: None,
+        }
+    }
+
+    /// A long one, in which so many calls of 1,000 go wrong.
+    pub fn long(seed: u64, span: Duration, per_mille: u32) -> Self {
+        let hours = u32::try_from(span.as_secs() / 3600).unwrap_or(u32::MAX).max(1);
+        Self {
+            seed,
+            span,
+            per_mille,
+            runners: 3,
+            slots: 2,
+            projects: 3,
+            tasks: hours.saturating_mul(12),
+            acts_every: Duration::from_secs(5 * 60),
+            reactions: 50,
+            requests_every: Duration::from_secs(5 * 60),
+            crashes: 700,
+            pauses: 500,
+            away_every: Duration::from_secs(3 * 60 * 60),
+            skewed: true,
+            broken: None,
+        }
+    }
+}

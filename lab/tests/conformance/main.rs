@@ -1,0 +1,49 @@
+//! The conformance suites of the ports, on the adapters in memory. Each case is a test of its own.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdev_domain::retention::Retention;
+use rdev_lab::memory::{MemoryQueue, MemoryStore, QueueOptions};
+use rdev_testkit::conformance::AT_ONCE;
+use rdev_testkit::conformance::queue::{self, QueueSettings, QueueUnderTest};
+use rdev_testkit::conformance::store::{self, StoreUnderTest};
+use rdev_testkit::tools::trial;
+
+fn main() -> ExitCode {
+    let store = store::trials(async |retention| Ok(open_store(retention)));
+    let queue = queue::trials(async |settings| Ok(open_queue(settings)));
+    // Without this count no test would notice a case that is no longer listed.
+    assert!(store.len() > 215 && queue.len() > 20, "{} and {}", store.len(), queue.len());
+    trial::run(Some(AT_ONCE), [store, queue])
+}
+
+fn open_store(retention: Retention) -> StoreUnderTest {
+    let store = Arc::new(MemoryStore::new(retention));
+    StoreUnderTest {
+        store: store.clone(),
+        replace_record: Arc::new(move |task, kind, body| {
+            store.replace_record(task, kind, &body);
+            Box::pin(async {})
+        }),
+        sweep_deletes: true,
+        recovers_all: true,
+        keep: Box::new(()),
+    }
+}
+
+fn open_queue(settings: QueueSettings) -> QueueUnderTest {
+    let QueueSettings { visibility, max_receives } = settings;
+    let options = QueueOptions { visibility, max_receives, ..QueueOptions::default() };
+    let queue = Arc::new(MemoryQueue::new(options));
+    QueueUnderTest {
+        queue: queue.clone(),
+        send_raw: Arc::new(move |body| {
+            queue.send_text(body, Duration::ZERO);
+            Box::pin(async {})
+        }),
+        stale_receipts_do_nothing: true,
+        keep: Box::new(()),
+    }
+}
