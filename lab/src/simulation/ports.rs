@@ -207,7 +207,9 @@ store! {
     record_pipeline(pipeline: &CommitPipeline, now: Timestamp) -> ();
     pipeline(project: &ProjectId, commit: &CommitId) -> Option<CommitPipeline>;
     enqueue(task: &Task, by: &Actor, now: Timestamp) -> Enqueued;
-    claim_next(project: &ProjectId, owner: &Owner, can: &Capabilities, now: Timestamp) -> Claim;
+    claim_next(hint: &ProjectId, owner: &Owner, can: &Capabilities, now: Timestamp) -> Claim;
+    has_due(project: &ProjectId, now: Timestamp) -> bool;
+    recover_expired(now: Timestamp) -> Vec<OutboxEntry>;
     renew(task: TaskId, holder: &Holder, progress: Progress<'_>, now: Timestamp) -> Renewal;
     task(id: TaskId) -> TaskRecord;
     tasks(filter: &TaskFilter, page: &Page) -> Listed<TaskRecord>;

@@ -32,6 +32,7 @@ pub mod step;
 pub mod task;
 pub mod time;
 pub mod token;
+pub mod turn;
 pub mod wake_up;
 pub mod webhook;
 pub mod worker;

@@ -48,17 +48,14 @@ CREATE TABLE turns (
     agent   TEXT NOT NULL,
     held    INTEGER NOT NULL,          -- how many of its tasks have a lease
     served  INTEGER NOT NULL,
-    rank    INTEGER NOT NULL,          -- of its first due task
     PRIMARY KEY (project, agent)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX turns_in_order ON turns (agent, held, served, rank, project);
+CREATE INDEX turns_in_order ON turns (agent, held, served, project);
 INSERT INTO turns
-    SELECT due.project, due.agent,
-           (SELECT count(*) FROM leases WHERE leases.project = due.project) AS held, 0, min(due.rank)
+    SELECT DISTINCT due.project, due.agent,
+           (SELECT count(*) FROM leases WHERE leases.project = due.project) AS held, 0
     FROM due JOIN projects ON projects.id = due.project
-    WHERE projects.state <> 'deleting'
-    GROUP BY due.project, due.agent
-    HAVING held < json_extract(projects.body, '$.build_limit');
+    WHERE projects.state <> 'deleting' AND held < json_extract(projects.body, '$.build_limit');
 
 -- Since this version the URL of a repository below the data folder begins with file:///$data/repos/,
 -- and a task may be marked as restored. Programs before this version would not find the

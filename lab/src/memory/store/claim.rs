@@ -1,5 +1,5 @@
-//! Steps 3 and 7: a runner claims the first due task of a project that it can do, and a task
-//! whose lease has expired returns to the queue.
+//! Steps 3 and 7: a runner claims the first due task that it can do, of the project whose turn it is,
+//! and a task whose lease has expired returns to the queue.
 
 use rdev_domain::ids::{Owner, ProjectId, TaskId};
 use rdev_domain::ports::{Capabilities, Claim, Claimed, PortResult};
@@ -7,68 +7,109 @@ use rdev_domain::project::ProjectState;
 use rdev_domain::step::{Event, Refusal, Slots};
 use rdev_domain::task::{QueuePlace, TaskState};
 use rdev_domain::time::Timestamp;
+use rdev_domain::turn::Turn;
 use rdev_domain::wake_up::OutboxEntry;
 
 use super::rows::{Reading, Row};
 use super::transaction::{State, Tx};
 
+/// Claims for the project whose turn it is; `hint` is the project that the wake-up names.
 pub(super) fn claim_next(
     tx: &mut Tx<'_>,
-    id: &ProjectId,
+    hint: &ProjectId,
     owner: &Owner,
     can: &Capabilities,
 ) -> PortResult<Claim> {
-    let project = match tx.state.projects.get(id) {
-        Some(project) if project.state != ProjectState::Deleting => project.clone(),
+    let mut outbox = Vec::new();
+    let comes_first = bring_up_to_date(tx, hint, &mut outbox)?;
+    let mut turns = tx.state.turns(tx.now);
+    turns.sort();
+    if comes_first {
+        turns.sort_by_key(|turn| turn.project != *hint);
+    }
+    for turn in turns {
+        if let Some(mut claimed) = claim_of(tx, &turn.project, owner, can, &mut outbox)? {
+            claimed.outbox = outbox;
+            return Ok(Claim::Claimed(Box::new(claimed)));
+        }
+    }
+    // Why not in the wake-up's own project.
+    let limit = match tx.state.projects.get(hint) {
+        Some(project) if project.state != ProjectState::Deleting => project.build_limit,
         // The wake-up is older than the end of its project.
         _ => return Ok(Claim::Nothing),
+    };
+    Ok(if tx.state.due(hint, tx.now).is_empty() {
+        Claim::Nothing
+    } else if tx.state.taken(hint) >= limit {
+        Claim::SlotsTaken
+    } else {
+        Claim::Unsuited
+    })
+}
+
+/// Recovers the expired leases of the project if nothing can be claimed otherwise. Returns whether
+/// the project comes first.
+fn bring_up_to_date(
+    tx: &mut Tx<'_>,
+    id: &ProjectId,
+    outbox: &mut Vec<OutboxEntry>,
+) -> PortResult<bool> {
+    let limit = match tx.state.projects.get(id) {
+        Some(project) if project.state != ProjectState::Deleting => project.build_limit,
+        _ => return Ok(false),
     };
     for task in tx.state.due(id, tx.now) {
         // The claimer looks at what has become due: no sweep needs to wake anybody for it.
         tx.state.row(task)?.parked = false;
     }
-    let mut outbox = Vec::new();
     let taken = tx.state.taken(id);
-    if taken > 0 && (taken >= project.build_limit || tx.state.due(id, tx.now).is_empty()) {
-        outbox = recover_expired(tx, Some(id))?.1;
+    if taken > 0 && (taken >= limit || tx.state.due(id, tx.now).is_empty()) {
+        outbox.extend(recover_expired(tx, Some(id))?.1);
     }
+    Ok(tx.state.turn(id).comes_first(tx.now))
+}
+
+/// Claims the first due task of the project that the runner can do.
+fn claim_of(
+    tx: &mut Tx<'_>,
+    id: &ProjectId,
+    owner: &Owner,
+    can: &Capabilities,
+    outbox: &mut Vec<OutboxEntry>,
+) -> PortResult<Option<Claimed>> {
+    let project = tx.state.project(id)?.clone();
     let slots = Slots { taken: tx.state.taken(id), limit: project.build_limit };
-    let due = tx.state.due(id, tx.now);
-    if due.is_empty() {
-        return Ok(Claim::Nothing);
-    }
-    if slots.taken >= slots.limit {
-        return Ok(Claim::SlotsTaken);
-    }
-    let mut any_due = false;
-    for task in due {
+    for task in tx.state.due(id, tx.now) {
         let row = tx.state.row(task)?;
         let push = row.task.state == TaskState::Pushing;
         let agent = row.task.work.agent().filter(|_| !push);
         if agent.is_some_and(|agent| !can.agents.contains(&agent)) {
-            any_due = true;
             continue;
         }
         match row.reading {
+            Reading::Readable if !project.owns_task(&row.task) => {
+                if !push {
+                    outbox.extend(tx.apply(task, Event::Cancel)?);
+                }
+                continue;
+            }
             Reading::Readable => {}
             Reading::Corrupt => {
                 outbox.extend(tx.poison(task)?);
                 continue;
             }
             // It keeps its place, for a newer runner.
-            Reading::Newer => {
-                any_due = true;
-                continue;
-            }
+            Reading::Newer => continue,
         }
         let (owner, worker_id) = (owner.clone(), can.worker_id.clone());
         tx.apply(task, Event::Claim { owner, worker_id, slots })?;
+        tx.state.served.insert(id.clone(), tx.now);
         let Row { task, lease: Some(lease), .. } = tx.state.row(task)? else { continue };
         let (task, lease) = (task.clone(), lease.clone());
-        return Ok(Claim::Claimed(Box::new(Claimed { task, lease, project, outbox })));
+        return Ok(Some(Claimed { task, lease, project, outbox: Vec::new() }));
     }
-    // A corrupt task, which has been ended, may have been the only one that was due.
-    Ok(if any_due { Claim::Unsuited } else { Claim::Nothing })
+    Ok(None)
 }
 
 impl State {
@@ -88,14 +129,30 @@ impl State {
     /// The tasks of the project that could be claimed, first to last.
     pub(super) fn due(&self, project: &ProjectId, now: Timestamp) -> Vec<TaskId> {
         let places = self.live_of(project).filter_map(|row| row.place(now));
-        let mut due: Vec<(u8, u8, TaskId)> = places
+        let mut due: Vec<(u8, Timestamp, TaskId)> = places
             .filter_map(|place| match place {
-                QueuePlace::Due { rank, priority, id } => Some((rank, priority, id)),
+                QueuePlace::Due { class, rank, id } => Some((class, rank, id)),
                 QueuePlace::Later { .. } => None,
             })
             .collect();
         due.sort_unstable();
         due.into_iter().map(|(.., id)| id).collect()
+    }
+
+    fn turn(&self, project: &ProjectId) -> Turn {
+        let served = self.served.get(project).copied();
+        Turn { held: self.taken(project), served, project: project.clone() }
+    }
+
+    /// The projects with a free slot and something due. What a queue has parked counts once a sweep
+    /// or a wake-up of the project has seen it due.
+    fn turns(&self, now: Timestamp) -> Vec<Turn> {
+        let open = self.projects.values().filter(|project| {
+            project.state != ProjectState::Deleting
+                && self.taken(&project.id) < project.build_limit
+                && self.due(&project.id, now).iter().any(|id| !self.tasks[id].parked)
+        });
+        open.map(|project| self.turn(&project.id)).collect()
     }
 }
 

@@ -28,8 +28,11 @@ pub(super) fn update(state: &mut State, before: &WebhookDelivery, after: &Webhoo
 
 pub(super) fn list(state: &State, project: &ProjectId, page: &Page) -> Listed<WebhookDelivery> {
     let all = state.deliveries.values().rev();
+    let owner = state.projects.get(project);
     let wanted = all.filter(|delivery| {
-        delivery.project_id == *project && !expired(expires_at(delivery), state.latest)
+        delivery.project_id == *project
+            && owner.is_none_or(|owner| owner.owns(delivery.project_nonce, delivery.task_id.0))
+            && !expired(expires_at(delivery), state.latest)
     });
     lists::page(wanted.cloned(), page, |delivery| delivery.id)
 }

@@ -3,13 +3,17 @@
 use rdev_domain::dns::{Domain, DomainName, DomainState};
 use rdev_domain::ids::ProjectId;
 use rdev_domain::ports::{Conflict, PortError, PortResult};
+use rdev_domain::project::Project;
 
 use super::transaction::{State, Tx};
 
 pub(super) fn reserve(tx: &mut Tx<'_>, domain: &Domain) -> PortResult<Domain> {
-    tx.state.open_project(&domain.project_id)?;
+    let project = tx.state.open_project(&domain.project_id)?;
+    if !is_of(domain, project) {
+        return Err(Conflict::ProjectReplaced.into());
+    }
     if let Some(there) = tx.state.domains.get(&domain.spec.domain) {
-        if there.project_id != domain.project_id {
+        if !is_of(there, project) {
             return Err(Conflict::DomainTaken.into());
         }
         return Ok(there.clone());
@@ -48,10 +52,18 @@ pub(super) fn get(state: &State, name: &DomainName) -> PortResult<Domain> {
 }
 
 pub(super) fn list(state: &State, project: &ProjectId) -> Vec<Domain> {
-    let of_project = state.domains.values().filter(|domain| domain.project_id == *project);
+    let owner = state.projects.get(project);
+    let of_project = state.domains.values().filter(|domain| {
+        domain.project_id == *project && owner.is_none_or(|owner| is_of(domain, owner))
+    });
     let mut all: Vec<Domain> = of_project.cloned().collect();
     all.sort_by_key(|domain| std::cmp::Reverse(domain.id));
     all
+}
+
+/// Whether the domain belongs to the project, and not to an earlier one of its name.
+fn is_of(domain: &Domain, project: &Project) -> bool {
+    domain.project_id == project.id && project.owns(domain.project_nonce, domain.id)
 }
 
 /// Whether the store has this reservation of the name, and not an earlier or a later one.

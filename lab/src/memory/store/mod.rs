@@ -207,13 +207,22 @@ impl Store for MemoryStore {
 
     async fn claim_next(
         &self,
-        project: &ProjectId,
+        hint: &ProjectId,
         owner: &Owner,
         can: &Capabilities,
         now: Timestamp,
     ) -> PortResult<Claim> {
         let by = Actor::worker(can.worker_id.clone());
-        self.change(&by, now, |tx| claim::claim_next(tx, project, owner, can))
+        self.change(&by, now, |tx| claim::claim_next(tx, hint, owner, can))
+    }
+
+    async fn has_due(&self, project: &ProjectId, now: Timestamp) -> PortResult<bool> {
+        self.read(|state| Ok(!state.due(project, now).is_empty()))
+    }
+
+    async fn recover_expired(&self, now: Timestamp) -> PortResult<Vec<OutboxEntry>> {
+        let by = Actor::maintenance();
+        self.change(&by, now, |tx| Ok(claim::recover_expired(tx, None)?.1))
     }
 
     async fn renew(

@@ -73,6 +73,7 @@ pub(super) fn forget(tx: &mut Tx<'_>, id: &ProjectId) -> PortResult<()> {
     tx.state.webhook_secrets.remove(id);
     domains::forget_all(tx, id);
     tx.state.projects.remove(id);
+    tx.state.served.remove(id);
     tx.record("project.deleted", subject(id), Some(id));
     Ok(())
 }

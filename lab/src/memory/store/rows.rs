@@ -111,6 +111,7 @@ impl Row {
             priority: there.priority,
             available_at: there.available_at,
             notify: there.notify,
+            project_nonce: there.project_nonce,
             fence: self.lease.as_ref().map_or(Fence(0), |lease| lease.fence),
             ..Task::new(there.id, there.project_id.clone(), work, created)
         }

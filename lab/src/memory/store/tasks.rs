@@ -7,7 +7,7 @@ use rdev_domain::page::{Listed, Page};
 use rdev_domain::ports::{
     Advanced, Conflict, Enqueued, EventPage, PortResult, Record, Renewal, TaskFilter, TaskRecord,
 };
-use rdev_domain::project::ProjectState;
+use rdev_domain::project::{Project, ProjectState};
 use rdev_domain::spec::BuildSpec;
 use rdev_domain::step::{self, Event, Refusal};
 use rdev_domain::task::{Task, TaskState};
@@ -24,11 +24,15 @@ pub(super) fn enqueue(tx: &mut Tx<'_>, task: &Task) -> PortResult<Enqueued> {
         }
         return Ok(Enqueued { task: there.clone(), outbox: Vec::new() });
     }
-    if tx.state.project(&task.project_id)?.state != ProjectState::Ready {
+    let project = tx.state.project(&task.project_id)?.clone();
+    if project.state != ProjectState::Ready {
         return Err(Conflict::ProjectNotReady.into());
     }
+    if !project.owns_task(task) {
+        return Err(Conflict::ProjectReplaced.into());
+    }
     if let Some(old) = task.retry_of {
-        record_retry(tx, old, task.id)?;
+        record_retry(tx, &project, old, task.id)?;
     }
     tx.state.live.insert((task.project_id.clone(), task.id));
     tx.state.tasks.insert(task.id, Row::new(task.clone(), tx.now));
@@ -39,10 +43,13 @@ pub(super) fn enqueue(tx: &mut Tx<'_>, task: &Task) -> PortResult<Enqueued> {
 
 /// Records on a task that it is retried as `new`. Without its record nobody can tell whether it
 /// was retried before, so one that has expired is not retried.
-fn record_retry(tx: &mut Tx<'_>, old: TaskId, new: TaskId) -> PortResult<()> {
+fn record_retry(tx: &mut Tx<'_>, project: &Project, old: TaskId, new: TaskId) -> PortResult<()> {
     let now = tx.now;
     let row = tx.state.row(old)?;
     match row.reading {
+        Reading::Readable if !project.owns_task(&row.task) => {
+            return Err(Conflict::ProjectReplaced.into());
+        }
         Reading::Readable => row.task = step::record_retry(&row.task, new, now)?,
         Reading::Corrupt => return Err(Refusal::NotRetryable(row.task.state).into()),
         Reading::Newer => return Err(Refusal::NewerRecord.into()),
@@ -107,9 +114,11 @@ pub(super) fn task(state: &State, id: TaskId) -> PortResult<TaskRecord> {
 }
 
 pub(super) fn tasks(state: &State, filter: &TaskFilter, page: &Page) -> Listed<TaskRecord> {
+    let owner = filter.project.as_ref().and_then(|project| state.projects.get(project));
     let wanted = |row: &&Row| {
         !expired(row.expires_at, state.latest)
             && filter.project.as_ref().is_none_or(|project| *project == row.task.project_id)
+            && owner.is_none_or(|project| project.owns_task(&row.task))
             && filter.state.is_none_or(|state| state == row.task.state)
             && (!filter.builds_only || row.task.work.kind() == BuildSpec::KIND)
     };

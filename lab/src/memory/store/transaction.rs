@@ -35,6 +35,8 @@ pub(super) struct State {
     pub(super) latest: Timestamp,
     last_id: Ulid,
     pub(super) projects: BTreeMap<ProjectId, Project>,
+    /// When the latest claim of each project was.
+    pub(super) served: BTreeMap<ProjectId, Timestamp>,
     pub(super) webhook_secrets: BTreeMap<ProjectId, Secret>,
     pub(super) tasks: BTreeMap<TaskId, Row>,
     /// The tasks that have not ended: the queues, the slots and the leases are theirs.
@@ -64,6 +66,7 @@ impl State {
             latest: Timestamp::MIN,
             last_id: Ulid::nil(),
             projects: BTreeMap::new(),
+            served: BTreeMap::new(),
             webhook_secrets: BTreeMap::new(),
             tasks: BTreeMap::new(),
             live: BTreeSet::new(),

@@ -3,13 +3,13 @@
 //! the transaction. Two more when others may wait: for who they are, and for their slots.
 
 use std::collections::HashSet;
-use std::time::Duration;
 
 use rdev_domain::ids::{Owner, ProjectId, TaskId};
 use rdev_domain::ports::{Capabilities, Claim, Claimed, Conflict, PortError, PortResult};
 use rdev_domain::project::{Project, ProjectState};
 use rdev_domain::step::{Event, Slots, step};
 use rdev_domain::time::Timestamp;
+use rdev_domain::turn::Turn;
 
 use super::context::{Change, Context};
 use super::events::EncodedRecord;
@@ -20,7 +20,7 @@ use super::recover;
 use super::rows::{Found, Row};
 use super::table::{Query, pause};
 use super::transition::{self, LeaseCondition};
-use super::turns::{self, Turn};
+use super::turns;
 use crate::schema::{Key, META, SLOTS, partition, sortable};
 
 /// How many times a claim is tried that races with another one.
@@ -35,9 +35,6 @@ const MAX_PAGES: usize = 20;
 /// How many projects a claim tries, when what is due in the first of them is not for this runner.
 const MAX_PROJECTS: usize = 5;
 
-/// A project that was not served for so long waits for nobody else.
-const LONG_AGO: Duration = Duration::from_secs(60 * 60);
-
 /// What a claim depends on.
 struct ProjectQueue {
     project: Project,
@@ -51,18 +48,16 @@ struct ProjectQueue {
 
 impl ProjectQueue {
     fn is_full(&self) -> bool {
-        self.slots.leased.len() >= self.project.build_limit as usize
+        self.slots.held() >= self.project.build_limit
+    }
+
+    fn turn(&self) -> Turn {
+        self.slots.turn(self.project.id.clone())
     }
 
     /// The task that the runner would claim.
     fn claimable(&self) -> Option<&Entry> {
         self.first.as_ref().filter(|_| !self.is_full())
-    }
-
-    /// Whether nobody can have waited much longer than this project.
-    fn is_first(&self, now: Timestamp) -> bool {
-        let long_ago = |served: Timestamp| served.plus(LONG_AGO) <= now;
-        self.slots.leased.is_empty() && self.slots.served.is_none_or(long_ago)
     }
 }
 
@@ -137,14 +132,11 @@ impl Claimer<'_> {
         let change = self.change;
         let own = own.filter(|queue| queue.claimable().is_some());
         let own = match own {
-            Some(queue) if queue.is_first(change.now) => return self.take(&queue).await,
+            Some(queue) if queue.turn().comes_first(change.now) => return self.take(&queue).await,
             own => own,
         };
         let mut turns = turns::waiting(change.context, hint).await?;
-        if let Some(queue) = &own {
-            let (held, served) = (queue.slots.leased.len(), queue.slots.served);
-            turns.push(Turn { held, served, project: hint.clone() });
-        }
+        turns.extend(own.as_ref().map(ProjectQueue::turn));
         turns.sort();
         for turn in turns.into_iter().take(MAX_PROJECTS) {
             if turn.project == *hint
@@ -194,12 +186,11 @@ impl Claimer<'_> {
             }
         };
         let is_own = queue.project.owns_task(&record.task);
-        let taken = u32::try_from(queue.slots.leased.len()).unwrap_or(u32::MAX);
         let event = if is_own {
             Event::Claim {
                 owner: self.owner.clone(),
                 worker_id: self.can.worker_id.clone(),
-                slots: Slots { taken, limit: queue.project.build_limit },
+                slots: Slots { taken: queue.slots.held(), limit: queue.project.build_limit },
             }
         } else {
             Event::Cancel

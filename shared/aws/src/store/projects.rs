@@ -7,6 +7,7 @@ use rdev_domain::page::{Listed, Page};
 use rdev_domain::ports::{Conflict, PortError, PortResult};
 use rdev_domain::project::{Project, ProjectPatch, ProjectState};
 use rdev_domain::time::Timestamp;
+use rdev_domain::turn::Turn;
 use rdev_domain::wake_up::OutboxEntry;
 
 use super::context::{Change, Context};
@@ -71,6 +72,15 @@ impl SlotsItem {
             waits: get_text(item, "dpk").is_some(),
             rev: get_number(item, "rev").unwrap_or_default(),
         }
+    }
+
+    /// How many tasks have a lease.
+    pub(super) fn held(&self) -> u32 {
+        u32::try_from(self.leased.len()).unwrap_or(u32::MAX)
+    }
+
+    pub(super) fn turn(&self, project: ProjectId) -> Turn {
+        Turn { held: self.held(), served: self.served, project }
     }
 }
 

@@ -4,6 +4,7 @@
 use rdev_domain::ids::ProjectId;
 use rdev_domain::ports::PortResult;
 use rdev_domain::time::Timestamp;
+use rdev_domain::turn::Turn;
 
 use super::context::Context;
 use super::item::{Values, get_text, key_of, number, text};
@@ -17,16 +18,6 @@ pub(super) const PART: &str = "B";
 
 /// How many waiting projects a claim looks at, those first whose latest claim is the longest ago.
 const LOOKED_AT: u32 = 100;
-
-/// A place in the order of projects. The least is served first.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Turn {
-    /// How many of its tasks have a lease.
-    pub(super) held: usize,
-    /// When its latest claim was. `None`: never.
-    pub(super) served: Option<Timestamp>,
-    pub(super) project: ProjectId,
-}
 
 /// The place in the index of a project that was served then.
 pub(super) fn place(served: Option<Timestamp>, project: &ProjectId) -> String {
@@ -73,9 +64,11 @@ pub(super) async fn waiting(context: &Context, hint: &ProjectId) -> PortResult<V
     let mut turns = Vec::new();
     for item in context.table.get_all(keys.collect()).await? {
         let slots = SlotsItem::of(&item);
-        let free = !slots.closed && slots.leased.len() < slots.limit as usize;
-        if let Some(project) = project_of(&key_of(&item).pk).filter(|_| free) {
-            turns.push(Turn { held: slots.leased.len(), served: slots.served, project });
+        if let Some(project) = project_of(&key_of(&item).pk)
+            && !slots.closed
+            && slots.held() < slots.limit
+        {
+            turns.push(slots.turn(project));
         }
     }
     Ok(turns)

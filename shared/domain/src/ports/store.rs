@@ -162,11 +162,10 @@ pub trait Store: Send + Sync + 'static {
     /// of the same name; `Conflict(IdTaken)`.
     async fn enqueue(&self, task: &Task, by: &Actor, now: Timestamp) -> PortResult<Enqueued>;
 
-    /// Claims a task for the project whose turn it is: of all that have a free slot and something
-    /// due that `can` do, the one with the fewest held tasks, then the one whose latest claim is the
-    /// longest ago. `hint` is the project that the wake-up named; when nothing can be claimed
-    /// anywhere, the answer says why not there. Before, the expired leases of the hint are
-    /// recovered if its slots are taken or nothing is due in it.
+    /// Claims a task for the project whose turn it is ([`crate::turn`]), of all that have a free slot
+    /// and something due that `can` do. `hint` is the project that the wake-up named; when nothing
+    /// can be claimed anywhere, the answer says why not there. Before, the expired leases of the hint
+    /// are recovered if its slots are taken or nothing is due in it.
     ///
     /// Of a project's due tasks the one of the lowest rank is claimed ([`crate::task::rank`]). A
     /// task whose record cannot be read, or whose type is unknown, fails as `poison`

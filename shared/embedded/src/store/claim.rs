@@ -27,15 +27,17 @@ pub(super) fn claim_next(
     can: &Capabilities,
 ) -> Result<Claim, Error> {
     let mut outbox = Vec::new();
-    bring_up_to_date(tx, hint, &mut outbox)?;
+    if bring_up_to_date(tx, hint, &mut outbox)?
+        && let Some((task, lease, project)) = claim_of(tx, hint, owner, can, &mut outbox)?
+    {
+        return Ok(Claim::Claimed(Box::new(Claimed { task, lease, project, outbox })));
+    }
     let mut last = None;
     for _ in 0..MAX_PROJECTS {
         let Some(turn) = turns::next(tx, can, last.as_ref())? else { break };
-        if let Some((record, lease, project)) =
-            claim_of(tx, &turn.project, owner, can, &mut outbox)?
-        {
-            let claimed = Claimed { task: record, lease, project, outbox };
-            return Ok(Claim::Claimed(Box::new(claimed)));
+        let claimed = claim_of(tx, &turn.project, owner, can, &mut outbox)?;
+        if let Some((task, lease, project)) = claimed {
+            return Ok(Claim::Claimed(Box::new(Claimed { task, lease, project, outbox })));
         }
         last = Some(turn);
     }
@@ -55,22 +57,22 @@ pub(super) fn claim_next(
 }
 
 /// Moves to the due part of the queue what has become due and, if nothing can be claimed otherwise,
-/// recovers the expired leases of the project.
+/// recovers the expired leases of the project. Returns whether the project comes first.
 fn bring_up_to_date(
     tx: &Tx<'_>,
     id: &ProjectId,
     outbox: &mut Vec<OutboxEntry>,
-) -> Result<(), Error> {
-    let Some(project) = projects::find(tx.conn, id)? else { return Ok(()) };
+) -> Result<bool, Error> {
+    let Some(project) = projects::find(tx.conn, id)? else { return Ok(false) };
     if project.state == ProjectState::Deleting {
-        return Ok(());
+        return Ok(false);
     }
     queue_entry::promote_project(tx, id)?;
     let taken = leased_tasks(tx, id)?;
     if taken > 0 && (taken >= project.build_limit || !something_due(tx, id)?) {
         outbox.extend(recover::expired_of(tx, id)?);
     }
-    Ok(())
+    Ok(turns::of(tx, &project)?.comes_first(tx.now))
 }
 
 /// Claims the first due task of the project that the runner can do.
@@ -97,7 +99,7 @@ fn claim_of(
                 let (owner, worker_id) = (owner.clone(), can.worker_id.clone());
                 let event = Event::Claim { owner, worker_id, slots };
                 let step = step(&record.task, record.lease.as_ref(), event, tx.now)?;
-                turns::served(tx, id)?;
+                turns::note_served(tx, id)?;
                 transition::write(tx, &record, &step)?;
                 // No other transaction runs meanwhile: a claim without a lease is a defect.
                 return Ok(step.lease.map(|lease| (step.task, lease, project)));
