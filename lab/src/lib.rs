@@ -1,7 +1,7 @@
-//! Proofs of rdev, kept apart from the product: an explicit-state model of its protocol, and the
+//! Proofs of rdev, kept apart from the product: explicit-state models of its protocol, and the
 //! ports in memory.
 //!
-//! `cargo run -p rdev-lab --release --bin model` checks the model in its full bounds,
+//! `cargo run -p rdev-lab --release --bin model` checks the models in their full bounds,
 //! `cargo test -p rdev-lab` in small ones.
 
 // Fields and variants whose names say enough have no comment.

@@ -1,4 +1,4 @@
-//! Checks the model of the protocol in all its bounds, and that every variant that lacks a rule is
+//! Checks the models of the protocol in all their bounds, and that every variant that lacks a rule is
 //! caught.
 
 // What it prints is its result.

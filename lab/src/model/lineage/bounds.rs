@@ -55,13 +55,14 @@ impl Bounds {
         Self { server: Server::BranchAlone, rewriting: false, ..Self::TINY };
 
     /// Minutes in all.
-    pub const FULL: [Self; 7] = [
-        Self { people: 2, ..Self::CHAIN },
-        Self { runners: 3, recoveries: 2, lost: 2, ..Self::TINY },
+    pub const FULL: [Self; 8] = [
+        Self::CHAIN,
+        Self { people: 2, ..Self::TINY },
+        Self { runners: 3, recoveries: 2, ..Self::TINY },
+        Self { lost: 2, ..Self::TINY },
         Self { people: 2, ..Self::FOLDER },
-        Self { tasks: 3, ..Self::FOLDER },
         Self { kills: 2, recoveries: 2, ..Self::FOLDER },
-        Self { people: 2, tasks: 3, ..Self::BRANCH_ALONE },
+        Self { people: 2, ..Self::BRANCH_ALONE },
         Self { lost: 2, recoveries: 2, ..Self::BRANCH_ALONE },
     ];
 }

@@ -9,7 +9,7 @@ use crate::model::ends::Step;
 use crate::model::part::hash_of;
 
 /// More steps than any end takes.
-const ENOUGH: usize = 2000;
+const ENOUGH: usize = 400;
 
 /// With the sweep alone: every process dies, and every wake-up and every mark is lost.
 pub fn by_the_sweep(project: &Project, world: &World) -> bool {

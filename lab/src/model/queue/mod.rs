@@ -1,9 +1,9 @@
 //! The tasks of one project: its slots, the queue of its wake-ups, the marks, the sweep, and
 //! processes whose clocks disagree. There is no git here, and no people but for those who cancel.
 //!
-//! Time passes in steps of 15 s, at any moment and without a bound: all times are kept as what is
-//! left of them. The queue loses and doubles wake-ups, delivers them late, and brings them back
-//! after their deletion. Claims and recoveries are read first and written later, as on DynamoDB.
+//! Time passes at any moment and without a bound: all times are kept as what is left of them. The
+//! queue delivers anything at any moment, or it is a good one ([`bounds::Queue`]). Claims and
+//! recoveries are read first and written later, as on DynamoDB.
 
 pub mod bounds;
 pub mod liveness;
