@@ -94,6 +94,11 @@ fn check_that_nothing_may_land(machine: &SimulatedMachine, task: TaskId) {
     let Some(number) = server.repositories.iter().position(|one| one.url.contains(url)) else {
         return;
     };
+    let lacks = server.repositories[number].lacks;
+    if lacks.atomic || lacks.deletions {
+        // There a ticket is no right to push.
+        return;
+    }
     let chain = server.chains.get(&task).copied().unwrap_or(task);
     if let Some(name) = server.may_land(number, chain) {
         drop(server);

@@ -183,6 +183,12 @@ fn new_id(simulation: &Simulation) -> TaskId {
 
 /// Queues a task as the API does: again and again until there is an answer.
 async fn enqueue(simulation: &Simulation, task: &Task) {
+    simulation.world.under_way(false);
+    enqueue_repeatedly(simulation, task).await;
+    simulation.world.under_way(true);
+}
+
+async fn enqueue_repeatedly(simulation: &Simulation, task: &Task) {
     let world = &simulation.world;
     let first = match task.retry_of {
         None => task.id,

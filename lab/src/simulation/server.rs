@@ -248,6 +248,11 @@ impl State {
             let path = OwnRef::Wip(*task, *fence).path();
             [format!("refs/{path}"), format!("refs/heads/{path}")]
         });
-        names.into_iter().find(|name| refs.contains_key(name))
+        // One that a stranger has moved elsewhere lets nothing land.
+        let is_ours = |name: &String| {
+            let trailer = |commit| self.commits.trailer(commit, "Rdev-Lineage");
+            refs.get(name).and_then(trailer).is_some()
+        };
+        names.into_iter().find(is_ours)
     }
 }
