@@ -1,5 +1,6 @@
 //! The calls that operations become, and what a store answers, in a form that can be compared.
 
+use futures_util::future::BoxFuture;
 use rdev_domain::audit::Actor;
 use rdev_domain::event::BuildEvent;
 use rdev_domain::git::RecordedRef;
@@ -43,6 +44,9 @@ pub(crate) enum Call {
         stale: bool,
     },
     List(TaskFilter, u32),
+    /// Replaces a task's type and its record, past the store.
+    Replace(TaskId, &'static str, String),
+    RecoverAll,
 }
 
 /// A wake-up that is to be sent.
@@ -63,6 +67,7 @@ pub(crate) enum Told {
     Swept { wakes: Vec<Wake>, due: Vec<ProjectId>, recovered: u64, offline: u64, expired: u64 },
     Changed(bool),
     Listed(Vec<TaskRecord>),
+    Recovered(Vec<Wake>),
 }
 
 /// Why a store changed nothing. The words of an error are not compared.
@@ -86,12 +91,34 @@ impl From<PortError> for Refused {
     }
 }
 
+/// What kind of answer it is, for the count of what a run has reached.
+pub(crate) fn kind(answer: &Answer) -> String {
+    match answer {
+        Ok(Told::Claimed(claimed)) => format!("claimed {}", claimed.0.state.as_str()),
+        Ok(Told::NotClaimed(claim)) => format!("{claim:?}"),
+        Ok(Told::Advanced(record, _)) => format!("became {}", record.task.state.as_str()),
+        Ok(Told::Swept { recovered: 1.., .. }) => "recovered by a sweep".to_owned(),
+        Ok(Told::Swept { expired: 1.., .. }) => "expired".to_owned(),
+        Ok(_) => "done".to_owned(),
+        Err(Refused::Refused(refusal)) => {
+            let text = format!("{refusal:?}");
+            text.split('(').next().unwrap_or_default().to_owned()
+        }
+        Err(other) => format!("{other:?}"),
+    }
+}
+
 /// The outbox entries that a store has written and nobody has deleted.
 pub(crate) type Outbox = Vec<OutboxEntry>;
+
+/// Replaces a task's type and its record, past the store.
+pub(crate) type Replace<'a> =
+    dyn Fn(TaskId, &'static str, String) -> BoxFuture<'static, ()> + Send + Sync + 'a;
 
 /// Makes a call. New outbox entries are added to `outbox`.
 pub(crate) async fn perform(
     store: &dyn Store,
+    replace: &Replace<'_>,
     outbox: &mut Outbox,
     call: &Call,
     now: Timestamp,
@@ -154,6 +181,11 @@ pub(crate) async fn perform(
             Told::Changed(store.update_delivery(&before, &after).await?)
         }
         Call::List(filter, limit) => Told::Listed(listed(store, filter, *limit).await?),
+        Call::Replace(task, kind, body) => {
+            replace(*task, kind, body.clone()).await;
+            Told::Done
+        }
+        Call::RecoverAll => Told::Recovered(noted(outbox, store.recover_all(now).await?)),
     })
 }
 

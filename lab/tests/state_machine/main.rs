@@ -7,165 +7,208 @@
 //! ```
 //!
 //! A failure prints the shortest sequence of operations that was found, what differs, and the
-//! seed. `PROPTEST_RNG_SEED` and `PROPTEST_CASES` repeat it.
+//! seed, which `PROPTEST_RNG_SEED` takes.
 
 mod call;
+mod flaws;
 mod op;
 mod seen;
+mod subjects;
 mod world;
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::config::{Credentials, Region};
 use proptest::test_runner::{Config, RngSeed, TestCaseError, TestError, TestRunner};
 use proptest_state_machine::ReferenceStateMachine;
-use rdev_aws::DynamoStore;
-use rdev_aws::schema::create_table;
-use rdev_domain::ports::Store;
-use rdev_domain::retention::Retention;
-use rdev_embedded::{Options, open};
-use rdev_testkit::conformance::Keep;
-use rdev_testkit::servers::emulator::{Emulator, REGION};
+use rdev_domain::chain;
+use rdev_testkit::servers::emulator::Emulator;
 use rdev_testkit::tools::trial::{self, Outcome};
 use tokio::runtime::Runtime;
 
-use call::{Answer, Outbox, Told, perform};
+use call::{Told, kind, perform};
+use flaws::{flawed_call, flawed_end};
 use op::Op;
-use seen::{difference, shown};
-use world::{Machine, World};
+use seen::{Look, difference, shown};
+use subjects::{Subject, dynamodb, memory, sqlite};
+use world::{API, Last, Machine, World};
 
-/// The most operations of a sequence.
-const OPERATIONS: usize = 40;
+/// How many operations a sequence has before it is shortened.
+const OPERATIONS: std::ops::RangeInclusive<usize> = 20..=40;
 
-/// The seed of a run that sets neither a seed nor a number of cases.
+/// The seed of a run that sets neither a seed nor a number of sequences.
 const SEED: u64 = 1;
 
 rdev_testkit::trials! {
     fn sqlite_does_what_the_store_in_memory_does;
     fn dynamodb_does_what_the_store_in_memory_does;
+    fn a_store_that_breaks_a_rule_is_caught;
 }
 
 fn main() -> ExitCode {
     trial::run(None, [trials()])
 }
 
+/// Answers that a run must have reached: what is never drawn is never compared.
+const REACHED: [&str; 26] = [
+    "claimed running",
+    "claimed pushing",
+    "Nothing",
+    "SlotsTaken",
+    "Unsuited",
+    "became queued",
+    "became running",
+    "became pushing",
+    "became succeeded",
+    "became failed",
+    "became cancelled",
+    "recovered by a sweep",
+    "expired",
+    "NotFound",
+    "Stale",
+    "Ended",
+    "WrongState",
+    "CancelRequested",
+    "Alive",
+    "NewerRecord",
+    "NotRetryable",
+    "RetriedAlready",
+    "Conflict(ProjectExists)",
+    "Conflict(ProjectNotReady)",
+    "Conflict(TasksRunning)",
+    "Conflict(IdTaken)",
+];
+
 fn sqlite_does_what_the_store_in_memory_does() {
-    let open = async || {
-        let folder = tempfile::tempdir().expect("a folder");
-        let data = open(&folder.path().join("data"), Options::default()).expect("a data folder");
-        let store: Arc<dyn Store> = data.store.clone();
-        Subject { store, outbox: Vec::new(), deletes: true, keep: Box::new((data, folder)) }
-    };
-    check(256, open);
+    let reached = check::<true>(160, sqlite).unwrap_or_else(|why| panic!("{why}"));
+    let missing: Vec<&str> =
+        REACHED.into_iter().filter(|kind| !reached.contains_key(*kind)).collect();
+    assert!(missing.is_empty(), "never answered: {missing:?}, but {reached:?}");
 }
 
 fn dynamodb_does_what_the_store_in_memory_does() -> Outcome {
-    const TABLE: &str = "rdev";
     let emulator = Emulator::shared()?;
-    let open = async || {
-        let account = emulator.account();
-        let config = rdev_aws::config::loader()
-            .endpoint_url(&account.endpoint)
-            .region(Region::new(REGION))
-            .credentials_provider(Credentials::new(&account.id, "test", None, None, "test"))
-            .load()
-            .await;
-        let client = Client::new(&config);
-        create_table(&client, TABLE).await.expect("a table");
-        let store = Arc::new(DynamoStore::new(client, TABLE.to_owned(), Retention::default()));
-        Subject { store, outbox: Vec::new(), deletes: false, keep: Box::new(()) }
-    };
-    check(12, open);
+    let checked = check::<false>(20, async || dynamodb(emulator).await);
+    let reached = checked.unwrap_or_else(|why| panic!("{why}"));
+    assert!(reached.len() > 15, "{reached:?}");
     Ok(())
 }
 
-/// A store that is compared with the one in memory.
-struct Subject {
-    store: Arc<dyn Store>,
-    outbox: Outbox,
-    /// The sweep deletes what has expired, and counts it; elsewhere the database does it.
-    deletes: bool,
-    #[expect(dead_code, reason = "what must outlive the store's use")]
-    keep: Keep,
+fn a_store_that_breaks_a_rule_is_caught() {
+    let sound = check::<true>(256, async || memory(None));
+    assert!(sound.is_ok(), "{sound:?}");
+    for flaw in flaws::ALL {
+        let caught = check::<true>(1000, async || memory(Some(flaw)));
+        assert!(caught.is_err(), "{flaw:?} was not noticed");
+    }
 }
 
-/// Runs `cases` sequences, or as many as the environment says, each on a store of its own.
-fn check(cases: u32, open: impl AsyncFn() -> Subject) {
-    let mut config = Config { failure_persistence: None, ..Config::default() };
+/// Runs `cases` sequences, or as many as the environment says, each on a store of its own. Returns
+/// how many answers of each kind there were.
+///
+/// # Errors
+/// The shortest sequence that was found after which the stores differ, and what differs.
+fn check<const RECOVERS_ALL: bool>(
+    cases: u32,
+    open: impl AsyncFn() -> Subject,
+) -> Result<BTreeMap<String, u32>, String> {
     let set = |name| std::env::var_os(name).is_some();
+    // What fails is printed, and not written into the sources.
+    let mut config = Config { failure_persistence: None, ..Config::default() };
     if !set("PROPTEST_CASES") {
         config.cases = cases;
     }
     if !set("PROPTEST_RNG_SEED") {
-        let random = ulid::Ulid::generate().random() as u64;
-        config.rng_seed = RngSeed::Fixed(if set("PROPTEST_CASES") { random } else { SEED });
+        let fresh = ulid::Ulid::generate().random() as u64;
+        config.rng_seed = RngSeed::Fixed(if set("PROPTEST_CASES") { fresh } else { SEED });
     }
+    let reached = RefCell::new(BTreeMap::new());
     let runtime = Runtime::new().expect("a runtime");
     let mut runner = TestRunner::new(config.clone());
-    let sequences = Machine::sequential_strategy(1..=OPERATIONS);
+    let sequences = Machine::<RECOVERS_ALL>::sequential_strategy(OPERATIONS);
     let outcome = runner.run(&sequences, |(world, ops, seen)| {
         runtime.block_on(async {
             let (mut world, mut subject) = (world, open().await);
-            for op in &ops {
+            for (number, op) in ops.iter().enumerate() {
                 if let Some(seen) = &seen {
                     seen.fetch_add(1, Ordering::SeqCst);
                 }
-                world = Machine::apply(world, op);
-                compare(&world, &mut subject, op).await?;
+                world = Machine::<RECOVERS_ALL>::apply(world, op);
+                let last = number + 1 == ops.len();
+                let look = if last || number % 8 == 7 { Look::Whole } else { subject.look };
+                compare(&world, &mut subject, op, look).await?;
+                if let Some(last) = &world.last {
+                    *reached.borrow_mut().entry(kind(&last.answer)).or_insert(0) += 1;
+                }
             }
             Ok(())
         })
     });
     match outcome {
-        Ok(()) => {}
+        Ok(()) => Ok(reached.into_inner()),
         Err(TestError::Fail(why, (_, ops, _))) => {
             let ops: Vec<String> = ops.iter().map(|op| format!("  {op:?}")).collect();
-            let (seed, cases) = (config.rng_seed, config.cases);
-            panic!(
-                "after these operations:\n{}\n{why}\nPROPTEST_RNG_SEED={seed} \
-                 PROPTEST_CASES={cases} repeats it",
-                ops.join("\n")
-            );
+            let (ops, seed, cases) = (ops.join("\n"), config.rng_seed, config.cases);
+            let again = format!("PROPTEST_RNG_SEED={seed} PROPTEST_CASES={cases}");
+            Err(format!("after\n{ops}\n{why}\n{again}"))
         }
-        Err(TestError::Abort(why)) => panic!("no sequence could be drawn: {why}"),
+        Err(TestError::Abort(why)) => Err(format!("no sequence could be drawn: {why}")),
     }
 }
 
 /// Makes the last call of the reference at the subject too, and compares the answers and what
 /// both show then.
-async fn compare(world: &World, subject: &mut Subject, op: &Op) -> Result<(), TestCaseError> {
+async fn compare(
+    world: &World,
+    subject: &mut Subject,
+    op: &Op,
+    look: Look,
+) -> Result<(), TestCaseError> {
     let Some(last) = &world.last else { return Ok(()) };
-    let (call, now, expected) = &**last;
-    let mut found = perform(&*subject.store, &mut subject.outbox, call, *now).await;
+    let Last { call, clock, now, answer: expected } = &**last;
+    let process = subject.processes[clock % subject.processes.len()].clone();
+    let (mut call_made, mut at) = (call.clone(), *now);
+    if let Some(flaw) = subject.flaw {
+        call_made = flawed_call(flaw, &*process, call, &mut at).await;
+    }
+    let (replace, outbox) = (&*subject.replace, &mut subject.outbox);
+    let mut found = perform(&*process, replace, outbox, &call_made, at).await;
+    if let Some(flaw) = subject.flaw {
+        flawed_end(flaw, &*process, &subject.outbox).await;
+    }
     if let (Ok(Told::Swept { expired, .. }), Ok(Told::Swept { expired: expected, .. })) =
         (&mut found, expected)
         && !subject.deletes
     {
         *expired = *expected;
     }
-    let fail = |what: String, expected: String, found: String| {
-        let what = format!("{what} of {op:?}, which called {call:?}");
+    let differ = |what: &str, expected: String, found: String| {
+        let what = format!("{what} of {op:?}, which called {call:?} at {now}");
         Err(TestCaseError::fail(difference(&what, &expected, &found)))
     };
     if found != *expected {
-        let answer = |answer: &Answer| format!("{answer:#?}");
-        return fail("the answer".to_owned(), answer(expected), answer(&found));
+        return differ("the answer", format!("{expected:#?}"), format!("{found:#?}"));
     }
-    let expected = shown(world.store(), *now).await.expect("the store in memory answers");
-    let found = shown(&*subject.store, *now).await;
-    match found {
-        Ok(found) if found == expected => Ok(()),
-        Ok(found) => fail(
-            "what is shown after the answer".to_owned(),
-            format!("{expected:#?}"),
-            format!("{found:#?}"),
-        ),
-        Err(error) => {
-            let error = rdev_domain::chain(&error);
-            fail("what is shown after the answer".to_owned(), format!("{expected:#?}"), error)
-        }
+    let tasks = world.tasks();
+    let expected = shown(world.store(), look, &tasks, *now).await;
+    let mut expected = expected.expect("the store in memory answers");
+    if look == Look::Whole && subject.processes.len() > 1 {
+        // Each process learns the time from its calls, and hides what had expired by then. This
+        // one learns what the others know.
+        subject.process(API).work_stats(world.latest).await.expect("the store answers");
     }
+    let mut found = match shown(subject.process(API), look, &tasks, *now).await {
+        Ok(found) => found,
+        Err(error) => return differ("a read after the answer", String::new(), chain(&error)),
+    };
+    if subject.processes.len() > 1 {
+        expected = expected.without_order_of_audit();
+        found = found.without_order_of_audit();
+    }
+    if found != expected {
+        return differ("what is shown after", format!("{expected:#?}"), format!("{found:#?}"));
+    }
+    Ok(())
 }

@@ -89,6 +89,13 @@ pub(crate) enum Op {
         status: u16,
         stale: bool,
     },
+    /// A task's record becomes one that this version cannot read, or reads otherwise.
+    Replace {
+        task: usize,
+        with: Unreadable,
+    },
+    /// Every holder is known to be dead.
+    RecoverAll,
     /// Reads a list page by page.
     List {
         project: Option<usize>,
@@ -136,6 +143,18 @@ pub(crate) enum Report {
     Restart,
 }
 
+/// What another version, or a defect, writes as a task's record.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Unreadable {
+    /// The same task in a newer format.
+    Newer,
+    /// A newer format of which this version knows no field.
+    NewerAndOther,
+    /// A task of a type that there is not.
+    UnknownType,
+    Garbage,
+}
+
 /// What a recoverer has seen of a lease.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Seen {
@@ -147,18 +166,27 @@ pub(crate) enum Seen {
 /// How many clocks there are: one for each worker, and the one of requests and maintenance.
 pub(crate) const CLOCKS: usize = WORKERS + 1;
 pub(crate) const WORKERS: usize = 3;
+/// How many projects have names. They are made, deleted and made again.
 pub(crate) const PROJECTS: usize = 3;
+/// The number of a project that was never made.
+pub(crate) const UNKNOWN: usize = 99;
 
 const HOUR: u64 = 3600;
 const DAY: u64 = 24 * HOUR;
 
 /// What may come next. Without a project, a task or a claim nothing is drawn that needs one.
-pub(crate) fn next(projects: bool, tasks: bool, claims: bool) -> BoxedStrategy<Op> {
-    let project = 0..PROJECTS;
+pub(crate) fn next(
+    recovers_all: bool,
+    projects: bool,
+    tasks: bool,
+    claims: bool,
+) -> BoxedStrategy<Op> {
+    let name = prop_oneof![4 => Just(0), 1 => 1..PROJECTS];
+    let project = prop_oneof![20 => Just(0), 10 => 1..PROJECTS, 1 => Just(UNKNOWN)].boxed();
     let mut ops: Vec<(u32, BoxedStrategy<Op>)> = vec![
         (
-            3,
-            (project.clone(), 1..=3_u32, prop::bool::weighted(0.2))
+            if projects { 2 } else { 20 },
+            (name, 1..=3_u32, prop::bool::weighted(0.2))
                 .prop_map(|(name, limit, repeated)| Op::CreateProject { name, limit, repeated })
                 .boxed(),
         ),
@@ -192,8 +220,19 @@ pub(crate) fn next(projects: bool, tasks: bool, claims: bool) -> BoxedStrategy<O
             (5, any::<bool>().prop_map(|sent| Op::Sweep { sent }).boxed()),
         ]);
     }
+    if tasks && recovers_all {
+        ops.push((1, Just(Op::RecoverAll).boxed()));
+    }
     if tasks {
         let task = 0..6_usize;
+        let with = prop::sample::select(vec![
+            Unreadable::Garbage,
+            Unreadable::UnknownType,
+            Unreadable::Newer,
+            Unreadable::NewerAndOther,
+        ]);
+        let replace = (task.clone(), with);
+        ops.push((2, replace.prop_map(|(task, with)| Op::Replace { task, with }).boxed()));
         let (repeated, stale) = (prop::bool::weighted(0.2), prop::bool::weighted(0.2));
         let recover = (
             task.clone(),
@@ -275,9 +314,9 @@ pub(crate) fn next(projects: bool, tasks: bool, claims: bool) -> BoxedStrategy<O
 /// the slack), the sweep (2 min), parks, webhooks, retention (a week, 90 days).
 fn passing() -> impl Strategy<Value = u64> {
     prop_oneof![
-        4 => 0..40_u64,
-        4 => prop::sample::select(vec![29, 30, 31, 59, 60, 61, 90, 120, 121]),
-        3 => 40..HOUR,
+        8 => 0..20_u64,
+        8 => prop::sample::select(vec![29, 30, 31, 46, 55, 59, 60, 61, 90, 120, 121]),
+        3 => 60..HOUR,
         1 => HOUR..8 * DAY,
         1 => 80 * DAY..100 * DAY,
     ]

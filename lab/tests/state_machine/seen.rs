@@ -2,6 +2,7 @@
 
 use rdev_domain::audit::AuditEvent;
 use rdev_domain::event::BuildEvent;
+use rdev_domain::ids::TaskId;
 use rdev_domain::page::Page;
 use rdev_domain::ports::{AuditFilter, PortResult, Store, TaskFilter, TaskRecord, WorkStats};
 use rdev_domain::project::Project;
@@ -12,19 +13,52 @@ use ulid::Ulid;
 
 use super::call::listed;
 
+/// How much is read after a call.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Look {
+    /// Each task by its id.
+    Tasks,
+    /// Everything, by the lists too.
+    Whole,
+}
+
 #[derive(Debug, PartialEq)]
-pub(crate) struct Shown {
+pub(crate) enum Shown {
+    Tasks(Vec<TaskRecord>),
+    Whole(Box<Whole>),
+}
+
+#[derive(Debug, PartialEq)]
+pub(crate) struct Whole {
+    stats: WorkStats,
     projects: Vec<Project>,
     tasks: Vec<TaskRecord>,
     logs: Vec<(Vec<BuildEvent>, TaskState, Option<String>)>,
-    stats: WorkStats,
     audit: Vec<AuditEvent>,
     deliveries: Vec<WebhookDelivery>,
     due_deliveries: Vec<WebhookDelivery>,
 }
 
-/// Reads everything that `store` shows at `now`. The lists are longer than a case makes them.
-pub(crate) async fn shown(store: &dyn Store, now: Timestamp) -> PortResult<Shown> {
+/// Reads what `store` shows at `now`; `ids` are the tasks that are there.
+pub(crate) async fn shown(
+    store: &dyn Store,
+    look: Look,
+    ids: &[TaskId],
+    now: Timestamp,
+) -> PortResult<Shown> {
+    if look == Look::Whole {
+        return Ok(Shown::Whole(Box::new(whole(store, now).await?)));
+    }
+    let mut tasks = Vec::new();
+    for id in ids {
+        tasks.push(store.task(*id).await?);
+    }
+    Ok(Shown::Tasks(tasks))
+}
+
+/// Reads everything. The lists are longer than a case makes them.
+async fn whole(store: &dyn Store, now: Timestamp) -> PortResult<Whole> {
+    let stats = store.work_stats(now).await?;
     let page = Page { limit: 100, before: None };
     let projects = store.projects(&page).await?.items;
     let tasks = listed(store, &TaskFilter::default(), page.limit).await?;
@@ -39,18 +73,24 @@ pub(crate) async fn shown(store: &dyn Store, now: Timestamp) -> PortResult<Shown
     }
     let due_deliveries = store.due_deliveries(now, 100).await?;
     assert!(due_deliveries.is_sorted_by_key(|one| one.next_at), "{due_deliveries:?}");
-    Ok(Shown {
-        stats: store.work_stats(now).await?,
-        audit: audit(store).await?,
-        deliveries: unnamed(deliveries),
-        due_deliveries: unnamed(due_deliveries),
-        projects,
-        tasks,
-        logs,
-    })
+    let audit = audit(store).await?;
+    let (deliveries, due_deliveries) = (unnamed(deliveries), unnamed(due_deliveries));
+    Ok(Whole { stats, projects, tasks, logs, audit, deliveries, due_deliveries })
 }
 
-/// The audit log, newest first. The ids are random within a millisecond; the order is not.
+impl Shown {
+    /// The same with the audit log in no order: of several processes each has its own.
+    pub(crate) fn without_order_of_audit(mut self) -> Self {
+        if let Self::Whole(whole) = &mut self {
+            let text = |event: &AuditEvent| format!("{event:?}");
+            whole.audit.sort_by_cached_key(text);
+        }
+        self
+    }
+}
+
+/// The audit log, newest first. The ids are random. One call may change many tasks, in no order that
+/// the port promises: what happened at one time is in the order of what it happened to.
 async fn audit(store: &dyn Store) -> PortResult<Vec<AuditEvent>> {
     let (mut all, mut page) = (Vec::new(), Page { limit: 100, before: None });
     loop {
@@ -58,9 +98,13 @@ async fn audit(store: &dyn Store) -> PortResult<Vec<AuditEvent>> {
         all.extend(listed.items.into_iter().map(|event| AuditEvent { id: Ulid::nil(), ..event }));
         match listed.next {
             Some(next) => page.before = Some(next),
-            None => return Ok(all),
+            None => break,
         }
     }
+    for at_once in all.chunk_by_mut(|a: &AuditEvent, b: &AuditEvent| a.at == b.at) {
+        at_once.sort_by(|a, b| a.subject.cmp(&b.subject));
+    }
+    Ok(all)
 }
 
 /// Deliveries without their ids, which are random, in the order of their tasks: two that become

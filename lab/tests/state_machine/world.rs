@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use proptest::prelude::*;
 use proptest_state_machine::ReferenceStateMachine;
 use rdev_domain::audit::Actor;
@@ -16,6 +17,7 @@ use rdev_domain::ids::{Fence, Owner, ProjectId, TaskId, WorkerId};
 use rdev_domain::lease::Holder;
 use rdev_domain::ports::{Capabilities, Record, Store, TaskFilter, TaskRecord};
 use rdev_domain::project::{Project, ProjectPatch};
+use rdev_domain::record::VERSION;
 use rdev_domain::result::{BuildResult, Outcome, TaskResult, Usage};
 use rdev_domain::retention::Retention;
 use rdev_domain::spec::{BuildSpec, CheckSpec, Work};
@@ -27,13 +29,13 @@ use serde_json::json;
 use ulid::Ulid;
 
 use super::call::{Answer, Call, Outbox, Told, perform};
-use super::op::{self, By, CLOCKS, NewTask, Op, Report, Seen};
+use super::op::{self, By, CLOCKS, NewTask, Op, Report, Seen, Unreadable};
 
 /// A time ahead of every real clock: DynamoDB's store compares the end of records with one.
 const START: Timestamp = Timestamp::from_millis(2_208_988_800_000);
 
 /// The clock of requests and of the maintenance.
-const API: usize = CLOCKS - 1;
+pub(crate) const API: usize = CLOCKS - 1;
 
 /// The state of the reference. Clones are stores of their own.
 #[derive(Clone)]
@@ -41,14 +43,26 @@ pub(crate) struct World {
     store: MemoryStore,
     outbox: Outbox,
     now: Timestamp,
+    /// The latest time that any call was made at.
+    pub(crate) latest: Timestamp,
     /// How far each clock is ahead, in seconds.
     ahead: [i64; CLOCKS],
     ids: u64,
     projects: BTreeMap<usize, Project>,
     tasks: Vec<TaskId>,
     claims: Vec<Claimed>,
-    /// What the last operation called, when, and what the answer was.
-    pub(crate) last: Option<Arc<(Call, Timestamp, Answer)>>,
+    /// What the last operation called, if it did.
+    pub(crate) last: Option<Arc<Last>>,
+}
+
+/// A call and its answer.
+#[derive(Debug)]
+pub(crate) struct Last {
+    pub(crate) call: Call,
+    /// Whose clock showed `now`: a worker's, or that of requests and maintenance.
+    pub(crate) clock: usize,
+    pub(crate) now: Timestamp,
+    pub(crate) answer: Answer,
 }
 
 /// What a claim gave to a runner.
@@ -65,10 +79,11 @@ impl fmt::Debug for World {
     }
 }
 
-/// The machine that draws operations and applies them to the reference.
-pub(crate) struct Machine;
+/// The machine that draws operations and applies them to the reference. `RECOVERS_ALL`: the store
+/// that is compared offers that.
+pub(crate) struct Machine<const RECOVERS_ALL: bool>;
 
-impl ReferenceStateMachine for Machine {
+impl<const RECOVERS_ALL: bool> ReferenceStateMachine for Machine<RECOVERS_ALL> {
     type State = World;
     type Transition = Op;
 
@@ -77,6 +92,7 @@ impl ReferenceStateMachine for Machine {
             store: MemoryStore::new(Retention::default()),
             outbox: Vec::new(),
             now: START,
+            latest: START,
             ahead: [0; CLOCKS],
             ids: 0,
             projects: BTreeMap::new(),
@@ -88,7 +104,12 @@ impl ReferenceStateMachine for Machine {
     }
 
     fn transitions(world: &World) -> BoxedStrategy<Op> {
-        op::next(!world.projects.is_empty(), !world.tasks.is_empty(), !world.claims.is_empty())
+        op::next(
+            RECOVERS_ALL,
+            !world.projects.is_empty(),
+            !world.tasks.is_empty(),
+            !world.claims.is_empty(),
+        )
     }
 
     fn apply(mut world: World, op: &Op) -> World {
@@ -102,10 +123,16 @@ impl ReferenceStateMachine for Machine {
         };
         let now = world.clock(clock);
         let Some(call) = world.call(op, now) else { return world };
-        let answer = perform(&world.store, &mut world.outbox, &call, now).now_or_never();
+        world.latest = world.latest.max(now);
+        let store = &world.store;
+        let replace = |task, kind: &'static str, body: String| -> BoxFuture<'static, ()> {
+            store.replace_record(task, kind, &body);
+            Box::pin(std::future::ready(()))
+        };
+        let answer = perform(store, &replace, &mut world.outbox, &call, now).now_or_never();
         let answer = answer.expect("the store in memory waits for nothing");
         world.learn(op, &call, &answer);
-        world.last = Some(Arc::new((call, now, answer)));
+        world.last = Some(Arc::new(Last { call, clock, now, answer }));
         world
     }
 }
@@ -113,6 +140,13 @@ impl ReferenceStateMachine for Machine {
 impl World {
     pub(crate) fn store(&self) -> &dyn Store {
         &self.store
+    }
+
+    /// The tasks that are there: were enqueued, and have not expired.
+    pub(crate) fn tasks(&self) -> Vec<TaskId> {
+        let shown =
+            |id: &&TaskId| self.store.task(**id).now_or_never().is_some_and(|one| one.is_ok());
+        self.tasks.iter().filter(shown).copied().collect()
     }
 
     fn clock(&self, clock: usize) -> Timestamp {
@@ -127,8 +161,11 @@ impl World {
         Ulid::from_parts(millis, u128::from(self.ids))
     }
 
-    fn project(&self, name: usize) -> ProjectId {
-        format!("site-{}", name % op::PROJECTS).parse().expect("a slug")
+    /// A project that was created once, or one that never was.
+    fn project(&self, number: usize) -> ProjectId {
+        let known: Vec<usize> = self.projects.keys().copied().collect();
+        let never = number == op::UNKNOWN || known.is_empty();
+        named(if never { op::PROJECTS } else { known[number % known.len()] })
     }
 
     /// A task by its number from the newest. What has expired is not there for anybody: a store
@@ -165,7 +202,7 @@ impl World {
                 Call::CreateProject(match there {
                     Some(there) => there,
                     None => {
-                        let project = Project::new(self.project(*name), self.ulid(now), now);
+                        let project = Project::new(named(*name), self.ulid(now), now);
                         Project { build_limit: *limit, ..project }
                     }
                 })
@@ -190,7 +227,8 @@ impl World {
                 };
                 // What may not be retried is tried all the same: the store decides.
                 let new = retry(&old, id, now).unwrap_or_else(|_| {
-                    let new = Task::new(id, old.project_id.clone(), old.work.clone(), now);
+                    let work = Work::Build(BuildSpec::of("make it blue"));
+                    let new = Task::new(id, old.project_id.clone(), work, now);
                     Task { retry_of: Some(old.id), lineage: old.lineage, ..new }
                 });
                 Call::Enqueue(new)
@@ -244,6 +282,12 @@ impl World {
                 let (project, task) = (one.project_id.clone(), one.task_id);
                 Call::Deliver { project, task, status: *status, stale: *stale }
             }
+            Op::Replace { task, with } => {
+                let task = self.task(*task)?.task;
+                let (kind, body) = unreadable(&task, *with);
+                Call::Replace(task.id, kind, body)
+            }
+            Op::RecoverAll => Call::RecoverAll,
             Op::List { project, state, builds_only, limit } => {
                 let project = project.map(|project| self.project(project));
                 let filter = TaskFilter { project, state: *state, builds_only: *builds_only };
@@ -299,6 +343,11 @@ impl World {
     }
 }
 
+/// The project of that name.
+fn named(name: usize) -> ProjectId {
+    format!("site-{name}").parse().expect("a slug")
+}
+
 /// What a claim's holder calls itself, or somebody who is not the holder.
 fn written_by(claimed: &Claimed, by: By) -> Holder {
     let Holder { fence, owner } = claimed.holder.clone();
@@ -339,6 +388,22 @@ fn event_of(report: &Report, task: TaskId, holder: Holder, now: Timestamp) -> Ev
         Report::Release => Event::Release { holder },
         Report::Restart => Event::Restart { holder },
     }
+}
+
+/// A task's type and record in a form that this version cannot read.
+fn unreadable(task: &Task, with: Unreadable) -> (&'static str, String) {
+    let kind = if matches!(task.work, Work::Check(_)) { CheckSpec::KIND } else { BuildSpec::KIND };
+    let mut record = serde_json::to_value(task).expect("a task can be written as JSON");
+    match with {
+        Unreadable::Garbage => return (kind, r#"{"from": "another version"}"#.to_owned()),
+        Unreadable::UnknownType => {
+            record["type"] = json!("deploy");
+            return ("deploy", record.to_string());
+        }
+        Unreadable::Newer => record["v"] = json!(VERSION + 1),
+        Unreadable::NewerAndOther => record = json!({ "v": VERSION + 2, "what": "is this" }),
+    }
+    (kind, record.to_string())
 }
 
 fn worker(number: usize) -> WorkerId {

@@ -44,7 +44,7 @@ pub(super) fn claim_next(
     for task in due {
         let row = tx.state.row(task)?;
         let push = row.task.state == TaskState::Pushing;
-        let agent = row.task.work.agent().filter(|_| !push);
+        let agent = row.agent.filter(|_| !push);
         if agent.is_some_and(|agent| !can.agents.contains(&agent)) {
             any_due = true;
             continue;

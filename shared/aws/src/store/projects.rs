@@ -207,6 +207,14 @@ pub(super) async fn list(context: &Context, page: &Page) -> PortResult<Listed<Pr
     Ok(Listed { items, next: found.next })
 }
 
+/// Errors: `NotFound`; `Conflict(ProjectNotReady)`.
+pub(super) async fn check_ready(context: &Context, id: &ProjectId) -> PortResult<()> {
+    match get(context, id).await?.state {
+        ProjectState::Ready => Ok(()),
+        _ => Err(Conflict::ProjectNotReady.into()),
+    }
+}
+
 pub(super) fn not_found(id: &ProjectId) -> PortError {
     PortError::not_found(format!("project \"{id}\""))
 }

@@ -42,7 +42,16 @@ pub(super) async fn enqueue(change: &Change<'_>, task: &Task) -> PortResult<Enqu
         }
         let recorded = match task.retry_of {
             Some(old) => {
-                Some(record_retry(change, &task.project_id, old, task.id, &mut writes).await?)
+                let recorded = record_retry(change, &task.project_id, old, task.id, &mut writes);
+                match recorded.await {
+                    Ok(place) => Some(place),
+                    // As every store, it says first that the project takes no task.
+                    Err(PortError::Refused(refusal)) => {
+                        projects::check_ready(context, &task.project_id).await?;
+                        return Err(refusal.into());
+                    }
+                    Err(error) => return Err(error),
+                }
             }
             None => None,
         };
