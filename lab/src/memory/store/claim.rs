@@ -83,7 +83,7 @@ fn claim_of(
     for task in tx.state.due(id, tx.now) {
         let row = tx.state.row(task)?;
         let push = row.task.state == TaskState::Pushing;
-        let agent = row.task.work.agent().filter(|_| !push);
+        let agent = row.agent.filter(|_| !push);
         if agent.is_some_and(|agent| !can.agents.contains(&agent)) {
             continue;
         }

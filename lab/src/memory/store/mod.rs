@@ -45,10 +45,16 @@ use transaction::{State, Tx};
 /// Registry, task state and audit in memory.
 ///
 /// The store has no clock. Readers do not see what had expired at the latest `now` that
-/// any caller has passed.
+/// any caller has passed. A clone is a store of its own.
 #[derive(Debug)]
 pub struct MemoryStore {
     state: Mutex<State>,
+}
+
+impl Clone for MemoryStore {
+    fn clone(&self) -> Self {
+        Self { state: Mutex::new(self.read(|state| state.clone())) }
+    }
 }
 
 impl MemoryStore {

@@ -10,7 +10,7 @@ use ulid::Ulid;
 use super::transaction::{State, Tx};
 
 /// A request that has begun.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Request {
     body_sha256: String,
     nonce: Ulid,

@@ -9,7 +9,7 @@ use rdev_domain::ids::{Fence, TaskId};
 use rdev_domain::lease::Lease;
 use rdev_domain::ports::{PortError, PortResult, TaskRecord};
 use rdev_domain::record::{self, Decoded};
-use rdev_domain::spec::Work;
+use rdev_domain::spec::{AgentName, Work};
 use rdev_domain::step::{Event, step};
 use rdev_domain::task::{QueuePlace, Task, TaskState};
 use rdev_domain::time::Timestamp;
@@ -19,10 +19,12 @@ use rdev_domain::webhook::WebhookDelivery;
 use super::transaction::{State, Tx};
 
 /// A task with everything that belongs to it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Row {
     pub(super) task: Task,
     pub(super) reading: Reading,
+    /// The agent that the task was queued for. Databases keep it beside the record.
+    pub(super) agent: Option<AgentName>,
     pub(super) lease: Option<Lease>,
     /// It was to become due later when it was queued, and no sweep has seen it due.
     pub(super) parked: bool,
@@ -47,6 +49,7 @@ impl Row {
     pub(super) fn new(task: Task, now: Timestamp) -> Self {
         Self {
             parked: task.available_at > now,
+            agent: task.work.agent(),
             task,
             reading: Reading::Readable,
             lease: None,
@@ -94,7 +97,7 @@ impl Row {
             self.task = self.rebuilt(record::unreadable_work(kind));
             self.reading = Reading::Newer;
         } else {
-            let agent = there.work.agent().map_or("", |agent| agent.as_str());
+            let agent = self.agent.map_or("", |agent| agent.as_str());
             self.task = self.rebuilt(record::work_beside_body(kind, agent));
             let message = "the task's record cannot be read";
             self.task.failure = Some(Failure::new(FailureClass::Poison, message));

@@ -28,7 +28,7 @@ use super::workers::KnownWorker;
 const OVERDUE_AFTER: Duration = Duration::from_secs(30);
 
 /// Everything that is kept.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct State {
     pub(super) retention: Retention,
     /// The latest time that any caller has passed. Readers do not see what had expired by then.

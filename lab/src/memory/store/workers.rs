@@ -12,7 +12,7 @@ use super::transaction::{State, Tx};
 pub(super) const FORGOTTEN_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A worker, and whether it was asked to drain.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct KnownWorker {
     pub(super) worker: Worker,
     drain: bool,

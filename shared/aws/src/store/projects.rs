@@ -6,6 +6,7 @@ use rdev_domain::ids::{ProjectId, TaskId};
 use rdev_domain::page::{Listed, Page};
 use rdev_domain::ports::{Conflict, PortError, PortResult};
 use rdev_domain::project::{Project, ProjectPatch, ProjectState};
+use rdev_domain::task::Task;
 use rdev_domain::time::Timestamp;
 use rdev_domain::turn::Turn;
 use rdev_domain::wake_up::OutboxEntry;
@@ -230,6 +231,19 @@ pub(super) async fn list(context: &Context, page: &Page) -> PortResult<Listed<Pr
     }
     items.sort_by_key(|project| std::cmp::Reverse(project.nonce));
     Ok(Listed { items, next: found.next })
+}
+
+/// Whether a task may be queued. Errors: `NotFound`; `Conflict(ProjectNotReady)`;
+/// `Conflict(ProjectReplaced)`.
+pub(super) async fn check_takes(context: &Context, task: &Task) -> PortResult<()> {
+    let project = get(context, &task.project_id).await?;
+    if project.state != ProjectState::Ready {
+        return Err(Conflict::ProjectNotReady.into());
+    }
+    if !project.owns_task(task) {
+        return Err(Conflict::ProjectReplaced.into());
+    }
+    Ok(())
 }
 
 pub(super) fn not_found(id: &ProjectId) -> PortError {

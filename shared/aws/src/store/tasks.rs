@@ -44,7 +44,18 @@ pub(super) async fn enqueue(change: &Change<'_>, task: &Task) -> PortResult<Enqu
             }
         }
         let recorded = match task.retry_of {
-            Some(old) => Some(record_retry(change, old, task, &mut writes).await?),
+            Some(old) => match record_retry(change, old, task, &mut writes).await {
+                Ok(place) => Some(place),
+                // As every store, it says first that the project takes no such task.
+                Err(
+                    error @ (PortError::Refused(_)
+                    | PortError::Conflict(Conflict::ProjectReplaced)),
+                ) => {
+                    projects::check_takes(context, task).await?;
+                    return Err(error);
+                }
+                Err(error) => return Err(error),
+            },
             None => None,
         };
         let id = context.next_id(change.now);

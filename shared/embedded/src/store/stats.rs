@@ -7,12 +7,15 @@ use rusqlite::{Connection, params};
 use super::rows::unsigned;
 use crate::error::Error;
 
+/// The clock may have gone back since an entry became due: then it is not due yet.
 pub(super) fn work_stats(conn: &Connection, now: Timestamp) -> Result<WorkStats, Error> {
     let mut all = conn.prepare_cached(
-        "SELECT due_n + now_due_n, later_n,
+        "SELECT due_n + now_due_n, later_n + early_n,
                 min(coalesce(oldest, oldest_later), coalesce(oldest_later, oldest)),
                 running_n, held_n - running_n, dead_n
-        FROM (SELECT count(*) AS due_n, min(since) AS oldest FROM due),
+        FROM (SELECT count(*) FILTER (WHERE since <= ?1) AS due_n,
+                     count(*) FILTER (WHERE since > ?1) AS early_n,
+                     min(since) FILTER (WHERE since <= ?1) AS oldest FROM due),
               (SELECT count(*) FILTER (WHERE at <= ?1) AS now_due_n,
                       count(*) FILTER (WHERE at > ?1) AS later_n,
                       min(at) FILTER (WHERE at <= ?1) AS oldest_later FROM later),

@@ -22,6 +22,7 @@ cases! {
     projects_are_listed_newest_first_in_pages;
     a_held_task_is_listed_with_its_lease;
     the_stats_count_what_there_is_to_do;
+    the_stats_count_what_is_not_due_by_the_clock_that_asks_as_later;
     a_store_answers_a_ping;
 }
 
@@ -191,6 +192,17 @@ async fn the_stats_count_what_there_is_to_do(w: World) {
     w.pass(15 * MINUTE);
     let stats = w.store.work_stats(w.now()).await.expect("the stats");
     assert_eq!((stats.due, stats.later), (4, 0), "the parked one is due");
+}
+
+async fn the_stats_count_what_is_not_due_by_the_clock_that_asks_as_later(w: World) {
+    let project = w.project().await;
+    w.enqueue(&project).await;
+    let slow = w.with_clock(w.now().minus(MINUTE));
+    slow.nothing_to_claim(&project).await;
+    let stats = slow.store.work_stats(slow.now()).await.expect("the stats");
+    assert_eq!((stats.due, stats.later, stats.oldest_due_ms), (0, 1, None));
+    let stats = w.store.work_stats(w.now()).await.expect("the stats");
+    assert_eq!((stats.due, stats.later, stats.oldest_due_ms), (1, 0, Some(0)));
 }
 
 async fn a_store_answers_a_ping(w: World) {

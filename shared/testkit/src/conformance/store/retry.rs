@@ -6,13 +6,13 @@ use rdev_domain::failure::{Failure, FailureClass};
 use rdev_domain::git::{OwnRef, RecordedRef, Tip};
 use rdev_domain::ids::{Fence, TaskId};
 use rdev_domain::page::Page;
-use rdev_domain::ports::{Enqueued, PortError, PortResult};
+use rdev_domain::ports::{Conflict, Enqueued, PortError, PortResult};
 use rdev_domain::step::{self, Refusal};
 use rdev_domain::task::{Task, TaskState, WipRef};
 
 use super::cases;
 use super::race::{race, settled};
-use super::world::{ClaimedTask, HOUR, MINUTE, SECOND, World, commit, key_actor};
+use super::world::{ClaimedTask, HOUR, MINUTE, SECOND, World, commit, conflict, key_actor};
 
 cases! {
     a_transient_failure_is_retried_after_a_backoff;
@@ -32,6 +32,7 @@ cases! {
     a_task_is_retried_once_and_only_the_newest_of_a_chain_is_retried;
     of_several_retries_at_once_one_is_queued;
     a_retry_of_a_task_that_is_gone_is_not_queued;
+    a_second_retry_in_a_project_that_is_being_deleted_hears_of_the_project;
     a_retry_keeps_the_priority_the_attempts_and_the_webhook_of_the_first;
     a_record_keeps_the_latest_fifty_attempts;
     a_restarted_task_does_not_resume_from_earlier_work;
@@ -248,6 +249,18 @@ async fn a_retry_enqueued_twice_is_one_task(w: World) {
     let second = w.store.enqueue(&retry, &key_actor(), w.now()).await.expect("the same again");
     assert_eq!((second.task, second.outbox.len()), (first.task, 0));
     assert_eq!(w.all_tasks(held.project()).await.len(), 2);
+}
+
+async fn a_second_retry_in_a_project_that_is_being_deleted_hears_of_the_project(w: World) {
+    let project = w.project().await;
+    let old = w.enqueue(&project).await;
+    w.cancel(old.id).await.expect("a queued task can be cancelled");
+    w.enqueue_task(Task { retry_of: Some(old.id), ..w.new_task(&project) }).await;
+    let deleting = w.store.begin_delete_project(&project, &key_actor(), w.now()).await;
+    deleting.expect("nothing runs");
+    let second = Task { retry_of: Some(old.id), ..w.new_task(&project) };
+    let answer = w.store.enqueue(&second, &key_actor(), w.now()).await;
+    assert_eq!(conflict(answer), Conflict::ProjectNotReady);
 }
 
 async fn a_retry_keeps_the_priority_the_attempts_and_the_webhook_of_the_first(w: World) {
