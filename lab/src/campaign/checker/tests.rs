@@ -1,0 +1,1 @@
+//! The checker finds what it is there for.
