@@ -1,6 +1,6 @@
 //! What goes wrong, and when: kills, pauses, full disks.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Result, bail};
 use rand::RngExt;
@@ -15,11 +15,16 @@ use super::clients::Accepted;
 use super::disk::Disk;
 use super::git_server::RemoteGit;
 use super::machine::Machine;
+use super::people::Repository;
 use super::plan::Options;
 use super::processes::Reach;
 
 /// How long the next kill waits for builds to come along.
 const SLOWEST: Duration = Duration::from_secs(30);
+
+/// The share of kills of runners that wait for a push to be under way, and how long they do.
+const AIMED: f64 = 0.4;
+const AIM: Duration = Duration::from_millis(700);
 
 /// What was done.
 #[derive(Debug, Default)]
@@ -31,6 +36,10 @@ pub(crate) struct Faults {
     pub(crate) pauses: usize,
     pub(crate) drains: usize,
     pub(crate) full_disks: usize,
+    /// Kills of a runner that have left a lock in a repository: a push was half done.
+    pub(crate) half_done: usize,
+    /// Rewinds of such a branch before the next start.
+    pub(crate) rewinds: usize,
     /// Processes of agents that outlived the next start of their killed runner.
     pub(crate) survivors: Vec<Found>,
 }
@@ -44,6 +53,7 @@ pub(crate) struct Targets<'a> {
     pub(crate) accepted: &'a Accepted,
     /// Held by people while they act in a repository.
     pub(crate) people: &'a RwLock<()>,
+    pub(crate) repositories: &'a [Repository],
     pub(crate) mark: &'a str,
 }
 
@@ -106,13 +116,26 @@ async fn kill_machine(
     faults: &mut Faults,
     random: &mut StdRng,
 ) -> Result<()> {
-    // Those that live now are the killed runner's, for the next one of its folder to end.
+    if random.random_bool(AIMED) {
+        let lock = random.random_bool(0.6);
+        tokio::task::block_in_place(|| aim(targets.repositories, lock));
+    }
     let killed = targets.machine.kill(random)?;
     let at: Timestamp = SystemTime::now().into();
+    // Those that live now are the killed runner's, for the next one of its folder to end.
     let agents = targets.machine.agents_of(&killed, marked(targets.mark));
     match &killed.worker {
         Some(worker) => faults.runners.push((at, worker.clone())),
         None => faults.api_kills += 1,
+    }
+    for repository in targets.repositories.iter().filter(|one| targets.machine.owns(&one.folder)) {
+        if repository.is_locked() {
+            faults.half_done += 1;
+            let _here = targets.people.read().await;
+            if random.random_bool(0.7) && repository.rewind_one() {
+                faults.rewinds += 1;
+            }
+        }
     }
     if random.random_bool(0.3) {
         sleep(Duration::from_millis(random.random_range(10..1_000))).await;
@@ -122,6 +145,14 @@ async fn kill_machine(
     let survivors = agents.into_iter().filter(is_alive);
     faults.survivors.extend(survivors);
     Ok(())
+}
+
+/// Waits until a push is to be seen in one of the repositories: at its ticket or, for an even shorter
+/// moment, at a lock.
+fn aim(repositories: &[Repository], at_lock: bool) {
+    let end = Instant::now() + AIM;
+    let seen = |one: &Repository| if at_lock { one.is_locked() } else { one.has_ticket() };
+    while Instant::now() < end && !repositories.iter().any(seen) {}
 }
 
 async fn kill_git(

@@ -1,8 +1,10 @@
 //! Where rdev runs, in either shape.
 
+use std::path::Path;
+use std::time::Duration;
+
 use anyhow::Result;
 use rand::rngs::StdRng;
-use std::time::Duration;
 
 use super::api::Place;
 use super::checker::processes::Found;
@@ -51,6 +53,13 @@ impl Machine {
             Self::OneMachine(_) => {
                 marked.into_iter().filter(|found| !found.command.contains("git-server")).collect()
             }
+        }
+    }
+
+    /// Whether a repository is in the data folder, so that a runner moves its refs by itself.
+    pub(crate) fn owns(&self, repository: &Path) -> bool {
+        match self {
+            Self::OneMachine(one) => repository.starts_with(one.data()),
         }
     }
 

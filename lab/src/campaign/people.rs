@@ -20,6 +20,9 @@ use rdev_testkit::servers::git_http::{git, git_command, try_git};
 /// The branch that all builds go to.
 pub(crate) const BRANCH: &str = "refs/heads/main";
 
+/// Set for the command that deletes a branch.
+const DELETES: &str = "CHAOS_DELETES";
+
 /// No commit.
 const NONE: &str = "0000000000000000000000000000000000000000";
 
@@ -67,9 +70,11 @@ impl Repository {
         git(&self.folder, &["config", "gc.auto", "0"]);
         let hook = self.folder.join("hooks/reference-transaction");
         fs::create_dir_all(self.folder.join("hooks"))?;
-        // `prepared`: the refs are locked, so that nobody else writes the log.
+        // `prepared`: the refs are locked, so that nobody else writes the log. Packing a ref looks like
+        // a deletion, but for the variable.
         let script = format!(
             r#"#!/bin/sh
+[ -n "${DELETES}" ] || exit 0
 kept={archive}.$PPID
 case $1 in
 prepared)
@@ -92,6 +97,33 @@ exit 0
         let begin = format!("{NONE} {tip} A Person <person@example.com> 0 +0000\tbegin\n");
         fs::write(&self.archive, begin)?;
         Ok(())
+    }
+
+    /// Whether somebody is moving the branch or a ticket at this moment, or was killed while he did.
+    pub(crate) fn is_locked(&self) -> bool {
+        let is_lock = |path: &Path| path.extension().is_some_and(|end| end == "lock");
+        self.folder.join(format!("{BRANCH}.lock")).exists()
+            || self.ticket_files().any(|path| is_lock(&path))
+    }
+
+    /// Whether there is a ticket: a push is being prepared or under way.
+    pub(crate) fn has_ticket(&self) -> bool {
+        self.ticket_files().next().is_some()
+    }
+
+    fn ticket_files(&self) -> impl Iterator<Item = PathBuf> {
+        let below = |folder: PathBuf| fs::read_dir(folder).into_iter().flatten().flatten();
+        let tasks = below(self.folder.join("refs/rdev/wip"));
+        tasks.flat_map(move |task| below(task.path())).map(|entry| entry.path())
+    }
+
+    /// Takes the last commit off the branch. Returns whether it was done.
+    pub(crate) fn rewind_one(&self) -> bool {
+        let earlier = try_git(&self.folder, &["rev-parse", "--verify", "--quiet", &format!("{BRANCH}~1")]);
+        match (self.tip(), earlier) {
+            (Some(tip), Ok(earlier)) => self.move_branch(&tip, &earlier),
+            _ => false,
+        }
     }
 
     fn tip(&self) -> Option<String> {
@@ -212,7 +244,9 @@ impl Person {
             },
             (Act::DeleteBranch, Some(tip)) => {
                 self.earlier_tips.insert(repository.project.clone(), tip.to_owned());
-                try_git(&repository.folder, &["update-ref", "-d", BRANCH, tip]).is_ok()
+                let mut command = git_command(&repository.folder);
+                command.args(["update-ref", "-d", BRANCH, tip]).env(DELETES, "yes");
+                command.output()?.status.success()
             }
             (Act::Squash, Some(tip)) => match back(deep) {
                 Some(base) => self.squash(repository, &base, tip)?,

@@ -125,6 +125,7 @@ async fn course(options: &Options, world: &mut World, begun: Instant) -> Result<
     table.row("acts of people", acts);
     table.row("killed: runners, API alone, git server", format!("{} {} {}", faults.runners.len(), faults.api_kills, faults.git_kills));
     table.row("paused, drained, disk filled", format!("{} {} {}", faults.pauses, faults.drains, faults.full_disks));
+    table.row("kills that left a push half done, branches rewound then", format!("{} {}", faults.half_done, faults.rewinds));
     if let Err(error) = &world.disk {
         table.row("disk filled: NOT DONE", format!("cannot mount a tmpfs: {error:#}"));
     }
@@ -159,7 +160,7 @@ async fn storm(
     let over = Arc::new(AtomicBool::new(false));
     git.break_some();
     let api = &*api;
-    let mut targets = Targets { machine, git, disk: disk.as_ref().ok(), api, accepted, people: &people, mark };
+    let mut targets = Targets { machine, git, disk: disk.as_ref().ok(), api, accepted, people: &people, repositories, mark };
     let random = |actor| plan::random(options.seed, actor);
     let striking = async {
         let faults = strike(&mut targets, options, &allowed, random("faults")).await;
