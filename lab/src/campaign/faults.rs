@@ -14,7 +14,7 @@ use super::checker::processes::{Found, is_alive, marked};
 use super::clients::Accepted;
 use super::disk::Disk;
 use super::git_server::RemoteGit;
-use super::machine::Machine;
+use super::machine::{Killed, Machine};
 use super::people::Repository;
 use super::plan::Options;
 use super::processes::Reach;
@@ -25,6 +25,14 @@ const SLOWEST: Duration = Duration::from_secs(30);
 /// The share of kills of runners that wait for a push to be under way, and how long they do.
 const AIMED: f64 = 0.4;
 const AIM: Duration = Duration::from_millis(700);
+
+/// What an aimed kill waits for, each there for a shorter moment than the one before.
+#[derive(Debug, Clone, Copy)]
+enum At {
+    Ticket,
+    Lock,
+    Landing,
+}
 
 /// What was done.
 #[derive(Debug, Default)]
@@ -117,16 +125,16 @@ async fn kill_machine(
     random: &mut StdRng,
 ) -> Result<()> {
     if random.random_bool(AIMED) {
-        let lock = random.random_bool(0.6);
-        tokio::task::block_in_place(|| aim(targets.repositories, lock));
+        let at = [At::Ticket, At::Lock, At::Landing][random.random_range(0..3)];
+        tokio::task::block_in_place(|| aim(targets.repositories, at));
     }
     let killed = targets.machine.kill(random)?;
     let at: Timestamp = SystemTime::now().into();
     // Those that live now are the killed runner's, for the next one of its folder to end.
     let agents = targets.machine.agents_of(&killed, marked(targets.mark));
-    match &killed.worker {
-        Some(worker) => faults.runners.push((at, worker.clone())),
-        None => faults.api_kills += 1,
+    match &killed {
+        Killed::Runner(worker) => faults.runners.push((at, worker.clone())),
+        Killed::Api => faults.api_kills += 1,
     }
     for repository in targets.repositories.iter().filter(|one| targets.machine.owns(&one.folder)) {
         if repository.is_locked() {
@@ -142,17 +150,37 @@ async fn kill_machine(
     }
     let place = targets.machine.restart(&killed).await?;
     targets.api.moved(place);
-    let survivors = agents.into_iter().filter(is_alive);
-    faults.survivors.extend(survivors);
+    // On one machine it is ready, and has ended them. Elsewhere their guardians end them, or the
+    // next start of the runner: soon, but nobody says when.
+    let mut alive: Vec<Found> = agents.into_iter().filter(is_alive).collect();
+    let end = Instant::now() + targets.machine.last_moments();
+    while !alive.is_empty() && Instant::now() < end {
+        sleep(Duration::from_millis(10)).await;
+        alive.retain(is_alive);
+    }
+    faults.survivors.extend(alive);
     Ok(())
 }
 
-/// Waits until a push is to be seen in one of the repositories: at its ticket or, for an even shorter
-/// moment, at a lock.
-fn aim(repositories: &[Repository], at_lock: bool) {
+/// Waits until a push is to be seen in one of the repositories.
+fn aim(repositories: &[Repository], at: At) {
     let end = Instant::now() + AIM;
-    let seen = |one: &Repository| if at_lock { one.is_locked() } else { one.has_ticket() };
-    while Instant::now() < end && !repositories.iter().any(seen) {}
+    while Instant::now() < end {
+        for one in repositories {
+            let seen = match at {
+                At::Ticket => one.has_ticket(),
+                At::Lock => one.is_locked(),
+                // The lock is there before it says so.
+                At::Landing => {
+                    while one.is_locked() && !one.is_landing() && Instant::now() < end {}
+                    one.is_landing()
+                }
+            };
+            if seen {
+                return;
+            }
+        }
+    }
 }
 
 async fn kill_git(

@@ -2,6 +2,7 @@
 //! people change the repositories; then a check of every promise by other means than rdev's own.
 
 mod api;
+mod aws;
 mod checker;
 mod clients;
 mod disk;

@@ -6,7 +6,6 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use rustix::process::Signal;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
@@ -144,12 +143,5 @@ set_env = {{ {VARIABLE} = "{mark}" }}
     /// Whether it has ended by itself.
     pub(crate) fn still_runs(&mut self) -> Result<()> {
         self.process.as_mut().map_or(Ok(()), Process::still_runs)
-    }
-
-    /// SIGTERM, and SIGKILL before it has drained.
-    pub(crate) async fn stop_and_kill(&mut self, after: Duration) -> Result<()> {
-        self.process.as_ref().context("rdev up does not run")?.signal(Signal::TERM)?;
-        sleep(after).await;
-        self.kill()
     }
 }

@@ -106,6 +106,14 @@ exit 0
             || self.ticket_files().any(|path| is_lock(&path))
     }
 
+    /// Whether a push of rdev into this folder is at the point where it lands, or was killed there.
+    pub(crate) fn is_landing(&self) -> bool {
+        let says_so = |path: PathBuf| {
+            fs::read_to_string(path).is_ok_and(|text| text.starts_with("rdev landing"))
+        };
+        self.ticket_files().any(says_so)
+    }
+
     /// Whether there is a ticket: a push is being prepared or under way.
     pub(crate) fn has_ticket(&self) -> bool {
         self.ticket_files().next().is_some()

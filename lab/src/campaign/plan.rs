@@ -133,8 +133,9 @@ fn wish(n: usize, projects: usize, mark: &str, random: &mut StdRng) -> Wish {
         Script::Idle => pause + "true",
     };
     let fails = matches!(script, Script::Fails | Script::Stubborn);
-    // A kill spends an attempt. One that fails by itself has one, whose backoff would be waited for.
-    let mut body = json!({"prompt": prompt, "max_attempts": if fails { 1 } else { 10 }});
+    // A kill spends an attempt, and each attempt doubles the backoff after the next failure, which
+    // is waited for: so there are not the ten that a build may have.
+    let mut body = json!({"prompt": prompt, "max_attempts": if fails { 1 } else { 6 }});
     if script == Script::Stubborn {
         body["stall_timeout_s"] = json!(2);
     }

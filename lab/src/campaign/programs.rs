@@ -16,14 +16,7 @@ pub(crate) fn root() -> &'static Path {
 /// When it does not compile.
 pub(crate) fn build(package: &str, program: &str, features: &[&str]) -> Result<PathBuf> {
     let release = !cfg!(debug_assertions);
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    // Cargo's variables of this package would have other packages compiled anew.
-    for (name, _) in std::env::vars_os() {
-        let text = name.to_string_lossy();
-        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
-            command.env_remove(&name);
-        }
-    }
+    let mut command = cargo();
     command.args(["build", "--locked", "-p", package, "--bin", program]);
     if !features.is_empty() {
         command.args(["--features", &features.join(",")]);
@@ -40,4 +33,16 @@ pub(crate) fn build(package: &str, program: &str, features: &[&str]) -> Result<P
     // Tests are one folder further down.
     let folder = this.ancestors().skip(1).find(|folder| folder.join(program).is_file());
     Ok(folder.with_context(|| format!("{program} is not beside {}", this.display()))?.join(program))
+}
+
+/// Cargo, without the variables that name this package: they would have others compiled anew.
+pub(crate) fn cargo() -> Command {
+    let mut command = Command::new("cargo");
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(&name);
+        }
+    }
+    command
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use rand::RngExt;
 use rand::seq::IndexedRandom;
 use reqwest::Method;
@@ -17,6 +17,7 @@ use tokio::sync::{RwLock, watch};
 use tokio::time::sleep;
 
 use super::api::Api;
+use super::aws::{Aws, Programs};
 use super::checker::{self, Breach, Evidence, history, left, processes, tasks};
 use super::clients::{self, Accepted, PATIENCE};
 use super::disk::Disk;
@@ -104,7 +105,7 @@ async fn course(options: &Options, world: &mut World, begun: Instant) -> Result<
         ..Evidence::default()
     };
     evidence.orphans.extend(living(&world.mark).await);
-    evidence.left = world.left(&evidence)?;
+    evidence.left = world.left(&evidence).await?;
     let breaches = checker::judge(&evidence);
 
     let mut table = Table::default();
@@ -126,7 +127,11 @@ async fn course(options: &Options, world: &mut World, begun: Instant) -> Result<
     table.row("killed: runners, API alone, git server", format!("{} {} {}", faults.runners.len(), faults.api_kills, faults.git_kills));
     table.row("paused, drained, disk filled", format!("{} {} {}", faults.pauses, faults.drains, faults.full_disks));
     table.row("kills that left a push half done, branches rewound then", format!("{} {}", faults.half_done, faults.rewinds));
-    if let Err(error) = &world.disk {
+    if let Machine::Aws(aws) = &world.machine {
+        let (calls, broken) = aws.counted();
+        table.row("calls of AWS, broken by the proxy", format!("{calls} {broken}"));
+    }
+    if let (Err(error), Shape::OneMachine) = (&world.disk, options.shape) {
         table.row("disk filled: NOT DONE", format!("cannot mount a tmpfs: {error:#}"));
     }
     table.row("requests to git, broken by the proxy", format!("{requests} {broken}"));
@@ -159,6 +164,7 @@ async fn storm(
     let people = RwLock::new(());
     let over = Arc::new(AtomicBool::new(false));
     git.break_some();
+    machine.break_some();
     let api = &*api;
     let mut targets = Targets { machine, git, disk: disk.as_ref().ok(), api, accepted, people: &people, repositories, mark };
     let random = |actor| plan::random(options.seed, actor);
@@ -173,7 +179,8 @@ async fn storm(
         clients::meddle(api, accepted, random("clients")),
         persons(options, accepted, repositories, &people, &over),
     )?;
-    git.heal();
+    world.git.heal();
+    world.machine.heal();
     Ok((faults, acts))
 }
 
@@ -301,7 +308,14 @@ impl World {
                 let one = OneMachine::configure(program, data, log, &mark, &more)?;
                 (Machine::OneMachine(one), disk, Duration::from_secs(10))
             }
-            Shape::Aws => bail!("the shape aws is not there yet"),
+            Shape::Aws => {
+                let Options { rdev, runner, functions, seed, .. } = options;
+                let programs =
+                    Programs::find(rdev.as_deref(), runner.as_deref(), functions.as_deref())?;
+                let aws = Aws::deploy(&programs, &data, &mark, &git.credentials(), *seed)?;
+                let disk = Err(anyhow!("only the shape one-machine has one"));
+                (Machine::Aws(Box::new(aws)), disk, Duration::from_secs(60))
+            }
         };
         let api = Api::new(timeout)?;
         api.moved(machine.start().await?);
@@ -357,11 +371,18 @@ impl World {
     }
 
     /// What is left in the store, in folders and in repositories.
-    fn left(&self, evidence: &Evidence) -> Result<Vec<String>> {
+    async fn left(&self, evidence: &Evidence) -> Result<Vec<String>> {
         let mut all = match &self.machine {
             Machine::OneMachine(one) => {
                 let mut all = left::in_database(&one.data().join("rdev.db"))?;
                 all.extend(left::in_folder(one.data(), &evidence.tasks)?);
+                all
+            }
+            Machine::Aws(aws) => {
+                let mut all = left::in_table(&aws.items().await?);
+                for folder in aws.folders() {
+                    all.extend(left::in_folder(folder, &evidence.tasks)?);
+                }
                 all
             }
         };

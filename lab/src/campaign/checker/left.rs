@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use rusqlite::{Connection, OpenFlags};
+use serde_json::Value;
 
 use super::history::History;
 use super::tasks::{Seen, State};
@@ -40,6 +41,26 @@ pub(crate) fn in_database(file: &Path) -> Result<Vec<String>> {
         }
     }
     Ok(left)
+}
+
+/// Items of the table on DynamoDB that should be gone.
+pub(crate) fn in_table(items: &[Value]) -> Vec<String> {
+    let mut left = Vec::new();
+    for item in items {
+        let key = |name: &str| item[name]["S"].as_str().unwrap_or_default();
+        let (pk, sk) = (key("pk"), key("sk"));
+        if sk == "LEASE" {
+            left.push(format!("a lease is left: {pk}"));
+        } else if pk.starts_with("O#") {
+            left.push(format!("an outbox entry is left: {pk} {sk}"));
+        } else if pk.starts_with("P#") && (sk.starts_with("Q#") || sk.starts_with("R#")) {
+            left.push(format!("an entry of the queue is left: {pk} {sk}"));
+        } else if sk == "META#SLOTS" {
+            let held = item["held"]["SS"].as_array().into_iter().flatten();
+            left.extend(held.map(|task| format!("a slot is left: {pk} {task}")));
+        }
+    }
+    left
 }
 
 /// What is left in a data folder: workspaces, unpushed work that nobody needs, lock files.

@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use rustix::process::{Pid, Signal, kill_process};
+
 /// The variable that every process of a campaign has in its environment.
 pub(crate) const VARIABLE: &str = "CHAOS_CAMPAIGN";
 
@@ -18,16 +20,13 @@ pub(crate) struct Found {
 /// process is not among them.
 pub(crate) fn marked(mark: &str) -> Vec<Found> {
     let assignment = format!("{VARIABLE}={mark}");
-    let has = |file: &str, pid: u32, wanted: &dyn Fn(&[u8]) -> bool| {
-        let text = fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
-        text.split(|byte| *byte == 0).any(wanted)
+    let has_argument = |pid: u32| {
+        let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        arguments.split(|byte| *byte == 0).any(|argument| argument == mark.as_bytes())
     };
     let mut found: Vec<Found> = pids()
         .filter(|pid| *pid != std::process::id())
-        .filter(|pid| {
-            has("environ", *pid, &|entry| entry == assignment.as_bytes())
-                || has("cmdline", *pid, &|entry| entry == mark.as_bytes())
-        })
+        .filter(|pid| has_variable(*pid, &assignment) || has_argument(*pid))
         .filter_map(find)
         .collect();
     found.sort();
@@ -37,6 +36,23 @@ pub(crate) fn marked(mark: &str) -> Vec<Found> {
 /// Whether that very process is alive.
 pub(crate) fn is_alive(process: &Found) -> bool {
     started(process.pid).is_some_and(|started| started == process.started)
+}
+
+/// Whether a process has this assignment in its environment.
+pub(crate) fn has_variable(pid: u32, assignment: &str) -> bool {
+    let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    environment.split(|byte| *byte == 0).any(|entry| entry == assignment.as_bytes())
+}
+
+/// Kills a process of that program which has this assignment in its environment. Returns whether
+/// there was one.
+pub(crate) fn kill_one(program: &str, assignment: &str) -> bool {
+    let is_it = |pid: &u32| {
+        let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        name.trim_end() == program && has_variable(*pid, assignment)
+    };
+    let found = pids().find(is_it).and_then(|pid| Pid::from_raw(pid.cast_signed()));
+    found.is_some_and(|pid| kill_process(pid, Signal::KILL).is_ok())
 }
 
 /// Whether a process of that group is alive.

@@ -294,6 +294,23 @@ fn rows_folders_locks_and_refs_that_remain_are_leaks() {
 }
 
 #[test]
+fn leases_slots_and_entries_of_the_outbox_and_the_queue_are_leaks_of_a_table() {
+    let item = |pk: &str, sk: &str| json!({"pk": {"S": pk}, "sk": {"S": sk}});
+    let clean = [item("P#site", "META"), item("P#site", "META#SLOTS"), item("T#1", "PROJECT")];
+    assert_eq!(left::in_table(&clean), [""; 0]);
+    let mut slots = item("P#site", "META#SLOTS");
+    slots["held"] = json!({"SS": ["1", "2"]});
+    let all = [
+        item("T#1", "LEASE"),
+        item("O#0", "01"),
+        item("P#site", "Q#1#4#1"),
+        item("P#site", "R#000000000000001#1"),
+        slots,
+    ];
+    assert_eq!(left::in_table(&all).len(), 6);
+}
+
+#[test]
 fn a_task_of_the_api_is_read_with_what_it_says_of_its_push() {
     let record = |more: serde_json::Value| {
         let mut record = json!({"id": "T", "project_id": "site", "lineage": "L", "failure": null});
