@@ -8,6 +8,7 @@ use rand::rngs::StdRng;
 
 use super::api::Place;
 use super::aws::Aws;
+use super::checker::left;
 use super::checker::processes::Found;
 use super::one_machine::{OneMachine, WORKER};
 
@@ -120,6 +121,34 @@ impl Machine {
                 one.start().await
             }
             Self::Aws(aws) => aws.drain(random).await.map(|()| aws.place()),
+        }
+    }
+
+    /// Starts runners anew that have been there for long: at its start a runner forgets the work of
+    /// tasks that others have ended meanwhile. On one machine there are no others.
+    pub(crate) async fn refresh(&mut self) -> Result<()> {
+        match self {
+            Self::OneMachine(_) => Ok(()),
+            Self::Aws(aws) => {
+                aws.stop().await?;
+                aws.start().map(drop)
+            }
+        }
+    }
+
+    /// What is left in the store of tasks that run or wait.
+    pub(crate) async fn left_in_store(&self) -> Result<Vec<String>> {
+        match self {
+            Self::OneMachine(one) => left::in_database(&one.data().join("rdev.db")),
+            Self::Aws(aws) => Ok(left::in_table(&aws.items().await?)),
+        }
+    }
+
+    /// The data folders of the runners.
+    pub(crate) fn folders(&self) -> Vec<&Path> {
+        match self {
+            Self::OneMachine(one) => vec![one.data()],
+            Self::Aws(aws) => aws.folders().collect(),
         }
     }
 

@@ -36,6 +36,9 @@ const LIMITS: [u64; 8] = [1, 2, 1, 3, 2, 1, 2, 4];
 /// How often builds that change nothing are run at the end, so that runners see left-over refs.
 const CLEAN_UPS: usize = 40;
 
+/// How long the store may take until nothing is left in it.
+const SETTLE: Duration = Duration::from_secs(180);
+
 /// How long processes may take to disappear after everything was stopped.
 const LAST_MOMENTS: Duration = Duration::from_secs(10);
 
@@ -78,9 +81,11 @@ async fn whole(options: &Options) -> Result<bool> {
         Ok(breaches) => breaches.is_empty(),
         Err(_) => false,
     };
-    if !kept && options.folder.is_none() {
-        note(format_args!("what there is to see stays in {}", temporary.keep().display()));
+    if !kept {
         world.save_data()?;
+        if options.folder.is_none() {
+            note(format_args!("what there is to see stays in {}", temporary.keep().display()));
+        }
     }
     outcome.map(|breaches| breaches.is_empty())
 }
@@ -92,7 +97,9 @@ async fn course(options: &Options, world: &mut World, begun: Instant) -> Result<
     note(format_args!("{:?}: the last fault is over; waiting for what is open", begun.elapsed()));
     let (requests, broken) = world.git.counted();
     let open = quiet(world, options.quiet()).await?;
+    world.machine.refresh().await?;
     let closing = clean_up(world, &accepted, open == 0).await?;
+    settle(world).await?;
     let (tasks, audit) = world.read_store().await?;
     world.machine.stop().await?;
     world.git.stop()?;
@@ -267,6 +274,16 @@ async fn clean_up(world: &mut World, accepted: &Accepted, calm: bool) -> Result<
     Ok(run)
 }
 
+/// Waits until nothing is left in the store: what a crash has left there goes with the next sweep but
+/// one.
+async fn settle(world: &World) -> Result<()> {
+    let begun = Instant::now();
+    while begun.elapsed() < SETTLE && !world.machine.left_in_store().await?.is_empty() {
+        sleep(Duration::from_secs(1)).await;
+    }
+    Ok(())
+}
+
 /// The marked processes that do not disappear.
 async fn living(mark: &str) -> Vec<processes::Found> {
     let end = Instant::now() + LAST_MOMENTS;
@@ -372,20 +389,10 @@ impl World {
 
     /// What is left in the store, in folders and in repositories.
     async fn left(&self, evidence: &Evidence) -> Result<Vec<String>> {
-        let mut all = match &self.machine {
-            Machine::OneMachine(one) => {
-                let mut all = left::in_database(&one.data().join("rdev.db"))?;
-                all.extend(left::in_folder(one.data(), &evidence.tasks)?);
-                all
-            }
-            Machine::Aws(aws) => {
-                let mut all = left::in_table(&aws.items().await?);
-                for folder in aws.folders() {
-                    all.extend(left::in_folder(folder, &evidence.tasks)?);
-                }
-                all
-            }
-        };
+        let mut all = self.machine.left_in_store().await?;
+        for folder in self.machine.folders() {
+            all.extend(left::in_folder(folder, &evidence.tasks)?);
+        }
         left::locks_below(&self.folder.join("git"), &mut all)?;
         for (project, history) in &evidence.histories {
             let refs = left::refs(history, &evidence.tasks);

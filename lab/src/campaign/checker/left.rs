@@ -22,14 +22,14 @@ const EMPTY: [(&str, &str); 4] = [
 /// Refs of rdev's own that go when their task has succeeded or was cancelled.
 const REFS: [&str; 3] = ["refs/rdev/wip/", "refs/rdev/part/", "refs/rdev/revoked/"];
 
-/// Rows of the store on SQLite that should be gone. No process uses it any more.
+/// Rows of the store on SQLite that should be gone.
 ///
 /// # Errors
 /// When it cannot be read.
 pub(crate) fn in_database(file: &Path) -> Result<Vec<String>> {
     let context = || format!("cannot read {}", file.display());
-    let store = Connection::open_with_flags(file, OpenFlags::SQLITE_OPEN_READ_WRITE)
-        .with_context(context)?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
+    let store = Connection::open_with_flags(file, flags).with_context(context)?;
     let mut left = Vec::new();
     for (table, what) in EMPTY {
         let count = format!("SELECT project, count(*) FROM {table} GROUP BY project");
