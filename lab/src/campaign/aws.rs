@@ -256,7 +256,8 @@ impl Aws {
         let http = reqwest::Client::builder().no_proxy().build()?;
         // The emulator reads the account from the key's id and checks no signature.
         let scope = format!("{ACCOUNT}/20260101/{REGION}/dynamodb/aws4_request");
-        let signed = format!("AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host, Signature=0");
+        let signed =
+            format!("AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host, Signature=0");
         let (mut items, mut from) = (Vec::new(), Value::Null);
         loop {
             let mut body = json!({"TableName": self.table, "ConsistentRead": true});

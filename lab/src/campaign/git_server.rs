@@ -46,10 +46,16 @@ pub(crate) struct RemoteGit {
 
 impl RemoteGit {
     /// Starts both. The repositories are below `folder`.
-    pub(crate) async fn start(folder: PathBuf, log: PathBuf, mark: &str, seed: u64) -> Result<Self> {
+    pub(crate) async fn start(
+        folder: PathBuf,
+        log: PathBuf,
+        mark: &str,
+        seed: u64,
+    ) -> Result<Self> {
         fs::create_dir_all(&folder)?;
         let proxy = Proxy::start("http://127.0.0.1:9", seed);
-        let mut git = Self { folder, mark: mark.to_owned(), log, server: None, groups: vec![], proxy };
+        let mut git =
+            Self { folder, mark: mark.to_owned(), log, server: None, groups: vec![], proxy };
         git.restart().await?;
         Ok(git)
     }
@@ -147,7 +153,9 @@ impl RemoteGit {
     pub(crate) fn credentials(&self) -> String {
         let token = rdev_testkit::servers::git_http::TOKEN;
         let origin = self.origin();
-        format!("[[git.credentials]]\norigin = \"{origin}\"\nusername = \"{USER}\"\ntoken = \"{token}\"\n")
+        format!(
+            "[[git.credentials]]\norigin = \"{origin}\"\nusername = \"{USER}\"\ntoken = \"{token}\"\n"
+        )
     }
 }
 

@@ -127,7 +127,8 @@ exit 0
 
     /// Takes the last commit off the branch. Returns whether it was done.
     pub(crate) fn rewind_one(&self) -> bool {
-        let earlier = try_git(&self.folder, &["rev-parse", "--verify", "--quiet", &format!("{BRANCH}~1")]);
+        let earlier =
+            try_git(&self.folder, &["rev-parse", "--verify", "--quiet", &format!("{BRANCH}~1")]);
         match (self.tip(), earlier) {
             (Some(tip), Ok(earlier)) => self.move_branch(&tip, &earlier),
             _ => false,

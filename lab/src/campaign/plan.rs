@@ -119,7 +119,8 @@ fn wish(n: usize, projects: usize, mark: &str, random: &mut StdRng) -> Wish {
         90..97 => Script::Hides,
         _ => Script::Idle,
     };
-    let pause = format!("sleep {}.{:03}; ", random.random_range(0..2), random.random_range(0..1000));
+    let pause =
+        format!("sleep {}.{:03}; ", random.random_range(0..2), random.random_range(0..1000));
     let own = format!("echo {n} > file-{n}.txt");
     let prompt = match script {
         Script::Own => pause + &own,

@@ -100,7 +100,11 @@ impl Process {
                 }
                 Some(status) => bail!("{} ended with {status}:\n{}", self.name, self.last_words()),
                 None if Instant::now() > end => {
-                    bail!("{} has not ended {patience:?} after SIGTERM:\n{}", self.name, self.last_words())
+                    bail!(
+                        "{} has not ended {patience:?} after SIGTERM:\n{}",
+                        self.name,
+                        self.last_words()
+                    )
                 }
                 None => sleep(PAUSE).await,
             }

@@ -53,9 +53,10 @@ pub(crate) fn reclaimed(events: &[Audited], kills: &[(Timestamp, String)]) -> Ve
         let (Some(before), Some(after)) = (before, after) else { continue };
         let worker = before.actor.strip_prefix("worker:").unwrap_or_default();
         // A holder that was only paused was recovered too: no kill lies between.
-        let killed = kills.iter().rev().find(|(at, killed)| {
-            killed == worker && *at >= before.at && *at <= recovered.at
-        });
+        let killed = kills
+            .iter()
+            .rev()
+            .find(|(at, killed)| killed == worker && *at >= before.at && *at <= recovered.at);
         if let Some((killed, _)) = killed {
             let waited = after.at.since(*killed).as_millis();
             times.push(u64::try_from(waited).unwrap_or(u64::MAX));
@@ -95,7 +96,8 @@ mod tests {
             event(9_100, "claimed", "worker:a"),
         ];
         let at = Timestamp::from_millis;
-        let kills = [(at(500), "a".to_owned()), (at(2_000), "a".to_owned()), (at(9_000), "a".to_owned())];
+        let kills =
+            [(at(500), "a".to_owned()), (at(2_000), "a".to_owned()), (at(9_000), "a".to_owned())];
         assert_eq!(reclaimed(&events, &kills), [2_500], "the second holder was not killed");
         assert_eq!(reclaimed(&events, &[]), [0; 0]);
     }

@@ -75,7 +75,11 @@ async fn whole(options: &Options) -> Result<bool> {
     let folder = fs::canonicalize(folder)?;
     let begun = Instant::now();
     let mut world = World::start(options, folder.clone()).await?;
-    note(format_args!("{} projects are ready; everything is in {}", LIMITS.len(), folder.display()));
+    note(format_args!(
+        "{} projects are ready; everything is in {}",
+        LIMITS.len(),
+        folder.display()
+    ));
     let outcome = course(options, &mut world, begun).await;
     let kept = match &outcome {
         Ok(breaches) => breaches.is_empty(),
@@ -118,7 +122,10 @@ async fn course(options: &Options, world: &mut World, begun: Instant) -> Result<
     let mut table = Table::default();
     let counts = accepted.counts();
     table.row("builds asked for", accepted.builds());
-    table.row("retries of people, and second ones refused", format!("{} {}", counts.retries, counts.refused_retries));
+    table.row(
+        "retries of people, and second ones refused",
+        format!("{} {}", counts.retries, counts.refused_retries),
+    );
     table.row("cancelled by people", counts.cancels);
     table.row("builds at the end that let refs be removed", closing);
     for (told, count) in told(&evidence) {
@@ -126,14 +133,27 @@ async fn course(options: &Options, world: &mut World, begun: Instant) -> Result<
     }
     let landings = |by| {
         let histories = evidence.histories.values();
-        let all = histories.flat_map(|history| history.landings().into_values().flatten().collect::<Vec<_>>());
+        let all = histories
+            .flat_map(|history| history.landings().into_values().flatten().collect::<Vec<_>>());
         all.filter(|one| one.by == by).count()
     };
-    table.row("landings by rdev, by people", format!("{} {}", landings(history::By::Rdev), landings(history::By::Person)));
+    table.row(
+        "landings by rdev, by people",
+        format!("{} {}", landings(history::By::Rdev), landings(history::By::Person)),
+    );
     table.row("acts of people", acts);
-    table.row("killed: runners, API alone, git server", format!("{} {} {}", faults.runners.len(), faults.api_kills, faults.git_kills));
-    table.row("paused, drained, disk filled", format!("{} {} {}", faults.pauses, faults.drains, faults.full_disks));
-    table.row("kills that left a push half done, branches rewound then", format!("{} {}", faults.half_done, faults.rewinds));
+    table.row(
+        "killed: runners, API alone, git server",
+        format!("{} {} {}", faults.runners.len(), faults.api_kills, faults.git_kills),
+    );
+    table.row(
+        "paused, drained, disk filled",
+        format!("{} {} {}", faults.pauses, faults.drains, faults.full_disks),
+    );
+    table.row(
+        "kills that left a push half done, branches rewound then",
+        format!("{} {}", faults.half_done, faults.rewinds),
+    );
     if let Machine::Aws(aws) = &world.machine {
         let (calls, broken) = aws.counted();
         table.row("calls of AWS, broken by the proxy", format!("{calls} {broken}"));
@@ -142,7 +162,10 @@ async fn course(options: &Options, world: &mut World, begun: Instant) -> Result<
         table.row("disk filled: NOT DONE", format!("cannot mount a tmpfs: {error:#}"));
     }
     table.row("requests to git, broken by the proxy", format!("{requests} {broken}"));
-    table.row("from the kill of a holder to the next claim", percentiles(&reclaimed(&audit, &faults.runners)));
+    table.row(
+        "from the kill of a holder to the next claim",
+        percentiles(&reclaimed(&audit, &faults.runners)),
+    );
     table.row("took", format!("{:?}", begun.elapsed()));
     show(&table, &breaches, options, &faults);
     Ok(breaches)
@@ -173,7 +196,16 @@ async fn storm(
     git.break_some();
     machine.break_some();
     let api = &*api;
-    let mut targets = Targets { machine, git, disk: disk.as_ref().ok(), api, accepted, people: &people, repositories, mark };
+    let mut targets = Targets {
+        machine,
+        git,
+        disk: disk.as_ref().ok(),
+        api,
+        accepted,
+        people: &people,
+        repositories,
+        mark,
+    };
     let random = |actor| plan::random(options.seed, actor);
     let striking = async {
         let faults = strike(&mut targets, options, &allowed, random("faults")).await;
@@ -259,7 +291,8 @@ async fn clean_up(world: &mut World, accepted: &Accepted, calm: bool) -> Result<
             let path = format!("/projects/{project}/builds");
             let body = json!({"prompt": "true"});
             let key = format!("clean-{round}");
-            let answer = world.api.ask(Method::POST, &path, Some(&body), Some(&key), PATIENCE).await?;
+            let answer =
+                world.api.ask(Method::POST, &path, Some(&body), Some(&key), PATIENCE).await?;
             accepted.add_closing(&answer.body)?;
             rounds += 1;
         }
@@ -355,11 +388,13 @@ impl World {
             create(&self.git.repository(&name))?;
             json!({"name": name, "git_url": self.git.url(&name), "build_limit": limit})
         };
-        let made = self.api.ask(Method::POST, "/project", Some(&body), Some(&name), PATIENCE).await?;
+        let made =
+            self.api.ask(Method::POST, "/project", Some(&body), Some(&name), PATIENCE).await?;
         if made.status != 201 {
             bail!("POST /project: {} {}", made.status, made.body);
         }
-        let folder = match made.body["git_url"].as_str().and_then(|url| url.strip_prefix("file://")) {
+        let folder = match made.body["git_url"].as_str().and_then(|url| url.strip_prefix("file://"))
+        {
             Some(folder) => PathBuf::from(folder),
             None => self.git.repository(&name),
         };
@@ -396,7 +431,9 @@ impl World {
         left::locks_below(&self.folder.join("git"), &mut all)?;
         for (project, history) in &evidence.histories {
             let refs = left::refs(history, &evidence.tasks);
-            all.extend(refs.map(|name| format!("{project}: {name} is left of a task that is done")));
+            all.extend(
+                refs.map(|name| format!("{project}: {name} is left of a task that is done")),
+            );
         }
         Ok(all)
     }

@@ -61,12 +61,7 @@ pub(crate) struct Landing {
 ///
 /// # Errors
 /// When git fails or prints what cannot be understood.
-pub(crate) fn read(
-    repository: &Path,
-    archive: &Path,
-    branch: &str,
-    rdev: &str,
-) -> Result<History> {
+pub(crate) fn read(repository: &Path, archive: &Path, branch: &str, rdev: &str) -> Result<History> {
     let refs = refs(repository)?;
     let name = format!("refs/heads/{branch}");
     let mut log = text_of(archive)?;
@@ -98,8 +93,7 @@ impl History {
     /// The commits that the branch has after a move and had not before it.
     fn brought_in<'a>(&'a self, one: &'a Move) -> Vec<&'a str> {
         let before = self.ancestors(one.from.as_deref(), &HashSet::new());
-        let mut new: Vec<&str> =
-            self.ancestors(one.to.as_deref(), &before).into_iter().collect();
+        let mut new: Vec<&str> = self.ancestors(one.to.as_deref(), &before).into_iter().collect();
         new.sort_unstable();
         new
     }
@@ -174,7 +168,8 @@ fn refs(repository: &Path) -> Result<BTreeMap<String, Id>> {
 /// Every commit of the repository, also those that no ref leads to any more.
 fn commits(repository: &Path) -> Result<HashMap<Id, Commit>> {
     let all = ["cat-file", "--batch-all-objects", "--unordered"];
-    let list = git(repository, &[&all[..], &["--batch-check=%(objecttype) %(objectname)"]].concat(), "")?;
+    let list =
+        git(repository, &[&all[..], &["--batch-check=%(objecttype) %(objectname)"]].concat(), "")?;
     let list = String::from_utf8_lossy(&list);
     let ids: Vec<&str> = list.lines().filter_map(|line| line.strip_prefix("commit ")).collect();
     let printed = git(repository, &["cat-file", "--batch"], &(ids.join("\n") + "\n"))?;

@@ -105,7 +105,12 @@ pub(crate) fn judge(evidence: &Evidence) -> Vec<Breach> {
             let State::Delivered(commit) = &task.state else { continue };
             let of_lineage = landings.get(task.lineage.as_str());
             if !of_lineage.is_some_and(|all| all.iter().any(|one| one.commit == *commit)) {
-                say(Column::Lost, format!("{project}: task {id} says that it delivered {commit}, which never came to the branch"));
+                say(
+                    Column::Lost,
+                    format!(
+                        "{project}: task {id} says that it delivered {commit}, which never came to the branch"
+                    ),
+                );
             }
         }
     }

@@ -110,7 +110,8 @@ fn columns(evidence: &Evidence) -> Vec<Column> {
 }
 
 #[test]
-fn work_that_landed_once_is_no_breach_and_a_second_landing_is_one_also_when_a_person_removed_the_first() {
+fn work_that_landed_once_is_no_breach_and_a_second_landing_is_one_also_when_a_person_removed_the_first()
+ {
     let bench = Bench::new();
     let first = bench.tip();
     let work = bench.work(Some(&first), "L");
@@ -318,7 +319,8 @@ fn a_task_of_the_api_is_read_with_what_it_says_of_its_push() {
         fields.extend(more.as_object().expect("an object").clone());
         tasks::task(&record).expect("a task").1.state
     };
-    let delivered = json!({"state": "succeeded", "result": {"outcome": "delivered", "commit_sha": "c"}});
+    let delivered =
+        json!({"state": "succeeded", "result": {"outcome": "delivered", "commit_sha": "c"}});
     assert_eq!(record(delivered), State::Delivered("c".to_owned()));
     let nothing = json!({"state": "succeeded", "result": {"outcome": "no_change"}});
     assert_eq!(record(nothing), State::Nothing);
