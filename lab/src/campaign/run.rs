@@ -121,6 +121,7 @@ async fn course(options: &Options, world: &mut World, begun: Instant) -> Result<
 
     let mut table = Table::default();
     let counts = accepted.counts();
+    table.row("shape, seed", format!("{:?} {}", options.shape, options.seed));
     table.row("builds asked for", accepted.builds());
     table.row(
         "retries of people, and second ones refused",
