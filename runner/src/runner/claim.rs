@@ -19,8 +19,13 @@ use crate::job;
 /// The time that one receive waits for a message.
 const RECEIVE_WAIT: Duration = Duration::from_secs(20);
 
-/// The delay of a wake-up whose work this runner cannot take now.
-const POSTPONE: Duration = Duration::from_secs(60);
+/// When a wake-up is visible again that was received before and finds nothing to claim: its holder
+/// may have died, and then its lease can be recovered soon.
+const LOOK_AGAIN: Duration = Duration::from_secs(15);
+
+/// So many receives of one wake-up look again. By then the lease of a dead holder has been recovered:
+/// the first of them is at most a minute before that.
+const LOOKS: u32 = 7;
 
 /// The longest pause while the store or the queue is away, or protection is denied.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -165,12 +170,11 @@ async fn handle_wake_up(
             machine.spawn(jobs.track_future(holding).boxed());
             Ok(())
         }
-        Ok(Claim::Nothing) => queue.delete(&message.receipt).await,
-        // The holder may have died just now: then nobody else would send a wake-up.
-        Ok(Claim::SlotsTaken) if message.receive_count > 1 => {
-            postpone(&**queue, &wake_up, &message.receipt, POSTPONE).await
+        // The holder may have died just now: then nobody else would send a wake-up before the sweep.
+        Ok(Claim::Nothing | Claim::SlotsTaken) if (2..=LOOKS).contains(&message.receive_count) => {
+            queue.set_visibility(&message.receipt, LOOK_AGAIN).await
         }
-        Ok(Claim::SlotsTaken) => queue.delete(&message.receipt).await,
+        Ok(Claim::Nothing | Claim::SlotsTaken) => queue.delete(&message.receipt).await,
         // The sweep sends another wake-up while something is due. If this runner postponed each
         // wake-up as well, every sweep would add one to the queue.
         Ok(Claim::Unsuited) => queue.delete(&message.receipt).await,

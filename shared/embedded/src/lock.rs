@@ -4,9 +4,17 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
+use rustix::process::{Pid, test_kill_process};
+
+/// How long the children of a killed process may take to end.
+const DYING: Duration = Duration::from_secs(10);
+
+/// How often the lock is tried again.
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// A lock that lasts until this value is dropped or the process ends, however it
 /// ends: the kernel releases the lock with the file.
@@ -31,7 +39,9 @@ pub(crate) enum Acquired {
     HeldBy(Option<u32>),
 }
 
-/// Locks the file at `path`, and writes this process's id into it.
+/// Locks the file at `path`, and writes this process's id into it. While the process that the file
+/// names is dead and the lock is not free, waits: a child that it was starting when it was killed has
+/// the file open too, until it ends.
 ///
 /// The file is never deleted: a process that has opened it could then lock a file
 /// that no longer has this name.
@@ -43,18 +53,31 @@ pub(crate) fn acquire(path: &Path) -> io::Result<Acquired> {
         .truncate(false)
         .mode(0o600)
         .open(path)?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => {
-            file.set_len(0)?;
-            file.rewind()?;
-            writeln!(file, "{}", std::process::id())?;
-            Ok(Acquired::Lock(DataLock { file }))
+    let deadline = Instant::now() + DYING;
+    loop {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {
+                file.set_len(0)?;
+                file.rewind()?;
+                writeln!(file, "{}", std::process::id())?;
+                return Ok(Acquired::Lock(DataLock { file }));
+            }
+            Err(Errno::WOULDBLOCK) => {
+                let mut text = String::new();
+                file.rewind()?;
+                file.read_to_string(&mut text)?;
+                let holder = text.trim().parse().ok();
+                if !holder.is_some_and(is_dead) || Instant::now() >= deadline {
+                    return Ok(Acquired::HeldBy(holder));
+                }
+                std::thread::sleep(PAUSE);
+            }
+            Err(error) => return Err(error.into()),
         }
-        Err(Errno::WOULDBLOCK) => {
-            let mut text = String::new();
-            file.read_to_string(&mut text)?;
-            Ok(Acquired::HeldBy(text.trim().parse().ok()))
-        }
-        Err(error) => Err(error.into()),
     }
+}
+
+fn is_dead(pid: u32) -> bool {
+    let pid = Pid::from_raw(pid.cast_signed());
+    pid.is_some_and(|pid| test_kill_process(pid) == Err(Errno::SRCH))
 }

@@ -1,3 +1,4 @@
-//! The runner around its builds: protection from scale-in.
+//! The runner around its builds: wake-ups, protection from scale-in.
 
 mod protection;
+mod wake_ups;

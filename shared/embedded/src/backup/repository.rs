@@ -112,7 +112,12 @@ fn without_locks(mut refs: Nodes) -> Nodes {
         if let Node::File(content) = node
             && let Some(partner) = locks::partner(name, content)
         {
-            keep.extend([name.clone(), partner]);
+            keep.insert(name.clone());
+            if let Some(Node::File(lock)) = refs.get(&partner.name)
+                && partner.is(lock)
+            {
+                keep.insert(partner.name);
+            }
         }
     }
     refs.retain(|name, node| *node == Node::Folder || !locks::is_lock(name) || keep.contains(name));

@@ -25,6 +25,13 @@ pub(super) fn run(folder: &Path, unfinished: &str) -> io::Result<()> {
 /// created them are dead: this process has the data folder's lock. No ref and no loose object can
 /// have such a name.
 fn unlock(repository: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(repository)? {
+        let entry = entry?;
+        // A lock before it has its name.
+        if entry.file_name().to_string_lossy().starts_with("rdev-lock-") {
+            fs::remove_file(entry.path())?;
+        }
+    }
     let moves = locks::of_moves(repository)?;
     let mut folders = vec![repository.to_owned()];
     while let Some(folder) = folders.pop() {

@@ -16,15 +16,30 @@ pub(crate) fn is_lock(path: &Path) -> bool {
     path.extension().is_some_and(|end| end == "lock")
 }
 
-/// The lock that belongs to the lock of a ticket: that of the ref that moves. `None`: the file is
-/// no such lock. `name` is relative to the repository.
-pub(crate) fn partner(name: &Path, content: &[u8]) -> Option<PathBuf> {
+/// The lock that belongs to the lock of a ticket: that of the ref that moves.
+pub(crate) struct Partner {
+    /// Relative to the repository.
+    pub(crate) name: PathBuf,
+    /// The commit that the ref is to get. A lock with another content is somebody else's.
+    commit: String,
+}
+
+impl Partner {
+    /// Whether a file of that name, with this content, is the lock.
+    pub(crate) fn is(&self, content: &[u8]) -> bool {
+        content.trim_ascii_end() == self.commit.as_bytes()
+    }
+}
+
+/// The partner of a ticket's lock. `None`: the file is no such lock. `name` is relative to the
+/// repository.
+pub(crate) fn partner(name: &Path, content: &[u8]) -> Option<Partner> {
     if !is_lock(name) || !name.starts_with(OWN_REFS) {
         return None;
     }
     let mut words = std::str::from_utf8(content).ok()?.strip_prefix("rdev ")?.split_whitespace();
-    let target = words.nth(2)?;
-    Some(PathBuf::from(format!("{target}.lock")))
+    let (_stage, commit, target) = (words.next()?, words.next()?, words.next()?);
+    Some(Partner { name: PathBuf::from(format!("{target}.lock")), commit: commit.to_owned() })
 }
 
 /// The locks in a repository that are to stay, relative to it.
@@ -44,7 +59,10 @@ pub(super) fn of_moves(repository: &Path) -> io::Result<BTreeSet<PathBuf>> {
             } else if is_lock(&name)
                 && let Some(partner) = partner(&name, &fs::read(entry.path())?)
             {
-                found.extend([name, partner]);
+                found.insert(name);
+                if fs::read(repository.join(&partner.name)).is_ok_and(|lock| partner.is(&lock)) {
+                    found.insert(partner.name);
+                }
             }
         }
     }

@@ -1,9 +1,10 @@
 //! Opening a data folder: lock, versions, modes.
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use rdev_domain::ports::Store;
 use rdev_embedded::{OpenError, Options, open};
@@ -39,6 +40,23 @@ fn child_processes_do_not_inherit_the_lock() {
     assert_eq!(reopened.data.folder, folder);
     child.kill().expect("it runs");
     child.wait().expect("it ends");
+}
+
+#[test]
+fn a_lock_that_a_killed_process_has_left_to_a_dying_child_is_waited_for() {
+    let files = Scene::new().into_files();
+    let folder = files.path().join("data");
+    let lock = File::options().write(true).open(folder.join("lock")).expect("a lock file");
+    lock.lock().expect("nobody has it");
+    let mut killed = Command::new("true").spawn().expect("a process");
+    killed.wait().expect("it ends");
+    fs::write(folder.join("lock"), format!("{}\n", killed.id())).expect("its pid");
+    let child = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(300));
+        drop(lock);
+    });
+    open(&folder, Options::default()).expect("the child ends");
+    child.join().expect("the child does not panic");
 }
 
 #[tokio::test]

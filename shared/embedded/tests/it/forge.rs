@@ -240,3 +240,34 @@ async fn stale_lock_files_of_a_killed_git_are_removed_when_the_folder_is_opened(
     assert_eq!(git(&folder, &["ls-tree", "-r", "--name-only", "main"]), "a");
     git(&folder, &["update-ref", "refs/heads/other", "refs/heads/main"]);
 }
+
+#[tokio::test]
+async fn the_locks_of_a_push_that_was_left_half_done_stay_because_they_say_whether_it_has_landed() {
+    let scene = Scene::new();
+    let created = scene.data.forge.create_repository(&site(&[seed("a", "1")])).await;
+    let folder = created.expect("created").git_url.to_folder().expect("a file: URL");
+    let commit = git(&folder, &["rev-parse", "main"]);
+    let write = |name: &str, text: String| {
+        fs::create_dir_all(folder.join(name).parent().expect("a folder")).expect("a folder");
+        fs::write(folder.join(name), text).expect("a file");
+    };
+    // As the runner writes them.
+    let says = |stage, branch| format!("rdev {stage} {commit} refs/heads/{branch}\n");
+    let kept = ["refs/rdev/wip/T/3.lock", "refs/heads/main.lock", "refs/rdev/revoked/T/4.lock"];
+    write(kept[0], says("landing  ", "main"));
+    write(kept[1], format!("{commit}\n"));
+    write(kept[2], says("preparing", "other"));
+    // Of a git that was killed, with the name that the last one would have.
+    let removed = ["refs/heads/other.lock", "refs/rdev/wip/T/5.lock", "rdev-lock-x1y2z3"];
+    for name in removed {
+        write(name, String::new());
+    }
+
+    let _scene = scene.reopened();
+    for name in kept {
+        assert!(folder.join(name).exists(), "{name} is gone");
+    }
+    for name in removed {
+        assert!(!folder.join(name).exists(), "{name} is there");
+    }
+}

@@ -7,6 +7,7 @@
 pub(crate) mod cgi;
 mod command;
 
+use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -61,17 +62,20 @@ pub struct Seen {
     pub from: SocketAddr,
 }
 
-/// The server. Its repositories are removed when it is dropped.
+/// The server. The repositories of one that was started without a folder are removed when it is
+/// dropped.
 #[derive(Debug)]
 pub struct GitServer {
     host: Host,
     shared: Arc<Shared>,
-    folder: TempDir,
+    _temporary: Option<TempDir>,
 }
 
 #[derive(Debug)]
 struct Shared {
     root: PathBuf,
+    /// Who pushes, as the repositories' logs name them.
+    pusher: String,
     behaviour: Mutex<Behaviour>,
     seen: Mutex<Vec<Seen>>,
 }
@@ -80,14 +84,22 @@ impl GitServer {
     /// Starts a server on a free port of 127.0.0.1.
     pub fn start() -> Self {
         let folder = TempDir::new().expect("a folder for the repositories");
+        let root = folder.path().to_owned();
+        Self { _temporary: Some(folder), ..Self::over(root, "A Person") }
+    }
+
+    /// Starts a server over the repositories in a folder, which stay. The repositories' logs name
+    /// whoever pushes through it `pusher`.
+    pub fn over(folder: PathBuf, pusher: &str) -> Self {
         let shared = Arc::new(Shared {
-            root: folder.path().to_owned(),
+            root: folder,
+            pusher: pusher.to_owned(),
             behaviour: Mutex::default(),
             seen: Mutex::default(),
         });
         let app = Router::new().fallback(answer).with_state(Arc::clone(&shared));
         let host = host::reserve("git-http-server").serve(app);
-        Self { host, shared, folder }
+        Self { host, shared, _temporary: None }
     }
 
     /// `http://127.0.0.1:<port>`.
@@ -101,14 +113,14 @@ impl GitServer {
     }
 
     pub fn folder(&self, name: &str) -> PathBuf {
-        self.folder.path().join(format!("{name}.git"))
+        self.shared.root.join(format!("{name}.git"))
     }
 
     /// Makes an empty bare repository whose `HEAD` is `main`.
     pub fn create_empty(&self, name: &str) -> PathBuf {
         let folder = self.folder(name);
         let path = folder.to_str().expect("a UTF-8 path");
-        git(self.folder.path(), &["init", "--quiet", "--bare", "--initial-branch=main", path]);
+        git(&self.shared.root, &["init", "--quiet", "--bare", "--initial-branch=main", path]);
         git(&folder, &["config", "http.receivepack", "true"]);
         folder
     }
@@ -238,7 +250,8 @@ async fn answer(
         let challenge = [(header::WWW_AUTHENTICATE, "Basic realm=\"git\"")];
         return (StatusCode::UNAUTHORIZED, challenge).into_response();
     }
-    match cgi::run(&shared.root, request, &[]).await {
+    let variables = [("GIT_COMMITTER_NAME", OsStr::new(&shared.pusher))];
+    match cgi::run(&shared.root, request, &variables).await {
         Ok(response) if pushing && behaviour == Behaviour::LoseAnswer => lose(response).await,
         Ok(response) => response,
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}")).into_response(),
