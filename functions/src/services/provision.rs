@@ -12,7 +12,7 @@ use rdev_domain::ids::ProjectId;
 use rdev_domain::ports::{
     CiRepository, Conflict, NewRepository, PortError, PortResult, Repository, Start,
 };
-use rdev_domain::project::{Project, ProjectPatch, ProjectState};
+use rdev_domain::project::{Deletion, Project, ProjectPatch, ProjectState};
 use rdev_domain::provision::StepName;
 use rdev_domain::time::Timestamp;
 
@@ -172,7 +172,7 @@ async fn record_failure(
 }
 
 async fn undo(app: &App, by: &Actor, id: &ProjectId, now: Timestamp) -> PortResult<()> {
-    app.store().begin_delete_project(id, by, now).await?;
+    app.store().begin_delete_project(id, Deletion::KeepRepository, by, now).await?;
     app.store().forget_project(id, by, now).await
 }
 

@@ -1,10 +1,16 @@
 //! Projects from creation to deletion.
 
+use std::time::Duration;
+
+use rdev_domain::audit::Actor;
+use rdev_domain::ids::ProjectId;
 use rdev_domain::ports::{Forge, NewRepository, Start};
+use rdev_domain::project::Deletion;
 use rdev_domain::task::TaskState;
+use rdev_functions::services::maintenance;
 use serde_json::{Value, json};
 
-use crate::support::{Fixture, ForgeBehaviour, with_forge};
+use crate::support::{Fixture, ForgeBehaviour, now, with_forge};
 
 #[tokio::test]
 async fn a_project_is_created_from_its_template_and_changed_and_deleted() {
@@ -224,4 +230,49 @@ async fn domains_and_ci_say_that_they_are_not_configured() {
     let ci = "ci_not_configured";
     fixture.get("/projects/site/ci/pipelines").await.assert_problem(409, ci);
     fixture.get("/projects/site/ci/pipelines/7").await.assert_problem(409, ci);
+}
+
+/// A request that begins to delete a project and dies, an hour ago.
+async fn begin_to_delete(fixture: &Fixture, project: &ProjectId, deletion: Deletion) {
+    let (by, then) = (Actor::maintenance(), now().minus(Duration::from_secs(3600)));
+    let begun = fixture.store().begin_delete_project(project, deletion, &by, then).await;
+    begun.expect("nothing runs");
+}
+
+#[tokio::test]
+async fn a_deletion_that_was_cut_short_is_ended_by_the_sweep_as_it_was_requested() {
+    let fixture = Fixture::new().await;
+    let (kept, deleted) = (fixture.project("kept").await, fixture.project("deleted").await);
+    fixture.project("other").await;
+    let queued = fixture.build(&deleted).await;
+    begin_to_delete(&fixture, &kept, Deletion::KeepRepository).await;
+    begin_to_delete(&fixture, &deleted, Deletion::DeleteRepository).await;
+    let shown = fixture.get("/projects/deleted").await.json();
+    assert_eq!((&shown["state"], &shown["deletion"]), (&json!("deleting"), &json!("delete_repository")));
+    maintenance::sweep(&fixture.context).await.expect("a sweep");
+    for project in ["kept", "deleted"] {
+        fixture.get(&format!("/projects/{project}")).await.assert_problem(404, "not_found");
+    }
+    assert_eq!(fixture.get("/projects/other").await.json()["state"], "ready");
+    let repositories = fixture.embedded.forge.folder();
+    assert!(repositories.join("kept.git").exists(), "nobody asked to delete it");
+    assert!(!repositories.join("deleted.git").exists());
+    let record = fixture.store().task(queued).await.expect("the record stays");
+    assert_eq!(record.task.state, TaskState::Cancelled);
+}
+
+#[tokio::test]
+async fn a_deletion_that_cannot_be_ended_stops_no_other_and_is_tried_again() {
+    let (fixture, forge) = with_forge(ForgeBehaviour::Works).await;
+    let (first, second) = (fixture.project("first").await, fixture.project("second").await);
+    begin_to_delete(&fixture, &first, Deletion::DeleteRepository).await;
+    begin_to_delete(&fixture, &second, Deletion::KeepRepository).await;
+    forge.set(ForgeBehaviour::Unavailable);
+    maintenance::sweep(&fixture.context).await.expect("a sweep");
+    fixture.get("/projects/second").await.assert_problem(404, "not_found");
+    assert_eq!(fixture.get("/projects/first").await.json()["state"], "deleting");
+    forge.set(ForgeBehaviour::Works);
+    // A person need not wait for the sweep.
+    assert_eq!(fixture.delete("/projects/first?delete_repository=true").await.status, 204);
+    assert!(!fixture.embedded.forge.folder().join("first.git").exists());
 }

@@ -339,6 +339,9 @@ impl rdev_domain::ports::Forge for TestForge {
         project: &ProjectId,
         nonce: ulid::Ulid,
     ) -> rdev_domain::ports::PortResult<()> {
+        if let ForgeBehaviour::Unavailable = self.behaviour() {
+            return Err(rdev_domain::ports::PortError::unavailable("the forge", "refused"));
+        }
         self.inner.delete_repository(project, nonce).await
     }
 

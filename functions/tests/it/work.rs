@@ -302,7 +302,7 @@ async fn a_sweep_goes_on_until_every_forgotten_wake_up_is_sent() {
         let task = Task::new(id, project.clone(), Work::Check(CheckSpec::of(vec![])), long_ago);
         fixture.store().enqueue(&task, &by, long_ago).await.expect("a ready project");
     }
-    maintenance::sweep(fixture.store(), &*fixture.embedded.queue).await.expect("a sweep");
+    maintenance::sweep(&fixture.context).await.expect("a sweep");
     let stats = fixture.get("/work/stats").await.json();
     assert!(stats["wake_ups"]["visible"].as_u64() >= Some(501), "{stats}");
     let swept = fixture.store().sweep(now()).await.expect("a sweep");

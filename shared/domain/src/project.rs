@@ -1,5 +1,7 @@
 //! Projects.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use strum::{EnumCount, IntoStaticStr, VariantArray};
 use ulid::Ulid;
@@ -13,6 +15,10 @@ use crate::pipeline::CiId;
 use crate::provision::{ProvisionStep, Provisioning, StepName};
 use crate::time::Timestamp;
 use crate::webhook::WebhookUrl;
+
+/// When a project has been `provisioning` or `deleting` for this long without a change, whoever
+/// did that has died: the sweep takes over.
+pub const ABANDONED_AFTER: Duration = Duration::from_secs(2 * 60);
 
 /// A project: a repository, and what builds of it have in common.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -49,6 +55,9 @@ pub struct Project {
     /// The latest push that the forge told of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pushed: Option<Pushed>,
+    /// How it is being deleted: what the newest request for that asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deletion: Option<Deletion>,
     /// When it was created.
     pub created_at: Timestamp,
     /// When it last changed.
@@ -99,6 +108,16 @@ pub enum ProjectState {
 
 names!(ProjectState);
 
+/// What a deletion does with the project's repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Deletion {
+    /// It stays.
+    KeepRepository,
+    /// It is deleted; rdev made it.
+    DeleteRepository,
+}
+
 /// A change of a project; absent fields stay as they are.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ProjectPatch {
@@ -138,6 +157,7 @@ impl Project {
             ci_id: None,
             webhook_url: None,
             pushed: None,
+            deletion: None,
             created_at: now,
             updated_at: now,
             nonce,
@@ -150,6 +170,13 @@ impl Project {
         let unnoted = self.provisioning.steps.is_empty();
         let repository = unnoted && self.template.is_some() && self.git_url.is_none();
         repository.then_some(StepName::Repository).or_else(|| self.provisioning.next())
+    }
+
+    /// The project as its deletion begins, or goes on with another wish.
+    #[must_use]
+    pub fn deleting(self, deletion: Deletion, now: Timestamp) -> Self {
+        let state = ProjectState::Deleting;
+        Self { state, deletion: Some(deletion), updated_at: now, ..self }
     }
 
     /// The project after a change.

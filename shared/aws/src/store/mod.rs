@@ -53,7 +53,7 @@ use rdev_domain::ports::{
     Advanced, AuditFilter, Capabilities, Claim, DeadLetter, Enqueued, EventPage, PortError,
     PortResult, Record, Renewal, Store, Swept, TaskFilter, TaskRecord, WorkStats,
 };
-use rdev_domain::project::{Project, ProjectPatch};
+use rdev_domain::project::{Deletion, Project, ProjectPatch};
 use rdev_domain::request::{Begun, RequestKey, StoredAnswer};
 use rdev_domain::retention::Retention;
 use rdev_domain::step::Event;
@@ -135,10 +135,11 @@ impl Store for DynamoStore {
     async fn begin_delete_project(
         &self,
         id: &ProjectId,
+        deletion: Deletion,
         by: &Actor,
         now: Timestamp,
     ) -> PortResult<Project> {
-        project_delete::begin(&self.change(by, now), id).await
+        project_delete::begin(&self.change(by, now), id, deletion).await
     }
 
     async fn forget_project(&self, id: &ProjectId, by: &Actor, now: Timestamp) -> PortResult<()> {

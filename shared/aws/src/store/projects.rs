@@ -30,6 +30,9 @@ pub(super) const MAX_RACES: u32 = 5;
 /// The part of the due index with the projects that are being provisioned.
 pub(super) const PROVISIONING: &str = "V";
 
+/// The part of the due index with the projects that are being deleted.
+pub(super) const DELETING: &str = "X";
+
 /// A project and the rev at which it was read.
 pub(super) struct StoredProject {
     pub(super) project: Project,
@@ -64,8 +67,8 @@ pub(super) async fn create(change: &Change<'_>, project: &Project) -> PortResult
     let mut writes = context.table.writes();
     let mut record = item(Key::project(&project.id), attributes(project, 0)?);
     add_to_list(&mut record, format!("P#{}", list_shard(project.nonce)), project.nonce.to_string());
-    if project.state == ProjectState::Provisioning {
-        add_to_due(&mut record, PROVISIONING.to_owned(), provisioning_since(project));
+    if let Some(part) = due_part(project.state) {
+        add_to_due(&mut record, part.to_owned(), unchanged_since(project));
     }
     let place = writes.put_new(record);
     let mut slots =
@@ -161,10 +164,10 @@ pub(super) fn write(writes: &mut Writes, project: &Project, seen: u64) -> PortRe
     let mut with: Values =
         vec![(":body", body), (":state", state), (":rev", rev), (":seen", number(seen))];
     let mut update = "SET #body = :body, #state = :state, #rev = :rev".to_owned();
-    if project.state == ProjectState::Provisioning {
+    if let Some(part) = due_part(project.state) {
         update.push_str(", #dpk = :part, #dsk = :since");
-        with.push((":part", text(PROVISIONING)));
-        with.push((":since", text(provisioning_since(project))));
+        with.push((":part", text(part)));
+        with.push((":since", text(unchanged_since(project))));
     } else {
         update.push_str(" REMOVE #dpk, #dsk");
     }
@@ -172,7 +175,16 @@ pub(super) fn write(writes: &mut Writes, project: &Project, seen: u64) -> PortRe
     Ok(())
 }
 
-fn provisioning_since(project: &Project) -> String {
+/// The part of the due index that has the projects of a state.
+fn due_part(state: ProjectState) -> Option<&'static str> {
+    match state {
+        ProjectState::Provisioning => Some(PROVISIONING),
+        ProjectState::Deleting => Some(DELETING),
+        ProjectState::Ready | ProjectState::ProvisioningFailed => None,
+    }
+}
+
+fn unchanged_since(project: &Project) -> String {
     format!("{}#{}", sortable(project.updated_at), project.id)
 }
 

@@ -1,11 +1,11 @@
 //! Step 11: one page of the sweep, which runs every minute, over the due index and the outbox.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use rdev_domain::ids::{ProjectId, TaskId};
 use rdev_domain::ports::{PortResult, Swept};
-use rdev_domain::project::{Project, ProjectState};
+use rdev_domain::project::{ABANDONED_AFTER, Project, ProjectState};
 use rdev_domain::task::TaskState;
 use rdev_domain::worker::SILENT_AFTER;
 use ulid::Ulid;
@@ -13,9 +13,9 @@ use ulid::Ulid;
 use super::context::Change;
 use super::indexes::due_keys;
 use super::item::{Item, get_text, key_of};
-use super::projects::{PROVISIONING, SlotsItem, StoredProject, fail_stuck_provisioning};
+use super::projects::{DELETING, PROVISIONING, SlotsItem, StoredProject, fail_stuck_provisioning};
 use super::rows::lease_part;
-use super::{outbox, queue_entry, recover, workers};
+use super::{outbox, project_delete, queue_entry, recover, workers};
 use crate::schema::{DUE, DUE_SHARDS, Key, SLOTS, project_of};
 
 /// The most records of one kind in a page.
@@ -23,9 +23,6 @@ const PAGE: usize = 200;
 
 /// If a task has been due for this long, its wake-up may have been lost.
 const DUE_FOR_LONG: Duration = Duration::from_secs(2 * 60);
-
-/// If a project has been provisioning for this long, the process that did it is dead.
-const PROVISIONING_FOR_LONG: Duration = Duration::from_secs(2 * 60);
 
 pub(super) async fn page(change: &Change<'_>) -> PortResult<Swept> {
     let mut swept = Swept::default();
@@ -47,7 +44,7 @@ pub(super) async fn page(change: &Change<'_>) -> PortResult<Swept> {
     let (mut wake, more) = queue_entry::promote(change, PAGE).await?;
     swept.more |= more;
     swept.offline = workers::mark_offline(change, change.now.minus(SILENT_AFTER)).await?;
-    stuck_projects(change).await?;
+    swept.deleting = abandoned_projects(change).await?;
     if !swept.more {
         // On the last page only: otherwise each page would wake the same projects again.
         wake.extend(due_for_long(change).await?);
@@ -81,13 +78,21 @@ async fn expired_leases(change: &Change<'_>) -> PortResult<recover::Recovered> {
     Ok(all)
 }
 
-async fn stuck_projects(change: &Change<'_>) -> PortResult<()> {
-    let since = change.now.minus(PROVISIONING_FOR_LONG);
-    let stuck = due_keys(change.context, PROVISIONING.to_owned(), Some(since)).await?;
-    for item in change.context.table.get_all(stuck.iter().map(key_of).collect()).await? {
-        fail_stuck_provisioning(change, &item, since).await?;
+/// Fails the projects whose provisioning was abandoned, and takes those whose deletion was.
+async fn abandoned_projects(change: &Change<'_>) -> PortResult<Vec<Project>> {
+    let since = change.now.minus(ABANDONED_AFTER);
+    let mut abandoned = HashSet::new();
+    for part in [PROVISIONING, DELETING] {
+        let keys = due_keys(change.context, part.to_owned(), Some(since)).await?;
+        abandoned.extend(keys.iter().map(key_of));
     }
-    Ok(())
+    let mut deleting = Vec::new();
+    for item in change.context.table.get_all(abandoned.into_iter().collect()).await? {
+        if !fail_stuck_provisioning(change, &item, since).await? {
+            deleting.extend(project_delete::take_abandoned(change, &item, since).await?);
+        }
+    }
+    Ok(deleting)
 }
 
 /// The projects with a task that has been due for long.

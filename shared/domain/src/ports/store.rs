@@ -15,7 +15,7 @@ use crate::key::ApiKey;
 use crate::lease::{Holder, Lease, Progress};
 use crate::page::{Listed, Page};
 use crate::pipeline::CommitPipeline;
-use crate::project::{Project, ProjectPatch};
+use crate::project::{Deletion, Project, ProjectPatch};
 use crate::request::{Begun, RequestKey, StoredAnswer};
 use crate::spec::AgentName;
 use crate::step::Event;
@@ -60,15 +60,18 @@ pub trait Store: Send + Sync + 'static {
         now: Timestamp,
     ) -> PortResult<(Project, Vec<OutboxEntry>)>;
 
-    /// Turns a project to `deleting` (so that no enqueue passes) and cancels
-    /// what is queued. Repeated: the same. The caller then deletes the
-    /// repository, if requested, and calls [`Store::forget_project`].
+    /// Turns a project to `deleting` (so that no enqueue passes), records what `deletion` asks
+    /// for, and cancels what is queued. Repeated: the same, and the newest request's `deletion`
+    /// counts. The caller then removes what the project has in other systems and calls
+    /// [`Store::forget_project`]; if it dies before that, the sweep finds the project
+    /// ([`Swept::deleting`]).
     ///
     /// Errors: `NotFound`; `Conflict(TasksRunning)` while a task has a lease or
     /// is `pushing`, and then nothing changes.
     async fn begin_delete_project(
         &self,
         id: &ProjectId,
+        deletion: Deletion,
         by: &Actor,
         now: Timestamp,
     ) -> PortResult<Project>;
@@ -453,6 +456,10 @@ pub struct Swept {
     pub outbox: Vec<OutboxEntry>,
     /// Projects with something due and a free slot that may have no wake-up under way.
     pub wake: Vec<ProjectId>,
+    /// Projects whose deletion was cut short, as they are: `deleting`, and unchanged for
+    /// [`crate::project::ABANDONED_AFTER`]. The caller ends their deletion. Each is found again only
+    /// after that time, so that of two sweeps only one has it.
+    pub deleting: Vec<Project>,
     /// How many leases were recovered.
     pub recovered: u64,
     /// How many workers went offline.

@@ -46,7 +46,7 @@ use rdev_domain::ports::{
     Advanced, AuditFilter, Capabilities, Claim, DeadLetter, Enqueued, EventPage, PortResult,
     Record, Renewal, Store, Swept, TaskFilter, TaskRecord, WorkStats,
 };
-use rdev_domain::project::{Project, ProjectPatch};
+use rdev_domain::project::{Deletion, Project, ProjectPatch};
 use rdev_domain::request::{Begun, RequestKey, StoredAnswer};
 use rdev_domain::retention::Retention;
 use rdev_domain::step::Event;
@@ -144,6 +144,7 @@ impl Store for SqliteStore {
     async fn begin_delete_project(
         &self,
         id: &ProjectId,
+        deletion: Deletion,
         by: &Actor,
         now: Timestamp,
     ) -> PortResult<Project> {
@@ -151,8 +152,8 @@ impl Store for SqliteStore {
         // queued tasks are cancelled in pages, between which other transactions run.
         loop {
             let id = id.clone();
-            let page = self.change(by, now, move |tx| project_delete::begin(tx, &id)).await?;
-            if let Some(project) = page {
+            let page = self.change(by, now, move |tx| project_delete::begin(tx, &id, deletion));
+            if let Some(project) = page.await? {
                 return Ok(project);
             }
         }

@@ -8,6 +8,7 @@ pub(crate) const SCHEMA: Schema = Schema {
         include_str!("../../migrations/store-1.sql"),
         include_str!("../../migrations/store-2.sql"),
         include_str!("../../migrations/store-3.sql"),
+        include_str!("../../migrations/store-4.sql"),
     ],
     durable: true,
 };

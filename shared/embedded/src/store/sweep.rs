@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use rdev_domain::ids::ProjectId;
 use rdev_domain::ports::Swept;
-use rdev_domain::project::ProjectState;
+use rdev_domain::project::{ABANDONED_AFTER, ProjectState};
 use rdev_domain::worker::SILENT_AFTER;
 use rusqlite::OptionalExtension;
 
 use super::transaction::Tx;
-use super::{claim, outbox, projects, queue_entry, recover, retention, rows, workers};
+use super::{
+    claim, outbox, project_delete, projects, queue_entry, recover, retention, rows, workers,
+};
 use crate::error::Error;
 
 /// The most records of one kind in a page: other transactions run between two pages.
@@ -17,9 +19,6 @@ const PAGE: u32 = 500;
 
 /// If a task has been due for this long, its wake-up may have been lost.
 const DUE_FOR_LONG: Duration = Duration::from_secs(2 * 60);
-
-/// If a project has been provisioning for this long, the process that did it is dead.
-const PROVISIONING_FOR_LONG: Duration = Duration::from_secs(2 * 60);
 
 pub(super) fn page(tx: &Tx<'_>) -> Result<Swept, Error> {
     let mut swept = Swept { outbox: outbox::overdue(tx, PAGE)?, ..Swept::default() };
@@ -33,7 +32,11 @@ pub(super) fn page(tx: &Tx<'_>) -> Result<Swept, Error> {
     let (mut wake, more) = queue_entry::promote(tx, PAGE)?;
     swept.more |= more;
     swept.offline = workers::mark_offline(tx, tx.now.minus(SILENT_AFTER))?;
-    swept.more |= projects::fail_stuck_provisioning(tx, tx.now.minus(PROVISIONING_FOR_LONG), PAGE)?;
+    let abandoned = tx.now.minus(ABANDONED_AFTER);
+    swept.more |= projects::fail_stuck_provisioning(tx, abandoned, PAGE)?;
+    let (deleting, more) = project_delete::take_abandoned(tx, abandoned, PAGE)?;
+    swept.deleting = deleting;
+    swept.more |= more;
     let (expired, more) = retention::purge(tx, PAGE)?;
     swept.expired = expired;
     swept.more |= more;

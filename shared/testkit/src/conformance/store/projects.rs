@@ -4,7 +4,7 @@ use rdev_domain::failure::FailureClass;
 use rdev_domain::ids::TaskId;
 use rdev_domain::pipeline::CiId;
 use rdev_domain::ports::Conflict;
-use rdev_domain::project::{Project, ProjectPatch, ProjectState, Pushed};
+use rdev_domain::project::{Deletion, Project, ProjectPatch, ProjectState, Pushed};
 use rdev_domain::provision::{Provisioning, StepName};
 use rdev_domain::task::{Task, TaskState};
 
@@ -116,7 +116,7 @@ async fn an_unknown_project_is_not_found(w: World) {
     not_found(w.store.project(&nowhere).await);
     let patch = ProjectPatch { build_limit: Some(2), ..ProjectPatch::default() };
     not_found(w.store.update_project(&nowhere, &patch, &by, w.now()).await);
-    not_found(w.store.begin_delete_project(&nowhere, &by, w.now()).await);
+    not_found(w.store.begin_delete_project(&nowhere, Deletion::KeepRepository, &by, w.now()).await);
     not_found(w.store.forget_project(&nowhere, &by, w.now()).await);
 }
 
@@ -130,13 +130,19 @@ async fn a_project_with_running_tasks_is_not_deleted(w: World) {
     refuses_deletion(&w, &held, queued.id).await; // it has no holder, but it may be half pushed
     let again = w.claim(held.project()).await;
     w.complete(&again).await.expect("the holder completes");
-    let deleting = w.store.begin_delete_project(held.project(), &key_actor(), w.now()).await;
+    let deleting = w
+        .store
+        .begin_delete_project(held.project(), Deletion::KeepRepository, &key_actor(), w.now())
+        .await;
     assert_eq!(deleting.expect("nothing runs").state, ProjectState::Deleting);
 }
 
 async fn refuses_deletion(w: &World, held: &ClaimedTask, queued: TaskId) {
     let before = (w.snapshot(held.id).await, w.snapshot(queued).await);
-    let answer = w.store.begin_delete_project(held.project(), &key_actor(), w.now()).await;
+    let answer = w
+        .store
+        .begin_delete_project(held.project(), Deletion::KeepRepository, &key_actor(), w.now())
+        .await;
     assert_eq!(conflict(answer), Conflict::TasksRunning);
     assert_eq!((w.snapshot(held.id).await, w.snapshot(queued).await), before);
     let project = w.store.project(held.project()).await.expect("it is there");
@@ -153,7 +159,10 @@ async fn a_deleted_project_cancels_its_queue_and_accepts_no_task(w: World) {
     }
     w.pass(SECOND);
     for _ in 0..2 {
-        let deleting = w.store.begin_delete_project(&project, &key_actor(), w.now()).await;
+        let deleting = w
+            .store
+            .begin_delete_project(&project, Deletion::KeepRepository, &key_actor(), w.now())
+            .await;
         assert_eq!(deleting.expect("nothing runs").state, ProjectState::Deleting);
     }
     for id in queued {
@@ -184,7 +193,10 @@ async fn a_project_is_forgotten_only_when_it_is_being_deleted(w: World) {
     let project = held.project();
     let answer = w.store.forget_project(project, &key_actor(), w.now()).await;
     assert_eq!(conflict(answer), Conflict::ProjectNotReady);
-    w.store.begin_delete_project(project, &key_actor(), w.now()).await.expect("nothing runs");
+    w.store
+        .begin_delete_project(project, Deletion::KeepRepository, &key_actor(), w.now())
+        .await
+        .expect("nothing runs");
     w.store.forget_project(project, &key_actor(), w.now()).await.expect("it is being deleted");
     not_found(w.store.project(project).await);
     not_found(w.store.forget_project(project, &key_actor(), w.now()).await);
@@ -197,7 +209,10 @@ async fn a_forgotten_name_can_be_used_again(w: World) {
     let project = w.new_project();
     w.create(&project).await.expect("a new name");
     w.enqueue(&project.id).await;
-    w.store.begin_delete_project(&project.id, &key_actor(), w.now()).await.expect("nothing runs");
+    w.store
+        .begin_delete_project(&project.id, Deletion::KeepRepository, &key_actor(), w.now())
+        .await
+        .expect("nothing runs");
     w.store.forget_project(&project.id, &key_actor(), w.now()).await.expect("it is deleting");
     w.pass(MINUTE);
     let second = Project { id: project.id.clone(), ..w.new_project() };
@@ -214,8 +229,15 @@ async fn enqueues_racing_a_deletion_leave_nothing_queued(w: World) {
             let (w, project) = (w.clone(), project.clone());
             async move {
                 if number == 10 {
-                    let deleting =
-                        w.store.begin_delete_project(&project, &key_actor(), w.now()).await;
+                    let deleting = w
+                        .store
+                        .begin_delete_project(
+                            &project,
+                            Deletion::KeepRepository,
+                            &key_actor(),
+                            w.now(),
+                        )
+                        .await;
                     deleting.expect("nothing runs");
                     return None;
                 }
@@ -244,14 +266,21 @@ async fn claims_racing_a_deletion_leave_nothing_running(w: World) {
         let task = w.enqueue(&project).await;
         let (one, other) = (w.clone(), w.clone());
         let (target, deleted) = (project.clone(), project.clone());
-        let (claim, deleting) =
-            super::world::race_two(
-                async move { one.try_claim(&target, &super::world::Runner::named("w1")).await },
-                async move {
-                    other.store.begin_delete_project(&deleted, &key_actor(), other.now()).await
-                },
-            )
-            .await;
+        let (claim, deleting) = super::world::race_two(
+            async move { one.try_claim(&target, &super::world::Runner::named("w1")).await },
+            async move {
+                other
+                    .store
+                    .begin_delete_project(
+                        &deleted,
+                        Deletion::KeepRepository,
+                        &key_actor(),
+                        other.now(),
+                    )
+                    .await
+            },
+        )
+        .await;
         let record = w.read(task.id).await;
         match deleting {
             Ok(_) => {

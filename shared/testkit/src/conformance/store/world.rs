@@ -358,6 +358,7 @@ impl World {
             self.store.delete_outbox(&page.outbox).await.expect("outbox entries can be deleted");
             all.outbox.extend(page.outbox);
             all.wake.extend(page.wake);
+            all.deleting.extend(page.deleting);
             all.recovered += page.recovered;
             all.offline += page.offline;
             all.expired += page.expired;
