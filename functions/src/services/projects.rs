@@ -104,7 +104,7 @@ pub(crate) async fn delete(
     }
     let deletion =
         if with_repository { Deletion::DeleteRepository } else { Deletion::KeepRepository };
-    let project = app.store().begin_delete_project(id, deletion, by, now).await?;
+    let project = app.store().begin_delete_project(id, deletion, None, by, now).await?;
     end_deletion(app, by, project, now).await
 }
 

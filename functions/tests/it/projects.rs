@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use http::Method;
 use rdev_domain::audit::Actor;
 use rdev_domain::ids::ProjectId;
 use rdev_domain::ports::{Forge, NewRepository, Start};
@@ -10,7 +11,7 @@ use rdev_domain::task::TaskState;
 use rdev_functions::services::maintenance;
 use serde_json::{Value, json};
 
-use crate::support::{Fixture, ForgeBehaviour, now, with_forge};
+use crate::support::{Fixture, ForgeBehaviour, Reply, TestForge, now, request, send, with_forge};
 
 #[tokio::test]
 async fn a_project_is_created_from_its_template_and_changed_and_deleted() {
@@ -235,7 +236,7 @@ async fn domains_and_ci_say_that_they_are_not_configured() {
 /// A request that begins to delete a project and dies, an hour ago.
 async fn begin_to_delete(fixture: &Fixture, project: &ProjectId, deletion: Deletion) {
     let (by, then) = (Actor::maintenance(), now().minus(Duration::from_secs(3600)));
-    let begun = fixture.store().begin_delete_project(project, deletion, &by, then).await;
+    let begun = fixture.store().begin_delete_project(project, deletion, None, &by, then).await;
     begun.expect("nothing runs");
 }
 
@@ -248,7 +249,10 @@ async fn a_deletion_that_was_cut_short_is_ended_by_the_sweep_as_it_was_requested
     begin_to_delete(&fixture, &kept, Deletion::KeepRepository).await;
     begin_to_delete(&fixture, &deleted, Deletion::DeleteRepository).await;
     let shown = fixture.get("/projects/deleted").await.json();
-    assert_eq!((&shown["state"], &shown["deletion"]), (&json!("deleting"), &json!("delete_repository")));
+    assert_eq!(
+        (&shown["state"], &shown["deletion"]),
+        (&json!("deleting"), &json!("delete_repository"))
+    );
     maintenance::sweep(&fixture.context).await.expect("a sweep");
     for project in ["kept", "deleted"] {
         fixture.get(&format!("/projects/{project}")).await.assert_problem(404, "not_found");
@@ -275,4 +279,64 @@ async fn a_deletion_that_cannot_be_ended_stops_no_other_and_is_tried_again() {
     // A person need not wait for the sweep.
     assert_eq!(fixture.delete("/projects/first?delete_repository=true").await.status, 204);
     assert!(!fixture.embedded.forge.folder().join("first.git").exists());
+}
+
+/// Begins to create a project, whose repository is not made before `resume`.
+async fn begin_to_create(
+    fixture: &Fixture,
+    forge: &TestForge,
+    name: &str,
+) -> tokio::task::JoinHandle<Reply> {
+    forge.set(ForgeBehaviour::Waits);
+    let body = Some(json!({ "name": name }));
+    let create = request(Method::POST, "/projects", Some(&fixture.admin), body);
+    let app = fixture.app.clone();
+    let creating = tokio::spawn(async move { send(&app, create).await });
+    forge.entered.notified().await;
+    forge.set(ForgeBehaviour::Works);
+    creating
+}
+
+#[tokio::test]
+async fn a_late_provision_records_nothing_over_one_that_was_faster() {
+    for late in [ForgeBehaviour::Works, ForgeBehaviour::Fails, ForgeBehaviour::NotSupported] {
+        let (fixture, forge) = with_forge(ForgeBehaviour::Works).await;
+        let creating = begin_to_create(&fixture, &forge, "site").await;
+        let faster = fixture.post("/projects/site/provision", json!({})).await;
+        assert_eq!(faster.status, 200, "{}", faster.text());
+        let ready = fixture.get("/projects/site").await.json();
+        assert_eq!(ready["state"], "ready");
+        forge.set(late);
+        forge.resume.notify_one();
+        let created = creating.await.expect("no panic");
+        assert_eq!(created.status, 201, "{late:?}: {}", created.text());
+        assert_eq!(created.json(), ready, "{late:?}");
+        assert_eq!(fixture.get("/projects/site").await.json(), ready, "{late:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_late_success_is_recorded_over_a_failure_and_not_lost() {
+    let (fixture, forge) = with_forge(ForgeBehaviour::Works).await;
+    let creating = begin_to_create(&fixture, &forge, "site").await;
+    forge.set(ForgeBehaviour::Fails);
+    let failed = fixture.post("/projects/site/provision", json!({})).await;
+    failed.assert_problem(502, "upstream_failed");
+    assert_eq!(fixture.get("/projects/site").await.json()["state"], "provisioning_failed");
+    forge.set(ForgeBehaviour::Works);
+    forge.resume.notify_one();
+    assert_eq!(creating.await.expect("no panic").status, 201);
+    assert_eq!(fixture.get("/projects/site").await.json()["state"], "ready");
+}
+
+#[tokio::test]
+async fn a_provision_beside_a_deletion_changes_no_later_project_of_the_name() {
+    let (fixture, forge) = with_forge(ForgeBehaviour::Works).await;
+    let creating = begin_to_create(&fixture, &forge, "site").await;
+    assert_eq!(fixture.delete("/projects/site").await.status, 204);
+    let other = json!({ "name": "site", "repository": false, "description": "another one" });
+    let other = fixture.post("/projects", other).await.json();
+    forge.resume.notify_one();
+    creating.await.expect("no panic").assert_problem(404, "not_found");
+    assert_eq!(fixture.get("/projects/site").await.json(), other);
 }

@@ -118,9 +118,22 @@ pub enum Deletion {
     DeleteRepository,
 }
 
+/// How far a project is: what whoever provisions or deletes it has seen, and bases a change on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stage {
+    /// Distinguishes the project from another one of its name.
+    pub nonce: Ulid,
+    /// Its state.
+    pub state: ProjectState,
+    /// Its steps.
+    pub provisioning: Provisioning,
+}
+
 /// A change of a project; absent fields stay as they are.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ProjectPatch {
+    /// Nothing changes unless the project is still at this stage.
+    pub expected: Option<Stage>,
     /// A new description.
     pub description: Option<String>,
     /// Another default branch.
@@ -170,6 +183,16 @@ impl Project {
         let unnoted = self.provisioning.steps.is_empty();
         let repository = unnoted && self.template.is_some() && self.git_url.is_none();
         repository.then_some(StepName::Repository).or_else(|| self.provisioning.next())
+    }
+
+    /// How far it is.
+    pub fn stage(&self) -> Stage {
+        Stage { nonce: self.nonce, state: self.state, provisioning: self.provisioning.clone() }
+    }
+
+    /// Whether a change that expects this stage (`None`: any) may be made.
+    pub fn is_at(&self, expected: Option<&Stage>) -> bool {
+        expected.is_none_or(|stage| *stage == self.stage())
     }
 
     /// The project as its deletion begins, or goes on with another wish.

@@ -4,7 +4,7 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use rdev_domain::ids::ProjectId;
 use rdev_domain::ports::{Conflict, PortResult};
-use rdev_domain::project::{Deletion, Project, ProjectState};
+use rdev_domain::project::{Deletion, Project, ProjectState, Stage};
 use rdev_domain::step::{Event, Refusal, step};
 use rdev_domain::task::TaskState;
 use rdev_domain::time::Timestamp;
@@ -28,16 +28,25 @@ pub(super) async fn begin(
     change: &Change<'_>,
     id: &ProjectId,
     deletion: Deletion,
+    expected: Option<&Stage>,
 ) -> PortResult<Project> {
-    let project = close(change, id, deletion).await?;
+    let project = close(change, id, deletion, expected).await?;
     cancel_queued(change, id).await?;
     Ok(project)
 }
 
-async fn close(change: &Change<'_>, id: &ProjectId, deletion: Deletion) -> PortResult<Project> {
+async fn close(
+    change: &Change<'_>,
+    id: &ProjectId,
+    deletion: Deletion,
+    expected: Option<&Stage>,
+) -> PortResult<Project> {
     let context = change.context;
     for race in 1..=MAX_RACES {
         let (stored, slots) = project_and_slots(context, id).await?;
+        if !stored.project.is_at(expected) {
+            return Err(Conflict::ProjectChanged.into());
+        }
         if !slots.leased.is_empty() || is_pushing(context, id).await? {
             return Err(Conflict::TasksRunning.into());
         }

@@ -102,6 +102,9 @@ pub(super) async fn update(
         if before.state == ProjectState::Deleting {
             return Err(Conflict::ProjectNotReady.into());
         }
+        if !before.is_at(patch.expected.as_ref()) {
+            return Err(Conflict::ProjectChanged.into());
+        }
         let added = patch.build_limit.map_or(0, |limit| limit.saturating_sub(before.build_limit));
         let patch = patch.clone();
         let limit_changed = patch.build_limit.is_some_and(|limit| limit != before.build_limit);

@@ -91,6 +91,9 @@ pub enum Conflict {
     /// The project is being provisioned, could not be, or is being deleted.
     #[error("the project is not ready")]
     ProjectNotReady,
+    /// The project is not at the stage that the change expects.
+    #[error("the project has changed meanwhile")]
+    ProjectChanged,
     /// The project has tasks that run or push.
     #[error("tasks of the project are running")]
     TasksRunning,

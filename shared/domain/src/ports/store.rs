@@ -15,7 +15,7 @@ use crate::key::ApiKey;
 use crate::lease::{Holder, Lease, Progress};
 use crate::page::{Listed, Page};
 use crate::pipeline::CommitPipeline;
-use crate::project::{Deletion, Project, ProjectPatch};
+use crate::project::{Deletion, Project, ProjectPatch, Stage};
 use crate::request::{Begun, RequestKey, StoredAnswer};
 use crate::spec::AgentName;
 use crate::step::Event;
@@ -51,7 +51,8 @@ pub trait Store: Send + Sync + 'static {
 
     /// Changes a project. A raised limit writes an outbox entry for each slot it adds (at most 100).
     ///
-    /// Errors: `NotFound`; `Conflict(ProjectNotReady)` when it is being deleted.
+    /// Errors: `NotFound`; `Conflict(ProjectNotReady)` when it is being deleted;
+    /// `Conflict(ProjectChanged)` when it is not at the stage that the patch expects.
     async fn update_project(
         &self,
         id: &ProjectId,
@@ -66,12 +67,14 @@ pub trait Store: Send + Sync + 'static {
     /// [`Store::forget_project`]; if it dies before that, the sweep finds the project
     /// ([`Swept::deleting`]).
     ///
-    /// Errors: `NotFound`; `Conflict(TasksRunning)` while a task has a lease or
-    /// is `pushing`, and then nothing changes.
+    /// Errors: `NotFound`; `Conflict(ProjectChanged)` when it is not at the stage that is expected
+    /// (`None`: any); `Conflict(TasksRunning)` while a task has a lease or is `pushing`. Then nothing
+    /// changes.
     async fn begin_delete_project(
         &self,
         id: &ProjectId,
         deletion: Deletion,
+        expected: Option<&Stage>,
         by: &Actor,
         now: Timestamp,
     ) -> PortResult<Project>;

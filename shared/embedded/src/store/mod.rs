@@ -46,7 +46,7 @@ use rdev_domain::ports::{
     Advanced, AuditFilter, Capabilities, Claim, DeadLetter, Enqueued, EventPage, PortResult,
     Record, Renewal, Store, Swept, TaskFilter, TaskRecord, WorkStats,
 };
-use rdev_domain::project::{Deletion, Project, ProjectPatch};
+use rdev_domain::project::{Deletion, Project, ProjectPatch, Stage};
 use rdev_domain::request::{Begun, RequestKey, StoredAnswer};
 use rdev_domain::retention::Retention;
 use rdev_domain::step::Event;
@@ -145,14 +145,18 @@ impl Store for SqliteStore {
         &self,
         id: &ProjectId,
         deletion: Deletion,
+        expected: Option<&Stage>,
         by: &Actor,
         now: Timestamp,
     ) -> PortResult<Project> {
         // The first transaction closes the project: no task can be claimed or added. Then the
         // queued tasks are cancelled in pages, between which other transactions run.
+        let mut expected = expected.cloned();
         loop {
-            let id = id.clone();
-            let page = self.change(by, now, move |tx| project_delete::begin(tx, &id, deletion));
+            let (id, expected) = (id.clone(), expected.take());
+            let page = self.change(by, now, move |tx| {
+                project_delete::begin(tx, &id, deletion, expected.as_ref())
+            });
             if let Some(project) = page.await? {
                 return Ok(project);
             }

@@ -2,7 +2,7 @@
 
 use rdev_domain::ids::{ProjectId, TaskId};
 use rdev_domain::ports::Conflict;
-use rdev_domain::project::{Deletion, Project, ProjectState};
+use rdev_domain::project::{Deletion, Project, ProjectState, Stage};
 use rdev_domain::step::{Event, Refusal, step};
 use rdev_domain::task::TaskState;
 use rdev_domain::time::Timestamp;
@@ -46,8 +46,12 @@ pub(super) fn begin(
     tx: &Tx<'_>,
     id: &ProjectId,
     deletion: Deletion,
+    expected: Option<&Stage>,
 ) -> Result<Option<Project>, Error> {
     let before = projects::get(tx.conn, id)?;
+    if !before.is_at(expected) {
+        return Err(Conflict::ProjectChanged.into());
+    }
     if claim::leased_tasks(tx, id)? > 0 || is_pushing(tx, id)? {
         return Err(Conflict::TasksRunning.into());
     }
@@ -143,7 +147,7 @@ mod tests {
             tasks::enqueue(&tx, NewTask::of(task).expect("JSON")).expect("a queued task");
         }
         assert_eq!(
-            begin(&tx, &id, Deletion::KeepRepository).expect("nothing runs"),
+            begin(&tx, &id, Deletion::KeepRepository, None).expect("nothing runs"),
             None,
             "one task is still queued"
         );

@@ -75,6 +75,9 @@ pub(super) fn update(
     if before.state == ProjectState::Deleting {
         return Err(Conflict::ProjectNotReady.into());
     }
+    if !before.is_at(patch.expected.as_ref()) {
+        return Err(Conflict::ProjectChanged.into());
+    }
     let added = patch.build_limit.map_or(0, |limit| limit.saturating_sub(before.build_limit));
     let project = before.patched(patch, tx.now);
     write(tx, &project)?;

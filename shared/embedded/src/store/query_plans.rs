@@ -166,7 +166,11 @@ fn projects_and_tasks(scene: &Scene) {
     assert_eq!(sweep::page(&scene.at(500)).expect("a sweep").recovered, 2);
     claim(&scene.at(501), &site);
     recover::everything(&scene.at(502)).expect("the holders are dead");
-    assert!(project_delete::begin(&scene.at(503), &site, Deletion::KeepRepository).expect("nothing runs").is_some());
+    assert!(
+        project_delete::begin(&scene.at(503), &site, Deletion::KeepRepository, None)
+            .expect("nothing runs")
+            .is_some()
+    );
     project_delete::forget(&scene.at(504), &site).expect("it is being deleted");
     let outbox = sweep::page(&scene.at(1000)).expect("a sweep").outbox;
     assert!(!outbox.is_empty());
@@ -220,7 +224,7 @@ fn everything_else(scene: &Scene) {
     let id: ProjectId = "leaving".parse().expect("a slug");
     let leaving = Project::new(id.clone(), tx.context.next_id(tx.now), tx.now);
     projects::create(&tx, leaving).expect("a project");
-    project_delete::begin(&tx, &id, Deletion::KeepRepository).expect("nothing runs");
+    project_delete::begin(&tx, &id, Deletion::KeepRepository, None).expect("nothing runs");
     let key = RequestKey("a".to_owned());
     requests::begin(&tx, &key, "body", Ulid::nil()).expect("a request");
     requests::release(&tx, &key).expect("a release");

@@ -50,7 +50,7 @@ async fn the_secret_of_a_webhook_is_deleted_with_it() {
     assert_eq!(secrets(), [""; 0]);
     store.set_webhook(&project, Some(&webhook), &by, NOW).await.expect("a webhook");
     store
-        .begin_delete_project(&project, Deletion::KeepRepository, &by, NOW)
+        .begin_delete_project(&project, Deletion::KeepRepository, None, &by, NOW)
         .await
         .expect("nothing runs");
     assert_eq!(secrets(), ["whsec_sesame"], "deliveries of ended tasks still need it");
@@ -99,7 +99,7 @@ async fn a_project_with_thousands_of_queued_tasks_is_deleted_in_pages() {
     }
     let by = Actor::maintenance();
     store
-        .begin_delete_project(&project, Deletion::KeepRepository, &by, NOW)
+        .begin_delete_project(&project, Deletion::KeepRepository, None, &by, NOW)
         .await
         .expect("nothing runs");
     let stats = store.work_stats(NOW).await.expect("stats");

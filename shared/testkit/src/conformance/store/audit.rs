@@ -72,7 +72,7 @@ async fn every_change_of_a_project_is_recorded(w: World) {
     w.store.update_project(&project.id, &patch, &key_actor(), w.now()).await.expect("it is there");
     newest_is(&w, &subject, "project.").await;
     w.store
-        .begin_delete_project(&project.id, Deletion::KeepRepository, &key_actor(), w.now())
+        .begin_delete_project(&project.id, Deletion::KeepRepository, None, &key_actor(), w.now())
         .await
         .expect("nothing runs");
     newest_is(&w, &subject, "project.").await;

@@ -151,7 +151,7 @@ async fn what_a_deleted_project_cancels_is_delivered(w: World) {
     for _ in 0..2 {
         let deleting = w
             .store
-            .begin_delete_project(&project, Deletion::KeepRepository, &key_actor(), w.now())
+            .begin_delete_project(&project, Deletion::KeepRepository, None, &key_actor(), w.now())
             .await;
         deleting.expect("nothing runs");
     }

@@ -124,7 +124,7 @@ async fn a_domain_needs_a_project_that_stays(w: World) {
     let domain = new_domain(&w, &project.id, "www.example.com");
     reserve(&w, &domain).await.expect("a project gets it while it is provisioned");
     w.store
-        .begin_delete_project(&project.id, Deletion::KeepRepository, &key_actor(), w.now())
+        .begin_delete_project(&project.id, Deletion::KeepRepository, None, &key_actor(), w.now())
         .await
         .expect("nothing runs");
     for name in ["www.example.com", "new.example.com"] {
@@ -206,7 +206,7 @@ async fn a_reservation_that_races_a_deletion_leaves_no_record(w: World) {
         let reserving = async move { settled(|| async { reserve(&one, &wanted).await }).await };
         let deleting = async move {
             let (store, by, now) = (&other.store, key_actor(), other.now());
-            settled(|| store.begin_delete_project(&id, Deletion::KeepRepository, &by, now))
+            settled(|| store.begin_delete_project(&id, Deletion::KeepRepository, None, &by, now))
                 .await
                 .expect("nothing runs");
             settled(|| store.forget_project(&id, &by, now)).await.expect("it is being deleted");
@@ -231,7 +231,7 @@ async fn a_forgotten_project_has_no_domains(w: World) {
     reserve(&w, &kept).await.expect("the name is free");
     let by = key_actor();
     w.store
-        .begin_delete_project(&mine, Deletion::KeepRepository, &by, w.now())
+        .begin_delete_project(&mine, Deletion::KeepRepository, None, &by, w.now())
         .await
         .expect("nothing runs");
     assert_eq!(of(&w, &mine).await.len(), 2, "the caller removes them from DNS first");

@@ -139,7 +139,7 @@ async fn a_task_of_a_newer_format_refuses_every_change(w: World) {
         assert_eq!(w.snapshot(task.id).await, before);
         let deleted = w
             .store
-            .begin_delete_project(&project, Deletion::KeepRepository, &key_actor(), w.now())
+            .begin_delete_project(&project, Deletion::KeepRepository, None, &key_actor(), w.now())
             .await;
         assert_eq!(refusal(deleted), Refusal::NewerRecord);
         assert_eq!(w.read(task.id).await.task.state, TaskState::Queued);

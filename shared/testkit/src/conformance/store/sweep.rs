@@ -140,7 +140,7 @@ async fn a_deletion_that_was_cut_short_is_found_until_it_is_ended(w: World) {
     let (kept, deleted) = (w.project().await, w.project().await);
     w.project().await;
     let begin = async |id, deletion| {
-        let begun = w.store.begin_delete_project(id, deletion, &key_actor(), w.now()).await;
+        let begun = w.store.begin_delete_project(id, deletion, None, &key_actor(), w.now()).await;
         begun.expect("nothing runs")
     };
     assert_eq!(begin(&kept, Deletion::KeepRepository).await.state, ProjectState::Deleting);
@@ -173,7 +173,8 @@ async fn a_deletion_is_ended_as_the_newest_request_asked(w: World) {
     let project = w.project().await;
     for deletion in [Deletion::KeepRepository, Deletion::DeleteRepository, Deletion::KeepRepository]
     {
-        let begun = w.store.begin_delete_project(&project, deletion, &key_actor(), w.now()).await;
+        let begun =
+            w.store.begin_delete_project(&project, deletion, None, &key_actor(), w.now()).await;
         assert_eq!(begun.expect("it is being deleted").deletion, Some(deletion));
         w.pass(ABANDONED_AFTER);
         let found = w.sweep().await.deleting;
@@ -185,7 +186,7 @@ async fn a_deletion_is_ended_as_the_newest_request_asked(w: World) {
 async fn of_sweeps_at_once_one_takes_a_deletion(w: World) {
     let project = w.project().await;
     let deletion = Deletion::KeepRepository;
-    let begun = w.store.begin_delete_project(&project, deletion, &key_actor(), w.now()).await;
+    let begun = w.store.begin_delete_project(&project, deletion, None, &key_actor(), w.now()).await;
     begun.expect("nothing runs");
     w.pass(ABANDONED_AFTER);
     let found = race(8, |_| {

@@ -65,7 +65,7 @@ async fn a_webhook_needs_a_project_that_stays(w: World) {
     let id = w.project().await;
     set(&w, &id, Some(&numbered(1))).await.expect("a ready project accepts a webhook");
     w.store
-        .begin_delete_project(&id, Deletion::KeepRepository, &key_actor(), w.now())
+        .begin_delete_project(&id, Deletion::KeepRepository, None, &key_actor(), w.now())
         .await
         .expect("nothing runs");
     for expected_webhook in [Some(numbered(2)), None] {
@@ -91,7 +91,7 @@ async fn a_forgotten_project_has_no_webhook(w: World) {
     set(&w, &project.id, Some(&numbered(1))).await.expect("a ready project accepts a webhook");
     let by = key_actor();
     w.store
-        .begin_delete_project(&project.id, Deletion::KeepRepository, &by, w.now())
+        .begin_delete_project(&project.id, Deletion::KeepRepository, None, &by, w.now())
         .await
         .expect("nothing runs");
     w.store.forget_project(&project.id, &by, w.now()).await.expect("it is being deleted");
