@@ -1,5 +1,8 @@
 //! Removes refs of rdev's own and unpushed work that nobody needs any more. It runs in the
-//! background; no build waits for it.
+//! background; no build waits for it. A fetch lists the refs anyway; the store is asked about them
+//! only when a look is due ([`looks`]).
+
+mod looks;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +21,7 @@ use crate::git::{self, Remote, blocking};
 use crate::now;
 use crate::runner::context::RunnerContext;
 
-/// The number of refs of other tasks that one fetch checks.
+/// The number of refs of other tasks that one look checks.
 const REFS_PER_FETCH: usize = 20;
 
 /// When the store does not know a task of this age, its record has expired. A younger task may
@@ -28,15 +31,22 @@ const EXPIRED_AFTER: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 /// The time limit for one clean-up.
 const TIME_LIMIT: Duration = Duration::from_secs(60);
 
-/// After a build that succeeded or was cancelled: removes the refs that it has pushed.
+/// After a build: removes the refs that it has pushed if it succeeded or was cancelled; otherwise
+/// it leaves them, and plans when somebody looks for them.
 pub(crate) fn after_attempt(attempt: &Attempt, task: &Task) {
-    if !done_with(task.state) {
-        return;
+    let done = done_with(task.state);
+    if done {
+        unpushed::forget_unpushed(&attempt.context.folders, task.id);
     }
-    unpushed::forget_unpushed(&attempt.context.folders, task.id);
     let Some((remote, mut refs)) = attempt.pushed_refs() else {
         return;
     };
+    if !done {
+        if !refs.is_empty() {
+            look_soon(&attempt.context, &remote);
+        }
+        return;
+    }
     refs.retain(|name| !matches!(OwnRef::parse(name), None | Some(OwnRef::Kept(_))));
     delete(&attempt.context, remote, refs);
 }
@@ -58,9 +68,13 @@ pub(crate) fn remove_refs_of_ended_tasks(
                 && Some(own.task()) != attempt.task.resume_from.map(|wip| wip.task)
         })
         .collect();
-    if others.is_empty() {
+    let cache = attempt.context.folders.cache.clone();
+    if others.is_empty() || !looks::is_due(&cache, &remote.url, now()) {
         return;
     }
+    // Before the look: of builds that fetch at once, one looks.
+    looks::plan(&cache, &remote.url, now().plus(looks::SELDOM));
+    let mut again_soon = others.len() > REFS_PER_FETCH;
     // Start anywhere in the list: many refs that must stay must not hide those that can go.
     let first = rand::random_range(0..others.len());
     others.rotate_left(first);
@@ -71,6 +85,7 @@ pub(crate) fn remove_refs_of_ended_tasks(
         for own in others {
             let removable = match context.ports.store.task(own.task()).await {
                 Ok(record) => {
+                    again_soon |= !record.task.state.is_terminal();
                     // A ticket of a push that is in doubt tells a retry that it has not landed.
                     let mut own_refs = record.task.own_refs.iter();
                     done_with(record.task.state)
@@ -78,15 +93,26 @@ pub(crate) fn remove_refs_of_ended_tasks(
                         && !own_refs.any(|recorded| recorded.may_land && recorded.own == own)
                 }
                 Err(PortError::NotFound { .. }) => expired(own.task()),
-                Err(_) => false,
+                Err(_) => {
+                    again_soon = true;
+                    false
+                }
             };
             if removable {
                 refs.push(format!("refs/{}", own.path()));
                 refs.push(format!("refs/heads/{}", own.path()));
             }
         }
+        if again_soon {
+            look_soon(&context, &remote);
+        }
         delete(&context, remote, refs);
     });
+}
+
+fn look_soon(context: &RunnerContext, remote: &Remote) {
+    let cache = &context.folders.cache;
+    looks::bring_forward(cache, &remote.url, now().plus(looks::SOON));
 }
 
 /// Removes unpushed work of tasks that have ended and do not need it any more.
@@ -116,17 +142,26 @@ fn delete(context: &RunnerContext, remote: Remote, refs: Vec<String>) {
     if refs.is_empty() {
         return;
     }
+    let cache = context.folders.cache.clone();
     context.background.spawn(async move {
         let stop = CancellationToken::new();
         let token = stop.clone();
+        let url = remote.url.clone();
         let deleted = blocking(move || git::delete_refs(&remote, &refs, &token));
+        let again = || looks::bring_forward(&cache, &url, now().plus(looks::SOON));
         match tokio::time::timeout(TIME_LIMIT, deleted).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => debug!(
-                error = chain(&error),
-                "refs of ended tasks were not removed; a later fetch will"
-            ),
-            Err(_) => stop.cancel(),
+            Ok(Err(error)) => {
+                debug!(
+                    error = chain(&error),
+                    "refs of ended tasks were not removed; a later fetch will"
+                );
+                again();
+            }
+            Err(_) => {
+                stop.cancel();
+                again();
+            }
         }
     });
 }
