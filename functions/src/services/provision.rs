@@ -8,7 +8,6 @@
 use rdev_domain::audit::Actor;
 use rdev_domain::chain;
 use rdev_domain::dns::Domain;
-use rdev_domain::ids::ProjectId;
 use rdev_domain::ports::{
     CiRepository, Conflict, NewRepository, PortError, PortResult, Repository, Start,
 };

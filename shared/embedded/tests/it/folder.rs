@@ -48,7 +48,7 @@ async fn written_records_exist_when_the_folder_is_opened_again() {
     let task = enqueue(&*scene.data.store, &project).await;
     let scene = scene.reopened();
     assert_eq!(scene.data.store.task(task.id).await.expect("it exists").task, task);
-    assert_eq!(version(&scene.path("rdev.db")), 3);
+    assert_eq!(version(&scene.path("rdev.db")), 4);
     assert_eq!(version(&scene.path("queue.db")), 1);
 }
 
@@ -77,12 +77,12 @@ async fn a_database_of_the_first_version_is_migrated_with_its_records() {
     let queued = enqueue(&*data.store, &site).await;
     let claimed = claim(&*data.store, &site).await;
     assert_eq!((claimed.task.id, claimed.task.notify), (queued.id, false));
-    assert_eq!(version(&path.join("rdev.db")), 3);
+    assert_eq!(version(&path.join("rdev.db")), 4);
 }
 
 #[test]
 fn a_database_of_a_newer_version_is_refused_and_not_changed() {
-    for (name, latest) in [("rdev.db", 3), ("queue.db", 1)] {
+    for (name, latest) in [("rdev.db", 4), ("queue.db", 1)] {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("data");
         drop(open(&path, Options::default()).expect("a data folder"));
