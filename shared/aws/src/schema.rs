@@ -2,7 +2,7 @@
 //!
 //! | pk | sk | what | lists | due |
 //! | --- | --- | --- | --- | --- |
-//! | `P#<project>` | `META` | the project | `P#<shard>` by nonce | `V` while it is provisioned, `X` while it is deleted |
+//! | `P#<project>` | `META` | the project | `P#<shard>` by nonce | `V` while it is provisioned or deleted |
 //! | | `META#SLOTS` | the tasks that have a lease, and how many may have one | | |
 //! | | `Q#<rank>#<9-priority>#<task>` | queue: what is due | | `Q#<shard>` by time |
 //! | | `R#<available_at>#<task>` | queue: what is due later | | `R#<shard>` by time |

@@ -11,13 +11,14 @@ use rdev_domain::time::Timestamp;
 
 use super::context::{Change, Context};
 use super::events::EncodedRecord;
-use super::item::{Item, get_text, number, text};
+use super::item::{Item, get_text, key_of, number, text};
 use super::projects::{self, MAX_RACES, SlotsItem, StoredProject};
 use super::queue_entry::Entry;
 use super::rows::Found;
 use super::table::{Query, pause};
 use super::transition::{self, LeaseCondition};
 use super::{domains, lookup};
+use crate::error::alone;
 use crate::schema::{Key, SLOTS, partition};
 
 /// How many queued tasks are cancelled at the same time.
@@ -147,7 +148,12 @@ async fn cancel_queued(change: &Change<'_>, id: &ProjectId) -> PortResult<()> {
         })
         .await?;
     stream::iter(queued)
-        .map(|entry| async move { cancel(change, Entry::of(&entry)?).await })
+        .map(|entry| async move {
+            match alone(&key_of(&entry), Entry::of(&entry))? {
+                Some(entry) => cancel(change, entry).await,
+                None => Ok(()),
+            }
+        })
         .buffer_unordered(CANCELLED_AT_ONCE)
         .try_collect::<()>()
         .await

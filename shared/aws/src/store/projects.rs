@@ -27,11 +27,8 @@ const OUTBOX_AT_ONCE: usize = 90;
 /// How many times an operation is tried that races with another one.
 pub(super) const MAX_RACES: u32 = 5;
 
-/// The part of the due index with the projects that are being provisioned.
-pub(super) const PROVISIONING: &str = "V";
-
-/// The part of the due index with the projects that are being deleted.
-pub(super) const DELETING: &str = "X";
+/// The part of the due index with the projects that are being provisioned or deleted.
+pub(super) const UNFINISHED: &str = "V";
 
 /// A project and the rev at which it was read.
 pub(super) struct StoredProject {
@@ -67,8 +64,8 @@ pub(super) async fn create(change: &Change<'_>, project: &Project) -> PortResult
     let mut writes = context.table.writes();
     let mut record = item(Key::project(&project.id), attributes(project, 0)?);
     add_to_list(&mut record, format!("P#{}", list_shard(project.nonce)), project.nonce.to_string());
-    if let Some(part) = due_part(project.state) {
-        add_to_due(&mut record, part.to_owned(), unchanged_since(project));
+    if is_unfinished(project.state) {
+        add_to_due(&mut record, UNFINISHED.to_owned(), unchanged_since(project));
     }
     let place = writes.put_new(record);
     let mut slots =
@@ -167,9 +164,9 @@ pub(super) fn write(writes: &mut Writes, project: &Project, seen: u64) -> PortRe
     let mut with: Values =
         vec![(":body", body), (":state", state), (":rev", rev), (":seen", number(seen))];
     let mut update = "SET #body = :body, #state = :state, #rev = :rev".to_owned();
-    if let Some(part) = due_part(project.state) {
+    if is_unfinished(project.state) {
         update.push_str(", #dpk = :part, #dsk = :since");
-        with.push((":part", text(part)));
+        with.push((":part", text(UNFINISHED)));
         with.push((":since", text(unchanged_since(project))));
     } else {
         update.push_str(" REMOVE #dpk, #dsk");
@@ -178,12 +175,11 @@ pub(super) fn write(writes: &mut Writes, project: &Project, seen: u64) -> PortRe
     Ok(())
 }
 
-/// The part of the due index that has the projects of a state.
-fn due_part(state: ProjectState) -> Option<&'static str> {
+/// Whether somebody provisions or deletes a project in this state.
+fn is_unfinished(state: ProjectState) -> bool {
     match state {
-        ProjectState::Provisioning => Some(PROVISIONING),
-        ProjectState::Deleting => Some(DELETING),
-        ProjectState::Ready | ProjectState::ProvisioningFailed => None,
+        ProjectState::Provisioning | ProjectState::Deleting => true,
+        ProjectState::Ready | ProjectState::ProvisioningFailed => false,
     }
 }
 

@@ -1,21 +1,23 @@
 //! Step 11: one page of the sweep, which runs every minute, over the due index and the outbox.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use rdev_domain::ids::{ProjectId, TaskId};
 use rdev_domain::ports::{PortResult, Swept};
 use rdev_domain::project::{ABANDONED_AFTER, Project, ProjectState};
 use rdev_domain::task::TaskState;
+use rdev_domain::time::Timestamp;
 use rdev_domain::worker::SILENT_AFTER;
 use ulid::Ulid;
 
 use super::context::Change;
 use super::indexes::due_keys;
 use super::item::{Item, get_text, key_of};
-use super::projects::{DELETING, PROVISIONING, SlotsItem, StoredProject, fail_stuck_provisioning};
+use super::projects::{SlotsItem, StoredProject, UNFINISHED, fail_stuck_provisioning};
 use super::rows::lease_part;
 use super::{outbox, project_delete, queue_entry, recover, workers};
+use crate::error::alone;
 use crate::schema::{DUE, DUE_SHARDS, Key, SLOTS, project_of};
 
 /// The most records of one kind in a page.
@@ -81,18 +83,25 @@ async fn expired_leases(change: &Change<'_>) -> PortResult<recover::Recovered> {
 /// Fails the projects whose provisioning was abandoned, and takes those whose deletion was.
 async fn abandoned_projects(change: &Change<'_>) -> PortResult<Vec<Project>> {
     let since = change.now.minus(ABANDONED_AFTER);
-    let mut abandoned = HashSet::new();
-    for part in [PROVISIONING, DELETING] {
-        let keys = due_keys(change.context, part.to_owned(), Some(since)).await?;
-        abandoned.extend(keys.iter().map(key_of));
-    }
+    let abandoned = due_keys(change.context, UNFINISHED.to_owned(), Some(since)).await?;
     let mut deleting = Vec::new();
-    for item in change.context.table.get_all(abandoned.into_iter().collect()).await? {
-        if !fail_stuck_provisioning(change, &item, since).await? {
-            deleting.extend(project_delete::take_abandoned(change, &item, since).await?);
-        }
+    for item in change.context.table.get_all(abandoned.iter().map(key_of).collect()).await? {
+        let key = key_of(&item);
+        let taken = take_over(change, &item, since).await;
+        deleting.extend(alone(&key, taken)?.flatten());
     }
     Ok(deleting)
+}
+
+async fn take_over(
+    change: &Change<'_>,
+    item: &Item,
+    since: Timestamp,
+) -> PortResult<Option<Project>> {
+    if fail_stuck_provisioning(change, item, since).await? {
+        return Ok(None);
+    }
+    project_delete::take_abandoned(change, item, since).await
 }
 
 /// The projects with a task that has been due for long.
@@ -114,11 +123,12 @@ async fn with_free_slot(
     let mut known = HashMap::<String, (Option<Project>, usize)>::new();
     for item in change.context.table.get_all(keys).await? {
         let Key { pk, sk } = key_of(&item);
-        let one = known.entry(pk).or_default();
+        let one = known.entry(pk.clone()).or_default();
         if sk == SLOTS {
             one.1 = SlotsItem::of(&item).leased.len();
         } else {
-            one.0 = Some(StoredProject::of(&item)?.project);
+            let key = Key { pk, sk };
+            one.0 = alone(&key, StoredProject::of(&item))?.map(|stored| stored.project);
         }
     }
     let free = |(project, leased): (Option<Project>, usize)| {

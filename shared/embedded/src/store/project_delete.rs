@@ -20,13 +20,12 @@ pub(super) fn take_abandoned(
     since: Timestamp,
     limit: u32,
 ) -> Result<(Vec<Project>, bool), Error> {
-    let abandoned: Vec<Project> = tx
-        .conn
-        .prepare_cached(
-            "SELECT body FROM projects WHERE state = 'deleting' AND changed_at <= ?1 LIMIT ?2",
-        )?
-        .query_map(params![since.as_millis(), limit], |row| rows::body(row, 0))?
-        .collect::<rusqlite::Result<_>>()?;
+    let abandoned = projects::readable(
+        tx,
+        "SELECT id, body FROM projects WHERE state = 'deleting' AND changed_at <= ?1",
+        since,
+        limit,
+    )?;
     let more = abandoned.len() == limit as usize;
     let mut taken = Vec::new();
     for project in abandoned {

@@ -9,9 +9,7 @@ use rdev_domain::worker::SILENT_AFTER;
 use rusqlite::OptionalExtension;
 
 use super::transaction::Tx;
-use super::{
-    claim, outbox, project_delete, projects, queue_entry, recover, retention, rows, workers,
-};
+use super::{claim, outbox, project_delete, projects, queue_entry, recover, retention, workers};
 use crate::error::Error;
 
 /// The most records of one kind in a page: other transactions run between two pages.
@@ -46,7 +44,7 @@ pub(super) fn page(tx: &Tx<'_>) -> Result<Swept, Error> {
         wake.extend(due_for_long(tx)?);
     }
     for project in wake {
-        if has_free_slot(tx, &project)? {
+        if tx.alone(&project, || has_free_slot(tx, &project))?.unwrap_or(false) {
             swept.wake.push(project);
         }
     }
@@ -62,13 +60,14 @@ fn due_for_long(tx: &Tx<'_>) -> Result<Vec<ProjectId>, Error> {
     let since = tx.now.minus(DUE_FOR_LONG);
     let mut found = Vec::new();
     let mut last = String::new();
-    while let Some(project) =
-        next.query_row([&last], |row| rows::parsed::<ProjectId>(row, 0)).optional()?
-    {
-        last = project.as_str().to_owned();
-        if queue_entry::due_since(tx, &project, since)? {
-            found.push(project);
+    while let Some(project) = next.query_row([&last], |row| row.get::<_, String>(0)).optional()? {
+        // A name that is none has no project that could be woken.
+        if let Ok(id) = project.parse::<ProjectId>()
+            && queue_entry::due_since(tx, &id, since)?
+        {
+            found.push(id);
         }
+        last = project;
     }
     Ok(found)
 }

@@ -28,7 +28,7 @@ use ulid::Ulid;
 pub(super) use super::claimed_task::{ClaimedTask, Runner, commit, main, result};
 use super::race::settled;
 pub(super) use super::race::{race, race_two};
-use super::{ReplaceRecord, StoreUnderTest};
+use super::{Damage, DamageRecord, ReplaceRecord, StoreUnderTest};
 use crate::tools::clock::Clock;
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
@@ -42,6 +42,7 @@ pub(super) struct World {
     pub(super) store: Arc<dyn Store>,
     pub(super) clock: Clock,
     replace_record: ReplaceRecord,
+    damage: DamageRecord,
     pub(super) sweep_deletes: bool,
     pub(super) recovers_all: bool,
 }
@@ -61,6 +62,7 @@ impl World {
             store: Arc::clone(&subject.store),
             clock: Clock::default(),
             replace_record: subject.replace_record.clone(),
+            damage: subject.damage.clone(),
             sweep_deletes: subject.sweep_deletes,
             recovers_all: subject.recovers_all,
         }
@@ -250,6 +252,11 @@ impl World {
     /// Replaces a task's type and its body, past the store.
     pub(super) async fn replace_record(&self, id: TaskId, kind: &'static str, body: String) {
         (self.replace_record)(id, kind, body).await;
+    }
+
+    /// Damages a record that belongs to a task.
+    pub(super) async fn damage(&self, id: TaskId, damage: Damage) {
+        (self.damage)(id, damage).await;
     }
 
     // What a holder writes.
