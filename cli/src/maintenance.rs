@@ -4,7 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use rdev_domain::chain;
-use rdev_domain::ports::{Queue, Store};
+use rdev_domain::ports::Store;
+use rdev_functions::Context;
 use rdev_functions::services::maintenance::{dead_letters, sweep};
 use rdev_platform::webhooks::Sender;
 use tokio_util::sync::CancellationToken;
@@ -17,18 +18,14 @@ const EVERY: Duration = Duration::from_secs(60);
 const WEBHOOKS_EVERY: Duration = Duration::from_secs(2);
 
 /// Runs now and every minute, until `stop`.
-pub(crate) async fn run(
-    store: &dyn Store,
-    queue: &dyn Queue,
-    metrics: &PrometheusHandle,
-    stop: &CancellationToken,
-) {
+pub(crate) async fn run(context: &Context, metrics: &PrometheusHandle, stop: &CancellationToken) {
     loop {
         let round = async {
-            if let Err(error) = sweep(store, queue, || SystemTime::now().into()).await {
+            let clock = || SystemTime::now().into();
+            if let Err(error) = sweep(context, clock).await {
                 warn!(error = chain(&error), "the sweep failed; the next one is in a minute");
             }
-            if let Err(error) = dead_letters(store, queue, || SystemTime::now().into()).await {
+            if let Err(error) = dead_letters(&*context.store, &*context.queue, clock).await {
                 warn!(
                     error = chain(&error),
                     "dead letters were not handled; the next try is in a minute"

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context as _, anyhow};
 use metrics_exporter_prometheus::PrometheusHandle;
 use rdev_domain::chain;
 use rdev_domain::outbox;
@@ -16,6 +16,7 @@ use rdev_domain::secret::Secret;
 use rdev_domain::spec::AgentName;
 use rdev_domain::time::Timestamp;
 use rdev_embedded::Embedded;
+use rdev_functions::Context;
 use rdev_functions::services::templates::check_registry;
 use rdev_platform::connect::{Platform, WrongSetting, connect};
 use rdev_platform::webhooks::Sender;
@@ -89,9 +90,9 @@ impl Server {
         let settings = api::settings(config, &platform, default_agent, url_policy);
         let context = api::context(ports, &platform, settings, &metrics, handle.clone());
         let stop = CancellationToken::new();
-        let api = tokio::spawn(api::serve(listener, context, stop.clone()));
+        let api = tokio::spawn(api::serve(listener, context.clone(), stop.clone()));
         let admin_key = admin_key(&embedded, &url).await?;
-        let maintenance = start_maintenance(config, &embedded, metrics, &stop)?;
+        let maintenance = start_maintenance(config, context, metrics, &stop)?;
         redact_secrets(&runner, config, &admin_key);
         let runner = tokio::spawn(runner.run());
 
@@ -235,16 +236,16 @@ async fn admin_key(embedded: &Embedded, url: &str) -> anyhow::Result<Secret> {
 /// Starts the sweep and the sending of webhooks.
 fn start_maintenance(
     config: &Config,
-    embedded: &Embedded,
+    context: Context,
     metrics: PrometheusHandle,
     stop: &CancellationToken,
 ) -> anyhow::Result<JoinHandle<()>> {
     let sender = Sender::new(config.api.webhooks_to_private_addresses, config.public_url.clone())?;
-    let (embedded, stop) = (embedded.clone(), stop.clone());
+    let stop = stop.clone();
     Ok(tokio::spawn(async move {
         tokio::join!(
-            maintenance::run(&*embedded.store, &*embedded.queue, &metrics, &stop),
-            maintenance::webhooks(&*embedded.store, &sender, &stop)
+            maintenance::run(&context, &metrics, &stop),
+            maintenance::webhooks(&*context.store, &sender, &stop)
         );
     }))
 }

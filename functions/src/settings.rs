@@ -21,7 +21,8 @@ pub struct Settings {
     pub body_limit_bytes: usize,
     /// The template of a project whose request names no template: `static`.
     pub default_template: String,
-    /// Answer event streams with one finite batch, for gateways that cannot stream: no.
+    /// Answer event streams with one finite batch, which waits up to 20 s for its first event, for
+    /// gateways that cannot stream: no.
     pub sse_finite: bool,
     /// Seconds after which an event stream ends and the client comes back: 900.
     pub sse_max_s: u32,

@@ -1,5 +1,6 @@
 //! Removes refs of rdev's own and unpushed work that nobody needs any more. It runs in the
-//! background; no build waits for it.
+//! background; no build waits for it. A fetch lists the refs anyway; the store is asked about them
+//! only when a look is due: whoever leaves a ref brings it forward.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,25 +19,39 @@ use crate::git::Remote;
 use crate::machine::Machine;
 use crate::runner::context::RunnerContext;
 
-/// The number of refs of other tasks that one fetch checks.
+/// The number of refs of other tasks that one look checks.
 const REFS_PER_FETCH: usize = 20;
 
 /// When the store does not know a task of this age, its record has expired. A younger task may
 /// belong to another installation that shares the repository.
 const EXPIRED_AFTER: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
+/// The time between two looks if nothing else is known.
+const SELDOM: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The time until a look that may find something: a task is about to end, or there were too many
+/// refs for one look.
+const SOON: Duration = Duration::from_secs(60 * 60);
+
 /// The time limit for one clean-up.
 const TIME_LIMIT: Duration = Duration::from_secs(60);
 
-/// After a build that succeeded or was cancelled: removes the refs that it has pushed.
+/// After a build: removes the refs that it has pushed if it succeeded or was cancelled; otherwise
+/// it leaves them, and plans when somebody looks for them.
 pub(crate) fn after_attempt(attempt: &Attempt, task: &Task) {
-    if !done_with(task.state) {
-        return;
+    let done = done_with(task.state);
+    if done {
+        attempt.machine().forget_unpushed(task.id);
     }
-    attempt.machine().forget_unpushed(task.id);
     let Some((remote, mut refs)) = attempt.pushed_refs() else {
         return;
     };
+    if !done {
+        if !refs.is_empty() {
+            look_soon(attempt.machine(), &remote);
+        }
+        return;
+    }
     refs.retain(|name| !matches!(OwnRef::parse(name), None | Some(OwnRef::Kept(_))));
     delete(&attempt.context, remote, refs);
 }
@@ -59,9 +74,14 @@ pub(crate) fn remove_refs_of_ended_tasks(
                 && Some(own.task()) != attempt.task.resume_from.map(|wip| wip.task)
         })
         .collect();
-    if others.is_empty() {
+    let now = machine.now();
+    let is_due = machine.next_look(&remote.url).is_none_or(|next| next <= now);
+    if others.is_empty() || !is_due {
         return;
     }
+    // Before the look: of builds that fetch at once, one looks.
+    machine.plan_look(&remote.url, now.plus(SELDOM));
+    let mut again_soon = others.len() > REFS_PER_FETCH;
     // Start anywhere in the list: many refs that must stay must not hide those that can go.
     let first = machine.random(u32::try_from(others.len()).unwrap_or(u32::MAX));
     others.rotate_left(first as usize);
@@ -72,6 +92,7 @@ pub(crate) fn remove_refs_of_ended_tasks(
         for own in others {
             let removable = match context.ports.store.task(own.task()).await {
                 Ok(record) => {
+                    again_soon |= !record.task.state.is_terminal();
                     // A ticket of a push that is in doubt tells a retry that it has not landed.
                     let mut own_refs = record.task.own_refs.iter();
                     done_with(record.task.state)
@@ -79,15 +100,29 @@ pub(crate) fn remove_refs_of_ended_tasks(
                         && !own_refs.any(|recorded| recorded.may_land && recorded.own == own)
                 }
                 Err(PortError::NotFound { .. }) => expired(own.task(), &*context.machine),
-                Err(_) => false,
+                Err(_) => {
+                    again_soon = true;
+                    false
+                }
             };
             if removable {
                 refs.push(format!("refs/{}", own.path()));
                 refs.push(format!("refs/heads/{}", own.path()));
             }
         }
+        if again_soon {
+            look_soon(&*context.machine, &remote);
+        }
         delete(&context, remote, refs);
     });
+}
+
+/// The next look is within the hour. Where nothing is planned, it is due at once anyway.
+fn look_soon(machine: &dyn Machine, remote: &Remote) {
+    let at = machine.now().plus(SOON);
+    if machine.next_look(&remote.url).is_some_and(|next| next > at) {
+        machine.plan_look(&remote.url, at);
+    }
 }
 
 /// Removes unpushed work of tasks that have ended and do not need it any more.
@@ -121,13 +156,20 @@ fn delete(context: &Arc<RunnerContext>, remote: Remote, refs: Vec<String>) {
     context.in_background(async move {
         let stop = CancellationToken::new();
         let deleted = machine.delete_refs(&remote, &refs, &stop);
+        let again = || look_soon(&*machine, &remote);
         match tokio::time::timeout(TIME_LIMIT, deleted).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => debug!(
-                error = chain(&error),
-                "refs of ended tasks were not removed; a later fetch will"
-            ),
-            Err(_) => stop.cancel(),
+            Ok(Err(error)) => {
+                debug!(
+                    error = chain(&error),
+                    "refs of ended tasks were not removed; a later fetch will"
+                );
+                again();
+            }
+            Err(_) => {
+                stop.cancel();
+                again();
+            }
         }
     });
 }

@@ -27,6 +27,7 @@ use crate::git::{
 use crate::process::{Ended, Flow, Launch, Limits, RunError, Stream};
 
 mod local;
+mod looks;
 
 pub use local::LocalMachine;
 
@@ -101,6 +102,13 @@ pub trait Machine: Send + Sync + 'static {
 
     /// The tasks with unpushed commits on this machine.
     fn tasks_with_unpushed(&self) -> Vec<TaskId>;
+
+    /// When the refs of a repository are looked through next for those that nobody needs. `None`:
+    /// nobody has planned it.
+    fn next_look(&self, url: &GitUrl) -> Option<Timestamp>;
+
+    /// Plans it, for later processes too.
+    fn plan_look(&self, url: &GitUrl, at: Timestamp);
 
     /// Keeps the agent's session of a finished task, with the name of the workspace that it is
     /// bound to.

@@ -173,7 +173,9 @@ fn a_system_is_told_to_its_functions_and_half_of_one_is_refused_at_the_deploymen
     assert_eq!(policies("builds"), [ci]);
     assert_eq!(policies("ci"), [hook, ci]);
     assert_eq!(policies("domains"), [dns]);
-    assert!(policies("work").is_empty() && policies("maintenance").is_empty());
+    assert_eq!(policies("maintenance"), [dns, gitea, ci], "it ends deletions");
+    assert_eq!(told["maintenance"]["variables"]["RDEV_FORGE__TOKEN_ARN"], "arn:gitea");
+    assert!(policies("work").is_empty());
     Ok(())
 }
 

@@ -18,7 +18,7 @@ fn main() -> ExitCode {
     wiring::run(|context| {
         async move |_| {
             // One that fails does not keep the other from its work.
-            let swept = sweep(&*context.store, &*context.queue, || SystemTime::now().into()).await;
+            let swept = sweep(&context, || SystemTime::now().into()).await;
             webhooks(&context).await?;
             swept?;
             Ok(Value::Null)

@@ -276,7 +276,7 @@ async fn events(
     if accepts.flat_map(|value| value.split(',')).any(is_event_stream) {
         stream::sse(&app, task, range).await
     } else {
-        Ok(Json(stream::page(app.store(), task, range).await?).into_response())
+        Ok(Json(stream::page(&app, task, range).await?).into_response())
     }
 }
 

@@ -368,9 +368,10 @@ impl From<PortError> for Problem {
                     Conflict::DomainTaken => Code::DomainTaken,
                     Conflict::RecordNotOurs => Code::RecordNotOurs,
                     Conflict::NotRunning => Code::PipelineNotRunning,
-                    Conflict::IdTaken | Conflict::DomainLeaving | Conflict::Contended => {
-                        Code::Conflict
-                    }
+                    Conflict::ProjectChanged
+                    | Conflict::IdTaken
+                    | Conflict::DomainLeaving
+                    | Conflict::Contended => Code::Conflict,
                 };
                 Self::new(code, conflict.to_string())
             }

@@ -25,6 +25,15 @@ use crate::http::problem::{ApiResult, Problem};
 /// How often the store is read for new events.
 const POLL: Duration = Duration::from_millis(200);
 
+/// The first pauses between two reads of a function's request, and then [`POLL_LONG`]: each read of
+/// a function's store costs money.
+const POLL_FIRST: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(2)];
+
+const POLL_LONG: Duration = Duration::from_secs(5);
+
+/// How long a stream that is one batch waits for its first event. Gateways end a request after 29 s.
+const BATCH_WAIT: Duration = Duration::from_secs(20);
+
 /// How soon a client reconnects after a stream has ended.
 const RECONNECT: Duration = Duration::from_secs(2);
 
@@ -92,24 +101,32 @@ impl EventsQuery {
 }
 
 /// The events after `range.after`; waits for the first one for `range.wait`.
-pub(crate) async fn page(store: &dyn Store, task: TaskId, range: EventsRange) -> ApiResult<Events> {
+pub(crate) async fn page(app: &App, task: TaskId, range: EventsRange) -> ApiResult<Events> {
     let deadline = Instant::now() + range.wait;
+    let finite = app.settings().sse_finite;
+    let (first, then) = if finite { (&POLL_FIRST[..], POLL_LONG) } else { (&[][..], POLL) };
+    let mut pauses = first.iter().copied();
     loop {
-        let mut page = store.events(task, range.after, range.limit).await?;
-        let whole = page.events.len() < range.limit as usize;
-        let whole = !shortened(&mut page.events) && whole;
-        let ended = page.state.is_terminal();
+        let page = look(app.store(), task, range).await?;
         let remaining = deadline.saturating_duration_since(Instant::now());
-        if !page.events.is_empty() || ended || remaining.is_zero() {
-            return Ok(Events {
-                next_after: page.events.last().map_or(range.after, |last| last.seq),
-                done: ended && whole,
-                items: page.events,
-                state: page.state,
-            });
+        if !page.items.is_empty() || page.state.is_terminal() || remaining.is_zero() {
+            return Ok(page);
         }
-        sleep(POLL.min(remaining)).await;
+        sleep(pauses.next().unwrap_or(then).min(remaining)).await;
     }
+}
+
+/// The events after `range.after` that are there now.
+async fn look(store: &dyn Store, task: TaskId, range: EventsRange) -> ApiResult<Events> {
+    let mut page = store.events(task, range.after, range.limit).await?;
+    let whole = page.events.len() < range.limit as usize;
+    let whole = !shortened(&mut page.events) && whole;
+    Ok(Events {
+        next_after: page.events.last().map_or(range.after, |last| last.seq),
+        done: page.state.is_terminal() && whole,
+        items: page.events,
+        state: page.state,
+    })
 }
 
 /// Truncates `events` to one page; whether there were more.
@@ -130,7 +147,8 @@ fn shortened(events: &mut Vec<BuildEvent>) -> bool {
 pub(crate) async fn sse(app: &App, task: TaskId, range: EventsRange) -> ApiResult<Response> {
     let retry = stream::iter([Event::default().retry(RECONNECT)]);
     if app.settings().sse_finite {
-        let batch = page(app.store(), task, range).await?;
+        // It waits here: a client that comes back for nothing costs as much as one that waits.
+        let batch = page(app, task, EventsRange { wait: BATCH_WAIT, ..range }).await?;
         let last = batch.done.then(|| ended(batch.state));
         let events: Vec<_> = batch.items.iter().map(sent).chain(last).collect();
         let whole = retry.chain(stream::iter(events)).map(Ok::<_, Infallible>);
@@ -174,8 +192,7 @@ impl Follow {
             if self.over || Instant::now() >= self.until {
                 return None;
             }
-            let now = EventsRange { wait: Duration::ZERO, ..self.range };
-            let page = match page(&*self.store, self.task, now).await {
+            let page = match look(&*self.store, self.task, self.range).await {
                 Ok(page) => page,
                 Err(problem) => {
                     tracing::debug!(code = problem.code().as_str(), "an event stream was cut");

@@ -2,32 +2,54 @@
 //! dead letters (steps 11 and 12 of `docs/protocol.md`). `rdev up` has a timer for it, AWS
 //! a scheduled function and one that the dead-letter queue calls.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use rdev_domain::outbox;
+use rdev_domain::audit::Actor;
 use rdev_domain::ports::{DeadLetter, DeadMessage, PortError, PortResult, Queue, Store};
+use rdev_domain::project::Project;
 use rdev_domain::time::Timestamp;
 use rdev_domain::wake_up::{Undecodable, WakeUp};
+use rdev_domain::{chain, outbox};
 use sha2::{Digest, Sha256};
 use tracing::{info, warn};
 use ulid::Ulid;
 
+use crate::app::{App, Context};
+use crate::services::projects;
+
 /// How many dead messages are received at once.
 const BATCH: u32 = 10;
+
+/// For how long a sweep begins to end deletions.
+const DELETIONS: Duration = Duration::from_secs(60);
 
 /// How much of a dead message's body is stored.
 const MAX_BODY_BYTES: usize = 16 * 1024;
 
-/// Runs the sweep to its end, and sends the wake-ups that it finds missing. `clock` is read for
-/// each page.
+/// Runs the sweep to its end, and ends deletions of projects that were cut short. `clock` is read
+/// for each page.
+///
+/// # Errors
+/// The first error of store or queue; the next sweep does the rest. A deletion that fails is no
+/// error: it is logged, and a later sweep tries it again.
+pub async fn sweep(context: &Context, clock: impl Fn() -> Timestamp) -> PortResult<()> {
+    let deleting = sweep_store(&*context.store, &*context.queue, &clock).await?;
+    // Last: other systems may take long to answer.
+    end_deletions(&App::new(context.clone()), deleting, clock).await;
+    Ok(())
+}
+
+/// Runs the sweep of the store to its end, and sends the wake-ups that it finds missing. Returns the
+/// projects whose deletion was cut short.
 ///
 /// # Errors
 /// The first error of store or queue; the next sweep does the rest.
-pub async fn sweep(
+pub async fn sweep_store(
     store: &dyn Store,
     queue: &dyn Queue,
     clock: impl Fn() -> Timestamp,
-) -> PortResult<()> {
+) -> PortResult<Vec<Project>> {
+    let mut deleting = Vec::new();
     loop {
         let swept = store.sweep(clock()).await?;
         if swept.recovered > 0 || swept.offline > 0 {
@@ -37,8 +59,25 @@ pub async fn sweep(
         for project_id in swept.wake {
             queue.send(&WakeUp { project_id }, Duration::ZERO).await?;
         }
+        deleting.extend(swept.deleting);
         if !swept.more {
-            return Ok(());
+            return Ok(deleting);
+        }
+    }
+}
+
+/// Ends deletions, each for itself, for at most [`DELETIONS`]: the store offers the others again.
+async fn end_deletions(app: &App, projects: Vec<Project>, clock: impl Fn() -> Timestamp) {
+    let begun = Instant::now();
+    for project in projects {
+        if begun.elapsed() > DELETIONS {
+            return;
+        }
+        let id = project.id.clone();
+        match projects::end_deletion(app, &Actor::maintenance(), project, clock()).await {
+            Ok(()) => info!(project = %id, "ended a deletion that was cut short"),
+            Err(error) => warn!(error = %chain(&error), project = %id,
+                "a deletion that was cut short could not be ended; a later sweep tries again"),
         }
     }
 }
@@ -113,10 +152,8 @@ fn letter(message: &DeadMessage, now: Timestamp) -> (DeadLetter, Option<WakeUp>)
 mod tests {
     use std::time::SystemTime;
 
-    use rdev_domain::audit::Actor;
     use rdev_domain::page::Page;
     use rdev_domain::ports::Receipt;
-    use rdev_domain::project::Project;
 
     use super::*;
     use crate::clock::now;

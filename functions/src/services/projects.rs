@@ -5,7 +5,7 @@ use rdev_domain::chain;
 use rdev_domain::git::Branch;
 use rdev_domain::ids::ProjectId;
 use rdev_domain::ports::PortError;
-use rdev_domain::project::{Project, ProjectPatch};
+use rdev_domain::project::{Deletion, Project, ProjectPatch};
 use rdev_domain::time::Timestamp;
 use rdev_domain::webhook::WebhookUrl;
 use serde::Deserialize;
@@ -102,7 +102,21 @@ pub(crate) async fn delete(
     if with_repository && project.template.is_none() {
         return Err(ServiceError::RepositoryNotOurs);
     }
-    app.store().begin_delete_project(id, by, now).await?;
+    let deletion =
+        if with_repository { Deletion::DeleteRepository } else { Deletion::KeepRepository };
+    let project = app.store().begin_delete_project(id, deletion, None, by, now).await?;
+    end_deletion(app, by, project, now).await
+}
+
+/// Ends the deletion of a project that is `deleting`: removes what it has in other systems, and
+/// then its record. Repeated, it resumes where it stopped.
+pub(crate) async fn end_deletion(
+    app: &App,
+    by: &Actor,
+    project: Project,
+    now: Timestamp,
+) -> ServiceResult<()> {
+    let id = &project.id;
     for domain in app.store().domains(id).await? {
         let (dns, _) = domain_records::provider(app)?;
         domain_records::withdraw(app, dns, domain, by, now).await?;
@@ -110,7 +124,7 @@ pub(crate) async fn delete(
     if let (Some(ci), Some(ci_id)) = (app.ci(), project.ci_id) {
         ci.deactivate(ci_id).await?;
     }
-    if with_repository {
+    if project.deletion == Some(Deletion::DeleteRepository) {
         let deleted = app.forge().delete_repository(id, project.nonce).await;
         deleted.map_err(forge_failed)?;
     }

@@ -8,11 +8,10 @@
 use rdev_domain::audit::Actor;
 use rdev_domain::chain;
 use rdev_domain::dns::Domain;
-use rdev_domain::ids::ProjectId;
 use rdev_domain::ports::{
     CiRepository, Conflict, NewRepository, PortError, PortResult, Repository, Start,
 };
-use rdev_domain::project::{Project, ProjectPatch, ProjectState};
+use rdev_domain::project::{Deletion, Project, ProjectPatch, ProjectState};
 use rdev_domain::provision::StepName;
 use rdev_domain::time::Timestamp;
 
@@ -22,7 +21,13 @@ use crate::services::domain_records;
 use crate::services::error::{ServiceError, ServiceResult};
 use crate::services::templates::{Template, Values};
 
+/// How many steps one call does or finds done by others; there are three.
+const MAX_ROUNDS: usize = 20;
+
 /// Runs the steps of a project that are not done; it is `ready` then.
+///
+/// Whoever records a step names the stage that it began at. If another call has recorded something
+/// meanwhile, this one looks again and goes on from there.
 ///
 /// # Errors
 /// The error of a step. The project is `provisioning_failed` then, and names the step.
@@ -32,29 +37,37 @@ pub(crate) async fn run(
     mut project: Project,
     now: Timestamp,
 ) -> ServiceResult<Project> {
-    loop {
+    let (id, nonce) = (project.id.clone(), project.nonce);
+    for _ in 0..MAX_ROUNDS {
+        if project.nonce != nonce {
+            return Err(PortError::not_found(format!("project \"{id}\" of this request")).into());
+        }
         match project.state {
             ProjectState::Ready => return Ok(project),
             ProjectState::Deleting => return Err(ServiceError::ProjectDeleting),
             ProjectState::Provisioning | ProjectState::ProvisioningFailed => {}
         }
-        let Some(step) = project.next_step() else {
-            let state = Some(ProjectState::Ready);
-            let patch = ProjectPatch { state, ..ProjectPatch::default() };
-            return Ok(update(app, by, &project.id, &patch, now).await?);
+        let patch = match project.next_step() {
+            None => ProjectPatch { state: Some(ProjectState::Ready), ..ProjectPatch::default() },
+            Some(step) => match run_step(app, by, &project, step, now).await {
+                Ok(patch) => done(&project, step, patch),
+                Err(error) => return failed(app, by, &project, step, error, now).await,
+            },
         };
-        project = match run_step(app, by, &project, step, now).await {
-            Ok(patch) => {
-                let provisioning = project.provisioning.with(step, None, clock::now());
-                let ready = provisioning.next().is_none();
-                let state =
-                    Some(if ready { ProjectState::Ready } else { ProjectState::Provisioning });
-                let patch = ProjectPatch { provisioning: Some(provisioning), state, ..patch };
-                update(app, by, &project.id, &patch, now).await?
-            }
-            Err(error) => return Err(record_failure(app, by, &project, step, error, now).await),
+        project = match update(app, by, &project, patch, now).await {
+            Err(PortError::Conflict(Conflict::ProjectChanged)) => app.store().project(&id).await?,
+            updated => updated?,
         };
     }
+    Err(Conflict::Contended.into())
+}
+
+/// What a step that was done changes in the project: `patch`, and how far the project is.
+fn done(project: &Project, step: StepName, patch: ProjectPatch) -> ProjectPatch {
+    let provisioning = project.provisioning.with(step, None, clock::now());
+    let ready = provisioning.next().is_none();
+    let state = if ready { ProjectState::Ready } else { ProjectState::Provisioning };
+    ProjectPatch { provisioning: Some(provisioning), state: Some(state), ..patch }
 }
 
 /// Runs one step; what it changes in the project.
@@ -124,55 +137,64 @@ async fn create_repository(app: &App, project: &Project) -> PortResult<Repositor
     app.forge().create_repository(&new).await
 }
 
+/// Changes `project`, which must still be at the stage that it shows.
 async fn update(
     app: &App,
     by: &Actor,
-    id: &ProjectId,
-    patch: &ProjectPatch,
+    project: &Project,
+    patch: ProjectPatch,
     now: Timestamp,
 ) -> PortResult<Project> {
-    let (project, outbox) = app.store().update_project(id, patch, by, now).await?;
+    let patch = ProjectPatch { expected: Some(project.stage()), ..patch };
+    let (project, outbox) = app.store().update_project(&project.id, &patch, by, now).await?;
     app.send(&outbox, now).await;
     Ok(project)
 }
 
-/// Records that a step failed; the error that the request gets.
-async fn record_failure(
+/// Records that a step failed. Returns the error that the request gets, or the project if another
+/// call has made it ready meanwhile.
+async fn failed(
     app: &App,
     by: &Actor,
     project: &Project,
     step: StepName,
     error: PortError,
     now: Timestamp,
-) -> ServiceError {
-    let id = &project.id;
+) -> ServiceResult<Project> {
     let refused = matches!(
         error,
         PortError::NotSupported { .. } | PortError::Conflict(Conflict::RepositoryNotOurs)
     );
-    if step == StepName::Repository && refused {
+    let recorded = if step == StepName::Repository && refused {
         // There is no repository and there will be none, so the name is free again.
-        if let Err(error) = undo(app, by, id, now).await {
-            tracing::warn!(error = %chain(&error), project = %id,
-                "a project without a repository was not removed");
-        }
-        return step_error(step, error);
-    }
-    let message = chain(&error);
-    let patch = ProjectPatch {
-        state: Some(ProjectState::ProvisioningFailed),
-        provisioning: Some(project.provisioning.with(step, Some(&message), clock::now())),
-        ..ProjectPatch::default()
+        undo(app, by, project, now).await
+    } else {
+        let message = chain(&error);
+        let patch = ProjectPatch {
+            state: Some(ProjectState::ProvisioningFailed),
+            provisioning: Some(project.provisioning.with(step, Some(&message), clock::now())),
+            ..ProjectPatch::default()
+        };
+        update(app, by, project, patch, now).await.map(drop)
     };
-    if let Err(error) = update(app, by, id, &patch, now).await {
-        tracing::warn!(error = %chain(&error), project = %id,
-            "not recorded as provisioning_failed; the sweep does it");
+    match recorded {
+        Ok(()) => {}
+        Err(PortError::Conflict(Conflict::ProjectChanged)) => {
+            // A failure that comes late says nothing about what others have done since.
+            let newest = app.store().project(&project.id).await?;
+            if newest.nonce == project.nonce && newest.state == ProjectState::Ready {
+                return Ok(newest);
+            }
+        }
+        Err(error) => tracing::warn!(error = %chain(&error), project = %project.id,
+            "a failed step was not recorded; the sweep does it"),
     }
-    step_error(step, error)
+    Err(step_error(step, error))
 }
 
-async fn undo(app: &App, by: &Actor, id: &ProjectId, now: Timestamp) -> PortResult<()> {
-    app.store().begin_delete_project(id, by, now).await?;
+async fn undo(app: &App, by: &Actor, project: &Project, now: Timestamp) -> PortResult<()> {
+    let (id, deletion) = (&project.id, Deletion::KeepRepository);
+    app.store().begin_delete_project(id, deletion, Some(&project.stage()), by, now).await?;
     app.store().forget_project(id, by, now).await
 }
 

@@ -250,6 +250,34 @@ async fn where_answers_cannot_stream_each_is_one_batch() {
 }
 
 #[tokio::test]
+async fn a_batch_without_events_waits_until_there_is_one() {
+    let running = Running::new(true).await;
+    let (mut events, ()) = tokio::join!(running.open(None), async {
+        // The request is polled first, finds nothing and waits.
+        tokio::task::yield_now().await;
+        running.write([0]).await;
+    });
+    assert_eq!(events.ids(1).await, [running.seq(0)]);
+    assert_eq!(events.next().await, None, "the batch ends with what is there");
+    let (mut events, ()) = tokio::join!(running.open(Some(running.seq(0))), async {
+        tokio::task::yield_now().await;
+        running.end().await;
+    });
+    assert_eq!(events.next().await.expect("the end").data["data"]["done"], true);
+    assert_eq!(events.next().await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_stays_empty_is_answered_after_twenty_seconds() {
+    let running = Running::new(true).await;
+    let began = tokio::time::Instant::now();
+    let mut events = running.open(None).await;
+    let took = began.elapsed();
+    assert!((20..21).contains(&took.as_secs()), "{took:?}");
+    assert_eq!(events.next().await, None, "the client comes back");
+}
+
+#[tokio::test]
 async fn a_stream_over_a_real_connection_is_not_held_back() {
     let running = Running::new(false).await;
     running.write([0]).await;

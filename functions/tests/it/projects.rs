@@ -1,13 +1,20 @@
 //! Projects from creation to deletion.
 
+use std::time::Duration;
+
+use http::Method;
+use rdev_domain::audit::Actor;
+use rdev_domain::ids::ProjectId;
 use rdev_domain::ports::{Forge, NewRepository, Record, Start};
+use rdev_domain::project::Deletion;
 use rdev_domain::result::{Outcome, TaskResult, Usage};
 use rdev_domain::step::Event;
 use rdev_domain::task::TaskState;
+use rdev_functions::services::maintenance;
 use serde_json::{Value, json};
 
 use crate::builds::{failed, result};
-use crate::support::{Fixture, ForgeBehaviour, with_forge};
+use crate::support::{Fixture, ForgeBehaviour, Reply, TestForge, now, request, send, with_forge};
 
 #[tokio::test]
 async fn a_project_is_created_from_its_template_and_changed_and_deleted() {
@@ -266,4 +273,112 @@ async fn what_an_earlier_project_of_the_name_has_left_is_not_the_later_ones() {
     let body = json!({ "prompt": "more", "continue_from": old });
     fixture.post("/projects/site/builds", body).await.assert_fields(&["continue_from"]);
     assert_eq!(fixture.get(&format!("/work/{old}")).await.json()["state"], "succeeded");
+}
+
+/// A request that begins to delete a project and dies, an hour ago.
+async fn begin_to_delete(fixture: &Fixture, project: &ProjectId, deletion: Deletion) {
+    let (by, then) = (Actor::maintenance(), now().minus(Duration::from_secs(3600)));
+    let begun = fixture.store().begin_delete_project(project, deletion, None, &by, then).await;
+    begun.expect("nothing runs");
+}
+
+#[tokio::test]
+async fn a_deletion_that_was_cut_short_is_ended_by_the_sweep_as_it_was_requested() {
+    let fixture = Fixture::new().await;
+    let (kept, deleted) = (fixture.project("kept").await, fixture.project("deleted").await);
+    fixture.project("other").await;
+    let queued = fixture.build(&deleted).await;
+    begin_to_delete(&fixture, &kept, Deletion::KeepRepository).await;
+    begin_to_delete(&fixture, &deleted, Deletion::DeleteRepository).await;
+    let shown = fixture.get("/projects/deleted").await.json();
+    assert_eq!(
+        (&shown["state"], &shown["deletion"]),
+        (&json!("deleting"), &json!("delete_repository"))
+    );
+    maintenance::sweep(&fixture.context, now).await.expect("a sweep");
+    for project in ["kept", "deleted"] {
+        fixture.get(&format!("/projects/{project}")).await.assert_problem(404, "not_found");
+    }
+    assert_eq!(fixture.get("/projects/other").await.json()["state"], "ready");
+    let repositories = fixture.embedded.forge.folder();
+    assert!(repositories.join("kept.git").exists(), "nobody asked to delete it");
+    assert!(!repositories.join("deleted.git").exists());
+    let record = fixture.store().task(queued).await.expect("the record stays");
+    assert_eq!(record.task.state, TaskState::Cancelled);
+}
+
+#[tokio::test]
+async fn a_deletion_that_cannot_be_ended_stops_no_other_and_is_tried_again() {
+    let (fixture, forge) = with_forge(ForgeBehaviour::Works).await;
+    let (first, second) = (fixture.project("first").await, fixture.project("second").await);
+    begin_to_delete(&fixture, &first, Deletion::DeleteRepository).await;
+    begin_to_delete(&fixture, &second, Deletion::KeepRepository).await;
+    forge.set(ForgeBehaviour::Unavailable);
+    maintenance::sweep(&fixture.context, now).await.expect("a sweep");
+    fixture.get("/projects/second").await.assert_problem(404, "not_found");
+    assert_eq!(fixture.get("/projects/first").await.json()["state"], "deleting");
+    forge.set(ForgeBehaviour::Works);
+    // A person need not wait for the sweep.
+    assert_eq!(fixture.delete("/projects/first?delete_repository=true").await.status, 204);
+    assert!(!fixture.embedded.forge.folder().join("first.git").exists());
+}
+
+/// Begins to create a project, whose repository is not made before `resume`.
+async fn begin_to_create(
+    fixture: &Fixture,
+    forge: &TestForge,
+    name: &str,
+) -> tokio::task::JoinHandle<Reply> {
+    forge.set(ForgeBehaviour::Waits);
+    let body = Some(json!({ "name": name }));
+    let create = request(Method::POST, "/projects", Some(&fixture.admin), body);
+    let app = fixture.app.clone();
+    let creating = tokio::spawn(async move { send(&app, create).await });
+    forge.entered.notified().await;
+    forge.set(ForgeBehaviour::Works);
+    creating
+}
+
+#[tokio::test]
+async fn a_late_provision_records_nothing_over_one_that_was_faster() {
+    for late in [ForgeBehaviour::Works, ForgeBehaviour::Fails, ForgeBehaviour::NotSupported] {
+        let (fixture, forge) = with_forge(ForgeBehaviour::Works).await;
+        let creating = begin_to_create(&fixture, &forge, "site").await;
+        let faster = fixture.post("/projects/site/provision", json!({})).await;
+        assert_eq!(faster.status, 200, "{}", faster.text());
+        let ready = fixture.get("/projects/site").await.json();
+        assert_eq!(ready["state"], "ready");
+        forge.set(late);
+        forge.resume.notify_one();
+        let created = creating.await.expect("no panic");
+        assert_eq!(created.status, 201, "{late:?}: {}", created.text());
+        assert_eq!(created.json(), ready, "{late:?}");
+        assert_eq!(fixture.get("/projects/site").await.json(), ready, "{late:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_late_success_is_recorded_over_a_failure_and_not_lost() {
+    let (fixture, forge) = with_forge(ForgeBehaviour::Works).await;
+    let creating = begin_to_create(&fixture, &forge, "site").await;
+    forge.set(ForgeBehaviour::Fails);
+    let failed = fixture.post("/projects/site/provision", json!({})).await;
+    failed.assert_problem(502, "upstream_failed");
+    assert_eq!(fixture.get("/projects/site").await.json()["state"], "provisioning_failed");
+    forge.set(ForgeBehaviour::Works);
+    forge.resume.notify_one();
+    assert_eq!(creating.await.expect("no panic").status, 201);
+    assert_eq!(fixture.get("/projects/site").await.json()["state"], "ready");
+}
+
+#[tokio::test]
+async fn a_provision_beside_a_deletion_changes_no_later_project_of_the_name() {
+    let (fixture, forge) = with_forge(ForgeBehaviour::Works).await;
+    let creating = begin_to_create(&fixture, &forge, "site").await;
+    assert_eq!(fixture.delete("/projects/site").await.status, 204);
+    let other = json!({ "name": "site", "repository": false, "description": "another one" });
+    let other = fixture.post("/projects", other).await.json();
+    forge.resume.notify_one();
+    creating.await.expect("no panic").assert_problem(404, "not_found");
+    assert_eq!(fixture.get("/projects/site").await.json(), other);
 }

@@ -276,7 +276,7 @@ pub(crate) struct TestForge {
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum ForgeBehaviour {
     Works,
-    /// Waits for `resume`.
+    /// Waits for `resume`, and then does what it is set to by then.
     Waits,
     Unavailable,
     /// It creates no repositories at all.
@@ -314,12 +314,12 @@ impl rdev_domain::ports::Forge for TestForge {
         new: &rdev_domain::ports::NewRepository,
     ) -> rdev_domain::ports::PortResult<rdev_domain::ports::Repository> {
         use rdev_domain::ports::PortError;
+        if let ForgeBehaviour::Waits = self.behaviour() {
+            self.entered.notify_one();
+            self.resume.notified().await;
+        }
         match self.behaviour() {
-            ForgeBehaviour::Works => {}
-            ForgeBehaviour::Waits => {
-                self.entered.notify_one();
-                self.resume.notified().await;
-            }
+            ForgeBehaviour::Works | ForgeBehaviour::Waits => {}
             ForgeBehaviour::Unavailable => {
                 return Err(PortError::unavailable("the forge", "connection refused"));
             }
@@ -339,6 +339,9 @@ impl rdev_domain::ports::Forge for TestForge {
         project: &ProjectId,
         nonce: ulid::Ulid,
     ) -> rdev_domain::ports::PortResult<()> {
+        if let ForgeBehaviour::Unavailable = self.behaviour() {
+            return Err(rdev_domain::ports::PortError::unavailable("the forge", "refused"));
+        }
         self.inner.delete_repository(project, nonce).await
     }
 

@@ -304,7 +304,7 @@ async fn a_sweep_goes_on_until_every_forgotten_wake_up_is_sent() {
         let task = Task { project_nonce, ..task };
         fixture.store().enqueue(&task, &by, long_ago).await.expect("a ready project");
     }
-    maintenance::sweep(fixture.store(), &*fixture.embedded.queue, now).await.expect("a sweep");
+    maintenance::sweep(&fixture.context, now).await.expect("a sweep");
     let stats = fixture.get("/work/stats").await.json();
     assert!(stats["wake_ups"]["visible"].as_u64() >= Some(501), "{stats}");
     let swept = fixture.store().sweep(now()).await.expect("a sweep");

@@ -55,6 +55,8 @@ pub(super) struct Kept {
     workspaces: BTreeMap<PathBuf, Folder>,
     unpushed: BTreeMap<(TaskId, Fence), CommitId>,
     learned: BTreeSet<(String, String)>,
+    /// When each repository is looked through next.
+    looks: BTreeMap<String, Timestamp>,
 }
 
 /// A workspace.
@@ -212,6 +214,14 @@ impl Machine for SimulatedMachine {
         let mut tasks: Vec<TaskId> = self.disk().unpushed.keys().map(|(task, _)| *task).collect();
         tasks.dedup();
         tasks
+    }
+
+    fn next_look(&self, url: &GitUrl) -> Option<Timestamp> {
+        self.disk().looks.get(url.as_str()).copied()
+    }
+
+    fn plan_look(&self, url: &GitUrl, at: Timestamp) {
+        self.disk().looks.insert(url.as_str().to_owned(), at);
     }
 
     fn keep_session(&self, _: &Path, _: &str, task: TaskId) -> Result<()> {

@@ -289,7 +289,7 @@ async fn sweep(simulation: Arc<Simulation>) {
     };
     loop {
         // The next sweep does what this one could not.
-        let _ = maintenance::sweep(&store, &queue, clock).await;
+        let _ = maintenance::sweep_store(&store, &queue, clock).await;
         let _ = maintenance::dead_letters(&store, &queue, clock).await;
         tokio::time::sleep(Duration::from_secs(60)).await;
     }

@@ -19,7 +19,7 @@ use rdev_domain::ports::{
     Receipt, ReceivedMessage, Record, Renewal, Repository, Store, Swept, TaskFilter, TaskRecord,
     WorkStats,
 };
-use rdev_domain::project::{Project, ProjectPatch};
+use rdev_domain::project::{Deletion, Project, ProjectPatch, Stage};
 use rdev_domain::request::{Begun, RequestKey, StoredAnswer};
 use rdev_domain::step::Event;
 use rdev_domain::task::Task;
@@ -192,7 +192,7 @@ store! {
     project(id: &ProjectId) -> Project;
     projects(page: &Page) -> Listed<Project>;
     update_project(id: &ProjectId, patch: &ProjectPatch, by: &Actor, now: Timestamp) -> (Project, Vec<OutboxEntry>);
-    begin_delete_project(id: &ProjectId, by: &Actor, now: Timestamp) -> Project;
+    begin_delete_project(id: &ProjectId, deletion: Deletion, expected: Option<&Stage>, by: &Actor, now: Timestamp) -> Project;
     forget_project(id: &ProjectId, by: &Actor, now: Timestamp) -> ();
     set_webhook(id: &ProjectId, webhook: Option<&Webhook>, by: &Actor, now: Timestamp) -> Project;
     webhook(id: &ProjectId) -> Option<Webhook>;

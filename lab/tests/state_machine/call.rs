@@ -11,7 +11,7 @@ use rdev_domain::ports::{
     Capabilities, Claim, Claimed, Conflict, PortError, PortResult, Record, Renewal, Store, Swept,
     TaskFilter, TaskRecord,
 };
-use rdev_domain::project::{Project, ProjectPatch};
+use rdev_domain::project::{Deletion, Project, ProjectPatch};
 use rdev_domain::result::Usage;
 use rdev_domain::step::{Event, Refusal};
 use rdev_domain::task::Task;
@@ -132,9 +132,10 @@ pub(crate) async fn perform(
             let (project, written) = store.update_project(id, patch, &by, now).await?;
             Told::Project(project, noted(outbox, written))
         }
-        Call::BeginDelete(id) => {
-            Told::Project(store.begin_delete_project(id, &by, now).await?, vec![])
-        }
+        Call::BeginDelete(id) => Told::Project(
+            store.begin_delete_project(id, Deletion::KeepRepository, None, &by, now).await?,
+            vec![],
+        ),
         Call::Forget(id) => {
             store.forget_project(id, &by, now).await?;
             Told::Done

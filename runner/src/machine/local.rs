@@ -15,7 +15,7 @@ use rdev_domain::time::Timestamp;
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::{Machine, OnLine, ServerLack};
+use super::{Machine, OnLine, ServerLack, looks};
 use crate::agent::{self, AgentContext, AgentRequest, Progress, Report};
 use crate::attempt::{session, unpushed, workspace};
 use crate::config::{AgentSettings, Folders, RunnerConfig};
@@ -131,6 +131,14 @@ impl Machine for LocalMachine {
 
     fn tasks_with_unpushed(&self) -> Vec<TaskId> {
         unpushed::tasks_with_unpushed(&self.folders)
+    }
+
+    fn next_look(&self, url: &GitUrl) -> Option<Timestamp> {
+        looks::next(&self.folders.cache, url)
+    }
+
+    fn plan_look(&self, url: &GitUrl, at: Timestamp) {
+        looks::plan(&self.folders.cache, url, at);
     }
 
     fn keep_session(&self, home: &Path, key: &str, task: TaskId) -> Result<()> {

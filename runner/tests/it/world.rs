@@ -25,7 +25,7 @@ use tokio::task::JoinHandle;
 
 /// How long anything may take before a test gives up: only what hangs takes so long, on a busy
 /// machine too.
-const PATIENCE: Duration = Duration::from_secs(600);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(600);
 
 pub(crate) struct World {
     pub(crate) data: tempfile::TempDir,

@@ -4,8 +4,10 @@ use std::error::Error;
 
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
-use rdev_domain::ports::PortError;
+use rdev_domain::chain;
+use rdev_domain::ports::{PortError, PortResult};
 
+use crate::schema::Key;
 use crate::service_error::{self, Meaning};
 
 const WHAT: &str = "the store";
@@ -73,6 +75,29 @@ pub(crate) fn defect(error: impl Into<Box<dyn Error + Send + Sync>>) -> PortErro
 /// A record that lacks an attribute which every record of its kind has.
 pub(crate) fn corrupt_record(pk: &str, sk: &str) -> PortError {
     PortError::broken(WHAT, CorruptRecord { pk: pk.to_owned(), sk: sk.to_owned() })
+}
+
+/// The result of work on one record among many. If it failed because of this record, that is logged
+/// and the result is `None`: the others go on.
+///
+/// # Errors
+/// The store's own: then the others would fail as well.
+pub(crate) fn alone<T>(record: &Key, result: PortResult<T>) -> PortResult<Option<T>> {
+    match result {
+        Ok(done) => Ok(Some(done)),
+        Err(
+            error @ (PortError::Broken { .. }
+            | PortError::Invalid(_)
+            | PortError::NotFound { .. }
+            | PortError::Conflict(_)
+            | PortError::Refused(_)),
+        ) => {
+            let Key { pk, sk } = record;
+            tracing::error!(pk, sk, error = chain(&error), "a record is left as it is");
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 fn meaning(code: &str, status: Option<u16>) -> Meaning {

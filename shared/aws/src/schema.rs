@@ -2,7 +2,7 @@
 //!
 //! | pk | sk | what | lists | due |
 //! | --- | --- | --- | --- | --- |
-//! | `P#<project>` | `META` | the project | `P#<shard>` by nonce | `V` while it is provisioned |
+//! | `P#<project>` | `META` | the project | `P#<shard>` by nonce | `V` while it is provisioned or deleted |
 //! | | `META#SLOTS` | the tasks that have a lease, and how many may have one | | `B` by the latest claim, while something is due |
 //! | | `Q#<class>#<rank>#<task>` | queue: what is due | | `Q#<shard>` by time |
 //! | | `R#<available_at>#<task>` | queue: what is due later | | `R#<shard>` by time |

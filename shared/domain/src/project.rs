@@ -1,5 +1,7 @@
 //! Projects.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use strum::{EnumCount, IntoStaticStr, VariantArray};
 use ulid::Ulid;
@@ -14,6 +16,10 @@ use crate::provision::{ProvisionStep, Provisioning, StepName};
 use crate::task::Task;
 use crate::time::Timestamp;
 use crate::webhook::WebhookUrl;
+
+/// When a project has been `provisioning` or `deleting` for this long without a change, whoever
+/// did that has died: the sweep takes over.
+pub const ABANDONED_AFTER: Duration = Duration::from_secs(2 * 60);
 
 /// A project: a repository, and what builds of it have in common.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -50,6 +56,9 @@ pub struct Project {
     /// The latest push that the forge told of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pushed: Option<Pushed>,
+    /// How it is being deleted: what the newest request for that asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deletion: Option<Deletion>,
     /// When it was created.
     pub created_at: Timestamp,
     /// When it last changed.
@@ -100,9 +109,32 @@ pub enum ProjectState {
 
 names!(ProjectState);
 
+/// What a deletion does with the project's repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Deletion {
+    /// It stays.
+    KeepRepository,
+    /// It is deleted; rdev made it.
+    DeleteRepository,
+}
+
+/// How far a project is: what whoever provisions or deletes it has seen, and bases a change on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stage {
+    /// Distinguishes the project from another one of its name.
+    pub nonce: Ulid,
+    /// Its state.
+    pub state: ProjectState,
+    /// Its steps.
+    pub provisioning: Provisioning,
+}
+
 /// A change of a project; absent fields stay as they are.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ProjectPatch {
+    /// Nothing changes unless the project is still at this stage.
+    pub expected: Option<Stage>,
     /// A new description.
     pub description: Option<String>,
     /// Another default branch.
@@ -139,6 +171,7 @@ impl Project {
             ci_id: None,
             webhook_url: None,
             pushed: None,
+            deletion: None,
             created_at: now,
             updated_at: now,
             nonce,
@@ -163,6 +196,23 @@ impl Project {
         let unnoted = self.provisioning.steps.is_empty();
         let repository = unnoted && self.template.is_some() && self.git_url.is_none();
         repository.then_some(StepName::Repository).or_else(|| self.provisioning.next())
+    }
+
+    /// How far it is.
+    pub fn stage(&self) -> Stage {
+        Stage { nonce: self.nonce, state: self.state, provisioning: self.provisioning.clone() }
+    }
+
+    /// Whether a change that expects this stage (`None`: any) may be made.
+    pub fn is_at(&self, expected: Option<&Stage>) -> bool {
+        expected.is_none_or(|stage| *stage == self.stage())
+    }
+
+    /// The project as its deletion begins, or goes on with another wish.
+    #[must_use]
+    pub fn deleting(self, deletion: Deletion, now: Timestamp) -> Self {
+        let state = ProjectState::Deleting;
+        Self { state, deletion: Some(deletion), updated_at: now, ..self }
     }
 
     /// The project after a change.

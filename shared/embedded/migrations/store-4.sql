@@ -61,3 +61,6 @@ INSERT INTO turns
 -- and a task may be marked as restored. Programs before this version would not find the
 -- repositories, and would run an agent for a restored task whose commit is on its branch already.
 -- What they have stored is read as it is.
+
+-- Deletions that were cut short.
+CREATE INDEX projects_deleting ON projects (changed_at) WHERE state = 'deleting';

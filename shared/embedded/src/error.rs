@@ -45,6 +45,29 @@ impl fmt::Display for NotCommitted {
 }
 
 impl Error {
+    /// Whether the reason is the record that the work was about, and not the database: other
+    /// records can still be read and written.
+    pub(crate) fn is_of_one_record(&self) -> bool {
+        match self {
+            // A conversion that failed, or a row that is missing, has no code.
+            Self::Sqlite(error) => error.sqlite_error_code().is_none_or(|code| {
+                matches!(
+                    code,
+                    ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch | ErrorCode::TooBig
+                )
+            }),
+            Self::Record(_) => true,
+            Self::Port(error) => matches!(
+                error,
+                PortError::NotFound { .. }
+                    | PortError::Conflict(_)
+                    | PortError::Refused(_)
+                    | PortError::Invalid(_)
+            ),
+            Self::Panicked(_) | Self::NotCommitted(_) => false,
+        }
+    }
+
     /// Converts to the port's error; `what` is the database's name in the message.
     pub(crate) fn into_port(self, what: &'static str) -> PortError {
         match self {

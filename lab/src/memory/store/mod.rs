@@ -29,7 +29,7 @@ use rdev_domain::ports::{
     Advanced, AuditFilter, Capabilities, Claim, DeadLetter, Enqueued, EventPage, PortResult,
     Record, Renewal, Store, Swept, TaskFilter, TaskRecord, WorkStats,
 };
-use rdev_domain::project::{Project, ProjectPatch};
+use rdev_domain::project::{Deletion, Project, ProjectPatch, Stage};
 use rdev_domain::request::{Begun, RequestKey, StoredAnswer};
 use rdev_domain::retention::Retention;
 use rdev_domain::step::Event;
@@ -119,10 +119,12 @@ impl Store for MemoryStore {
     async fn begin_delete_project(
         &self,
         id: &ProjectId,
+        deletion: Deletion,
+        expected: Option<&Stage>,
         by: &Actor,
         now: Timestamp,
     ) -> PortResult<Project> {
-        self.change(by, now, |tx| projects::begin_delete(tx, id))
+        self.change(by, now, |tx| projects::begin_delete(tx, id, deletion, expected))
     }
 
     async fn forget_project(&self, id: &ProjectId, by: &Actor, now: Timestamp) -> PortResult<()> {

@@ -3,7 +3,7 @@
 use rdev_domain::ids::{ProjectId, TaskId};
 use rdev_domain::page::{Listed, Page};
 use rdev_domain::ports::{Conflict, PortError, PortResult};
-use rdev_domain::project::{Project, ProjectPatch, ProjectState};
+use rdev_domain::project::{Deletion, Project, ProjectPatch, ProjectState, Stage};
 use rdev_domain::step::{Event, Refusal};
 use rdev_domain::task::TaskState;
 use rdev_domain::wake_up::OutboxEntry;
@@ -39,6 +39,9 @@ pub(super) fn update(
     patch: &ProjectPatch,
 ) -> PortResult<(Project, Vec<OutboxEntry>)> {
     let before = tx.state.open_project(id)?.clone();
+    if !before.is_at(patch.expected.as_ref()) {
+        return Err(Conflict::ProjectChanged.into());
+    }
     let added = patch.build_limit.map_or(0, |limit| limit.saturating_sub(before.build_limit));
     let project = before.patched(patch.clone(), tx.now);
     write(tx, project.clone(), "project.updated");
@@ -47,8 +50,16 @@ pub(super) fn update(
     Ok((project, outbox))
 }
 
-pub(super) fn begin_delete(tx: &mut Tx<'_>, id: &ProjectId) -> PortResult<Project> {
+pub(super) fn begin_delete(
+    tx: &mut Tx<'_>,
+    id: &ProjectId,
+    deletion: Deletion,
+    expected: Option<&Stage>,
+) -> PortResult<Project> {
     let before = tx.state.project(id)?.clone();
+    if !before.is_at(expected) {
+        return Err(Conflict::ProjectChanged.into());
+    }
     let busy =
         tx.state.live_of(id).any(|row| row.lease.is_some() || row.task.state == TaskState::Pushing);
     if busy {
@@ -56,8 +67,8 @@ pub(super) fn begin_delete(tx: &mut Tx<'_>, id: &ProjectId) -> PortResult<Projec
     }
     let queued = cancellable(tx.state, id)?;
     let mut project = before;
-    if project.state != ProjectState::Deleting {
-        project = Project { state: ProjectState::Deleting, updated_at: tx.now, ..project };
+    if project.state != ProjectState::Deleting || project.deletion != Some(deletion) {
+        project = project.deleting(deletion, tx.now);
         write(tx, project.clone(), "project.deleting");
     }
     cancel(tx, queued)?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rdev_domain::ids::ProjectId;
 use rdev_domain::ports::{PortResult, Swept, WorkStats};
-use rdev_domain::project::{Project, ProjectState};
+use rdev_domain::project::{ABANDONED_AFTER, Project, ProjectState};
 use rdev_domain::task::{QueuePlace, TaskState};
 use rdev_domain::time::Timestamp;
 
@@ -19,9 +19,6 @@ use super::workers::{FORGOTTEN_AFTER, mark_offline};
 /// If a task has been due for this long, its wake-up may have been lost.
 const DUE_FOR_LONG: Duration = Duration::from_secs(2 * 60);
 
-/// If a project has been provisioning for this long, the process that did it is dead.
-const PROVISIONING_FOR_LONG: Duration = Duration::from_secs(2 * 60);
-
 pub(super) fn sweep(tx: &mut Tx<'_>) -> PortResult<Swept> {
     let mut swept = Swept { outbox: tx.overdue_outbox(), ..Swept::default() };
     let (recovered, outbox) = recover_expired(tx, None)?;
@@ -29,13 +26,14 @@ pub(super) fn sweep(tx: &mut Tx<'_>) -> PortResult<Swept> {
     swept.outbox.extend(outbox);
     swept.offline = mark_offline(tx);
     fail_stuck_provisioning(tx);
+    swept.deleting = take_abandoned(tx);
     swept.expired = purge(tx);
     swept.wake = to_wake(tx.state, tx.now);
     Ok(swept)
 }
 
 fn fail_stuck_provisioning(tx: &mut Tx<'_>) {
-    let since = tx.now.minus(PROVISIONING_FOR_LONG);
+    let since = tx.now.minus(ABANDONED_AFTER);
     let stuck = |project: &&Project| {
         project.state == ProjectState::Provisioning && project.updated_at <= since
     };
@@ -45,6 +43,19 @@ fn fail_stuck_provisioning(tx: &mut Tx<'_>) {
         let project = Project { state, updated_at: tx.now, ..project };
         projects::write(tx, project, "project.provisioning_failed");
     }
+}
+
+/// The projects whose deletion was cut short. Each is found again only after a while.
+fn take_abandoned(tx: &mut Tx<'_>) -> Vec<Project> {
+    let (now, since) = (tx.now, tx.now.minus(ABANDONED_AFTER));
+    let mut taken = Vec::new();
+    for project in tx.state.projects.values_mut() {
+        if project.state == ProjectState::Deleting && project.updated_at <= since {
+            project.updated_at = now;
+            taken.push(project.clone());
+        }
+    }
+    taken
 }
 
 /// The projects with a free slot that have something due for long, or something that was parked

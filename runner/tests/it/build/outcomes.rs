@@ -1,12 +1,15 @@
 //! Each outcome of a build by its flags, with local bare repositories.
 
+use std::time::{Duration, Instant};
+
 use rdev_domain::git::OwnRef;
-use rdev_domain::ids::TaskId;
+use rdev_domain::ids::{Fence, TaskId};
 use rdev_domain::result::Outcome;
 use rdev_domain::spec::{CheckSpec, Work};
 use rdev_domain::task::{Task, TaskState};
+use rdev_domain::time::Timestamp;
 
-use crate::world::{World, git, now, person_commits, ulid};
+use crate::world::{PATIENCE, World, git, now, person_commits, ulid};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_build_ends_with_one_commit_on_the_branch_that_says_whose_it_is() {
@@ -236,9 +239,83 @@ pub(crate) fn wait_script(then: &str, begun: &std::path::Path, go: &std::path::P
 
 /// Waits until a file is there.
 pub(crate) async fn appears(path: &std::path::Path) {
-    let end = std::time::Instant::now() + std::time::Duration::from_secs(600);
+    let end = Instant::now() + Duration::from_secs(600);
     while !path.exists() {
-        assert!(std::time::Instant::now() < end, "{} never appeared", path.display());
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        assert!(Instant::now() < end, "{} never appeared", path.display());
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn left_over_refs_are_looked_for_when_that_is_planned_and_not_at_each_fetch() {
+    let world = World::new();
+    let site = world.project("site", &[("a", "1\n")]).await;
+    let repository = world.repository(&site);
+    let running = world.run();
+    let done = world.build(&site, "echo 2 > a").await;
+    world.succeeded(done).await;
+    let left = format!("refs/{}", OwnRef::Part(done, Fence(7)).path());
+    let leave = || git(&repository, &["update-ref", &left, "refs/heads/main"]);
+    let is_there = || !git(&repository, &["for-each-ref", &left]).is_empty();
+    let goes = async || {
+        let end = Instant::now() + PATIENCE;
+        while is_there() {
+            assert!(Instant::now() < end, "{left} stays");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+
+    // Its runner is gone: this one has never looked, and does so at its first fetch.
+    leave();
+    let next = world.build(&site, "echo 3 > a").await;
+    world.succeeded(next).await;
+    goes().await;
+
+    leave();
+    let next = world.build(&site, "echo 4 > a").await;
+    world.succeeded(next).await;
+    running.stop().await;
+    assert!(is_there(), "the next look is tomorrow");
+
+    let plans = std::fs::read_dir(world.folders().cache).expect("the cache");
+    let plans: Vec<_> = plans
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| path.extension().is_some_and(|end| end == "look"))
+        .collect();
+    assert_eq!(plans.len(), 1, "{plans:?}");
+    std::fs::write(&plans[0], now().as_millis().to_string()).expect("tomorrow is today");
+    let running = world.run();
+    let next = world.build(&site, "echo 5 > a").await;
+    world.succeeded(next).await;
+    goes().await;
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_build_that_leaves_a_ref_brings_the_next_look_forward() {
+    let world = World::new();
+    let site = world.project("site", &[("a", "1\n")]).await;
+    let repository = world.repository(&site);
+    let running = world.run();
+    let first = world.build(&site, "echo 2 > a").await;
+    world.succeeded(first).await;
+    let left = format!("refs/{}", OwnRef::Part(first, Fence(7)).path());
+    git(&repository, &["update-ref", &left, "refs/heads/main"]);
+    let planned = || {
+        let plans = std::fs::read_dir(world.folders().cache).expect("the cache");
+        let mut plans = plans.map(|entry| entry.expect("an entry").path());
+        let plan = plans.find(|path| path.extension().is_some_and(|end| end == "look"));
+        let text = std::fs::read_to_string(plan.expect("a plan")).expect("a time");
+        Timestamp::from_millis(text.parse().expect("a number")).since(now())
+    };
+    let kept = world.build_with(&site, "echo 3 > a", |spec| spec.auto_push = false).await;
+    world.succeeded(kept).await;
+    let hour = Duration::from_secs(60 * 60);
+    assert!(planned() > 2 * hour, "{:?}", planned());
+    let late = world.build_with(&site, "echo 4 > a; sleep 600", |spec| spec.timeout_s = 2).await;
+    assert_eq!(world.failed(late).await.0, "timeout");
+    running.stop().await;
+    let part = format!("refs/rdev/part/{late}");
+    assert!(!git(&repository, &["for-each-ref", &part]).is_empty(), "its work is kept");
+    assert!(planned() <= hour, "{:?}", planned());
 }

@@ -82,7 +82,12 @@ pub(super) async fn claim_next(
     let mut outbox = Vec::new();
     let mut races = 0;
     loop {
-        let own = read_queue(change, hint, can, &claimer.newer).await?;
+        let mut own = read_queue(change, hint, can, &claimer.newer).await?;
+        if let Some(queue) = own.as_mut().filter(|queue| queue.any_due && !queue.slots.waits) {
+            // It has become due by the time that has passed. Claims by other wake-ups see it too now.
+            turns::mark_waiting(change.context, hint).await?;
+            queue.slots.waits = true;
+        }
         let mut raced = false;
         if let Some(queue) = &own
             && !queue.slots.leased.is_empty()

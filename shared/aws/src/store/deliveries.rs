@@ -16,7 +16,7 @@ use super::newest::{self, Filter};
 use super::projects::StoredProject;
 use super::table::Query;
 use super::writes::Writes;
-use crate::error;
+use crate::error::{self, alone};
 use crate::schema::{DUE, DUE_SHARDS, Key, due_shard, sortable};
 
 /// Adds to the writes the delivery that reports the end of a task, if the task asks for one.
@@ -55,7 +55,19 @@ pub(super) async fn due(
     found.sort_by(|a, b| get_text(a, DUE.2).cmp(&get_text(b, DUE.2)));
     found.truncate(limit as usize);
     let items = context.table.get_all(found.iter().map(key_of).collect()).await?;
-    let mut deliveries: Vec<WebhookDelivery> = items.iter().map(body).collect::<PortResult<_>>()?;
+    let mut deliveries: Vec<WebhookDelivery> = Vec::with_capacity(items.len());
+    for item in &items {
+        let key = key_of(item);
+        match alone(&key, body(item))? {
+            Some(delivery) => deliveries.push(delivery),
+            // It can never be sent, and is not to stand before the others.
+            None => {
+                let ended = vec![(":at", seconds(now.plus(KEPT)))];
+                let end = "SET #expires_at = :at REMOVE #dpk, #dsk";
+                let _ = context.table.update(key, end, "attribute_exists(#pk)", ended).await?;
+            }
+        }
+    }
     // The index may not have the newest state of a delivery.
     deliveries.retain(|delivery| delivery.next_at.is_some_and(|at| at <= now));
     deliveries.sort_by_key(|delivery| (delivery.next_at, delivery.id));

@@ -1,17 +1,40 @@
-//! The size limit of an item. Nearly every task fits. A task with the output of many commands, or
-//! with a list of a thousand long file names, is shortened until it fits.
+//! The size limit of an item. Nearly every task fits. What is in the way is shortened: the output
+//! of commands, the list of changed files, and what attempts say about their failures. What a task
+//! is asked to do is never shortened, so it is limited when the task is enqueued.
 
+use rdev_domain::Invalid;
+use rdev_domain::failure::Failure;
 use rdev_domain::ports::PortResult;
 use rdev_domain::result::TaskResult;
 use rdev_domain::task::Task;
+use serde::Serialize;
 
 use crate::error;
 
 /// The most bytes of a task's record: an item has at most 400 KB.
 const MAX_BODY_BYTES: usize = 390 * 1024;
 
-/// An output or a list is not made shorter than this.
+/// The most bytes of what a task is asked to do, as JSON. The API's limit for a request is lower by
+/// default.
+const MAX_WORK_BYTES: usize = 300 * 1024;
+
+/// An output is not made shorter than this.
 const MIN_LEN: usize = 16;
+
+/// A text for people is not made shorter than this.
+const MIN_TEXT: usize = 200;
+
+/// Encodes a new task as JSON.
+///
+/// # Errors
+/// `Invalid` if what it is asked to do is too large.
+pub(super) fn encode_new(task: &Task) -> PortResult<String> {
+    if size(&task.work) > MAX_WORK_BYTES {
+        let why = format!("must have at most {MAX_WORK_BYTES} bytes as JSON");
+        return Err(Invalid::new("the task's spec", why).into());
+    }
+    serde_json::to_string(task).map_err(error::defect)
+}
 
 /// Encodes a task as JSON, and shortens it if it is too large for an item.
 pub(super) fn encode(task: &mut Task) -> PortResult<String> {
@@ -22,13 +45,29 @@ pub(super) fn encode(task: &mut Task) -> PortResult<String> {
     Ok(body)
 }
 
-/// Halves what may be shortened. Returns whether there is anything to shorten.
+/// Halves the largest part that may be shortened. Returns whether there was any.
 fn shorten(task: &mut Task) -> bool {
+    if size(&task.result) > size(&task.attempts) + size(&task.failure) {
+        shorten_result(task) || shorten_failures(task)
+    } else {
+        shorten_failures(task) || shorten_result(task)
+    }
+}
+
+fn size(part: &impl Serialize) -> usize {
+    serde_json::to_string(part).map_or(0, |text| text.len())
+}
+
+fn shorten_result(task: &mut Task) -> bool {
     match &mut task.result {
-        Some(TaskResult::Build(result)) if result.files_changed.len() > MIN_LEN => {
+        Some(TaskResult::Build(result)) if !result.files_changed.is_empty() => {
             // The result still has the number of all changed files.
             result.files_changed.truncate(result.files_changed.len() / 2);
             true
+        }
+        Some(TaskResult::Build(result)) => {
+            let warnings = result.warnings.iter_mut().map(|warning| &mut warning.message);
+            halve_longest(warnings.chain([&mut result.summary]).collect())
         }
         Some(TaskResult::Check(result)) => {
             let longest = result.commands.iter().map(|run| run.output.len()).max().unwrap_or(0);
@@ -44,19 +83,99 @@ fn shorten(task: &mut Task) -> bool {
             }
             longest > 2 * MIN_LEN
         }
-        _ => false,
+        None => false,
     }
+}
+
+/// Shortens what the attempts say about their failures, and then forgets the older half of them.
+fn shorten_failures(task: &mut Task) -> bool {
+    let attempts = task.attempts.iter_mut().filter_map(|attempt| attempt.failure.as_mut());
+    let failures = attempts.chain(&mut task.failure);
+    if halve_longest(failures.map(message).collect()) {
+        return true;
+    }
+    let older = task.attempts.len() / 2;
+    task.attempts.drain(..older);
+    older > 0
+}
+
+fn message(failure: &mut Failure) -> &mut String {
+    &mut failure.message
+}
+
+/// Cuts the texts that are longer than half of the longest one. Returns whether there was any.
+fn halve_longest(texts: Vec<&mut String>) -> bool {
+    let longest = texts.iter().map(|text| text.len()).max().unwrap_or(0);
+    if longest <= MIN_TEXT {
+        return false;
+    }
+    for text in texts.into_iter().filter(|text| text.len() > longest / 2) {
+        text.truncate(text.floor_char_boundary(longest / 2));
+        text.push('…');
+    }
+    true
 }
 
 #[cfg(test)]
 mod tests {
-    use rdev_domain::ids::TaskId;
-    use rdev_domain::result::{CheckResult, CommandRun};
-    use rdev_domain::spec::{CheckSpec, Work};
+    use rdev_domain::failure::FailureClass;
+    use rdev_domain::ids::{Fence, TaskId};
+    use rdev_domain::result::{CheckResult, CommandRun, Usage};
+    use rdev_domain::spec::{BuildSpec, CheckSpec, Work};
+    use rdev_domain::task::Attempt;
     use rdev_domain::time::Timestamp;
     use ulid::Ulid;
 
     use super::*;
+
+    /// A build with the longest prompt that is accepted.
+    fn long_build() -> Task {
+        let quotes = "\"".repeat(MAX_WORK_BYTES / 2 - 500);
+        let project = "site".parse().expect("a slug");
+        let work = Work::Build(BuildSpec::of(quotes));
+        Task::new(TaskId(Ulid::from_parts(1, 1)), project, work, Timestamp::from_millis(0))
+    }
+
+    /// The longest failure as JSON: six bytes for each of its characters.
+    fn long_failure() -> Failure {
+        Failure::new(FailureClass::Infra, "\u{1}".repeat(5000))
+    }
+
+    #[test]
+    fn a_build_of_fifty_attempts_with_the_longest_texts_fits_and_keeps_what_it_is_asked_to_do() {
+        let mut task = long_build();
+        encode_new(&task).expect("it is accepted");
+        task.failure = Some(long_failure());
+        for number in 1..=50 {
+            task.attempts.push(Attempt {
+                number,
+                fence: Fence(number.into()),
+                worker_id: "w1".parse().expect("a worker's id"),
+                started_at: Timestamp::from_millis(0),
+                ended_at: None,
+                failure: Some(long_failure()),
+                usage: Usage::default(),
+            });
+            let work = task.work.clone();
+            let body = encode(&mut task).expect("JSON");
+            assert!(body.len() <= MAX_BODY_BYTES, "attempt {number}: {}", body.len());
+            assert_eq!(serde_json::from_str::<Task>(&body).expect("a task"), task);
+            assert_eq!(task.work, work);
+            let newest = task.attempts.last().expect("it is kept");
+            let failure = newest.failure.as_ref().expect("it failed");
+            assert_eq!((newest.number, failure.class), (number, FailureClass::Infra));
+            assert!(failure.message.len() >= MIN_TEXT / 2, "{}", failure.message.len());
+        }
+        assert_eq!(task.attempts.len(), 50, "messages are cut before attempts are forgotten");
+    }
+
+    #[test]
+    fn a_build_that_is_asked_to_do_too_much_is_refused() {
+        let mut task = long_build();
+        task.work = Work::Build(BuildSpec::of("x".repeat(MAX_WORK_BYTES)));
+        let refused = encode_new(&task).expect_err("it is too large");
+        assert!(refused.to_string().contains("307200 bytes"), "{refused}");
+    }
 
     #[test]
     fn a_check_with_outputs_too_large_for_an_item_keeps_the_end_of_each() {

@@ -39,7 +39,7 @@ pub(super) async fn task_of(
         }
         let Some(item) = task else { return Ok(None) };
         // A batch is no snapshot. Every write that adds or removes a lease changes the task too.
-        if lease_matches(&item, lease.as_ref()) {
+        if lease_matches(&item, lease.as_ref().map(|stored| &stored.lease)) {
             return Row::of(&item, lease).map(Some);
         }
         pause(race).await;

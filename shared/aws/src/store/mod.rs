@@ -54,7 +54,7 @@ use rdev_domain::ports::{
     Advanced, AuditFilter, Capabilities, Claim, DeadLetter, Enqueued, EventPage, PortError,
     PortResult, Record, Renewal, Store, Swept, TaskFilter, TaskRecord, WorkStats,
 };
-use rdev_domain::project::{Project, ProjectPatch};
+use rdev_domain::project::{Deletion, Project, ProjectPatch, Stage};
 use rdev_domain::request::{Begun, RequestKey, StoredAnswer};
 use rdev_domain::retention::Retention;
 use rdev_domain::step::Event;
@@ -136,10 +136,12 @@ impl Store for DynamoStore {
     async fn begin_delete_project(
         &self,
         id: &ProjectId,
+        deletion: Deletion,
+        expected: Option<&Stage>,
         by: &Actor,
         now: Timestamp,
     ) -> PortResult<Project> {
-        project_delete::begin(&self.change(by, now), id).await
+        project_delete::begin(&self.change(by, now), id, deletion, expected).await
     }
 
     async fn forget_project(&self, id: &ProjectId, by: &Actor, now: Timestamp) -> PortResult<()> {

@@ -10,7 +10,7 @@ use rdev_domain::wake_up::OutboxEntry;
 use ulid::Ulid;
 
 use super::context::{Change, Context};
-use super::item::{Item, corrupt, get_millis, get_text, item, millis, text, ulid_time};
+use super::item::{Item, get_millis, get_text, item, key_of, millis, text, ulid_time};
 use super::table::Query;
 use super::writes::Writes;
 use crate::schema::Key;
@@ -75,6 +75,7 @@ pub(super) async fn overdue(
     };
     let found = change.context.table.query(query).await?;
     let mut outbox = Vec::with_capacity(found.items.len());
+    let mut unreadable = Vec::new();
     for item in &found.items {
         let read = || {
             Some(OutboxEntry {
@@ -83,7 +84,16 @@ pub(super) async fn overdue(
                 send_at: change.context.clock.local(get_millis(item, "send_at")?),
             })
         };
-        outbox.push(read().ok_or_else(|| corrupt(item))?);
+        match read() {
+            Some(entry) => outbox.push(entry),
+            None => {
+                // It names no project that could be woken.
+                let Key { pk, sk } = key_of(item);
+                tracing::error!(pk, sk, "an outbox entry cannot be read and is deleted");
+                unreadable.push(Key { pk, sk });
+            }
+        }
     }
+    change.context.table.delete_all(unreadable).await?;
     Ok((outbox, found.last.is_some()))
 }

@@ -4,43 +4,58 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use rdev_domain::ids::ProjectId;
 use rdev_domain::ports::{Conflict, PortResult};
-use rdev_domain::project::{Project, ProjectState};
+use rdev_domain::project::{Deletion, Project, ProjectState, Stage};
 use rdev_domain::step::{Event, Refusal, step};
 use rdev_domain::task::TaskState;
+use rdev_domain::time::Timestamp;
 
 use super::context::{Change, Context};
 use super::events::EncodedRecord;
-use super::item::{Item, get_text, number, text};
+use super::item::{Item, get_text, key_of, number, text};
 use super::projects::{self, MAX_RACES, SlotsItem, StoredProject};
 use super::queue_entry::Entry;
 use super::rows::Found;
 use super::table::{Query, pause};
 use super::transition::{self, LeaseCondition};
 use super::{domains, lookup};
+use crate::error::alone;
 use crate::schema::{Key, SLOTS, partition};
 
 /// How many queued tasks are cancelled at the same time.
 const CANCELLED_AT_ONCE: usize = 8;
 
 /// Closes a project and cancels its queued tasks.
-pub(super) async fn begin(change: &Change<'_>, id: &ProjectId) -> PortResult<Project> {
-    let project = close(change, id).await?;
+pub(super) async fn begin(
+    change: &Change<'_>,
+    id: &ProjectId,
+    deletion: Deletion,
+    expected: Option<&Stage>,
+) -> PortResult<Project> {
+    let project = close(change, id, deletion, expected).await?;
     cancel_queued(change, id).await?;
     Ok(project)
 }
 
-async fn close(change: &Change<'_>, id: &ProjectId) -> PortResult<Project> {
+async fn close(
+    change: &Change<'_>,
+    id: &ProjectId,
+    deletion: Deletion,
+    expected: Option<&Stage>,
+) -> PortResult<Project> {
     let context = change.context;
     for race in 1..=MAX_RACES {
         let (stored, slots) = project_and_slots(context, id).await?;
+        if !stored.project.is_at(expected) {
+            return Err(Conflict::ProjectChanged.into());
+        }
         if !slots.leased.is_empty() || is_pushing(context, id).await? {
             return Err(Conflict::TasksRunning.into());
         }
         let StoredProject { project, rev } = stored;
-        if project.state == ProjectState::Deleting {
+        if project.state == ProjectState::Deleting && project.deletion == Some(deletion) {
             return Ok(project);
         }
-        let project = Project { state: ProjectState::Deleting, updated_at: change.now, ..project };
+        let project = project.deleting(deletion, change.now);
         let mut writes = context.table.writes();
         projects::write(&mut writes, &project, rev)?;
         // A holder that has ended meanwhile and left a push without a lease has changed this.
@@ -64,23 +79,43 @@ async fn close(change: &Change<'_>, id: &ProjectId) -> PortResult<Project> {
 }
 
 pub(super) async fn forget(change: &Change<'_>, id: &ProjectId) -> PortResult<()> {
-    let StoredProject { project, rev } = projects::find(change.context, id).await?;
-    if project.state != ProjectState::Deleting {
-        return Err(Conflict::ProjectNotReady.into());
+    for race in 1..=MAX_RACES {
+        let StoredProject { project, rev } = projects::find(change.context, id).await?;
+        if project.state != ProjectState::Deleting {
+            return Err(Conflict::ProjectNotReady.into());
+        }
+        // A crash may have interrupted the cancellation.
+        cancel_queued(change, id).await?;
+        domains::forget_all(change, id).await?;
+        let mut writes = change.context.table.writes();
+        writes.delete(Key::webhook(id), "", vec![]);
+        writes.delete(Key::project(id), "#rev = :seen", vec![(":seen", number(rev))]);
+        writes.delete(Key::slots(id), "", vec![]);
+        projects::record_change(change, &mut writes, "project.deleted", id)?;
+        if change.context.table.transact(writes).await?.is_ok() {
+            return Ok(());
+        }
+        // Another call has forgotten it, or a sweep has taken it.
+        pause(race).await;
     }
-    // A crash may have interrupted the cancellation.
-    cancel_queued(change, id).await?;
-    domains::forget_all(change, id).await?;
+    Err(Conflict::Contended.into())
+}
+
+/// Takes a project whose deletion has not changed since `since`: it changes now, so that no other
+/// sweep takes it too. `None` if it is none of these, or another sweep was faster.
+pub(super) async fn take_abandoned(
+    change: &Change<'_>,
+    item: &Item,
+    since: Timestamp,
+) -> PortResult<Option<Project>> {
+    let StoredProject { project, rev } = StoredProject::of(item)?;
+    if project.state != ProjectState::Deleting || project.updated_at > since {
+        return Ok(None);
+    }
+    let project = Project { updated_at: change.now, ..project };
     let mut writes = change.context.table.writes();
-    writes.delete(Key::webhook(id), "", vec![]);
-    writes.delete(Key::project(id), "#rev = :seen", vec![(":seen", number(rev))]);
-    writes.delete(Key::slots(id), "", vec![]);
-    projects::record_change(change, &mut writes, "project.deleted", id)?;
-    match change.context.table.transact(writes).await? {
-        Ok(()) => Ok(()),
-        // A project in `deleting` changes only when it is forgotten: another call was faster.
-        Err(_) => Err(projects::not_found(id)),
-    }
+    projects::write(&mut writes, &project, rev)?;
+    Ok(change.context.table.transact(writes).await?.is_ok().then_some(project))
 }
 
 /// Whether there is a push without a lease. A part of it may have been done.
@@ -113,7 +148,12 @@ async fn cancel_queued(change: &Change<'_>, id: &ProjectId) -> PortResult<()> {
         })
         .await?;
     stream::iter(queued)
-        .map(|entry| async move { cancel(change, Entry::of(&entry)?).await })
+        .map(|entry| async move {
+            match alone(&key_of(&entry), Entry::of(&entry))? {
+                Some(entry) => cancel(change, entry).await,
+                None => Ok(()),
+            }
+        })
         .buffer_unordered(CANCELLED_AT_ONCE)
         .try_collect::<()>()
         .await

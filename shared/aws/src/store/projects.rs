@@ -32,8 +32,8 @@ const OUTBOX_AT_ONCE: usize = 90;
 /// How many times an operation is tried that races with another one.
 pub(super) const MAX_RACES: u32 = 5;
 
-/// The part of the due index with the projects that are being provisioned.
-pub(super) const PROVISIONING: &str = "V";
+/// The part of the due index with the projects that are being provisioned or deleted.
+pub(super) const UNFINISHED: &str = "V";
 
 /// A project and the rev at which it was read.
 pub(super) struct StoredProject {
@@ -90,8 +90,8 @@ pub(super) async fn create(change: &Change<'_>, project: &Project) -> PortResult
     let mut writes = context.table.writes();
     let mut record = item(Key::project(&project.id), attributes(project, 0)?);
     add_to_list(&mut record, format!("P#{}", list_shard(project.nonce)), project.nonce.to_string());
-    if project.state == ProjectState::Provisioning {
-        add_to_due(&mut record, PROVISIONING.to_owned(), provisioning_since(project));
+    if is_unfinished(project.state) {
+        add_to_due(&mut record, UNFINISHED.to_owned(), unchanged_since(project));
     }
     let place = writes.put_new(record);
     let mut slots =
@@ -124,6 +124,9 @@ pub(super) async fn update(
         let StoredProject { project: before, rev } = find(change.context, id).await?;
         if before.state == ProjectState::Deleting {
             return Err(Conflict::ProjectNotReady.into());
+        }
+        if !before.is_at(patch.expected.as_ref()) {
+            return Err(Conflict::ProjectChanged.into());
         }
         let added = patch.build_limit.map_or(0, |limit| limit.saturating_sub(before.build_limit));
         let patch = patch.clone();
@@ -187,10 +190,10 @@ pub(super) fn write(writes: &mut Writes, project: &Project, seen: u64) -> PortRe
     let mut with: Values =
         vec![(":body", body), (":state", state), (":rev", rev), (":seen", number(seen))];
     let mut update = "SET #body = :body, #state = :state, #rev = :rev".to_owned();
-    if project.state == ProjectState::Provisioning {
+    if is_unfinished(project.state) {
         update.push_str(", #dpk = :part, #dsk = :since");
-        with.push((":part", text(PROVISIONING)));
-        with.push((":since", text(provisioning_since(project))));
+        with.push((":part", text(UNFINISHED)));
+        with.push((":since", text(unchanged_since(project))));
     } else {
         update.push_str(" REMOVE #dpk, #dsk");
     }
@@ -198,7 +201,15 @@ pub(super) fn write(writes: &mut Writes, project: &Project, seen: u64) -> PortRe
     Ok(())
 }
 
-fn provisioning_since(project: &Project) -> String {
+/// Whether somebody provisions or deletes a project in this state.
+fn is_unfinished(state: ProjectState) -> bool {
+    match state {
+        ProjectState::Provisioning | ProjectState::Deleting => true,
+        ProjectState::Ready | ProjectState::ProvisioningFailed => false,
+    }
+}
+
+fn unchanged_since(project: &Project) -> String {
     format!("{}#{}", sortable(project.updated_at), project.id)
 }
 

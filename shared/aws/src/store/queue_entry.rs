@@ -14,6 +14,7 @@ use super::item::{
     Item, add_to_due, corrupt, get_millis, get_number, get_text, item, key_of, millis, number, text,
 };
 use super::turns;
+use crate::error::alone;
 use crate::schema::{self, DUE_SHARDS, Key, due_shard, sortable};
 
 /// The sort key of the queue entry of a task, if its state gives it one.
@@ -131,27 +132,30 @@ pub(super) async fn promote(
     parked.truncate(limit);
     let mut projects = BTreeSet::new();
     for item in change.context.table.get_all(parked.iter().map(key_of).collect()).await? {
-        let entry = Entry::of(&item)?;
-        let (from, project, task) = (entry.place.clone(), entry.project.clone(), entry.task);
-        let entry = entry.promoted();
-        let mut writes = change.context.table.writes();
-        writes.update(
-            Key::task(&project, task),
-            "SET #place = :to, #rev = #rev + :one",
-            "#place = :from",
-            vec![
-                (":to", text(entry.place.as_str())),
-                (":one", number(1)),
-                (":from", text(from.as_str())),
-            ],
-        );
-        writes.delete(Key::queue_entry(&project, &from), "", vec![]);
-        writes.put(entry.item());
-        turns::mark_due(&mut writes, &project);
-        // If that fails, the task was claimed or cancelled meanwhile.
-        if change.context.table.transact(writes).await?.is_ok() {
-            projects.insert(project);
-        }
+        let key = key_of(&item);
+        projects.extend(alone(&key, promote_one(change, &item).await)?.flatten());
     }
     Ok((projects, more))
+}
+
+/// Moves an entry. Returns its project, or `None` if the task was claimed or cancelled meanwhile.
+async fn promote_one(change: &Change<'_>, item: &Item) -> PortResult<Option<ProjectId>> {
+    let entry = Entry::of(item)?;
+    let (from, project, task) = (entry.place.clone(), entry.project.clone(), entry.task);
+    let entry = entry.promoted();
+    let mut writes = change.context.table.writes();
+    writes.update(
+        Key::task(&project, task),
+        "SET #place = :to, #rev = #rev + :one",
+        "#place = :from",
+        vec![
+            (":to", text(entry.place.as_str())),
+            (":one", number(1)),
+            (":from", text(from.as_str())),
+        ],
+    );
+    writes.delete(Key::queue_entry(&project, &from), "", vec![]);
+    writes.put(entry.item());
+    turns::mark_due(&mut writes, &project);
+    Ok(change.context.table.transact(writes).await?.is_ok().then_some(project))
 }

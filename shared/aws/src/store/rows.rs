@@ -18,6 +18,7 @@ use super::item::{
     Item, add_to_due, add_to_list, corrupt, get_flag, get_millis, get_number, get_text, item,
     key_of, millis, number, text,
 };
+use super::item_size;
 use crate::error;
 use crate::schema::{self, Key, due_shard, list_shard};
 
@@ -69,12 +70,18 @@ pub(super) struct Diff {
 
 impl Row {
     /// Reads a task's item. `lease` was read together with it.
-    pub(super) fn of(item: &Item, lease: Option<Lease>) -> PortResult<Self> {
+    pub(super) fn of(item: &Item, lease: Option<StoredLease>) -> PortResult<Self> {
         let key = key_of(item);
         let id = schema::ulid_of(&key.sk).map(TaskId);
         let project = schema::project_of(&key.pk);
         let (Some(id), Some(project)) = (id, project) else { return Err(corrupt(item)) };
-        let state = get_text(item, "state").and_then(state).ok_or_else(|| corrupt(item))?;
+        let whole = lease.as_ref().is_none_or(|lease| lease.whole);
+        let lease = lease.map(|stored| stored.lease);
+        let known = get_text(item, "state").and_then(state);
+        // Of a task whose state cannot be read, only whether somebody holds it is known.
+        let guess = if lease.is_some() { TaskState::Running } else { TaskState::Queued };
+        let readable = whole && known.is_some();
+        let state = known.unwrap_or(guess);
         let body = get_text(item, "body");
         let decoded = body.map_or(Decoded::Undecodable, |body| record::decode(body.as_bytes()));
         let newer = decoded == Decoded::Newer;
@@ -86,7 +93,7 @@ impl Row {
         };
         let agrees =
             |task: &Task| task.id == id && task.project_id == project && task.state == state;
-        let found = match task.filter(|task| agrees(task)) {
+        let found = match task.filter(|task| readable && agrees(task)) {
             Some(task) => Found::Task(Box::new(TaskRecord { task: *task, lease })),
             None => {
                 let attributes = Box::new(CorruptTask {
@@ -150,10 +157,29 @@ impl Found {
 }
 
 impl CorruptTask {
+    /// A task that can be read and not be written.
+    pub(super) fn of(record: &TaskRecord) -> Self {
+        let TaskRecord { task, lease } = record;
+        Self {
+            id: task.id,
+            project: task.project_id.clone(),
+            state: task.state,
+            lease: lease.clone(),
+            kind: task.work.kind().to_owned(),
+            agent: task.work.agent().map_or_else(String::new, |agent| agent.as_str().to_owned()),
+            priority: u8::from(task.priority),
+            available_at: task.available_at,
+            notify: task.notify,
+        }
+    }
+
     /// A task with the values of the attributes, and `poison` as its failure.
     pub(super) fn rebuild(&self) -> Task {
         let mut task = self.with_work(record::work_beside_body(&self.kind, &self.agent));
-        task.failure = Some(Failure::new(FailureClass::Poison, "the task's record cannot be read"));
+        let failure = Failure::new(FailureClass::Poison, "the task's record cannot be read");
+        // What cannot be read may have been pushed, and may still land.
+        let push_in_doubt = self.state == TaskState::Pushing;
+        task.failure = Some(Failure { push_in_doubt, ..failure });
         task
     }
 
@@ -191,7 +217,7 @@ pub(super) fn new_task(task: &Task, place: Option<&str>) -> PortResult<Item> {
     let mut item = item(
         Key::task(&task.project_id, task.id),
         [
-            ("body", text(serde_json::to_string(task).map_err(error::defect)?)),
+            ("body", text(item_size::encode_new(task)?)),
             ("rev", number(0)),
             ("state", text(task.state.as_str())),
             ("kind", text(task.work.kind())),
@@ -247,24 +273,32 @@ pub(super) fn own_refs(refs: &[RecordedRef]) -> PortResult<AttributeValue> {
     Ok(text(serde_json::to_string(refs).map_err(error::defect)?))
 }
 
+/// A lease that was read.
+#[derive(Debug, Clone)]
+pub(super) struct StoredLease {
+    pub(super) lease: Lease,
+    /// Everything in it could be read. Of one that is not whole, the holder and the end are known.
+    pub(super) whole: bool,
+}
+
 /// Reads a lease's item.
-pub(super) fn lease(item: &Item) -> PortResult<Lease> {
+pub(super) fn lease(item: &Item) -> PortResult<StoredLease> {
+    let usage = get_text(item, "usage").and_then(|usage| serde_json::from_str(usage).ok());
+    let own_refs = get_text(item, "refs").map(serde_json::from_str).transpose();
+    let whole = usage.is_some() && own_refs.is_ok();
     let read = || {
-        let owner = owner(get_text(item, "owner")?).ok()?;
         Some(Lease {
             fence: Fence(get_number(item, "fence")?),
-            owner,
+            owner: owner(get_text(item, "owner")?).ok()?,
             heartbeat: get_number(item, "heartbeat")?,
             until: get_millis(item, "until")?,
             cancel_requested: get_flag(item, "cancel"),
-            usage: serde_json::from_str(get_text(item, "usage")?).ok()?,
-            own_refs: match get_text(item, "refs") {
-                Some(refs) => Some(serde_json::from_str(refs).ok()?),
-                None => None,
-            },
+            usage: usage.unwrap_or_default(),
+            own_refs: own_refs.unwrap_or_default(),
         })
     };
-    read().ok_or_else(|| corrupt(item))
+    let lease = read().ok_or_else(|| corrupt(item))?;
+    Ok(StoredLease { lease, whole })
 }
 
 /// Reads the text of an [`Owner`]. A worker's id never contains a `/`.

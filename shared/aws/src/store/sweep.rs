@@ -5,17 +5,19 @@ use std::time::Duration;
 
 use rdev_domain::ids::{ProjectId, TaskId};
 use rdev_domain::ports::{PortResult, Swept};
-use rdev_domain::project::{Project, ProjectState};
+use rdev_domain::project::{ABANDONED_AFTER, Project, ProjectState};
 use rdev_domain::task::TaskState;
+use rdev_domain::time::Timestamp;
 use rdev_domain::worker::SILENT_AFTER;
 use ulid::Ulid;
 
 use super::context::Change;
 use super::indexes::due_keys;
 use super::item::{Item, get_text, key_of};
-use super::projects::{PROVISIONING, SlotsItem, StoredProject, fail_stuck_provisioning};
+use super::projects::{SlotsItem, StoredProject, UNFINISHED, fail_stuck_provisioning};
 use super::rows::lease_part;
-use super::{outbox, queue_entry, recover, workers};
+use super::{outbox, project_delete, queue_entry, recover, workers};
+use crate::error::alone;
 use crate::schema::{DUE, DUE_SHARDS, Key, SLOTS, project_of};
 
 /// The most records of one kind in a page.
@@ -23,9 +25,6 @@ const PAGE: usize = 200;
 
 /// If a task has been due for this long, its wake-up may have been lost.
 const DUE_FOR_LONG: Duration = Duration::from_secs(2 * 60);
-
-/// If a project has been provisioning for this long, the process that did it is dead.
-const PROVISIONING_FOR_LONG: Duration = Duration::from_secs(2 * 60);
 
 pub(super) async fn page(change: &Change<'_>) -> PortResult<Swept> {
     let mut swept = Swept::default();
@@ -47,7 +46,7 @@ pub(super) async fn page(change: &Change<'_>) -> PortResult<Swept> {
     let (mut wake, more) = queue_entry::promote(change, PAGE).await?;
     swept.more |= more;
     swept.offline = workers::mark_offline(change, change.now.minus(SILENT_AFTER)).await?;
-    stuck_projects(change).await?;
+    swept.deleting = abandoned_projects(change).await?;
     if !swept.more {
         // On the last page only: otherwise each page would wake the same projects again.
         wake.extend(due_for_long(change).await?);
@@ -81,13 +80,28 @@ pub(super) async fn expired_leases(change: &Change<'_>) -> PortResult<recover::R
     Ok(all)
 }
 
-async fn stuck_projects(change: &Change<'_>) -> PortResult<()> {
-    let since = change.now.minus(PROVISIONING_FOR_LONG);
-    let stuck = due_keys(change.context, PROVISIONING.to_owned(), Some(since)).await?;
-    for item in change.context.table.get_all(stuck.iter().map(key_of).collect()).await? {
-        fail_stuck_provisioning(change, &item, since).await?;
+/// Fails the projects whose provisioning was abandoned, and takes those whose deletion was.
+async fn abandoned_projects(change: &Change<'_>) -> PortResult<Vec<Project>> {
+    let since = change.now.minus(ABANDONED_AFTER);
+    let abandoned = due_keys(change.context, UNFINISHED.to_owned(), Some(since)).await?;
+    let mut deleting = Vec::new();
+    for item in change.context.table.get_all(abandoned.iter().map(key_of).collect()).await? {
+        let key = key_of(&item);
+        let taken = take_over(change, &item, since).await;
+        deleting.extend(alone(&key, taken)?.flatten());
     }
-    Ok(())
+    Ok(deleting)
+}
+
+async fn take_over(
+    change: &Change<'_>,
+    item: &Item,
+    since: Timestamp,
+) -> PortResult<Option<Project>> {
+    if fail_stuck_provisioning(change, item, since).await? {
+        return Ok(None);
+    }
+    project_delete::take_abandoned(change, item, since).await
 }
 
 /// The projects with a task that has been due for long.
@@ -109,11 +123,12 @@ async fn with_free_slot(
     let mut known = HashMap::<String, (Option<Project>, usize)>::new();
     for item in change.context.table.get_all(keys).await? {
         let Key { pk, sk } = key_of(&item);
-        let one = known.entry(pk).or_default();
+        let one = known.entry(pk.clone()).or_default();
         if sk == SLOTS {
             one.1 = SlotsItem::of(&item).leased.len();
         } else {
-            one.0 = Some(StoredProject::of(&item)?.project);
+            let key = Key { pk, sk };
+            one.0 = alone(&key, StoredProject::of(&item))?.map(|stored| stored.project);
         }
     }
     let free = |(project, leased): (Option<Project>, usize)| {

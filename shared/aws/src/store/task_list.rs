@@ -79,7 +79,9 @@ async fn with_leases(context: &Context, items: Vec<Item>) -> PortResult<Vec<Task
         let lease = id(&item).and_then(|id| leases.remove(&Key::lease(id)));
         let row = match id(&item) {
             // The task has changed between the two reads.
-            Some(id) if !lookup::lease_matches(&item, lease.as_ref()) => {
+            Some(id)
+                if !lookup::lease_matches(&item, lease.as_ref().map(|stored| &stored.lease)) =>
+            {
                 lookup::task(context, id).await?
             }
             _ => Some(Row::of(&item, lease)?),

@@ -48,8 +48,8 @@ pub(super) async fn enqueue(change: &Change<'_>, task: &Task) -> PortResult<Enqu
                 Ok(place) => Some(place),
                 // As every store, it says first that the project takes no such task.
                 Err(
-                    error @ (PortError::Refused(_)
-                    | PortError::Conflict(Conflict::ProjectReplaced)),
+                    error
+                    @ (PortError::Refused(_) | PortError::Conflict(Conflict::ProjectReplaced)),
                 ) => {
                     projects::check_takes(context, task).await?;
                     return Err(error);

@@ -54,6 +54,26 @@ pub(super) async fn write(
     log: &EncodedRecord,
     condition: LeaseCondition,
 ) -> PortResult<Option<Written>> {
+    write_all(change, before, step, log, condition, Body::Replaced).await
+}
+
+/// What becomes of the body that was there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Body {
+    Replaced,
+    /// It cannot be read, and stays in an attribute of its own. In one update, because an item has
+    /// no room for the body twice.
+    Kept,
+}
+
+async fn write_all(
+    change: &Change<'_>,
+    before: &Row,
+    step: Step,
+    log: &EncodedRecord,
+    condition: LeaseCondition,
+    old_body: Body,
+) -> PortResult<Option<Written>> {
     let Step { mut task, lease, wake_ups, action } = step;
     let body = item_size::encode(&mut task)?;
     let old = before.found.lease();
@@ -73,7 +93,7 @@ pub(super) async fn write(
     row.diff = log.write_diff(change, task.id, before.diff, row.rev, &mut writes);
     log.write(change, task.id, &mut writes);
 
-    let new = NewTaskItem { row: &row, record, body, nonce };
+    let new = NewTaskItem { row: &row, record, body, old_body, nonce };
     let place_in_writes = update_task(change, before.rev, new, &mut writes);
     if let Some(place) = &before.place {
         writes.delete(Key::queue_entry(&task.project_id, place), "", vec![]);
@@ -114,23 +134,10 @@ pub(super) async fn poison(
     task.updated_at = change.now;
     task.finished_at = Some(change.now);
     tracing::error!(task = %task.id, project = %task.project_id, "a task's record cannot be read");
-    let mut writes = change.context.table.writes();
-    let key = Key::task(&task.project_id, task.id);
-    // The right sides of an update are evaluated before it.
-    writes.update(
-        key,
-        "SET #unreadable = if_not_exists(#unreadable, #body), #rev = :rev",
-        "#rev = :seen",
-        vec![(":rev", number(before.rev + 1)), (":seen", number(before.rev))],
-    );
-    if change.context.table.transact(writes).await?.is_err() {
-        return Ok(None);
-    }
-    let before = Row { rev: before.rev + 1, ..before.clone() };
     let wake_ups = if corrupt.lease.is_some() { vec![change.now] } else { vec![] };
     let step = Step { task, lease: None, wake_ups, action: "task.failed" };
-    let written =
-        write(change, &before, step, &EncodedRecord::default(), LeaseCondition::Holder).await?;
+    let log = EncodedRecord::default();
+    let written = write_all(change, before, step, &log, LeaseCondition::Holder, Body::Kept).await?;
     Ok(written.map(|written| written.outbox))
 }
 
@@ -144,15 +151,20 @@ struct NewTaskItem<'a> {
     row: &'a Row,
     record: &'a TaskRecord,
     body: String,
+    old_body: Body,
     /// Recognises this transaction after a lost answer.
     nonce: Ulid,
 }
 
 fn update_task(change: &Change<'_>, seen: u64, new: NewTaskItem<'_>, writes: &mut Writes) -> usize {
-    let NewTaskItem { row, record: TaskRecord { task, lease }, body, nonce } = new;
+    let NewTaskItem { row, record: TaskRecord { task, lease }, body, old_body, nonce } = new;
     let mut set = "SET #body = :body, #rev = :rev, #nonce = :nonce, #state = :state, \
                    #available_at = :available_at"
         .to_owned();
+    if old_body == Body::Kept {
+        // The right sides of an update are evaluated before it.
+        set.push_str(", #unreadable = if_not_exists(#unreadable, #body)");
+    }
     let mut remove = Vec::new();
     let mut with: Values = vec![
         (":seen", number(seen)),

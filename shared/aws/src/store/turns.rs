@@ -41,6 +41,15 @@ pub(super) fn mark_due(writes: &mut Writes, project: &ProjectId) {
     writes.update(Key::slots(project), &update, "", with);
 }
 
+/// Puts a project into the index.
+pub(super) async fn mark_waiting(context: &Context, project: &ProjectId) -> PortResult<()> {
+    let set = format!("SET {SET_DUE}");
+    let exists = "attribute_exists(#limit)";
+    // If that fails, the project was deleted meanwhile.
+    let _ = context.table.update(Key::slots(project), &set, exists, due_values(project)).await?;
+    Ok(())
+}
+
 /// Takes a project out of the index in which nothing was due when its slots had the rev `seen`.
 pub(super) async fn mark_idle(context: &Context, project: &ProjectId, seen: u64) -> PortResult<()> {
     let with = vec![(":seen", number(seen))];

@@ -28,7 +28,7 @@ use rdev_domain::step::Event;
 use rdev_domain::task::{Prepared, Task, WipRef};
 use rdev_domain::time::Timestamp;
 use rdev_domain::webhook::Webhook;
-use rdev_testkit::conformance::store::{self, StoreUnderTest};
+use rdev_testkit::conformance::store::{self, Damage, StoreUnderTest};
 use rdev_testkit::servers::emulator::{Account, Emulator};
 use rdev_testkit::servers::proxy::Proxy;
 use rdev_testkit::tools::needs::NotRun;
@@ -54,6 +54,10 @@ pub(crate) fn conformance() -> Vec<Trial> {
         let client = tables(&emulator.account()).await;
         Ok(StoreUnderTest {
             store: Arc::new(DynamoStore::new(client.clone(), TABLE.to_owned(), retention)),
+            damage: {
+                let client = client.clone();
+                Arc::new(move |task, kind| Box::pin(damage(client.clone(), task, kind)))
+            },
             replace_record: Arc::new(move |task, kind, body| {
                 Box::pin(replace_record(client.clone(), task, kind, body))
             }),
@@ -64,8 +68,8 @@ pub(crate) fn conformance() -> Vec<Trial> {
     })
 }
 
-/// Replaces the type and the body of a task, as another program could.
-async fn replace_record(client: Client, task: TaskId, kind: &'static str, body: String) {
+/// The project of a task.
+async fn project_of(client: &Client, task: TaskId) -> String {
     let text = |text: String| AttributeValue::S(text);
     let pointer = client
         .get_item()
@@ -76,7 +80,36 @@ async fn replace_record(client: Client, task: TaskId, kind: &'static str, body: 
         .await
         .expect("an answer");
     let project = pointer.item().and_then(|item| item.get("project")).expect("its project");
-    let project = project.as_s().expect("a text");
+    project.as_s().expect("a text").to_owned()
+}
+
+/// Damages an attribute of a task or of its lease, as a defect would.
+async fn damage(client: Client, task: TaskId, damage: Damage) {
+    let text = |text: String| AttributeValue::S(text);
+    let (pk, sk, attribute) = match damage {
+        Damage::Lease => (format!("T#{task}"), "LEASE".to_owned(), "usage"),
+        Damage::State => {
+            (format!("P#{}", project_of(&client, task).await), format!("T#{task}"), "state")
+        }
+    };
+    client
+        .update_item()
+        .table_name(TABLE)
+        .key("pk", text(pk))
+        .key("sk", text(sk))
+        .update_expression("SET #damaged = :none")
+        .condition_expression("attribute_exists(#damaged)")
+        .expression_attribute_names("#damaged", attribute)
+        .expression_attribute_values(":none", text("?".to_owned()))
+        .send()
+        .await
+        .expect("it exists");
+}
+
+/// Replaces the type and the body of a task, as another program could.
+async fn replace_record(client: Client, task: TaskId, kind: &'static str, body: String) {
+    let text = |text: String| AttributeValue::S(text);
+    let project = project_of(&client, task).await;
     client
         .update_item()
         .table_name(TABLE)

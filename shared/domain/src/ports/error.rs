@@ -94,6 +94,9 @@ pub enum Conflict {
     /// The record belongs to an earlier project of that name, which was deleted.
     #[error("it belongs to an earlier project of that name, which was deleted")]
     ProjectReplaced,
+    /// The project is not at the stage that the change expects.
+    #[error("the project has changed meanwhile")]
+    ProjectChanged,
     /// The project has tasks that run or push.
     #[error("tasks of the project are running")]
     TasksRunning,

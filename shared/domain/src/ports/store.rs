@@ -15,7 +15,7 @@ use crate::key::ApiKey;
 use crate::lease::{Holder, Lease, Progress};
 use crate::page::{Listed, Page};
 use crate::pipeline::CommitPipeline;
-use crate::project::{Project, ProjectPatch};
+use crate::project::{Deletion, Project, ProjectPatch, Stage};
 use crate::request::{Begun, RequestKey, StoredAnswer};
 use crate::spec::AgentName;
 use crate::step::Event;
@@ -51,7 +51,8 @@ pub trait Store: Send + Sync + 'static {
 
     /// Changes a project. A raised limit writes an outbox entry for each slot it adds (at most 100).
     ///
-    /// Errors: `NotFound`; `Conflict(ProjectNotReady)` when it is being deleted.
+    /// Errors: `NotFound`; `Conflict(ProjectNotReady)` when it is being deleted;
+    /// `Conflict(ProjectChanged)` when it is not at the stage that the patch expects.
     async fn update_project(
         &self,
         id: &ProjectId,
@@ -60,15 +61,20 @@ pub trait Store: Send + Sync + 'static {
         now: Timestamp,
     ) -> PortResult<(Project, Vec<OutboxEntry>)>;
 
-    /// Turns a project to `deleting` (so that no enqueue passes) and cancels
-    /// what is queued. Repeated: the same. The caller then deletes the
-    /// repository, if requested, and calls [`Store::forget_project`].
+    /// Turns a project to `deleting` (so that no enqueue passes), records what `deletion` asks
+    /// for, and cancels what is queued. Repeated: the same, and the newest request's `deletion`
+    /// counts. The caller then removes what the project has in other systems and calls
+    /// [`Store::forget_project`]; if it dies before that, the sweep finds the project
+    /// ([`Swept::deleting`]).
     ///
-    /// Errors: `NotFound`; `Conflict(TasksRunning)` while a task has a lease or
-    /// is `pushing`, and then nothing changes.
+    /// Errors: `NotFound`; `Conflict(ProjectChanged)` when it is not at the stage that is expected
+    /// (`None`: any); `Conflict(TasksRunning)` while a task has a lease or is `pushing`. Then nothing
+    /// changes.
     async fn begin_delete_project(
         &self,
         id: &ProjectId,
+        deletion: Deletion,
+        expected: Option<&Stage>,
         by: &Actor,
         now: Timestamp,
     ) -> PortResult<Project>;
@@ -469,6 +475,10 @@ pub struct Swept {
     pub outbox: Vec<OutboxEntry>,
     /// Projects with something due and a free slot that may have no wake-up under way.
     pub wake: Vec<ProjectId>,
+    /// Projects whose deletion was cut short, as they are: `deleting`, and unchanged for
+    /// [`crate::project::ABANDONED_AFTER`]. The caller ends their deletion. Each is found again only
+    /// after that time, so that of two sweeps only one has it.
+    pub deleting: Vec<Project>,
     /// How many leases were recovered.
     pub recovered: u64,
     /// How many workers went offline.

@@ -41,10 +41,22 @@ pub(super) fn due(
     limit: u32,
 ) -> Result<Vec<WebhookDelivery>, Error> {
     let mut due = conn.prepare_cached(
-        "SELECT body FROM deliveries WHERE next_at <= ?1 ORDER BY next_at, id LIMIT ?2",
+        "SELECT id, body FROM deliveries WHERE next_at <= ?1 ORDER BY next_at, id",
     )?;
-    let due = due.query_map(params![now.as_millis(), limit], |row| rows::body(row, 0))?;
-    Ok(due.collect::<rusqlite::Result<_>>()?)
+    let mut rows = due.query([now.as_millis()])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()?
+        && found.len() < limit as usize
+    {
+        match rows::body(row, 1) {
+            Ok(delivery) => found.push(delivery),
+            Err(error) => {
+                let id = rows::ulid(row, 0)?;
+                tracing::error!(delivery = %id, %error, "a webhook delivery cannot be read");
+            }
+        }
+    }
+    Ok(found)
 }
 
 pub(super) fn update(

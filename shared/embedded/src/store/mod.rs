@@ -49,7 +49,7 @@ use rdev_domain::ports::{
     Advanced, AuditFilter, Capabilities, Claim, Claimed, DeadLetter, Enqueued, EventPage,
     PortResult, Record, Renewal, Store, Swept, TaskFilter, TaskRecord, WorkStats,
 };
-use rdev_domain::project::{Project, ProjectPatch};
+use rdev_domain::project::{Deletion, Project, ProjectPatch, Stage};
 use rdev_domain::request::{Begun, RequestKey, StoredAnswer};
 use rdev_domain::retention::Retention;
 use rdev_domain::step::Event;
@@ -156,15 +156,20 @@ impl Store for SqliteStore {
     async fn begin_delete_project(
         &self,
         id: &ProjectId,
+        deletion: Deletion,
+        expected: Option<&Stage>,
         by: &Actor,
         now: Timestamp,
     ) -> PortResult<Project> {
         // The first transaction closes the project: no task can be claimed or added. Then the
         // queued tasks are cancelled in pages, between which other transactions run.
+        let mut expected = expected.cloned();
         loop {
-            let id = id.clone();
-            let page = self.change(by, now, move |tx| project_delete::begin(tx, &id)).await?;
-            if let Some(project) = page {
+            let (id, expected) = (id.clone(), expected.take());
+            let page = self.change(by, now, move |tx| {
+                project_delete::begin(tx, &id, deletion, expected.as_ref())
+            });
+            if let Some(project) = page.await? {
                 return Ok(self.place.project(project));
             }
         }
@@ -368,7 +373,9 @@ impl Store for SqliteStore {
     }
 
     async fn sweep(&self, now: Timestamp) -> PortResult<Swept> {
-        self.change(&Actor::maintenance(), now, sweep::page).await
+        let swept = self.change(&Actor::maintenance(), now, sweep::page).await?;
+        let deleting = swept.deleting.into_iter().map(|project| self.place.project(project));
+        Ok(Swept { deleting: deleting.collect(), ..swept })
     }
 
     async fn recover_all(&self, now: Timestamp) -> PortResult<Vec<OutboxEntry>> {

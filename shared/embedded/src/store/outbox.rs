@@ -47,12 +47,22 @@ pub(super) fn overdue(tx: &Tx<'_>, limit: u32) -> Result<Vec<OutboxEntry>, Error
         "SELECT send_at, id, project FROM marks WHERE send_at <= ?1 ORDER BY send_at, id LIMIT ?2",
     )?;
     let until = tx.now.minus(OVERDUE_AFTER).as_millis();
-    let overdue = overdue.query_map(params![until, limit], |row| {
-        Ok(OutboxEntry {
-            send_at: Timestamp::from_millis(row.get(0)?),
-            id: rows::ulid(row, 1)?,
-            project_id: rows::parsed(row, 2)?,
-        })
-    })?;
-    Ok(overdue.collect::<rusqlite::Result<_>>()?)
+    let mut rows = overdue.query(params![until, limit])?;
+    let (mut found, mut unreadable) = (Vec::new(), Vec::new());
+    while let Some(row) = rows.next()? {
+        let (send_at, id) = (Timestamp::from_millis(row.get(0)?), rows::ulid(row, 1)?);
+        match rows::parsed(row, 2) {
+            Ok(project_id) => found.push(OutboxEntry { send_at, id, project_id }),
+            Err(error) => unreadable.push((send_at, id, error)),
+        }
+    }
+    drop(rows);
+    for (send_at, id, error) in unreadable {
+        // It names no project that could be woken.
+        tracing::error!(entry = %id, %error, "an outbox entry cannot be read and is deleted");
+        let mut delete =
+            tx.conn.prepare_cached("DELETE FROM marks WHERE send_at = ?1 AND id = ?2")?;
+        delete.execute(params![send_at.as_millis(), blob(id)])?;
+    }
+    Ok(found)
 }

@@ -2,9 +2,10 @@
 
 use rdev_domain::ids::{ProjectId, TaskId};
 use rdev_domain::ports::Conflict;
-use rdev_domain::project::{Project, ProjectState};
+use rdev_domain::project::{Deletion, Project, ProjectState, Stage};
 use rdev_domain::step::{Event, Refusal, step};
 use rdev_domain::task::TaskState;
+use rdev_domain::time::Timestamp;
 use rusqlite::params;
 
 use super::rows::{self, Found};
@@ -12,20 +13,52 @@ use super::transaction::Tx;
 use super::{claim, domains, projects, transition, webhooks};
 use crate::error::Error;
 
+/// Takes projects whose deletion has not changed since `since`: they change now, so that no other
+/// sweep takes them too. Returns whether there may be more.
+pub(super) fn take_abandoned(
+    tx: &Tx<'_>,
+    since: Timestamp,
+    limit: u32,
+) -> Result<(Vec<Project>, bool), Error> {
+    let abandoned = projects::readable(
+        tx,
+        "SELECT id, body FROM projects WHERE state = 'deleting' AND changed_at <= ?1",
+        since,
+        limit,
+    )?;
+    let more = abandoned.len() == limit as usize;
+    let mut taken = Vec::new();
+    for project in abandoned {
+        let project = Project { updated_at: tx.now, ..project };
+        projects::write(tx, &project)?;
+        taken.push(project);
+    }
+    Ok((taken, more))
+}
+
 /// How many queued tasks one transaction cancels.
 const MAX_CANCELLED: u32 = 500;
 
 /// Closes a project and cancels one page of its queued tasks. Returns the project once no
 /// task is queued.
-pub(super) fn begin(tx: &Tx<'_>, id: &ProjectId) -> Result<Option<Project>, Error> {
+pub(super) fn begin(
+    tx: &Tx<'_>,
+    id: &ProjectId,
+    deletion: Deletion,
+    expected: Option<&Stage>,
+) -> Result<Option<Project>, Error> {
     let before = projects::get(tx.conn, id)?;
+    if !before.is_at(expected) {
+        return Err(Conflict::ProjectChanged.into());
+    }
     if claim::leased_tasks(tx, id)? > 0 || is_pushing(tx, id)? {
         return Err(Conflict::TasksRunning.into());
     }
-    let project = if before.state == ProjectState::Deleting {
+    let begun = before.state == ProjectState::Deleting;
+    let project = if begun && before.deletion == Some(deletion) {
         before
     } else {
-        let project = Project { state: ProjectState::Deleting, updated_at: tx.now, ..before };
+        let project = before.deleting(deletion, tx.now);
         projects::write(tx, &project)?;
         projects::record(tx, "project.deleting", id)?;
         project
@@ -112,7 +145,11 @@ mod tests {
             let task = Task::new(TaskId(context.next_id(now)), id.clone(), work, now);
             tasks::enqueue(&tx, NewTask::of(task).expect("JSON")).expect("a queued task");
         }
-        assert_eq!(begin(&tx, &id).expect("nothing runs"), None, "one task is still queued");
+        assert_eq!(
+            begin(&tx, &id, Deletion::KeepRepository, None).expect("nothing runs"),
+            None,
+            "one task is still queued"
+        );
         forget(&tx, &id).expect("it is being deleted");
         let cancelled = conn
             .query_row("SELECT count(*) FROM tasks WHERE state = 'cancelled'", [], |row| {

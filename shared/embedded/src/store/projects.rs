@@ -66,6 +66,9 @@ pub(super) fn update(
     if before.state == ProjectState::Deleting {
         return Err(Conflict::ProjectNotReady.into());
     }
+    if !before.is_at(patch.expected.as_ref()) {
+        return Err(Conflict::ProjectChanged.into());
+    }
     let added = patch.build_limit.map_or(0, |limit| limit.saturating_sub(before.build_limit));
     let project = before.patched(patch, tx.now);
     write(tx, &project)?;
@@ -82,13 +85,12 @@ pub(super) fn fail_stuck_provisioning(
     since: Timestamp,
     limit: u32,
 ) -> Result<bool, Error> {
-    let stuck: Vec<Project> = tx
-        .conn
-        .prepare_cached(
-            "SELECT body FROM projects WHERE state = 'provisioning' AND changed_at <= ?1 LIMIT ?2",
-        )?
-        .query_map(params![since.as_millis(), limit], |row| rows::body(row, 0))?
-        .collect::<rusqlite::Result<_>>()?;
+    let stuck = readable(
+        tx,
+        "SELECT id, body FROM projects WHERE state = 'provisioning' AND changed_at <= ?1",
+        since,
+        limit,
+    )?;
     let more = stuck.len() == limit as usize;
     for project in stuck {
         let state = ProjectState::ProvisioningFailed;
@@ -97,6 +99,30 @@ pub(super) fn fail_stuck_provisioning(
         record(tx, "project.provisioning_failed", &project.id)?;
     }
     Ok(more)
+}
+
+/// The first `limit` projects of a query for ids and bodies that can be read.
+pub(super) fn readable(
+    tx: &Tx<'_>,
+    sql: &str,
+    since: Timestamp,
+    limit: u32,
+) -> Result<Vec<Project>, Error> {
+    let mut query = tx.conn.prepare_cached(sql)?;
+    let mut rows = query.query([since.as_millis()])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()?
+        && found.len() < limit as usize
+    {
+        match rows::body(row, 1) {
+            Ok(project) => found.push(project),
+            Err(error) => {
+                let id: String = row.get(0)?;
+                tracing::error!(project = id, %error, "the project's record cannot be read");
+            }
+        }
+    }
+    Ok(found)
 }
 
 pub(super) fn write(tx: &Tx<'_>, project: &Project) -> Result<(), Error> {

@@ -167,7 +167,11 @@ fn projects_and_tasks(scene: &Scene) {
     assert_eq!(sweep::page(&scene.at(500)).expect("a sweep").recovered, 2);
     claim(&scene.at(501), &site);
     recover::everything(&scene.at(502)).expect("the holders are dead");
-    assert!(project_delete::begin(&scene.at(503), &site).expect("nothing runs").is_some());
+    assert!(
+        project_delete::begin(&scene.at(503), &site, Deletion::KeepRepository, None)
+            .expect("nothing runs")
+            .is_some()
+    );
     project_delete::forget(&scene.at(504), &site).expect("it is being deleted");
     let outbox = sweep::page(&scene.at(1000)).expect("a sweep").outbox;
     assert!(!outbox.is_empty());
@@ -211,6 +215,10 @@ fn everything_else(scene: &Scene) {
     let state = rdev_domain::project::ProjectState::Provisioning;
     let stuck = Project { state, ..Project::new(id, tx.context.next_id(tx.now), tx.now) };
     projects::create(&tx, stuck).expect("a project");
+    let id: ProjectId = "leaving".parse().expect("a slug");
+    let leaving = Project::new(id.clone(), tx.context.next_id(tx.now), tx.now);
+    projects::create(&tx, leaving).expect("a project");
+    project_delete::begin(&tx, &id, Deletion::KeepRepository, None).expect("nothing runs");
     let key = RequestKey("a".to_owned());
     requests::begin(&tx, &key, "body", Ulid::nil()).expect("a request");
     requests::release(&tx, &key).expect("a release");

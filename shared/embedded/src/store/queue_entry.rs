@@ -98,7 +98,7 @@ pub(super) fn promote_project(tx: &Tx<'_>, project: &ProjectId) -> Result<(), Er
     let moved = tx
         .conn
         .prepare_cached(
-            "INSERT INTO due (project, agent, class, rank, task, since)
+            "INSERT OR IGNORE INTO due (project, agent, class, rank, task, since)
              SELECT project, agent, class, rank, task, at FROM later
              WHERE project = ?1 AND at <= ?2",
         )?
@@ -120,16 +120,16 @@ pub(super) fn promote(tx: &Tx<'_>, limit: u32) -> Result<(BTreeSet<ProjectId>, b
     )?;
     let parked = parked
         .query_map(params![tx.now.as_millis(), limit], |row| {
-            Ok((rows::parsed::<ProjectId>(row, 0)?, row.get::<_, i64>(1)?, rows::ulid(row, 2)?))
+            Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?, rows::ulid(row, 2)?))
         })?
         .collect::<rusqlite::Result<Vec<_>>>()?;
     let more = parked.len() == limit as usize;
     let mut projects = BTreeSet::new();
     for (project, at, task) in parked {
-        let key = params![project.as_str(), at, blob(task)];
+        let key = params![project, at, blob(task)];
         tx.conn
             .prepare_cached(
-                "INSERT INTO due (project, agent, class, rank, task, since)
+                "INSERT OR IGNORE INTO due (project, agent, class, rank, task, since)
                  SELECT project, agent, class, rank, task, at FROM later
                  WHERE project = ?1 AND at = ?2 AND task = ?3",
             )?
@@ -137,7 +137,8 @@ pub(super) fn promote(tx: &Tx<'_>, limit: u32) -> Result<(BTreeSet<ProjectId>, b
         tx.conn
             .prepare_cached("DELETE FROM later WHERE project = ?1 AND at = ?2 AND task = ?3")?
             .execute(key)?;
-        projects.insert(project);
+        // A name that is none has no project that could be woken.
+        projects.extend(project.parse::<ProjectId>());
     }
     for project in &projects {
         turns::refresh(tx, project)?;

@@ -6,7 +6,7 @@ use rdev_domain::step::{Event, Refusal, step};
 use rdev_domain::wake_up::OutboxEntry;
 use rusqlite::{Params, params};
 
-use super::rows::{self, Found};
+use super::rows::{self, CorruptTask, Found, blob};
 use super::transaction::Tx;
 use super::transition;
 use crate::error::Error;
@@ -35,7 +35,7 @@ pub(super) fn expired(tx: &Tx<'_>, limit: usize) -> Result<(usize, Vec<OutboxEnt
         if recovered == limit {
             break;
         }
-        if let Some(entries) = recover_one(tx, id, false)? {
+        if let Some(entries) = recover_or_end(tx, id, false)? {
             recovered += 1;
             outbox.extend(entries);
         }
@@ -58,12 +58,30 @@ fn leased(tx: &Tx<'_>, sql: &str, params: impl Params) -> Result<Vec<TaskId>, Er
 fn recover(tx: &Tx<'_>, ids: &[TaskId], proved_dead: bool) -> Result<Vec<OutboxEntry>, Error> {
     let mut outbox = Vec::new();
     for &id in ids {
-        outbox.extend(recover_one(tx, id, proved_dead)?.into_iter().flatten());
+        outbox.extend(recover_or_end(tx, id, proved_dead)?.into_iter().flatten());
     }
     Ok(outbox)
 }
 
-/// Recovers a task. `None` if a newer program wrote its record: that program recovers it.
+/// Recovers a task, or ends it as `poison` if that fails because of its record. `None` if neither
+/// is possible.
+fn recover_or_end(
+    tx: &Tx<'_>,
+    id: TaskId,
+    proved_dead: bool,
+) -> Result<Option<Vec<OutboxEntry>>, Error> {
+    if let Some(recovered) = tx.alone(id, || recover_one(tx, id, proved_dead))? {
+        return Ok(recovered);
+    }
+    let ended = tx.alone(id, || match rows::find_any(tx.conn, id)? {
+        Some(Found::Task(record)) => transition::poison(tx, &CorruptTask::of(&record)).map(Some),
+        _ => Ok(None),
+    });
+    Ok(ended?.flatten())
+}
+
+/// Recovers a task. `None` if it was renewed, or if a newer program wrote its record: that program
+/// recovers it.
 fn recover_one(
     tx: &Tx<'_>,
     id: TaskId,
@@ -74,11 +92,18 @@ fn recover_one(
             let lease = record.lease.as_ref().ok_or(Refusal::Stale)?;
             let (seen, heartbeat) = (record.task.fence, lease.heartbeat);
             let event = Event::Recover { seen, heartbeat, proved_dead };
-            let step = step(&record.task, Some(lease), event, tx.now)?;
+            let step = match step(&record.task, Some(lease), event, tx.now) {
+                Err(Refusal::Alive) => return Ok(None),
+                step => step?,
+            };
             transition::write(tx, &record, &step).map(Some)
         }
         Some(Found::Corrupt(corrupt)) => transition::poison(tx, &corrupt).map(Some),
         Some(Found::Newer(_)) => Ok(None),
-        None => Err(rusqlite::Error::QueryReturnedNoRows.into()),
+        None => {
+            // A lease of nothing would take a slot for ever.
+            tx.conn.prepare_cached("DELETE FROM leases WHERE task = ?1")?.execute([blob(id.0)])?;
+            Ok(None)
+        }
     }
 }

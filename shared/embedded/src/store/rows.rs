@@ -2,6 +2,7 @@
 
 use rdev_domain::Invalid;
 use rdev_domain::failure::{Failure, FailureClass};
+use rdev_domain::git::RecordedRef;
 use rdev_domain::ids::{Fence, Owner, ProjectId, TaskId};
 use rdev_domain::lease::Lease;
 use rdev_domain::page::Page;
@@ -64,10 +65,29 @@ impl Found {
 }
 
 impl CorruptTask {
+    /// A task that can be read and not be written.
+    pub(super) fn of(record: &TaskRecord) -> Self {
+        let TaskRecord { task, lease } = record;
+        Self {
+            id: task.id,
+            project: task.project_id.clone(),
+            kind: task.work.kind().to_owned(),
+            agent: task.work.agent().map_or_else(String::new, |agent| agent.as_str().to_owned()),
+            state: task.state,
+            priority: 9 - u8::from(task.priority),
+            available_at: task.available_at,
+            notify: task.notify,
+            lease: lease.clone(),
+        }
+    }
+
     /// A task with the values of the columns, and `poison` as its failure.
     pub(super) fn rebuild(&self) -> Task {
         let mut task = self.with_work(record::work_beside_body(&self.kind, &self.agent));
-        task.failure = Some(Failure::new(FailureClass::Poison, "the task's record cannot be read"));
+        let failure = Failure::new(FailureClass::Poison, "the task's record cannot be read");
+        // What cannot be read may have been pushed, and may still land.
+        let push_in_doubt = self.state == TaskState::Pushing;
+        task.failure = Some(Failure { push_in_doubt, ..failure });
         task
     }
 
@@ -110,8 +130,12 @@ pub(super) fn task_not_found(id: TaskId) -> PortError {
 /// Reads a row of [`FROM_TASKS`].
 pub(super) fn found(row: &Row<'_>) -> rusqlite::Result<Found> {
     let id = TaskId(ulid(row, 0)?);
-    let lease = lease(row)?;
-    let state = state(row, 4)?;
+    let (lease, whole) = lease(row)?;
+    let known = state(row, 4);
+    // Of a task whose state cannot be read, only whether somebody holds it is known.
+    let guess = if lease.is_some() { TaskState::Running } else { TaskState::Queued };
+    let readable = whole && known.is_ok();
+    let state = known.unwrap_or(guess);
     let project = row.get_ref(1)?.as_str()?;
     // The body is decoded from SQLite's memory, without a copy.
     let decoded = match row.get_ref(7)? {
@@ -126,6 +150,7 @@ pub(super) fn found(row: &Row<'_>) -> rusqlite::Result<Found> {
         Decoded::Newer | Decoded::Undecodable => None,
     };
     if let Some(task) = task
+        && readable
         && task.id == id
         && task.state == state
         && task.project_id.as_str() == project
@@ -148,24 +173,39 @@ pub(super) fn found(row: &Row<'_>) -> rusqlite::Result<Found> {
     Ok(if newer { Found::Newer(columns) } else { Found::Corrupt(columns) })
 }
 
-fn lease(row: &Row<'_>) -> rusqlite::Result<Option<Lease>> {
-    let Some(fence) = row.get::<_, Option<i64>>(8)? else { return Ok(None) };
-    let usage = match row.get_ref(13)? {
-        ValueRef::Null => Usage::default(),
-        text => serde_json::from_str(text.as_str()?).map_err(|error| conversion(13, error))?,
-    };
-    Ok(Some(Lease {
+/// The lease, if there is one, and whether all of it could be read.
+fn lease(row: &Row<'_>) -> rusqlite::Result<(Option<Lease>, bool)> {
+    let Some(fence) = row.get::<_, Option<i64>>(8)? else { return Ok((None, true)) };
+    let usage = optional_json::<Usage>(row, 13);
+    let own_refs = optional_json::<Vec<RecordedRef>>(row, 15);
+    let owner = owner(row.get_ref(9)?.as_str()?).ok();
+    let whole = usage.is_ok() && own_refs.is_ok() && owner.is_some();
+    let lease = Lease {
         fence: Fence(unsigned(fence)),
-        owner: owner(row.get_ref(9)?.as_str()?).map_err(|error| conversion(9, error))?,
+        owner: owner.unwrap_or_else(unknown_owner),
         heartbeat: unsigned(row.get(10)?),
         until: Timestamp::from_millis(row.get(11)?),
         cancel_requested: row.get(12)?,
-        usage,
-        own_refs: match row.get_ref(15)? {
-            ValueRef::Null => None,
-            text => serde_json::from_str(text.as_str()?).map_err(|error| conversion(15, error))?,
-        },
-    }))
+        usage: usage.ok().flatten().unwrap_or_default(),
+        own_refs: own_refs.ok().flatten(),
+    };
+    Ok((Some(lease), whole))
+}
+
+fn optional_json<T: serde::de::DeserializeOwned>(
+    row: &Row<'_>,
+    column: usize,
+) -> rusqlite::Result<Option<T>> {
+    match row.get_ref(column)? {
+        ValueRef::Null => Ok(None),
+        _ => body(row, column).map(Some),
+    }
+}
+
+/// The owner of a lease that does not say whose it is.
+fn unknown_owner() -> Owner {
+    let worker = "unknown".parse().expect("a worker's id has letters");
+    Owner::new(&worker, "unknown")
 }
 
 /// Reads the text of an [`Owner`]. A worker's id never contains a `/`.

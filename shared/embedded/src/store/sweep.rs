@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use rdev_domain::ids::ProjectId;
 use rdev_domain::ports::Swept;
-use rdev_domain::project::ProjectState;
+use rdev_domain::project::{ABANDONED_AFTER, ProjectState};
 use rdev_domain::worker::SILENT_AFTER;
 use rusqlite::OptionalExtension;
 
 use super::transaction::Tx;
-use super::{claim, outbox, projects, queue_entry, recover, retention, rows, workers};
+use super::{claim, outbox, project_delete, projects, queue_entry, recover, retention, workers};
 use crate::error::Error;
 
 /// The most records of one kind in a page: other transactions run between two pages.
@@ -17,9 +17,6 @@ pub(super) const PAGE: u32 = 500;
 
 /// If a task has been due for this long, its wake-up may have been lost.
 const DUE_FOR_LONG: Duration = Duration::from_secs(2 * 60);
-
-/// If a project has been provisioning for this long, the process that did it is dead.
-const PROVISIONING_FOR_LONG: Duration = Duration::from_secs(2 * 60);
 
 pub(super) fn page(tx: &Tx<'_>) -> Result<Swept, Error> {
     let mut swept = Swept { outbox: outbox::overdue(tx, PAGE)?, ..Swept::default() };
@@ -33,7 +30,11 @@ pub(super) fn page(tx: &Tx<'_>) -> Result<Swept, Error> {
     let (mut wake, more) = queue_entry::promote(tx, PAGE)?;
     swept.more |= more;
     swept.offline = workers::mark_offline(tx, tx.now.minus(SILENT_AFTER))?;
-    swept.more |= projects::fail_stuck_provisioning(tx, tx.now.minus(PROVISIONING_FOR_LONG), PAGE)?;
+    let abandoned = tx.now.minus(ABANDONED_AFTER);
+    swept.more |= projects::fail_stuck_provisioning(tx, abandoned, PAGE)?;
+    let (deleting, more) = project_delete::take_abandoned(tx, abandoned, PAGE)?;
+    swept.deleting = deleting;
+    swept.more |= more;
     let (expired, more) = retention::purge(tx, PAGE)?;
     swept.expired = expired;
     swept.more |= more;
@@ -43,7 +44,7 @@ pub(super) fn page(tx: &Tx<'_>) -> Result<Swept, Error> {
         wake.extend(due_for_long(tx)?);
     }
     for project in wake {
-        if has_free_slot(tx, &project)? {
+        if tx.alone(&project, || has_free_slot(tx, &project))?.unwrap_or(false) {
             swept.wake.push(project);
         }
     }
@@ -59,13 +60,14 @@ fn due_for_long(tx: &Tx<'_>) -> Result<Vec<ProjectId>, Error> {
     let since = tx.now.minus(DUE_FOR_LONG);
     let mut found = Vec::new();
     let mut last = String::new();
-    while let Some(project) =
-        next.query_row([&last], |row| rows::parsed::<ProjectId>(row, 0)).optional()?
-    {
-        last = project.as_str().to_owned();
-        if queue_entry::due_since(tx, &project, since)? {
-            found.push(project);
+    while let Some(project) = next.query_row([&last], |row| row.get::<_, String>(0)).optional()? {
+        // A name that is none has no project that could be woken.
+        if let Ok(id) = project.parse::<ProjectId>()
+            && queue_entry::due_since(tx, &id, since)?
+        {
+            found.push(id);
         }
+        last = project;
     }
     Ok(found)
 }

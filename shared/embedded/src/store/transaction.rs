@@ -1,13 +1,17 @@
 //! What every writing transaction needs, and what outlives it.
 
+use std::fmt::Display;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use rdev_domain::audit::Actor;
+use rdev_domain::chain;
 use rdev_domain::retention::Retention;
 use rdev_domain::time::Timestamp;
 use rusqlite::Connection;
 use ulid::Ulid;
+
+use crate::error::Error;
 
 /// One writing transaction: who changes the store, and when.
 pub(super) struct Tx<'a> {
@@ -15,6 +19,34 @@ pub(super) struct Tx<'a> {
     pub(super) context: &'a Context,
     pub(super) by: &'a Actor,
     pub(super) now: Timestamp,
+}
+
+impl Tx<'_> {
+    /// Does something with one record among many. If that fails because of this record, nothing
+    /// of it remains, it is logged, and the result is `None`: the other records go on.
+    pub(super) fn alone<T>(
+        &self,
+        record: impl Display,
+        work: impl FnOnce() -> Result<T, Error>,
+    ) -> Result<Option<T>, Error> {
+        let run = |sql| self.conn.prepare_cached(sql)?.execute([]);
+        run("SAVEPOINT alone")?;
+        match work() {
+            Ok(done) => {
+                run("RELEASE alone")?;
+                Ok(Some(done))
+            }
+            Err(error) if error.is_of_one_record() => {
+                run("ROLLBACK TO alone")?;
+                run("RELEASE alone")?;
+                let error = chain(&error.into_port("the store"));
+                tracing::error!(%record, error, "a record is left as it is");
+                Ok(None)
+            }
+            // The whole transaction is rolled back.
+            Err(error) => Err(error),
+        }
+    }
 }
 
 /// What all transactions share.

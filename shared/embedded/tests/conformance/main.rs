@@ -8,7 +8,7 @@ use std::time::Duration;
 use rdev_domain::retention::Retention;
 use rdev_embedded::{Embedded, Options, open};
 use rdev_testkit::conformance::queue::{self, QueueSettings, QueueUnderTest};
-use rdev_testkit::conformance::store::{self, StoreUnderTest};
+use rdev_testkit::conformance::store::{self, Damage, StoreUnderTest};
 use rdev_testkit::conformance::{AT_ONCE, Keep};
 use rdev_testkit::tools::trial;
 use rusqlite::Connection;
@@ -33,6 +33,19 @@ fn open_store(retention: Retention) -> StoreUnderTest {
                 assert_eq!(execute(&file, sql, (task.0.to_bytes(), kind, body)), 1);
             })
         }),
+        damage: {
+            let file = data.folder.join("rdev.db");
+            Arc::new(move |task, damage| {
+                let file = file.clone();
+                Box::pin(async move {
+                    let sql = match damage {
+                        Damage::Lease => "UPDATE leases SET usage = '?' WHERE task = ?1",
+                        Damage::State => "UPDATE tasks SET state = '?' WHERE id = ?1",
+                    };
+                    assert_eq!(execute(&file, sql, [task.0.to_bytes()]), 1);
+                })
+            })
+        },
         sweep_deletes: true,
         recovers_all: true,
         keep,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use rdev_domain::audit::Actor;
 use rdev_domain::ports::{PortError, Record, Store, TaskFilter};
+use rdev_domain::project::Deletion;
 use rdev_domain::secret::Secret;
 use rdev_domain::step::{Event, Refusal};
 use rdev_domain::task::TaskState;
@@ -48,7 +49,10 @@ async fn the_secret_of_a_webhook_is_deleted_with_it() {
     store.set_webhook(&project, None, &by, NOW).await.expect("no webhook");
     assert_eq!(secrets(), [""; 0]);
     store.set_webhook(&project, Some(&webhook), &by, NOW).await.expect("a webhook");
-    store.begin_delete_project(&project, &by, NOW).await.expect("nothing runs");
+    store
+        .begin_delete_project(&project, Deletion::KeepRepository, None, &by, NOW)
+        .await
+        .expect("nothing runs");
     assert_eq!(secrets(), ["whsec_sesame"], "deliveries of ended tasks still need it");
     store.forget_project(&project, &by, NOW).await.expect("it is being deleted");
     assert_eq!(secrets(), [""; 0]);
@@ -94,7 +98,10 @@ async fn a_project_with_thousands_of_queued_tasks_is_deleted_in_pages() {
         enqueuer.await.expect("no panic");
     }
     let by = Actor::maintenance();
-    store.begin_delete_project(&project, &by, NOW).await.expect("nothing runs");
+    store
+        .begin_delete_project(&project, Deletion::KeepRepository, None, &by, NOW)
+        .await
+        .expect("nothing runs");
     let stats = store.work_stats(NOW).await.expect("stats");
     assert_eq!((stats.due, stats.later), (0, 0));
     let filter = TaskFilter { state: Some(TaskState::Queued), ..TaskFilter::default() };

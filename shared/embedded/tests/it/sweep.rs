@@ -234,3 +234,67 @@ async fn finished_check(store: &dyn Store, site: &ProjectId) -> Task {
     assert!(store.update_delivery(&due, &ended).await.expect("an update"));
     check
 }
+
+#[tokio::test]
+async fn a_task_whose_write_is_refused_stops_no_other_recovery() {
+    let scene = Scene::new();
+    let store = &*scene.data.store;
+    let mut held = Vec::new();
+    for number in 0..6 {
+        let site = create(store, &format!("site-{number}")).await;
+        enqueue(store, &site).await;
+        held.push(claim(store, &site).await.task.id);
+    }
+    let rows = Rows::of(&scene);
+    let first: String = held[0].0.to_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    let refuse = format!(
+        "CREATE TRIGGER refuse BEFORE UPDATE ON tasks WHEN OLD.id = x'{first}'
+         BEGIN SELECT RAISE(ABORT, 'refused'); END"
+    );
+    rows.0.execute_batch(&refuse).expect("a trigger");
+    let later = after(Duration::from_secs(3600));
+    let swept = store.sweep(later).await.expect("a sweep");
+    assert_eq!((swept.recovered, rows.count("leases"), rows.count("due")), (5, 1, 5));
+    let outbox = store.recover_all(later).await.expect("a start");
+    assert_eq!((outbox, rows.count("leases")), (vec![], 1), "nothing of the first is written");
+    rows.0.execute_batch("DROP TRIGGER refuse").expect("no trigger");
+    assert_eq!(store.sweep(later).await.expect("a sweep").recovered, 1);
+}
+
+#[tokio::test]
+async fn records_that_cannot_be_read_stop_no_sweep_and_no_delivery() {
+    let scene = Scene::new();
+    let (store, by) = (&*scene.data.store, Actor::maintenance());
+    for name in ["bad", "good"] {
+        for (state, of) in
+            [(ProjectState::Provisioning, "stuck"), (ProjectState::Deleting, "deleting")]
+        {
+            let project = Project { state, ..project(&format!("{name}-{of}")) };
+            store.create_project(&project, &by, NOW).await.expect("a new name");
+        }
+        let site = create(store, name).await;
+        enqueue(store, &site).await;
+        finished_check(store, &create(store, &format!("{name}-told")).await).await;
+    }
+    let rows = Rows::of(&scene);
+    for sql in [
+        "UPDATE projects SET body = '?' WHERE id LIKE 'bad%'",
+        "UPDATE deliveries SET next_at = 1, expires_at = NULL",
+        "UPDATE deliveries SET body = '?' WHERE project = 'bad-told'",
+        "INSERT INTO marks (send_at, id, project) VALUES (0, zeroblob(16), 'No Name')",
+        "INSERT INTO due (project, agent, rank, priority, task, since)
+         VALUES ('A Name', '', 1, 4, zeroblob(16), 0)",
+    ] {
+        rows.0.execute(sql, []).expect("a change");
+    }
+    let swept = store.sweep(after(Duration::from_secs(3600))).await.expect("a sweep");
+    let ids: Vec<_> = swept.deleting.iter().map(|project| project.id.as_str()).collect();
+    assert_eq!(ids, ["good-deleting"]);
+    assert_eq!(rows.count("projects WHERE state = 'provisioning_failed'"), 1);
+    let woken: Vec<_> = swept.wake.iter().map(|id| id.as_str()).collect();
+    assert_eq!(woken, ["good"]);
+    assert_eq!(rows.count("marks WHERE send_at = 0"), 0, "it names no project");
+    let due = store.due_deliveries(NOW, 1).await.expect("deliveries");
+    let due: Vec<_> = due.iter().map(|delivery| delivery.project_id.as_str()).collect();
+    assert_eq!(due, ["good-told"], "it does not wait behind the other");
+}

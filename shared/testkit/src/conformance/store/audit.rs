@@ -4,7 +4,7 @@ use rdev_domain::audit::{Actor, AuditEvent};
 use rdev_domain::failure::FailureClass;
 use rdev_domain::key::{ApiKey, Scope};
 use rdev_domain::ports::{AuditFilter, DeadLetter, Record};
-use rdev_domain::project::{Project, ProjectPatch, ProjectState};
+use rdev_domain::project::{Deletion, Project, ProjectPatch, ProjectState};
 use rdev_domain::step::Event;
 use rdev_domain::worker::{Worker, WorkerStatus};
 
@@ -71,7 +71,10 @@ async fn every_change_of_a_project_is_recorded(w: World) {
     let patch = ProjectPatch { state: Some(ProjectState::Ready), ..ProjectPatch::default() };
     w.store.update_project(&project.id, &patch, &key_actor(), w.now()).await.expect("it is there");
     newest_is(&w, &subject, "project.").await;
-    w.store.begin_delete_project(&project.id, &key_actor(), w.now()).await.expect("nothing runs");
+    w.store
+        .begin_delete_project(&project.id, Deletion::KeepRepository, None, &key_actor(), w.now())
+        .await
+        .expect("nothing runs");
     newest_is(&w, &subject, "project.").await;
     w.store.forget_project(&project.id, &key_actor(), w.now()).await.expect("it is deleting");
     newest_is(&w, &subject, "project.").await;

@@ -4,6 +4,7 @@ use rdev_domain::failure::FailureClass;
 use rdev_domain::ids::{ProjectId, TaskId};
 use rdev_domain::page::Page;
 use rdev_domain::ports::Claim;
+use rdev_domain::project::Deletion;
 use rdev_domain::task::{Task, TaskState};
 use rdev_domain::time::Timestamp;
 use rdev_domain::webhook::{DeliveryState, KEPT, WebhookDelivery};
@@ -148,7 +149,10 @@ async fn what_a_deleted_project_cancels_is_delivered(w: World) {
     }
     w.enqueue(&project).await;
     for _ in 0..2 {
-        let deleting = w.store.begin_delete_project(&project, &key_actor(), w.now()).await;
+        let deleting = w
+            .store
+            .begin_delete_project(&project, Deletion::KeepRepository, None, &key_actor(), w.now())
+            .await;
         deleting.expect("nothing runs");
     }
     let deliveries = of(&w, &project).await;

@@ -3,7 +3,7 @@
 use rdev_domain::dns::{Domain, DomainSpec, DomainState, Target, Ttl};
 use rdev_domain::ids::ProjectId;
 use rdev_domain::ports::{Conflict, PortResult};
-use rdev_domain::project::{Project, ProjectState};
+use rdev_domain::project::{Deletion, Project, ProjectState};
 use ulid::Ulid;
 
 use super::cases;
@@ -123,7 +123,10 @@ async fn a_domain_needs_a_project_that_stays(w: World) {
     w.create(&project).await.expect("a new name");
     let domain = new_domain(&w, &project.id, "www.example.com");
     reserve(&w, &domain).await.expect("a project gets it while it is provisioned");
-    w.store.begin_delete_project(&project.id, &key_actor(), w.now()).await.expect("nothing runs");
+    w.store
+        .begin_delete_project(&project.id, Deletion::KeepRepository, None, &key_actor(), w.now())
+        .await
+        .expect("nothing runs");
     for name in ["www.example.com", "new.example.com"] {
         let refused = reserve(&w, &new_domain(&w, &project.id, name)).await;
         assert_eq!(conflict(refused), Conflict::ProjectNotReady);
@@ -203,7 +206,9 @@ async fn a_reservation_that_races_a_deletion_leaves_no_record(w: World) {
         let reserving = async move { settled(|| async { reserve(&one, &wanted).await }).await };
         let deleting = async move {
             let (store, by, now) = (&other.store, key_actor(), other.now());
-            settled(|| store.begin_delete_project(&id, &by, now)).await.expect("nothing runs");
+            settled(|| store.begin_delete_project(&id, Deletion::KeepRepository, None, &by, now))
+                .await
+                .expect("nothing runs");
             settled(|| store.forget_project(&id, &by, now)).await.expect("it is being deleted");
         };
         let (reserved, ()) = race_two(reserving, deleting).await;
@@ -225,7 +230,10 @@ async fn a_forgotten_project_has_no_domains(w: World) {
     let kept = new_domain(&w, &other, "c.example.com");
     reserve(&w, &kept).await.expect("the name is free");
     let by = key_actor();
-    w.store.begin_delete_project(&mine, &by, w.now()).await.expect("nothing runs");
+    w.store
+        .begin_delete_project(&mine, Deletion::KeepRepository, None, &by, w.now())
+        .await
+        .expect("nothing runs");
     assert_eq!(of(&w, &mine).await.len(), 2, "the caller removes them from DNS first");
     w.store.forget_project(&mine, &by, w.now()).await.expect("it is being deleted");
     assert_eq!(of(&w, &mine).await, []);

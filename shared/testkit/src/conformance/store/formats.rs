@@ -4,6 +4,7 @@
 use rdev_domain::failure::FailureClass;
 use rdev_domain::ids::TaskId;
 use rdev_domain::ports::Claim;
+use rdev_domain::project::Deletion;
 use rdev_domain::record::VERSION;
 use rdev_domain::spec::Work;
 use rdev_domain::step::Refusal;
@@ -136,7 +137,10 @@ async fn a_task_of_a_newer_format_refuses_every_change(w: World) {
         let before = w.snapshot(task.id).await;
         assert_eq!(refusal(w.cancel(task.id).await), Refusal::NewerRecord);
         assert_eq!(w.snapshot(task.id).await, before);
-        let deleted = w.store.begin_delete_project(&project, &key_actor(), w.now()).await;
+        let deleted = w
+            .store
+            .begin_delete_project(&project, Deletion::KeepRepository, None, &key_actor(), w.now())
+            .await;
         assert_eq!(refusal(deleted), Refusal::NewerRecord);
         assert_eq!(w.read(task.id).await.task.state, TaskState::Queued);
     }

@@ -13,6 +13,7 @@
 //! The cases race on tokio tasks. A trial's runtime is multi-threaded, so that the races are real.
 
 mod audit;
+mod bad_records;
 mod cancel;
 mod claim;
 mod claim_order;
@@ -60,6 +61,8 @@ pub struct StoreUnderTest {
     pub store: Arc<dyn Store>,
     /// Replaces the record of a task, as a defect or another version would.
     pub replace_record: ReplaceRecord,
+    /// Damages a record that belongs to a task, as a defect would.
+    pub damage: DamageRecord,
     /// The sweep deletes what has expired, and counts it. `false` where the database does
     /// it by a clock of its own: there a case only checks that a read no longer finds it.
     pub sweep_deletes: bool,
@@ -72,6 +75,18 @@ pub struct StoreUnderTest {
 /// Replaces a task's type and its body, past the store.
 pub type ReplaceRecord =
     Arc<dyn Fn(TaskId, &'static str, String) -> BoxFuture<'static, ()> + Send + Sync>;
+
+/// Damages a record past the store.
+pub type DamageRecord = Arc<dyn Fn(TaskId, Damage) -> BoxFuture<'static, ()> + Send + Sync>;
+
+/// What is damaged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Damage {
+    /// Its lease's usage is no JSON.
+    Lease,
+    /// Its state is none, beside the body.
+    State,
+}
 
 /// One case of the suite.
 struct StoreCase {
@@ -124,6 +139,7 @@ fn all_cases() -> Vec<StoreCase> {
         lists::cases(),
         sweep::cases(),
         turns::cases(),
+        bad_records::cases(),
         retention::cases(),
     ]
     .into_iter()

@@ -3,8 +3,8 @@
 use rdev_domain::failure::FailureClass;
 use rdev_domain::ids::TaskId;
 use rdev_domain::pipeline::CiId;
-use rdev_domain::ports::Conflict;
-use rdev_domain::project::{Project, ProjectPatch, ProjectState, Pushed};
+use rdev_domain::ports::{Conflict, PortResult};
+use rdev_domain::project::{Deletion, Project, ProjectPatch, ProjectState, Pushed};
 use rdev_domain::provision::{Provisioning, StepName};
 use rdev_domain::task::{Task, TaskState};
 
@@ -18,6 +18,9 @@ cases! {
     a_second_project_of_a_name_is_refused;
     a_repeated_creation_returns_what_is_there;
     a_change_changes_what_it_names;
+    a_change_that_expects_another_stage_is_refused;
+    of_changes_at_once_that_expect_one_stage_one_is_made;
+    a_deletion_that_expects_another_stage_is_refused;
     an_unknown_project_is_not_found;
     a_project_with_running_tasks_is_not_deleted;
     a_deleted_project_cancels_its_queue_and_accepts_no_task;
@@ -84,6 +87,7 @@ async fn a_change_changes_what_it_names(w: World) {
     assert_eq!(changed, expected);
 
     let patch = ProjectPatch {
+        expected: None,
         description: None,
         default_branch: Some("trunk".parse().expect("a branch")),
         build_limit: Some(7),
@@ -110,13 +114,113 @@ async fn a_change_changes_what_it_names(w: World) {
     assert_eq!(w.store.project(&project.id).await.expect("it is there"), expected);
 }
 
+/// A project that is provisioned and has one step.
+fn provisioning(w: &World) -> Project {
+    let provisioning = Provisioning::of(&[StepName::Repository], None, w.now());
+    Project { state: ProjectState::Provisioning, provisioning, ..w.new_project() }
+}
+
+/// Records that its step was done, if it still is as `seen`.
+fn step_done(seen: &Project, w: &World) -> ProjectPatch {
+    ProjectPatch {
+        expected: Some(seen.stage()),
+        state: Some(ProjectState::Ready),
+        provisioning: Some(seen.provisioning.with(StepName::Repository, None, w.now())),
+        forge_id: Some(7),
+        ..ProjectPatch::default()
+    }
+}
+
+async fn a_change_that_expects_another_stage_is_refused(w: World) {
+    let seen = provisioning(&w);
+    w.create(&seen).await.expect("a new name");
+    let described =
+        ProjectPatch { description: Some("other".to_owned()), ..ProjectPatch::default() };
+    change(&w, &seen, &described).await;
+    let failed = ProjectPatch {
+        expected: Some(seen.stage()),
+        provisioning: Some(seen.provisioning.with(StepName::Repository, Some("away"), w.now())),
+        ..ProjectPatch::default()
+    };
+    let failed = change(&w, &seen, &failed).await;
+    let refused = async |patch: &ProjectPatch| {
+        let before = w.store.project(&seen.id).await.expect("it is there");
+        let audited = w.audit(&seen.id).await;
+        let answer = w.store.update_project(&seen.id, patch, &key_actor(), w.now()).await;
+        assert_eq!(conflict(answer), Conflict::ProjectChanged);
+        assert_eq!(w.store.project(&seen.id).await.expect("it is there"), before);
+        assert_eq!(w.audit(&seen.id).await, audited);
+    };
+    refused(&step_done(&seen, &w)).await; // other steps
+    let state = Some(ProjectState::ProvisioningFailed);
+    change(&w, &seen, &ProjectPatch { state, ..ProjectPatch::default() }).await;
+    refused(&step_done(&failed, &w)).await; // another state
+    let newest = w.store.project(&seen.id).await.expect("it is there");
+    let ready = change(&w, &seen, &step_done(&newest, &w)).await;
+    assert_eq!((ready.state, ready.forge_id), (ProjectState::Ready, Some(7)));
+
+    delete(&w, &seen, None).await.expect("nothing runs");
+    let patch = step_done(&ready, &w);
+    let answer = w.store.update_project(&seen.id, &patch, &key_actor(), w.now()).await;
+    assert_eq!(conflict(answer), Conflict::ProjectNotReady);
+    w.store.forget_project(&seen.id, &key_actor(), w.now()).await.expect("it is deleting");
+    let again = Project {
+        id: seen.id.clone(),
+        state: seen.state,
+        provisioning: seen.provisioning.clone(),
+        ..w.new_project()
+    };
+    w.create(&again).await.expect("the name is free");
+    refused(&step_done(&seen, &w)).await; // another project of the name
+}
+
+async fn of_changes_at_once_that_expect_one_stage_one_is_made(w: World) {
+    let seen = provisioning(&w);
+    w.create(&seen).await.expect("a new name");
+    let answers = race(8, |_| {
+        let (w, seen) = (w.clone(), seen.clone());
+        async move {
+            let patch = step_done(&seen, &w);
+            w.store.update_project(&seen.id, &patch, &key_actor(), w.now()).await.map(drop)
+        }
+    })
+    .await;
+    let (made, refused): (Vec<_>, Vec<_>) = answers.into_iter().partition(Result::is_ok);
+    assert_eq!((made.len(), refused.len()), (1, 7));
+    for answer in refused {
+        assert_eq!(conflict(answer), Conflict::ProjectChanged);
+    }
+}
+
+async fn a_deletion_that_expects_another_stage_is_refused(w: World) {
+    let seen = provisioning(&w);
+    w.create(&seen).await.expect("a new name");
+    let ready = change(&w, &seen, &step_done(&seen, &w)).await;
+    let task = w.enqueue(&seen.id).await;
+    assert_eq!(conflict(delete(&w, &seen, Some(&seen)).await), Conflict::ProjectChanged);
+    assert_eq!(w.store.project(&seen.id).await.expect("it is there"), ready);
+    assert_eq!(w.state(task.id).await, TaskState::Queued);
+    let deleting = delete(&w, &seen, Some(&ready)).await.expect("nothing runs");
+    assert_eq!(deleting.state, ProjectState::Deleting);
+    assert_eq!(w.state(task.id).await, TaskState::Cancelled);
+}
+
+/// Begins to delete a project, if it still is as `seen`.
+async fn delete(w: &World, project: &Project, seen: Option<&Project>) -> PortResult<Project> {
+    let (id, deletion) = (&project.id, Deletion::KeepRepository);
+    let stage = seen.map(Project::stage);
+    w.store.begin_delete_project(id, deletion, stage.as_ref(), &key_actor(), w.now()).await
+}
+
 async fn an_unknown_project_is_not_found(w: World) {
     let nowhere = "nowhere".parse().expect("a slug");
     let by = key_actor();
     not_found(w.store.project(&nowhere).await);
     let patch = ProjectPatch { build_limit: Some(2), ..ProjectPatch::default() };
     not_found(w.store.update_project(&nowhere, &patch, &by, w.now()).await);
-    not_found(w.store.begin_delete_project(&nowhere, &by, w.now()).await);
+    not_found(
+        w.store.begin_delete_project(&nowhere, Deletion::KeepRepository, None, &by, w.now()).await,
+    );
     not_found(w.store.forget_project(&nowhere, &by, w.now()).await);
 }
 
@@ -130,13 +234,19 @@ async fn a_project_with_running_tasks_is_not_deleted(w: World) {
     refuses_deletion(&w, &held, queued.id).await; // it has no holder, but it may be half pushed
     let again = w.claim(held.project()).await;
     w.complete(&again).await.expect("the holder completes");
-    let deleting = w.store.begin_delete_project(held.project(), &key_actor(), w.now()).await;
+    let deleting = w
+        .store
+        .begin_delete_project(held.project(), Deletion::KeepRepository, None, &key_actor(), w.now())
+        .await;
     assert_eq!(deleting.expect("nothing runs").state, ProjectState::Deleting);
 }
 
 async fn refuses_deletion(w: &World, held: &ClaimedTask, queued: TaskId) {
     let before = (w.snapshot(held.id).await, w.snapshot(queued).await);
-    let answer = w.store.begin_delete_project(held.project(), &key_actor(), w.now()).await;
+    let answer = w
+        .store
+        .begin_delete_project(held.project(), Deletion::KeepRepository, None, &key_actor(), w.now())
+        .await;
     assert_eq!(conflict(answer), Conflict::TasksRunning);
     assert_eq!((w.snapshot(held.id).await, w.snapshot(queued).await), before);
     let project = w.store.project(held.project()).await.expect("it is there");
@@ -153,7 +263,10 @@ async fn a_deleted_project_cancels_its_queue_and_accepts_no_task(w: World) {
     }
     w.pass(SECOND);
     for _ in 0..2 {
-        let deleting = w.store.begin_delete_project(&project, &key_actor(), w.now()).await;
+        let deleting = w
+            .store
+            .begin_delete_project(&project, Deletion::KeepRepository, None, &key_actor(), w.now())
+            .await;
         assert_eq!(deleting.expect("nothing runs").state, ProjectState::Deleting);
     }
     for id in queued {
@@ -184,7 +297,10 @@ async fn a_project_is_forgotten_only_when_it_is_being_deleted(w: World) {
     let project = held.project();
     let answer = w.store.forget_project(project, &key_actor(), w.now()).await;
     assert_eq!(conflict(answer), Conflict::ProjectNotReady);
-    w.store.begin_delete_project(project, &key_actor(), w.now()).await.expect("nothing runs");
+    w.store
+        .begin_delete_project(project, Deletion::KeepRepository, None, &key_actor(), w.now())
+        .await
+        .expect("nothing runs");
     w.store.forget_project(project, &key_actor(), w.now()).await.expect("it is being deleted");
     not_found(w.store.project(project).await);
     not_found(w.store.forget_project(project, &key_actor(), w.now()).await);
@@ -197,7 +313,10 @@ async fn a_forgotten_name_can_be_used_again(w: World) {
     let project = w.new_project();
     w.create(&project).await.expect("a new name");
     w.enqueue(&project.id).await;
-    w.store.begin_delete_project(&project.id, &key_actor(), w.now()).await.expect("nothing runs");
+    w.store
+        .begin_delete_project(&project.id, Deletion::KeepRepository, None, &key_actor(), w.now())
+        .await
+        .expect("nothing runs");
     w.store.forget_project(&project.id, &key_actor(), w.now()).await.expect("it is deleting");
     w.pass(MINUTE);
     let second = Project { id: project.id.clone(), ..w.new_project() };
@@ -214,8 +333,16 @@ async fn enqueues_racing_a_deletion_leave_nothing_queued(w: World) {
             let (w, project) = (w.clone(), project.clone());
             async move {
                 if number == 10 {
-                    let deleting =
-                        w.store.begin_delete_project(&project, &key_actor(), w.now()).await;
+                    let deleting = w
+                        .store
+                        .begin_delete_project(
+                            &project,
+                            Deletion::KeepRepository,
+                            None,
+                            &key_actor(),
+                            w.now(),
+                        )
+                        .await;
                     deleting.expect("nothing runs");
                     return None;
                 }
@@ -244,14 +371,22 @@ async fn claims_racing_a_deletion_leave_nothing_running(w: World) {
         let task = w.enqueue(&project).await;
         let (one, other) = (w.clone(), w.clone());
         let (target, deleted) = (project.clone(), project.clone());
-        let (claim, deleting) =
-            super::world::race_two(
-                async move { one.try_claim(&target, &super::world::Runner::named("w1")).await },
-                async move {
-                    other.store.begin_delete_project(&deleted, &key_actor(), other.now()).await
-                },
-            )
-            .await;
+        let (claim, deleting) = super::world::race_two(
+            async move { one.try_claim(&target, &super::world::Runner::named("w1")).await },
+            async move {
+                other
+                    .store
+                    .begin_delete_project(
+                        &deleted,
+                        Deletion::KeepRepository,
+                        None,
+                        &key_actor(),
+                        other.now(),
+                    )
+                    .await
+            },
+        )
+        .await;
         let record = w.read(task.id).await;
         match deleting {
             Ok(_) => {

@@ -7,6 +7,7 @@ use rdev_domain::git::{OwnRef, RecordedRef, Tip};
 use rdev_domain::ids::{Fence, TaskId};
 use rdev_domain::page::Page;
 use rdev_domain::ports::{Conflict, Enqueued, PortError, PortResult};
+use rdev_domain::project::Deletion;
 use rdev_domain::step::{self, Refusal};
 use rdev_domain::task::{Task, TaskState, WipRef};
 
@@ -256,7 +257,8 @@ async fn a_second_retry_in_a_project_that_is_being_deleted_hears_of_the_project(
     let old = w.enqueue(&project).await;
     w.cancel(old.id).await.expect("a queued task can be cancelled");
     w.enqueue_task(Task { retry_of: Some(old.id), ..w.new_task(&project) }).await;
-    let deleting = w.store.begin_delete_project(&project, &key_actor(), w.now()).await;
+    let (keep, by) = (Deletion::KeepRepository, key_actor());
+    let deleting = w.store.begin_delete_project(&project, keep, None, &by, w.now()).await;
     deleting.expect("nothing runs");
     let second = Task { retry_of: Some(old.id), ..w.new_task(&project) };
     let answer = w.store.enqueue(&second, &key_actor(), w.now()).await;

@@ -1,13 +1,14 @@
 //! Step 11: the sweep finds what every other step has lost.
 
+use rdev_domain::audit::Actor;
 use rdev_domain::failure::FailureClass;
 use rdev_domain::ids::Fence;
-use rdev_domain::project::{Project, ProjectState};
+use rdev_domain::project::{ABANDONED_AFTER, Deletion, Project, ProjectState};
 use rdev_domain::step::Refusal;
 use rdev_domain::task::{Task, TaskState};
 
 use super::cases;
-use super::world::{HOUR, MINUTE, Runner, SECOND, World, refusal};
+use super::world::{HOUR, MINUTE, Runner, SECOND, World, key_actor, race, refusal};
 
 cases! {
     a_sweep_of_an_empty_store_does_nothing;
@@ -18,6 +19,9 @@ cases! {
     a_parked_task_is_woken_when_it_is_due;
     an_unowned_push_is_woken;
     a_project_that_is_stuck_in_provisioning_has_failed;
+    a_deletion_that_was_cut_short_is_found_until_it_is_ended;
+    a_deletion_is_ended_as_the_newest_request_asked;
+    of_sweeps_at_once_one_takes_a_deletion;
     a_sweep_leaves_what_lives_alone;
 }
 
@@ -130,6 +134,68 @@ async fn a_project_that_is_stuck_in_provisioning_has_failed(w: World) {
     w.sweep().await;
     assert_eq!(state(&stuck.id).await, ProjectState::ProvisioningFailed);
     assert_eq!(state(&ready).await, ProjectState::Ready);
+}
+
+async fn a_deletion_that_was_cut_short_is_found_until_it_is_ended(w: World) {
+    let (kept, deleted) = (w.project().await, w.project().await);
+    w.project().await;
+    let begin = async |id, deletion| {
+        let begun = w.store.begin_delete_project(id, deletion, None, &key_actor(), w.now()).await;
+        begun.expect("nothing runs")
+    };
+    assert_eq!(begin(&kept, Deletion::KeepRepository).await.state, ProjectState::Deleting);
+    begin(&deleted, Deletion::DeleteRepository).await;
+    w.pass(ABANDONED_AFTER - SECOND);
+    assert_eq!(w.sweep().await.deleting, vec![], "whoever began it may still live");
+    w.pass(2 * SECOND);
+    let found = async || {
+        let mut found = w.sweep().await.deleting;
+        found.sort_by_key(|project| project.nonce);
+        for project in &found {
+            assert_eq!(w.store.project(&project.id).await.expect("it is there"), *project);
+        }
+        found.into_iter().map(|project| (project.id, project.deletion)).collect::<Vec<_>>()
+    };
+    let both = vec![
+        (kept.clone(), Some(Deletion::KeepRepository)),
+        (deleted.clone(), Some(Deletion::DeleteRepository)),
+    ];
+    assert_eq!(found().await, both);
+    assert_eq!(found().await, vec![], "another sweep ends them");
+    w.pass(ABANDONED_AFTER);
+    assert_eq!(found().await, both, "that sweep has died too");
+    w.store.forget_project(&deleted, &Actor::maintenance(), w.now()).await.expect("it is deleting");
+    w.pass(ABANDONED_AFTER);
+    assert_eq!(found().await, both[..1]);
+}
+
+async fn a_deletion_is_ended_as_the_newest_request_asked(w: World) {
+    let project = w.project().await;
+    for deletion in [Deletion::KeepRepository, Deletion::DeleteRepository, Deletion::KeepRepository]
+    {
+        let begun =
+            w.store.begin_delete_project(&project, deletion, None, &key_actor(), w.now()).await;
+        assert_eq!(begun.expect("it is being deleted").deletion, Some(deletion));
+        w.pass(ABANDONED_AFTER);
+        let found = w.sweep().await.deleting;
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!((&found[0].id, found[0].deletion), (&project, Some(deletion)));
+    }
+}
+
+async fn of_sweeps_at_once_one_takes_a_deletion(w: World) {
+    let project = w.project().await;
+    let deletion = Deletion::KeepRepository;
+    let begun = w.store.begin_delete_project(&project, deletion, None, &key_actor(), w.now()).await;
+    begun.expect("nothing runs");
+    w.pass(ABANDONED_AFTER);
+    let found = race(8, |_| {
+        let w = w.clone();
+        async move { w.store.sweep(w.now()).await.expect("the store sweeps").deleting.len() }
+    })
+    .await;
+    assert_eq!(found.into_iter().sum::<usize>(), 1);
+    w.store.forget_project(&project, &Actor::maintenance(), w.now()).await.expect("it is deleting");
 }
 
 async fn a_sweep_leaves_what_lives_alone(w: World) {

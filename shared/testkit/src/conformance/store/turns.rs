@@ -5,6 +5,7 @@ use std::time::Duration;
 use rdev_domain::failure::FailureClass;
 use rdev_domain::ids::ProjectId;
 use rdev_domain::ports::Claim;
+use rdev_domain::project::Deletion;
 use rdev_domain::spec::{AgentName, BuildSpec, Work};
 use rdev_domain::task::{Task, TaskState};
 
@@ -112,7 +113,9 @@ async fn a_project_whose_tasks_need_another_agent_is_passed_over(w: World) {
 async fn a_project_that_is_being_deleted_has_no_turn(w: World) {
     let (leaving, idle) = (w.project().await, w.project().await);
     w.enqueue(&leaving).await;
-    let deleted = w.store.begin_delete_project(&leaving, &key_actor(), w.now()).await;
+    let keep = Deletion::KeepRepository;
+    let by = key_actor();
+    let deleted = w.store.begin_delete_project(&leaving, keep, None, &by, w.now()).await;
     deleted.expect("nothing runs");
     assert_eq!(w.try_claim(&idle, &Runner::named("w1")).await, Claim::Nothing);
     assert_eq!(w.try_claim(&leaving, &Runner::named("w1")).await, Claim::Nothing);

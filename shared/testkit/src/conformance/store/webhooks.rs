@@ -3,7 +3,7 @@
 use rdev_domain::ids::ProjectId;
 use rdev_domain::page::Page;
 use rdev_domain::ports::{Conflict, PortResult};
-use rdev_domain::project::{Project, ProjectPatch};
+use rdev_domain::project::{Deletion, Project, ProjectPatch};
 use rdev_domain::secret::Secret;
 use rdev_domain::webhook::Webhook;
 
@@ -64,7 +64,10 @@ async fn a_webhook_needs_a_project_that_stays(w: World) {
 
     let id = w.project().await;
     set(&w, &id, Some(&numbered(1))).await.expect("a ready project accepts a webhook");
-    w.store.begin_delete_project(&id, &key_actor(), w.now()).await.expect("nothing runs");
+    w.store
+        .begin_delete_project(&id, Deletion::KeepRepository, None, &key_actor(), w.now())
+        .await
+        .expect("nothing runs");
     for expected_webhook in [Some(numbered(2)), None] {
         let refused = set(&w, &id, expected_webhook.as_ref()).await;
         assert_eq!(conflict(refused), Conflict::ProjectNotReady);
@@ -87,7 +90,10 @@ async fn a_forgotten_project_has_no_webhook(w: World) {
     w.create(&project).await.expect("a new name");
     set(&w, &project.id, Some(&numbered(1))).await.expect("a ready project accepts a webhook");
     let by = key_actor();
-    w.store.begin_delete_project(&project.id, &by, w.now()).await.expect("nothing runs");
+    w.store
+        .begin_delete_project(&project.id, Deletion::KeepRepository, None, &by, w.now())
+        .await
+        .expect("nothing runs");
     w.store.forget_project(&project.id, &by, w.now()).await.expect("it is being deleted");
     assert_eq!(webhook(&w, &project.id).await, None);
     let again = Project { nonce: w.ulid(), ..project };

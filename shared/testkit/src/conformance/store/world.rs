@@ -17,7 +17,7 @@ use rdev_domain::ports::{
     Advanced, AuditFilter, Claim, Conflict, PortError, PortResult, Record, Renewal, Store, Swept,
     TaskFilter, TaskRecord,
 };
-use rdev_domain::project::{Project, ProjectPatch};
+use rdev_domain::project::{Deletion, Project, ProjectPatch};
 use rdev_domain::result::Usage;
 use rdev_domain::spec::{BuildSpec, CheckSpec, Work};
 use rdev_domain::step::{Event, Refusal};
@@ -29,7 +29,7 @@ use ulid::Ulid;
 pub(super) use super::claimed_task::{ClaimedTask, Runner, commit, main, result};
 use super::race::settled;
 pub(super) use super::race::{race, race_two};
-use super::{ReplaceRecord, StoreUnderTest};
+use super::{Damage, DamageRecord, ReplaceRecord, StoreUnderTest};
 use crate::tools::clock::Clock;
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
@@ -45,6 +45,7 @@ pub(super) struct World {
     /// The nonce of the latest project of each name.
     nonces: Arc<Mutex<HashMap<ProjectId, Ulid>>>,
     replace_record: ReplaceRecord,
+    damage: DamageRecord,
     pub(super) sweep_deletes: bool,
     pub(super) recovers_all: bool,
 }
@@ -65,6 +66,7 @@ impl World {
             clock: Clock::default(),
             nonces: Arc::default(),
             replace_record: subject.replace_record.clone(),
+            damage: subject.damage.clone(),
             sweep_deletes: subject.sweep_deletes,
             recovers_all: subject.recovers_all,
         }
@@ -132,7 +134,9 @@ impl World {
     /// Deletes a project, and creates another one of its name.
     pub(super) async fn remake(&self, id: &ProjectId) -> Project {
         let by = key_actor();
-        self.store.begin_delete_project(id, &by, self.now()).await.expect("nothing runs");
+        let keep = Deletion::KeepRepository;
+        let begun = self.store.begin_delete_project(id, keep, None, &by, self.now()).await;
+        begun.expect("nothing runs");
         self.store.forget_project(id, &by, self.now()).await.expect("it is being deleted");
         self.pass(SECOND);
         let project = Project { id: id.clone(), ..self.new_project() };
@@ -284,6 +288,11 @@ impl World {
         (self.replace_record)(id, kind, body).await;
     }
 
+    /// Damages a record that belongs to a task.
+    pub(super) async fn damage(&self, id: TaskId, damage: Damage) {
+        (self.damage)(id, damage).await;
+    }
+
     // What a holder writes.
 
     pub(super) async fn renew(&self, held: &ClaimedTask) -> PortResult<Renewal> {
@@ -390,6 +399,7 @@ impl World {
             self.store.delete_outbox(&page.outbox).await.expect("outbox entries can be deleted");
             all.outbox.extend(page.outbox);
             all.wake.extend(page.wake);
+            all.deleting.extend(page.deleting);
             all.recovered += page.recovered;
             all.offline += page.offline;
             all.expired += page.expired;
