@@ -21,6 +21,7 @@ use ulid::Ulid;
 
 /// A call with all of its arguments: every store gets the same.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "there is one at a time")]
 pub(crate) enum Call {
     CreateProject(Project),
     UpdateProject(ProjectId, ProjectPatch),
@@ -56,6 +57,7 @@ pub(crate) type Wake = (ProjectId, Timestamp);
 pub(crate) type Answer = Result<Told, Refused>;
 
 #[derive(Debug, PartialEq, Clone)]
+#[expect(clippy::large_enum_variant, reason = "there is one at a time")]
 pub(crate) enum Told {
     Done,
     Project(Project, Vec<Wake>),
@@ -75,7 +77,7 @@ pub(crate) enum Told {
 pub(crate) enum Refused {
     NotFound,
     Conflict(Conflict),
-    Refused(Refusal),
+    ByStep(Refusal),
     /// No store may answer anything else.
     Other(String),
 }
@@ -85,7 +87,7 @@ impl From<PortError> for Refused {
         match error {
             PortError::NotFound { .. } => Self::NotFound,
             PortError::Conflict(conflict) => Self::Conflict(conflict),
-            PortError::Refused(refusal) => Self::Refused(refusal),
+            PortError::Refused(refusal) => Self::ByStep(refusal),
             other => Self::Other(rdev_domain::chain(&other)),
         }
     }
@@ -100,7 +102,7 @@ pub(crate) fn kind(answer: &Answer) -> String {
         Ok(Told::Swept { recovered: 1.., .. }) => "recovered by a sweep".to_owned(),
         Ok(Told::Swept { expired: 1.., .. }) => "expired".to_owned(),
         Ok(_) => "done".to_owned(),
-        Err(Refused::Refused(refusal)) => {
+        Err(Refused::ByStep(refusal)) => {
             let text = format!("{refusal:?}");
             text.split('(').next().unwrap_or_default().to_owned()
         }

@@ -90,7 +90,7 @@ fn sqlite_does_what_the_store_in_memory_does() {
 
 fn dynamodb_does_what_the_store_in_memory_does() -> Outcome {
     let emulator = Emulator::shared()?;
-    let checked = check::<false>(20, async || dynamodb(emulator).await);
+    let checked = check::<false>(12, async || dynamodb(emulator).await);
     let reached = checked.unwrap_or_else(|why| panic!("{why}"));
     assert!(reached.len() > 15, "{reached:?}");
     Ok(())
