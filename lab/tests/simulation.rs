@@ -8,7 +8,12 @@ fn assert_good(campaign: &Campaign) {
         format!("{}\nreplay with: {}\n", what.join("\n"), replay_command(*seed))
     });
     let broken: Vec<String> = broken.collect();
-    assert!(broken.is_empty(), "{} schedules broke something:\n{}", broken.len(), broken.join("\n"));
+    assert!(
+        broken.is_empty(),
+        "{} schedules broke something:\n{}",
+        broken.len(),
+        broken.join("\n")
+    );
 }
 
 #[test]
