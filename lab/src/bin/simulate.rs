@@ -2,18 +2,19 @@
 //!
 //! `--seed S` runs one schedule and prints everything that happened in it; with `--schedules N` it
 //! runs N of them from there on. `--hours H --faults P` is one long one, in which P of 100 calls
-//! go wrong.
+//! go wrong. `--without R` leaves a rule out, to see it caught: 1 the ticket, 2 the fence, 3 the
+//! sweep.
 
 #![allow(clippy::print_stdout)]
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use rdev_lab::simulation::{Campaign, Fault, Plan, replay_command, run, run_many};
+use rdev_lab::simulation::{Broken, Campaign, Fault, Plan, replay_command, run, run_many};
 
 fn main() -> ExitCode {
-    let mut given =
-        [("--seed", None), ("--schedules", None), ("--hours", None), ("--faults", None)];
+    let names = ["--seed", "--schedules", "--hours", "--faults", "--without"];
+    let mut given = names.map(|name| (name, None));
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     for pair in arguments.chunks(2) {
         let slot = given.iter_mut().find(|(name, _)| pair[0] == *name);
@@ -21,12 +22,19 @@ fn main() -> ExitCode {
         match (slot, number) {
             (Some((_, slot)), Some(number)) => *slot = Some(number),
             _ => {
-                println!("usage: simulate [--seed S] [--schedules N | --hours H [--faults P]]");
+                println!("usage: simulate [--seed S] [--schedules N | --hours H [--faults P]] [--without R]");
                 return ExitCode::FAILURE;
             }
         }
     }
-    let [(_, seed), (_, schedules), (_, hours), (_, faults)] = given;
+    let [(_, seed), (_, schedules), (_, hours), (_, faults), (_, without)] = given;
+    let broken = match without {
+        None => None,
+        Some(1) => Some(Broken::TicketIgnored),
+        Some(2) => Some(Broken::FenceIgnored),
+        Some(_) => Some(Broken::NoSweep),
+    };
+    let plan_of = |seed| Plan { broken, ..Plan::of(seed) };
     let begun = Instant::now();
     let campaign = match (schedules, hours, seed) {
         (None, Some(hours), seed) => {
@@ -38,14 +46,14 @@ fn main() -> ExitCode {
             campaign
         }
         (None, None, Some(seed)) => {
-            let outcome = run(Plan::of(seed), true);
+            let outcome = run(plan_of(seed), true);
             outcome.trace.iter().for_each(|line| println!("{line}"));
             let mut campaign = Campaign::default();
             campaign.add(seed, outcome);
             campaign
         }
         (schedules, _, seed) => {
-            run_many(seed.unwrap_or(1), schedules.unwrap_or(1_000_000), Plan::of)
+            run_many(seed.unwrap_or(1), schedules.unwrap_or(1_000_000), plan_of)
         }
     };
     print(&campaign, begun.elapsed(), hours.is_some());
