@@ -135,7 +135,7 @@ async fn a_project_is_not_deleted_while_a_task_runs() {
     assert_eq!(claimed.task.id, running);
     fixture.delete("/projects/site").await.assert_problem(409, "tasks_running");
     assert_eq!(fixture.get("/projects/site").await.json()["state"], "ready");
-    let event = rdev_domain::step::Event::Release { holder };
+    let event = Event::Release { holder };
     fixture.advance(running, event, Default::default()).await;
     assert_eq!(fixture.delete("/projects/site").await.status, 204);
     for task in [running, queued] {

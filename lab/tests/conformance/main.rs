@@ -21,8 +21,14 @@ fn main() -> ExitCode {
 
 fn open_store(retention: Retention) -> StoreUnderTest {
     let store = Arc::new(MemoryStore::new(retention));
+    let damaged = store.clone();
     StoreUnderTest {
         store: store.clone(),
+        // Nothing in memory has a part of its own that could be damaged: all of it is.
+        damage: Arc::new(move |task, _| {
+            damaged.replace_record(task, "build", "damaged");
+            Box::pin(async {})
+        }),
         replace_record: Arc::new(move |task, kind, body| {
             store.replace_record(task, kind, &body);
             Box::pin(async {})

@@ -37,7 +37,7 @@ mod tests {
 
     #[test]
     fn fewer_held_tasks_go_first_and_then_the_longest_wait() {
-        let at = |seconds| Some(Timestamp::from_millis(seconds * 1000));
+        let at = |seconds: i64| Some(Timestamp::from_millis(seconds * 1000));
         let turn = |held, served, project: &str| Turn {
             held,
             served,

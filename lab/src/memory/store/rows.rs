@@ -100,7 +100,10 @@ impl Row {
             let agent = self.agent.map_or("", |agent| agent.as_str());
             self.task = self.rebuilt(record::work_beside_body(kind, agent));
             let message = "the task's record cannot be read";
-            self.task.failure = Some(Failure::new(FailureClass::Poison, message));
+            // What cannot be read may have been pushed, and may still land.
+            let push_in_doubt = self.task.state == TaskState::Pushing;
+            let failure = Failure::new(FailureClass::Poison, message);
+            self.task.failure = Some(Failure { push_in_doubt, ..failure });
             self.reading = Reading::Corrupt;
         }
     }

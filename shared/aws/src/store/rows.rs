@@ -170,6 +170,7 @@ impl CorruptTask {
             priority: u8::from(task.priority),
             available_at: task.available_at,
             notify: task.notify,
+            project_nonce: task.project_nonce,
         }
     }
 
