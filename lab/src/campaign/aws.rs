@@ -181,8 +181,8 @@ impl Aws {
 
     /// Whether no runner has ended by itself.
     pub(crate) fn still_runs(&mut self) -> Result<()> {
-        let processes = self.runners.iter_mut().filter_map(|runner| runner.process.as_mut());
-        processes.map(Process::still_runs).collect()
+        let mut all = self.runners.iter_mut().filter_map(|runner| runner.process.as_mut());
+        all.try_for_each(Process::still_runs)
     }
 
     /// SIGKILL for a runner, or for a function that serves a request: the runner's name.

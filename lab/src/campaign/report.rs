@@ -12,7 +12,7 @@ use super::checker::{Breach, Column};
 pub(crate) struct Table(Vec<(String, String)>);
 
 impl Table {
-    pub(crate) fn row(&mut self, what: impl Into<String>, how_much: impl ToString) {
+    pub(crate) fn row(&mut self, what: impl Into<String>, how_much: &dyn std::fmt::Display) {
         self.0.push((what.into(), how_much.to_string()));
     }
 }

@@ -121,16 +121,16 @@ async fn course(options: &Options, world: &mut World, begun: Instant) -> Result<
 
     let mut table = Table::default();
     let counts = accepted.counts();
-    table.row("shape, seed", format!("{:?} {}", options.shape, options.seed));
-    table.row("builds asked for", accepted.builds());
+    table.row("shape, seed", &format!("{:?} {}", options.shape, options.seed));
+    table.row("builds asked for", &accepted.builds());
     table.row(
         "retries of people, and second ones refused",
-        format!("{} {}", counts.retries, counts.refused_retries),
+        &format!("{} {}", counts.retries, counts.refused_retries),
     );
-    table.row("cancelled by people", counts.cancels);
-    table.row("builds at the end that let refs be removed", closing);
+    table.row("cancelled by people", &counts.cancels);
+    table.row("builds at the end that let refs be removed", &closing);
     for (told, count) in told(&evidence) {
-        table.row(format!("tasks {told}"), count);
+        table.row(format!("tasks {told}"), &count);
     }
     let landings = |by| {
         let histories = evidence.histories.values();
@@ -140,34 +140,34 @@ async fn course(options: &Options, world: &mut World, begun: Instant) -> Result<
     };
     table.row(
         "landings by rdev, by people",
-        format!("{} {}", landings(history::By::Rdev), landings(history::By::Person)),
+        &format!("{} {}", landings(history::By::Rdev), landings(history::By::Person)),
     );
-    table.row("acts of people", acts);
+    table.row("acts of people", &acts);
     table.row(
         "killed: runners, API alone, git server",
-        format!("{} {} {}", faults.runners.len(), faults.api_kills, faults.git_kills),
+        &format!("{} {} {}", faults.runners.len(), faults.api_kills, faults.git_kills),
     );
     table.row(
         "paused, drained, disk filled",
-        format!("{} {} {}", faults.pauses, faults.drains, faults.full_disks),
+        &format!("{} {} {}", faults.pauses, faults.drains, faults.full_disks),
     );
     table.row(
         "kills that left a push half done, branches rewound then",
-        format!("{} {}", faults.half_done, faults.rewinds),
+        &format!("{} {}", faults.half_done, faults.rewinds),
     );
     if let Machine::Aws(aws) = &world.machine {
         let (calls, broken) = aws.counted();
-        table.row("calls of AWS, broken by the proxy", format!("{calls} {broken}"));
+        table.row("calls of AWS, broken by the proxy", &format!("{calls} {broken}"));
     }
     if let (Err(error), Shape::OneMachine) = (&world.disk, options.shape) {
-        table.row("disk filled: NOT DONE", format!("cannot mount a tmpfs: {error:#}"));
+        table.row("disk filled: NOT DONE", &format!("cannot mount a tmpfs: {error:#}"));
     }
-    table.row("requests to git, broken by the proxy", format!("{requests} {broken}"));
+    table.row("requests to git, broken by the proxy", &format!("{requests} {broken}"));
     table.row(
         "from the kill of a holder to the next claim",
-        percentiles(&reclaimed(&audit, &faults.runners)),
+        &percentiles(&reclaimed(&audit, &faults.runners)),
     );
-    table.row("took", format!("{:?}", begun.elapsed()));
+    table.row("took", &format!("{:?}", begun.elapsed()));
     show(&table, &breaches, options, &faults);
     Ok(breaches)
 }

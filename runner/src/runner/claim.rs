@@ -23,9 +23,9 @@ const RECEIVE_WAIT: Duration = Duration::from_secs(20);
 /// may have died, and then its lease can be recovered soon.
 const LOOK_AGAIN: Duration = Duration::from_secs(15);
 
-/// So many receives of one wake-up look again. By then the lease of a dead holder has been recovered:
-/// the first of them is at most a minute before that.
-const LOOKS: u32 = 7;
+/// Up to this receive of a wake-up it comes back. By then the lease of a dead holder can be recovered:
+/// the second receive is at most 40 s before that.
+const LOOKS: u32 = 5;
 
 /// The longest pause while the store or the queue is away, or protection is denied.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
