@@ -22,7 +22,9 @@ fn main() -> ExitCode {
         match (slot, number) {
             (Some((_, slot)), Some(number)) => *slot = Some(number),
             _ => {
-                println!("usage: simulate [--seed S] [--schedules N | --hours H [--faults P]] [--without R]");
+                println!(
+                    "usage: simulate [--seed S] [--schedules N | --hours H [--faults P]] [--without R]"
+                );
                 return ExitCode::FAILURE;
             }
         }
