@@ -71,8 +71,7 @@ async fn run(attempt: &Attempt, spec: &BuildSpec) -> Result<Settlement, Interrup
                 let FinishedWork { commit, output, .. } = *finished;
                 return push_kept_ref(attempt, &target, &workspace, commit, output).await;
             }
-            let tip = &fetched.tip;
-            return deliver::deliver(attempt, spec, &target, &workspace, tip, *finished).await;
+            return deliver::deliver(attempt, spec, &target, &workspace, &fetched, *finished).await;
         }
     }
 
@@ -115,7 +114,7 @@ async fn run(attempt: &Attempt, spec: &BuildSpec) -> Result<Settlement, Interrup
         return push_kept_ref(attempt, &target, &workspace, commit, output).await;
     }
     let finished = FinishedWork { commit, earlier: None, output };
-    deliver::deliver(attempt, spec, &target, &workspace, &fetched.tip, finished).await
+    deliver::deliver(attempt, spec, &target, &workspace, &fetched, finished).await
 }
 
 /// Ends a build with `auto_push: false`: pushes the commit to its kept ref, not to the branch.

@@ -246,7 +246,8 @@ impl World {
                 let new = retry(&old, id, now).unwrap_or_else(|_| {
                     let work = Work::Build(BuildSpec::of("make it blue"));
                     let new = Task::new(id, old.project_id.clone(), work, now);
-                    Task { retry_of: Some(old.id), lineage: old.lineage, ..new }
+                    let (lineage, project_nonce) = (old.lineage, old.project_nonce);
+                    Task { retry_of: Some(old.id), lineage, project_nonce, ..new }
                 });
                 Call::Enqueue(new)
             }
@@ -318,8 +319,12 @@ impl World {
             Some(agent) => Work::Build(BuildSpec { agent, ..BuildSpec::of("make it blue") }),
             None => Work::Check(CheckSpec::of(vec!["true".to_owned()])),
         };
-        let task = Task::new(TaskId(self.ulid(now)), self.project(project), work, now);
+        let id = self.project(project);
+        let project_nonce =
+            self.projects.values().find(|project| project.id == id).map(|project| project.nonce);
+        let task = Task::new(TaskId(self.ulid(now)), id, work, now);
         Task {
+            project_nonce: project_nonce.unwrap_or_default(),
             priority: new.priority.try_into().expect("a priority"),
             available_at: now.plus(Duration::from_secs(new.later.unwrap_or(0))),
             max_attempts: new.max_attempts,

@@ -42,12 +42,12 @@ pub(crate) async fn deliver(
     spec: &BuildSpec,
     target: &BuildTarget,
     workspace: &Workspace,
-    tip: &Tip,
+    fetched: &Fetched,
     finished: FinishedWork,
 ) -> Result<Settlement, Interrupt> {
     let FinishedWork { commit, earlier, output } = finished;
     attempt.committed.store(true, Ordering::Relaxed);
-    let base = based_on(attempt, workspace, &commit, tip).await?;
+    let base = based_on(attempt, workspace, &commit, fetched).await?;
     let adopted = earlier.as_ref().map(|earlier| earlier.own.path());
     let mut push = PushContext {
         attempt,
@@ -166,7 +166,7 @@ async fn resume_push(
         return Ok(Some(PushOutcome::Landed(landing)));
     }
     let commit = fetch_own(attempt, push.target, push.workspace, &ticket).await?;
-    push.base = based_on(attempt, push.workspace, &commit, &fetched.tip).await?;
+    push.base = based_on(attempt, push.workspace, &commit, fetched).await?;
     push.commit = commit;
     push.held = Held::Earlier(ticket);
     if let Err(error) = push.write_ticket().await? {

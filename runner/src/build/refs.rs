@@ -9,7 +9,7 @@ use super::target::BuildTarget;
 use crate::attempt::Attempt;
 use crate::attempt::interrupt::Interrupt;
 use crate::attempt::workspace::Workspace;
-use crate::git::{Expect, GitError, OwnTip, Push, Pushed};
+use crate::git::{Expect, Fetched, GitError, OwnTip, Push, Pushed};
 use crate::machine::ServerLack;
 
 /// A push to one of rdev's own refs.
@@ -125,17 +125,25 @@ pub(super) async fn fetch_own(
     Ok(found)
 }
 
-/// The tip of the branch that a commit is based on: its parent, or absent while the branch
-/// does not exist.
+/// The tip of the branch that a commit is based on: its parent, or absent where the commit begins
+/// the branch. While the branch does not exist, a commit begins it if everything below the commit
+/// is on the branch from which a new one starts: anything else was on a branch that a person has
+/// deleted, and would come back with it.
 pub(super) async fn based_on(
     attempt: &Attempt,
     workspace: &Workspace,
     commit: &CommitId,
-    tip: &Tip,
+    fetched: &Fetched,
 ) -> Result<Tip, Interrupt> {
-    if *tip == Tip::Absent && !matches!(attempt.task.scan_base, Some(Tip::Commit(_))) {
+    let (machine, dirs) = (attempt.machine(), workspace.workdir());
+    let Some(parent) = machine.parent(&dirs, commit).await? else { return Ok(Tip::Absent) };
+    let was_there = matches!(attempt.task.scan_base, Some(Tip::Commit(_)));
+    if fetched.tip == Tip::Absent
+        && !was_there
+        && let Some(start) = &fetched.start
+        && machine.contains(&dirs, &parent, start).await?
+    {
         return Ok(Tip::Absent);
     }
-    let parent = attempt.machine().parent(&workspace.workdir(), commit).await?;
-    Ok(parent.map_or(Tip::Absent, Tip::Commit))
+    Ok(Tip::Commit(parent))
 }

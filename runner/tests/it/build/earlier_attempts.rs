@@ -435,6 +435,23 @@ async fn a_deleted_branch_is_not_made_again_behind_its_owner_s_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn adopted_work_does_not_bring_a_deleted_branch_back_with_its_history() {
+    let world = World::new();
+    let site = world.project("site", &[("a", "1\n")]).await;
+    let repository = world.repository(&site);
+    let id = world.build(&site, &forbidden(&world)).await;
+    let ghost = Ghost::claims(&world, &site).await;
+    // Not prepared: the store has no scan base that would tell that the branch was there.
+    ghost.commits("a", "2\n", &ghost.wip()).await;
+    git(&repository, &["update-ref", "-d", "refs/heads/main"]);
+    ghost.dies().await;
+    let running = world.run();
+    assert_eq!(world.failed(id).await.0, "history_rewritten");
+    assert_eq!(git(&repository, &["for-each-ref", "refs/heads"]), "");
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_push_is_resumed_on_its_branch_though_the_project_has_another_default_now() {
     let world = World::new();
     let site = world.project("site", &[("a", "1\n")]).await;

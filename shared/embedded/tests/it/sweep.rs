@@ -282,7 +282,7 @@ async fn records_that_cannot_be_read_stop_no_sweep_and_no_delivery() {
         "UPDATE deliveries SET next_at = 1, expires_at = NULL",
         "UPDATE deliveries SET body = '?' WHERE project = 'bad-told'",
         "INSERT INTO marks (send_at, id, project) VALUES (0, zeroblob(16), 'No Name')",
-        "INSERT INTO due (project, agent, rank, priority, task, since)
+        "INSERT INTO due (project, agent, class, rank, task, since)
          VALUES ('A Name', '', 1, 4, zeroblob(16), 0)",
     ] {
         rows.0.execute(sql, []).expect("a change");
