@@ -255,7 +255,7 @@ pub(crate) fn next(
                     .prop_map(|(task, repeated)| Op::Retry { task, repeated })
                     .boxed(),
             ),
-            (3, task.prop_map(|task| Op::Cancel { task }).boxed()),
+            (7, task.prop_map(|task| Op::Cancel { task }).boxed()),
             (3, recover.prop_map(|(task, seen)| Op::Recover { task, seen }).boxed()),
             (3, (0..8_usize).prop_map(|entry| Op::Send { entry }).boxed()),
             (

@@ -35,6 +35,7 @@ pub(super) fn claim_next(
     let mut last = None;
     for _ in 0..MAX_PROJECTS {
         let Some(turn) = turns::next(tx, can, last.as_ref())? else { break };
+        queue_entry::promote_project(tx, &turn.project)?;
         let claimed = claim_of(tx, &turn.project, owner, can, &mut outbox)?;
         if let Some((task, lease, project)) = claimed {
             return Ok(Claim::Claimed(Box::new(Claimed { task, lease, project, outbox })));
