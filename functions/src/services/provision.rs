@@ -102,7 +102,7 @@ async fn run_step(
             let none = PortError::NotSupported { what: "a domain" };
             let Some(spec) = project.provisioning.domain.clone() else { return Err(none) };
             let Some((dns, _)) = app.dns() else { return Err(none) };
-            let domain = Domain::new(&project, spec, project.nonce, now);
+            let domain = Domain::new(project, spec, project.nonce, now);
             domain_records::put(app, dns, domain, by, now).await?;
             Ok(ProjectPatch::default())
         }

@@ -134,7 +134,9 @@ fn check_landings(simulation: &Simulation) {
     for landing in &server.landings {
         let repository = &server.repositories[landing.repository];
         let weak = repository.lacks.atomic || repository.lacks.deletions;
-        if !seen.insert((landing.repository, &landing.lineage)) && !(weak && repository.rewritten) {
+        let excused = weak && repository.rewritten;
+        let is_first = seen.insert((landing.repository, &landing.lineage));
+        if !is_first && !excused {
             twice.push(format!("lineage {} has landed twice", landing.lineage));
         }
     }

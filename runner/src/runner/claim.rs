@@ -161,6 +161,14 @@ async fn handle_wake_up(
             {
                 warn!(error = chain(&error), "a wake-up was not sent; the next sweep sends it");
             }
+            if claimed.project.id != wake_up.project_id {
+                // It was another project's turn. This one still has its wake-up to come; one that came
+                // back may be of a dead holder, whose lease ends later.
+                let delay = if message.receive_count > 1 { LOOK_AGAIN * 3 } else { Duration::ZERO };
+                if let Err(error) = queue.send(&wake_up, delay).await {
+                    warn!(error = chain(&error), "a wake-up was not sent; the sweep sends another");
+                }
+            }
             let job = job::run(Arc::clone(context), *claimed, message.receipt).boxed();
             let holding = async move {
                 job.await;

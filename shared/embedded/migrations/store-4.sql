@@ -55,7 +55,8 @@ INSERT INTO turns
     SELECT DISTINCT due.project, due.agent,
            (SELECT count(*) FROM leases WHERE leases.project = due.project) AS held, 0
     FROM due JOIN projects ON projects.id = due.project
-    WHERE projects.state <> 'deleting' AND held < json_extract(projects.body, '$.build_limit');
+    WHERE projects.state <> 'deleting' AND held <
+        CASE WHEN json_valid(projects.body) THEN json_extract(projects.body, '$.build_limit') END;
 
 -- Since this version the URL of a repository below the data folder begins with file:///$data/repos/,
 -- and a task may be marked as restored. Programs before this version would not find the

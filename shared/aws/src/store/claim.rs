@@ -21,6 +21,7 @@ use super::rows::{Found, Row};
 use super::table::{Query, pause};
 use super::transition::{self, LeaseCondition};
 use super::turns;
+use crate::error::alone;
 use crate::schema::{Key, META, SLOTS, partition, sortable};
 
 /// How many times a claim is tried that races with another one.
@@ -108,7 +109,7 @@ pub(super) async fn claim_next(
                 Some(queue) if queue.any_due => Claim::Unsuited,
                 _ => Claim::Nothing,
             };
-            match claimer.claim_in_turn(hint, own).await? {
+            match claimer.claim_in_turn(hint, own, races).await? {
                 Taken::Claimed(mut claimed) => {
                     claimed.outbox = outbox;
                     return Ok(Claim::Claimed(claimed));
@@ -133,11 +134,15 @@ impl Claimer<'_> {
         &mut self,
         hint: &ProjectId,
         own: Option<ProjectQueue>,
+        races: u32,
     ) -> PortResult<Taken> {
         let change = self.change;
         let own = own.filter(|queue| queue.claimable().is_some());
         let own = match own {
-            Some(queue) if queue.turn().comes_first(change.now) => return self.take(&queue).await,
+            // After a lost race too: many runners would try the same first project again.
+            Some(queue) if races > 0 || queue.turn().comes_first(change.now) => {
+                return self.take(&queue).await;
+            }
             own => own,
         };
         let mut turns = turns::waiting(change.context, hint).await?;
@@ -149,9 +154,15 @@ impl Claimer<'_> {
             {
                 return self.take(queue).await;
             }
-            let queue = read_queue(change, &turn.project, self.can, &self.newer).await?;
-            match queue {
-                Some(queue) if queue.claimable().is_some() => return self.take(&queue).await,
+            // Another project's bad record does not keep this wake-up from its work.
+            let key = Key::project(&turn.project);
+            let queue = read_queue(change, &turn.project, self.can, &self.newer).await;
+            match alone(&key, queue)?.flatten() {
+                Some(queue) if queue.claimable().is_some() => {
+                    if let Some(taken) = alone(&key, self.take(&queue).await)? {
+                        return Ok(taken);
+                    }
+                }
                 Some(queue) if !queue.any_due && queue.slots.waits => {
                     turns::mark_idle(change.context, &turn.project, queue.slots.rev).await?;
                 }

@@ -47,11 +47,13 @@ pub(super) fn encode(task: &mut Task) -> PortResult<String> {
 
 /// Halves the largest part that may be shortened. Returns whether there was any.
 fn shorten(task: &mut Task) -> bool {
-    if size(&task.result) > size(&task.attempts) + size(&task.failure) {
-        shorten_result(task) || shorten_failures(task)
+    let result_first = size(&task.result) > size(&task.attempts) + size(&task.failure);
+    let parts: [fn(&mut Task) -> bool; 2] = if result_first {
+        [shorten_result, shorten_failures]
     } else {
-        shorten_failures(task) || shorten_result(task)
-    }
+        [shorten_failures, shorten_result]
+    };
+    parts.into_iter().any(|shorten| shorten(task))
 }
 
 fn size(part: &impl Serialize) -> usize {

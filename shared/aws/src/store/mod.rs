@@ -241,7 +241,9 @@ impl Store for DynamoStore {
     }
 
     async fn has_due(&self, project: &ProjectId, now: Timestamp) -> PortResult<bool> {
-        claim::has_due(&self.context, project, now).await
+        let by = Actor::maintenance();
+        let change = self.change(&by, now);
+        claim::has_due(change.context, project, change.now).await
     }
 
     async fn recover_expired(&self, now: Timestamp) -> PortResult<Vec<OutboxEntry>> {

@@ -35,8 +35,15 @@ pub(super) fn claim_next(
     let mut last = None;
     for _ in 0..MAX_PROJECTS {
         let Some(turn) = turns::next(tx, can, last.as_ref())? else { break };
-        queue_entry::promote_project(tx, &turn.project)?;
-        let claimed = claim_of(tx, &turn.project, owner, can, &mut outbox)?;
+        // Another project's bad record does not keep this wake-up from its work.
+        let claimed = tx.alone(&turn.project, || {
+            let mut outbox = Vec::new();
+            queue_entry::promote_project(tx, &turn.project)?;
+            let claimed = claim_of(tx, &turn.project, owner, can, &mut outbox)?;
+            Ok((claimed, outbox))
+        })?;
+        let (claimed, ended) = claimed.unwrap_or_default();
+        outbox.extend(ended);
         if let Some((task, lease, project)) = claimed {
             return Ok(Claim::Claimed(Box::new(Claimed { task, lease, project, outbox })));
         }

@@ -4,11 +4,11 @@ use rdev_domain::ids::{ProjectId, TaskId};
 use rdev_domain::lease::CLOCK_SLACK;
 use rdev_domain::step::{Event, Refusal, step};
 use rdev_domain::wake_up::OutboxEntry;
-use rusqlite::{Params, params};
+use rusqlite::{OptionalExtension, Params, params};
 
 use super::rows::{self, CorruptTask, Found, blob};
 use super::transaction::Tx;
-use super::transition;
+use super::{transition, turns};
 use crate::error::Error;
 
 /// Recovers the expired leases of a project.
@@ -102,7 +102,14 @@ fn recover_one(
         Some(Found::Newer(_)) => Ok(None),
         None => {
             // A lease of nothing would take a slot for ever.
-            tx.conn.prepare_cached("DELETE FROM leases WHERE task = ?1")?.execute([blob(id.0)])?;
+            let project = tx
+                .conn
+                .prepare_cached("DELETE FROM leases WHERE task = ?1 RETURNING project")?
+                .query_row([blob(id.0)], |row| rows::parsed(row, 0))
+                .optional()?;
+            if let Some(project) = project {
+                turns::refresh(tx, &project)?;
+            }
             Ok(None)
         }
     }

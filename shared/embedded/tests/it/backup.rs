@@ -301,8 +301,8 @@ fn only_an_empty_folder_is_restored_into_and_no_file_is_overwritten() {
     let into = backup.folder.path().join("a/b");
     fs::create_dir_all(&into).expect("a folder");
     fs::write(into.join("x"), "").expect("a file");
-    for path in [into.clone(), into.join("x"), scene.data.folder.clone()] {
-        let refused = restore(&backup.file, &path, NOW).expect_err("refused");
+    for path in [&into, &into.join("x"), &scene.data.folder] {
+        let refused = restore(&backup.file, path, NOW).expect_err("refused");
         assert!(matches!(refused, BackupError::NotEmpty { .. }), "{refused:?}");
         assert!(refused.to_string().contains("--data-dir"), "{refused}");
     }
