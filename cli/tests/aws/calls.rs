@@ -167,7 +167,7 @@ impl Counted {
         println!("{seconds} s took {:?}: {sum} calls {counts:#?}", build.took);
         let all = documented();
         let (one, two) = all["all"];
-        assert!(one <= 23 && two - one <= 10, "the docs tell of {one}, {two}");
+        assert!(one <= 22 && two - one <= 10, "the docs tell of {one}, {two}");
         // The docs tell of a machine that is not busy; each renewal more has to be paid by time.
         let late = build.took.saturating_sub(Duration::from_secs(seconds + 5));
         let more = |every: Duration| {
@@ -203,7 +203,7 @@ async fn a_build_of_one_minute_and_an_idle_runner_cost_the_calls_that_the_docs_t
 
 async fn a_build_of_two_minutes_costs_the_calls_that_the_docs_tell() -> Outcome {
     let counted = Counted::start().await?;
-    counted.assert_as_documented(120, |(_, two)| two, 4).await;
+    counted.assert_as_documented(120, |(_, two)| two, 5).await;
     counted.runner.stop().await;
     Ok(())
 }
