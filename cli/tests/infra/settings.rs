@@ -122,6 +122,8 @@ fn functions_are_told_the_systems_that_they_call_and_may_read_the_secrets_of_no_
         ("BuildsFunction", (true, true, false, [false, false], set_of(&[ci]))),
         ("CiFunction", (true, true, false, [true, true], set_of(&[gitea_hook, ci, ci_hook]))),
         ("DomainsFunction", (false, false, true, [false, false], set_of(&[dns]))),
+        // It ends deletions that were cut short.
+        ("MaintenanceFunction", (true, true, true, [false, false], set_of(&[gitea, ci, dns]))),
         (
             "ProjectsFunction",
             (true, true, true, [true, false], set_of(&[gitea, gitea_hook, ci, dns])),
