@@ -2,8 +2,8 @@
 //!
 //! `--seed S` runs one schedule and prints everything that happened in it; with `--schedules N` it
 //! runs N of them from there on. `--hours H --faults P` is one long one, in which P of 100 calls
-//! go wrong. `--without R` leaves a rule out, to see it caught: 1 the ticket, 2 the fence, 3 the
-//! sweep.
+//! go wrong. `--without R` leaves a rule out, to see whether that is noticed: 1 the ticket, 2 the
+//! fence, 3 the sweep. The fence is not: the ticket alone keeps the promise that is checked.
 
 #![allow(clippy::print_stdout)]
 

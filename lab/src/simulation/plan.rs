@@ -5,7 +5,7 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-/// A rule of the protocol that a simulation leaves out, to show that the checks find it.
+/// A rule of the protocol that a simulation leaves out, to see whether the checks notice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Broken {
     /// The git server moves a branch also when the ticket that is to go with it is not there.
