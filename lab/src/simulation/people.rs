@@ -118,9 +118,10 @@ fn act(simulation: &Simulation, number: usize) -> Option<Fault> {
         }
         9 | 10 => {
             let name = refs.keys().find(|name| name.starts_with("refs/heads/rdev/0"))?.clone();
-            let (main, commit) = (main?, refs.remove(&name)?);
+            let (main, commit) = (main?, refs.get(&name)?.clone());
             let files = Arc::new(commits.merged(&commit, Some(&main)).ok()?);
             let new = commits.make(Some(&main), Some(&commit), files, &text);
+            refs.remove(&name);
             refs.insert(MAIN.to_owned(), new.clone());
             repository.tips.push(new);
             repository.rewritten = true;
