@@ -10,7 +10,6 @@ use rdev_domain::git::{CommitId, OwnRef};
 use rdev_domain::ids::TaskId;
 use rdev_domain::ports::PortError;
 use rdev_domain::task::{Task, TaskState};
-use rdev_domain::time::Timestamp;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
@@ -36,8 +35,8 @@ const SOON: Duration = Duration::from_secs(60 * 60);
 /// The time limit for one clean-up.
 const TIME_LIMIT: Duration = Duration::from_secs(60);
 
-/// After a build: removes the refs that it has pushed if it succeeded or was cancelled; otherwise
-/// it leaves them, and plans when somebody looks for them.
+/// After a build: removes the refs that its attempts have pushed if it succeeded or was cancelled;
+/// otherwise it leaves them, and plans when somebody looks for them.
 pub(crate) fn after_attempt(attempt: &Attempt, task: &Task) {
     let done = done_with(task.state);
     if done {
@@ -52,7 +51,13 @@ pub(crate) fn after_attempt(attempt: &Attempt, task: &Task) {
         }
         return;
     }
-    refs.retain(|name| !matches!(OwnRef::parse(name), None | Some(OwnRef::Kept(_))));
+    // A ticket of a push that is in doubt tells a retry that it has not landed.
+    let in_doubt = |own| task.own_refs.iter().any(|one| one.may_land && one.own == own);
+    let cancelled = task.state == TaskState::Cancelled;
+    refs.retain(|name| match OwnRef::parse(name) {
+        None | Some(OwnRef::Kept(_)) => false,
+        Some(own) => !(cancelled && in_doubt(own)),
+    });
     delete(&attempt.context, remote, refs);
 }
 
@@ -64,6 +69,10 @@ pub(crate) fn remove_refs_of_ended_tasks(
     own: &[(OwnRef, CommitId)],
 ) {
     let machine = attempt.machine();
+    // Those of its own earlier attempts go with its end.
+    for (own, _) in own.iter().filter(|(own, _)| own.task() == attempt.task.id) {
+        attempt.remember_ref(remote, &format!("refs/{}", own.path()));
+    }
     let mut others: Vec<OwnRef> = own
         .iter()
         .map(|(own, _)| *own)
@@ -140,8 +149,7 @@ pub(crate) async fn forget_ended_unpushed(context: &RunnerContext) {
 }
 
 fn expired(task: TaskId, machine: &dyn Machine) -> bool {
-    let created = i64::try_from(task.0.timestamp_ms()).unwrap_or(i64::MAX);
-    machine.now().since(Timestamp::from_millis(created)) > EXPIRED_AFTER
+    machine.now().since(task.created_at()) > EXPIRED_AFTER
 }
 
 fn done_with(state: TaskState) -> bool {

@@ -27,7 +27,6 @@ use crate::git::{
 use crate::process::{Ended, Flow, Launch, Limits, RunError, Stream};
 
 mod local;
-mod looks;
 
 pub use local::LocalMachine;
 
@@ -104,10 +103,10 @@ pub trait Machine: Send + Sync + 'static {
     fn tasks_with_unpushed(&self) -> Vec<TaskId>;
 
     /// When the refs of a repository are looked through next for those that nobody needs. `None`:
-    /// nobody has planned it.
+    /// this process has not planned it. An earlier one may have died and left some.
     fn next_look(&self, url: &GitUrl) -> Option<Timestamp>;
 
-    /// Plans it, for later processes too.
+    /// Plans it.
     fn plan_look(&self, url: &GitUrl, at: Timestamp);
 
     /// Keeps the agent's session of a finished task, with the name of the workspace that it is

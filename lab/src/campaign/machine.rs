@@ -124,14 +124,18 @@ impl Machine {
         }
     }
 
-    /// Starts runners anew that have been there for long: at its start a runner forgets the work of
-    /// tasks that others have ended meanwhile. On one machine there are no others.
-    pub(crate) async fn refresh(&mut self) -> Result<()> {
+    /// Starts runners anew that have been there for long: where the API is now. A runner that has
+    /// just started forgets the work of tasks that others have ended, and looks for left-over refs
+    /// when it fetches a repository for the first time; else it would only do so within the hour.
+    pub(crate) async fn refresh(&mut self) -> Result<Place> {
         match self {
-            Self::OneMachine(_) => Ok(()),
+            Self::OneMachine(one) => {
+                one.stop().await?;
+                one.start().await
+            }
             Self::Aws(aws) => {
                 aws.stop().await?;
-                aws.start().map(drop)
+                aws.start()
             }
         }
     }

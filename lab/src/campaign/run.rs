@@ -101,7 +101,7 @@ async fn course(options: &Options, world: &mut World, begun: Instant) -> Result<
     note(format_args!("{:?}: the last fault is over; waiting for what is open", begun.elapsed()));
     let (requests, broken) = world.git.counted();
     let open = quiet(world, options.quiet()).await?;
-    world.machine.refresh().await?;
+    world.api.moved(world.machine.refresh().await?);
     let closing = clean_up(world, &accepted, open == 0).await?;
     settle(world).await?;
     let (tasks, audit) = world.read_store().await?;

@@ -44,6 +44,8 @@ pub(super) struct SimulatedMachine {
     pub(super) disk: Arc<Disk>,
     /// The process's name, as its runner has drawn it.
     pub(super) drawn: Mutex<String>,
+    /// When each repository is looked through next.
+    pub(super) looks: Mutex<BTreeMap<String, Timestamp>>,
 }
 
 /// What a runner keeps from one process to the next.
@@ -55,8 +57,6 @@ pub(super) struct Kept {
     workspaces: BTreeMap<PathBuf, Folder>,
     unpushed: BTreeMap<(TaskId, Fence), CommitId>,
     learned: BTreeSet<(String, String)>,
-    /// When each repository is looked through next.
-    looks: BTreeMap<String, Timestamp>,
 }
 
 /// A workspace.
@@ -217,11 +217,12 @@ impl Machine for SimulatedMachine {
     }
 
     fn next_look(&self, url: &GitUrl) -> Option<Timestamp> {
-        self.disk().looks.get(url.as_str()).copied()
+        self.looks.lock().unwrap_or_else(PoisonError::into_inner).get(url.as_str()).copied()
     }
 
     fn plan_look(&self, url: &GitUrl, at: Timestamp) {
-        self.disk().looks.insert(url.as_str().to_owned(), at);
+        let mut looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
+        looks.insert(url.as_str().to_owned(), at);
     }
 
     fn keep_session(&self, _: &Path, _: &str, task: TaskId) -> Result<()> {

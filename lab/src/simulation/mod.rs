@@ -237,6 +237,7 @@ async fn supervise(simulation: Arc<Simulation>, number: usize) {
             skew,
             disk: Arc::clone(&disk),
             drawn: Mutex::default(),
+            looks: Mutex::default(),
         });
         let ports = Ports {
             store: Arc::new(FaultyStore::new(world, &name, store, server)),

@@ -40,7 +40,6 @@ pub use checkout::{CheckedOut, checkout, reset};
 pub use commit::{Rebased, commit, parent, rebase};
 pub use error::GitError;
 pub use local::in_log;
-pub(crate) use mirror::cache_name;
 pub use mirror::{Fetched, Mirror, Seen, fetch, fetch_commit, fetch_if_there, look};
 pub use push::{Push, Pushed, delete_refs, push};
 pub(crate) use remembered::Remembered;

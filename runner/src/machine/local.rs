@@ -1,7 +1,8 @@
 //! The real machine: this process's clock, files, git and child processes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
@@ -15,7 +16,7 @@ use rdev_domain::time::Timestamp;
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::{Machine, OnLine, ServerLack, looks};
+use super::{Machine, OnLine, ServerLack};
 use crate::agent::{self, AgentContext, AgentRequest, Progress, Report};
 use crate::attempt::{session, unpushed, workspace};
 use crate::config::{AgentSettings, Folders, RunnerConfig};
@@ -32,6 +33,8 @@ pub struct LocalMachine {
     agents: BTreeMap<AgentName, AgentSettings>,
     heads_only: Remembered,
     not_atomic: Remembered,
+    /// When each repository is looked through next.
+    looks: Mutex<HashMap<GitUrl, Timestamp>>,
 }
 
 impl LocalMachine {
@@ -43,6 +46,7 @@ impl LocalMachine {
             heads_only: Remembered::new(folders.cache.join("heads-only")),
             not_atomic: Remembered::new(git::not_atomic_folder(&folders.cache)),
             folders: folders.clone(),
+            looks: Mutex::default(),
         }
     }
 
@@ -134,11 +138,11 @@ impl Machine for LocalMachine {
     }
 
     fn next_look(&self, url: &GitUrl) -> Option<Timestamp> {
-        looks::next(&self.folders.cache, url)
+        self.looks.lock().unwrap_or_else(PoisonError::into_inner).get(url).copied()
     }
 
     fn plan_look(&self, url: &GitUrl, at: Timestamp) {
-        looks::plan(&self.folders.cache, url, at);
+        self.looks.lock().unwrap_or_else(PoisonError::into_inner).insert(url.clone(), at);
     }
 
     fn keep_session(&self, home: &Path, key: &str, task: TaskId) -> Result<()> {

@@ -19,6 +19,7 @@ use rdev_domain::task::{Task, TaskState};
 use rdev_domain::time::Timestamp;
 use rdev_embedded::Embedded;
 use rdev_runner::config::AgentSettings;
+use rdev_runner::machine::LocalMachine;
 use rdev_runner::{Folders, Ports, Protection, RunnerConfig, RunnerHandle};
 pub(crate) use rdev_testkit::servers::git_http::git;
 use tokio::task::JoinHandle;
@@ -77,12 +78,20 @@ impl World {
 
     /// Starts a runner.
     pub(crate) fn run(&self) -> Running {
+        self.run_on(Arc::new(LocalMachine::new(&self.folders(), &self.config)))
+    }
+
+    /// Starts a runner on this machine, which the test may ask.
+    pub(crate) fn run_on(&self, machine: Arc<LocalMachine>) -> Running {
         let ports = Ports {
             store: self.store(),
             queue: self.embedded.queue.clone(),
             forge: self.embedded.forge.clone(),
         };
-        let runner = rdev_runner::start(
+        rdev_runner::process::init_process().expect("it becomes the parent of escaped processes");
+        rdev_runner::git::init_process();
+        let runner = rdev_runner::start_on(
+            machine,
             ports,
             self.config.clone(),
             self.folders(),

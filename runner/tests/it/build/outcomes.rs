@@ -1,13 +1,14 @@
 //! Each outcome of a build by its flags, with local bare repositories.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdev_domain::git::OwnRef;
 use rdev_domain::ids::{Fence, TaskId};
 use rdev_domain::result::Outcome;
-use rdev_domain::spec::{CheckSpec, Work};
+use rdev_domain::spec::{BuildSpec, CheckSpec, Work};
 use rdev_domain::task::{Task, TaskState};
-use rdev_domain::time::Timestamp;
+use rdev_runner::machine::{LocalMachine, Machine};
 
 use crate::world::{PATIENCE, World, git, now, person_commits, ulid};
 
@@ -277,13 +278,7 @@ async fn left_over_refs_are_looked_for_when_that_is_planned_and_not_at_each_fetc
     running.stop().await;
     assert!(is_there(), "the next look is tomorrow");
 
-    let plans = std::fs::read_dir(world.folders().cache).expect("the cache");
-    let plans: Vec<_> = plans
-        .map(|entry| entry.expect("an entry").path())
-        .filter(|path| path.extension().is_some_and(|end| end == "look"))
-        .collect();
-    assert_eq!(plans.len(), 1, "{plans:?}");
-    std::fs::write(&plans[0], now().as_millis().to_string()).expect("tomorrow is today");
+    // It may have died: the next one looks.
     let running = world.run();
     let next = world.build(&site, "echo 5 > a").await;
     world.succeeded(next).await;
@@ -292,22 +287,42 @@ async fn left_over_refs_are_looked_for_when_that_is_planned_and_not_at_each_fetc
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_build_that_leaves_a_ref_brings_the_next_look_forward() {
+async fn refs_that_a_task_s_dead_attempts_have_left_go_with_its_good_end() {
     let world = World::new();
     let site = world.project("site", &[("a", "1\n")]).await;
     let repository = world.repository(&site);
     let running = world.run();
+    // The first fetch, after which the next look for refs is tomorrow.
+    let first = world.build(&site, "echo 2 > a").await;
+    world.succeeded(first).await;
+    let id = TaskId(ulid());
+    let all =
+        [OwnRef::Wip(id, Fence(7)), OwnRef::Part(id, Fence(8)), OwnRef::Revoked(id, Fence(9))];
+    for own in all {
+        let name = format!("refs/{}", own.path());
+        git(&repository, &["update-ref", &name, "refs/heads/main"]);
+    }
+    let work = Work::Build(BuildSpec::of("echo 3 > a"));
+    let task = Task::new(id, site.id.clone(), work, now());
+    world.enqueue(Task { project_nonce: site.nonce, ..task }).await;
+    world.succeeded(id).await;
+    running.stop().await;
+    assert_eq!(git(&repository, &["for-each-ref", "refs/rdev"]), "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_build_that_leaves_a_ref_brings_the_next_look_forward() {
+    let world = World::new();
+    let site = world.project("site", &[("a", "1\n")]).await;
+    let repository = world.repository(&site);
+    let machine = Arc::new(LocalMachine::new(&world.folders(), &world.config));
+    let running = world.run_on(Arc::clone(&machine));
     let first = world.build(&site, "echo 2 > a").await;
     world.succeeded(first).await;
     let left = format!("refs/{}", OwnRef::Part(first, Fence(7)).path());
     git(&repository, &["update-ref", &left, "refs/heads/main"]);
-    let planned = || {
-        let plans = std::fs::read_dir(world.folders().cache).expect("the cache");
-        let mut plans = plans.map(|entry| entry.expect("an entry").path());
-        let plan = plans.find(|path| path.extension().is_some_and(|end| end == "look"));
-        let text = std::fs::read_to_string(plan.expect("a plan")).expect("a time");
-        Timestamp::from_millis(text.parse().expect("a number")).since(now())
-    };
+    let url = site.git_url.clone().expect("a URL");
+    let planned = || machine.next_look(&url).expect("a plan").since(now());
     let kept = world.build_with(&site, "echo 3 > a", |spec| spec.auto_push = false).await;
     world.succeeded(kept).await;
     let hour = Duration::from_secs(60 * 60);
