@@ -25,6 +25,10 @@ pub struct Options {
     /// Acts of people; default: three for each twenty builds.
     #[arg(long)]
     pub people: Option<usize>,
+    /// The most attempts of a build. A kill spends one, and each doubles the backoff after the next
+    /// failure, which is waited for at the end: so there are not the ten that a build may have.
+    #[arg(long, default_value_t = 6)]
+    pub attempts: u32,
     /// Repeats the random choices of an earlier campaign (not its timing).
     #[arg(long)]
     pub seed: u64,
@@ -107,10 +111,10 @@ pub(crate) fn random(seed: u64, actor: &str) -> StdRng {
 /// All builds of a campaign.
 pub(crate) fn wishes(options: &Options, projects: usize, mark: &str) -> Vec<Wish> {
     let mut random = random(options.seed, "builds");
-    (0..options.builds).map(|n| wish(n, projects, mark, &mut random)).collect()
+    (0..options.builds).map(|n| wish(n, options.attempts, projects, mark, &mut random)).collect()
 }
 
-fn wish(n: usize, projects: usize, mark: &str, random: &mut StdRng) -> Wish {
+fn wish(n: usize, attempts: u32, projects: usize, mark: &str, random: &mut StdRng) -> Wish {
     let script = match random.random_range(0..100) {
         0..66 => Script::Own,
         66..82 => Script::Shared,
@@ -134,9 +138,8 @@ fn wish(n: usize, projects: usize, mark: &str, random: &mut StdRng) -> Wish {
         Script::Idle => pause + "true",
     };
     let fails = matches!(script, Script::Fails | Script::Stubborn);
-    // A kill spends an attempt, and each attempt doubles the backoff after the next failure, which
-    // is waited for: so there are not the ten that a build may have.
-    let mut body = json!({"prompt": prompt, "max_attempts": if fails { 1 } else { 6 }});
+    let attempts = if fails { 1 } else { attempts };
+    let mut body = json!({"prompt": prompt, "max_attempts": attempts});
     if script == Script::Stubborn {
         body["stall_timeout_s"] = json!(2);
     }
