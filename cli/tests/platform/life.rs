@@ -1,7 +1,9 @@
 //! A project among the systems around it, from its creation to its end.
 
 use std::process::Command;
+use std::time::{Duration, Instant};
 
+use rdev_testkit::servers::faults::Fault;
 use rdev_testkit::servers::woodpecker::{HostRunner, Push};
 use rdev_testkit::tools::trial::Outcome;
 use serde_json::json;
@@ -18,6 +20,7 @@ rdev_testkit::trials! {
     async a_repository_that_is_there_is_imported_and_nothing_is_made_on_the_forge;
     async a_repository_of_somebody_else_is_neither_used_nor_deleted;
     async a_template_may_be_a_repository_on_the_forge;
+    async a_pull_request_that_was_squashed_while_rdev_was_down_is_a_delivery;
     async a_build_opens_its_pull_request_and_a_push_that_is_refused_shows_at_its_commit;
 }
 
@@ -250,5 +253,36 @@ async fn a_build_opens_its_pull_request_and_a_push_that_is_refused_shows_at_its_
     let statuses = world.gitea.statuses("acme/site", commit);
     let states: Vec<_> = statuses.iter().rev().map(|status| status.state.as_str()).collect();
     assert_eq!(states, ["pending", "failure"], "{statuses:?}");
+    Ok(())
+}
+
+async fn a_pull_request_that_was_squashed_while_rdev_was_down_is_a_delivery() -> Outcome {
+    // Longer than anything here takes: nothing times out, the process dies.
+    let world = World::new(120)?;
+    let server = world.up().await;
+    assert_eq!(server.post("/project", wanted("site")).await.status, 201);
+    world.forge.break_on("POST", "/pulls", Fault::HoldAnswer);
+    let ran = world.data.path().join("ran");
+    let prompt = format!("echo x >> {}; echo more >> index.html", ran.display());
+    let task = server.build("site", json!({ "prompt": prompt, "pull_request": true })).await;
+    let end = Instant::now() + PATIENCE;
+    while world.forge.held() == 0 {
+        assert!(Instant::now() < end, "no pull request is opened");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    server.kill();
+    world.heal();
+    let squashed = world.gitea.squash("acme/site", 1);
+
+    let server = world.up().await;
+    let record = server.ended("site", &task).await;
+    assert_eq!(record["state"], "succeeded", "{record:#}");
+    let url = record["result"]["pull_request_url"].as_str().expect("a pull request");
+    assert!(url.ends_with("/acme/site/pulls/1"), "{url}");
+    assert_eq!(record["result"]["warnings"][0]["code"], "branch_rewritten", "{record:#}");
+    let branches = world.gitea.git("acme/site", &["for-each-ref", "refs/heads", "refs/rdev"]);
+    assert_eq!(branches, format!("{squashed} commit\trefs/heads/main"), "nothing came back");
+    assert_eq!(world.gitea.pulls("acme/site").len(), 1);
+    assert_eq!(std::fs::read_to_string(ran).expect("it ran"), "x\n", "the agent ran once");
     Ok(())
 }

@@ -15,9 +15,9 @@ use rdev_domain::page::{Listed, Page};
 use rdev_domain::pipeline::CommitPipeline;
 use rdev_domain::ports::{
     Advanced, AuditFilter, Capabilities, Claim, CommitStatus, DeadLetter, DeadMessage, Enqueued,
-    EventPage, Forge, NewRepository, PortError, PortResult, PullRequest, Queue, QueueStats,
-    Receipt, ReceivedMessage, Record, Renewal, Repository, Store, Swept, TaskFilter, TaskRecord,
-    WorkStats,
+    EventPage, Forge, FoundPullRequest, NewRepository, PortError, PortResult, PullRequest,
+    PullRequestBranches, Queue, QueueStats, Receipt, ReceivedMessage, Record, Renewal, Repository,
+    Store, Swept, TaskFilter, TaskRecord, WorkStats,
 };
 use rdev_domain::project::{Deletion, Project, ProjectPatch, Stage};
 use rdev_domain::request::{Begun, RequestKey, StoredAnswer};
@@ -312,6 +312,10 @@ impl Queue for FaultyQueue {
     }
 }
 
+fn page_of(branches: &PullRequestBranches) -> String {
+    format!("{}/pulls/{}", branches.git_url, branches.head)
+}
+
 /// A forge that opens every pull request.
 pub(super) struct SimulatedForge {
     line: Line,
@@ -334,8 +338,24 @@ impl Forge for SimulatedForge {
     }
 
     async fn pull_request(&self, request: &PullRequest) -> PortResult<String> {
-        let url = format!("{}/pulls/{}", request.git_url, request.head);
-        self.line.call("pull_request", STORE, async { Ok(url) }).await
+        let url = page_of(&request.branches);
+        let opened = async {
+            self.line.world.open_pull_request(&url, &request.commit);
+            Ok(url)
+        };
+        self.line.call("pull_request", STORE, opened).await
+    }
+
+    async fn find_pull_request(
+        &self,
+        branches: &PullRequestBranches,
+    ) -> PortResult<Option<FoundPullRequest>> {
+        let url = page_of(branches);
+        let found = async {
+            let commit = self.line.world.pull_request(&url);
+            Ok(commit.map(|commit| FoundPullRequest { url, commit }))
+        };
+        self.line.call("find_pull_request", STORE, found).await
     }
 
     async fn set_status(&self, _: &CommitStatus) -> PortResult<()> {

@@ -1,10 +1,12 @@
 //! What everything in a simulation shares: the time, chance, what goes wrong, and the trace.
 
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use rdev_domain::git::CommitId;
 use rdev_domain::time::Timestamp;
 use tokio::time::Instant;
 
@@ -32,6 +34,8 @@ struct State {
     under_way: u32,
     counts: Counts,
     lines: Vec<String>,
+    /// The pull requests that were opened: their pages and commits.
+    pulls: BTreeMap<String, CommitId>,
     /// What was found to be wrong while it ran.
     violations: Vec<String>,
 }
@@ -47,6 +51,7 @@ impl World {
             under_way: 0,
             counts: Counts::default(),
             lines: Vec::new(),
+            pulls: BTreeMap::new(),
             violations: Vec::new(),
         };
         Self { plan, traced, began: Instant::now(), state: Mutex::new(state) }
@@ -94,6 +99,16 @@ impl World {
     pub(super) fn count(&self, fault: Fault) {
         self.state().counts.add(fault);
         self.trace(|| format!("fault {fault:?}"));
+    }
+
+    /// A pull request was opened.
+    pub(super) fn open_pull_request(&self, page: &str, commit: &CommitId) {
+        self.state().pulls.entry(page.to_owned()).or_insert_with(|| commit.clone());
+    }
+
+    /// The commit of a pull request that was opened.
+    pub(super) fn pull_request(&self, page: &str) -> Option<CommitId> {
+        self.state().pulls.get(page).cloned()
     }
 
     /// How often each thing went wrong.

@@ -4,6 +4,7 @@ use rdev_domain::failure::{Failure, FailureClass};
 use rdev_domain::git::{Branch, CommitId, OwnRef, Tip};
 use rdev_domain::task::Task;
 
+use super::pull_request;
 use super::refs::is_present;
 use super::target::BuildTarget;
 use crate::attempt::Attempt;
@@ -60,7 +61,8 @@ async fn scan(
 
 /// What has become of a ticket that is neither at its place nor revoked. Its commit was pushed, or
 /// a person deleted the ticket: it is never pushed again. Searches for it on the branch; for a pull
-/// request on the branch that it goes to; in a folder of this machine in the branch's log.
+/// request on the branch that it goes to, and at the forge; in a folder of this machine in the
+/// branch's log.
 ///
 /// # Errors
 /// A failure with `push_in_doubt` when it is found nowhere: a person has to decide.
@@ -95,7 +97,13 @@ pub(super) async fn after_ticket_is_gone(
     let tickets = recorded.into_iter().filter(|recorded| matches!(recorded.own, OwnRef::Wip(..)));
     let commits: Vec<CommitId> = tickets.map(|recorded| recorded.commit).collect();
     let logged = attempt.machine().in_log(&target.remote, &target.branch, &commits).await?;
-    if let Some(commit) = logged {
+    let landed = match logged {
+        None if target.base_branch != target.branch => {
+            pull_request::landed(attempt, target, &commits).await?
+        }
+        logged => logged,
+    };
+    if let Some(commit) = landed {
         return Ok(Landing { commit, rewritten: true });
     }
     let message = "the ticket of the prepared commit is gone and the commit is not on the branch: somebody rewrote the branch or deleted the ticket. It is not pushed again; see whether the work is wanted, then retry";

@@ -1,18 +1,68 @@
-//! Opening a pull request for the delivered commit.
+//! Opening a pull request for the delivered commit, and what one tells of a commit that was delivered.
 
 use std::time::Duration;
 
 use rdev_domain::chain;
 use rdev_domain::failure::FailureClass;
 use rdev_domain::git::CommitId;
-use rdev_domain::ports::{PortError, PullRequest};
+use rdev_domain::ports::{PortError, PullRequest, PullRequestBranches};
 use rdev_domain::result::{BuildResult, Warning};
 
 use super::push::PushContext;
+use super::target::{BuildTarget, own_branch};
+use crate::attempt::Attempt;
 use crate::attempt::interrupt::Interrupt;
 
-/// The time limit for the forge to open a pull request.
+/// The time limit for the forge to open or find a pull request.
 const FORGE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The branches of a build's pull request. It is younger than the lineage's first task.
+fn branches_of(attempt: &Attempt, target: &BuildTarget) -> PullRequestBranches {
+    PullRequestBranches {
+        git_url: target.remote.url.clone(),
+        head: target.branch.clone(),
+        base: target.base_branch.clone(),
+        since: attempt.task.lineage.created_at(),
+    }
+}
+
+/// What a pull request tells of a commit that is on no branch any more: it was pushed, merged in
+/// another form (squashed, say), and its branch deleted. The commit of the lineage that it had.
+///
+/// # Errors
+/// When the forge cannot tell now.
+pub(super) async fn landed(
+    attempt: &Attempt,
+    target: &BuildTarget,
+    commits: &[CommitId],
+) -> Result<Option<CommitId>, Interrupt> {
+    let branches = branches_of(attempt, target);
+    let found = within(attempt, attempt.context.ports.forge.find_pull_request(&branches)).await?;
+    let found = match found {
+        Ok(Some(found)) => found,
+        Ok(None) | Err(PortError::NotSupported { .. } | PortError::NotFound { .. }) => {
+            return Ok(None);
+        }
+        // A person decides, and may see there what rdev may not.
+        Err(PortError::Denied { .. }) => return Ok(None),
+        Err(error) => return Err(Interrupt::failed(FailureClass::Infra, chain(&error))),
+    };
+    if commits.contains(&found.commit) {
+        return Ok(Some(found.commit));
+    }
+    // People may have added commits to it. The branch of that name is the lineage's own.
+    let own = target.branch.as_str() == own_branch(attempt.task.lineage);
+    Ok(commits.last().filter(|_| own).cloned())
+}
+
+/// Waits for the forge as long as the attempt may.
+async fn within<T>(attempt: &Attempt, call: impl Future<Output = T>) -> Result<T, Interrupt> {
+    let answer = tokio::select! {
+        answer = tokio::time::timeout(FORGE_TIMEOUT, call) => answer,
+        () = attempt.lease.stop.token().cancelled() => return Err(Interrupt::Stopped),
+    };
+    answer.map_err(|_| Interrupt::failed(FailureClass::Infra, "the forge did not answer in time"))
+}
 
 pub(super) async fn open(
     push: &PushContext<'_>,
@@ -22,22 +72,12 @@ pub(super) async fn open(
     let (attempt, spec) = (push.attempt, push.spec);
     let title = spec.prompt.trim().lines().next().unwrap_or_default();
     let request = PullRequest {
-        git_url: push.target.remote.url.clone(),
-        head: push.target.branch.clone(),
+        branches: branches_of(attempt, push.target),
         commit: commit.clone(),
-        base: push.target.base_branch.clone(),
         title: title.chars().take(100).collect(),
         body: format!("{}\n\nTask {}", spec.prompt.trim(), attempt.task.id),
     };
-    let opened = attempt.context.ports.forge.pull_request(&request);
-    let answer = tokio::select! {
-        answer = tokio::time::timeout(FORGE_TIMEOUT, opened) => answer,
-        () = attempt.lease.stop.token().cancelled() => return Err(Interrupt::Stopped),
-    };
-    let Ok(answer) = answer else {
-        return Err(Interrupt::failed(FailureClass::Infra, "the forge did not answer in time"));
-    };
-    match answer {
+    match within(attempt, attempt.context.ports.forge.pull_request(&request)).await? {
         Ok(url) => result.pull_request_url = Some(url),
         Err(
             error @ (PortError::NotSupported { .. }

@@ -1,6 +1,7 @@
 //! The repository and the branch that a build works on.
 
 use rdev_domain::git::{Branch, Tip};
+use rdev_domain::ids::TaskId;
 use rdev_domain::spec::BuildSpec;
 
 use crate::attempt::Attempt;
@@ -17,12 +18,16 @@ pub(crate) struct BuildTarget {
     pub(crate) base_branch: Branch,
 }
 
+/// The branch of a lineage's pull request, so that a retry finds what an earlier task pushed.
+pub(crate) fn own_branch(lineage: TaskId) -> String {
+    format!("rdev/{lineage}")
+}
+
 impl BuildTarget {
     pub(crate) fn of(attempt: &Attempt, spec: &BuildSpec) -> Result<Self, Interrupt> {
         let branch = attempt.branch(spec.branch.as_ref());
         let (branch, base_branch) = if spec.pull_request {
-            // Named after the lineage, so that a retry finds what an earlier task pushed.
-            let name = format!("rdev/{}", attempt.task.lineage);
+            let name = own_branch(attempt.task.lineage);
             let own = name.parse();
             let own =
                 own.map_err(|error| anyhow::anyhow!("{name} is not a branch name: {error}"))?;

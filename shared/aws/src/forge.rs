@@ -3,7 +3,8 @@
 use async_trait::async_trait;
 use rdev_domain::ids::ProjectId;
 use rdev_domain::ports::{
-    CommitStatus, Forge, NewRepository, PortError, PortResult, PullRequest, Repository,
+    CommitStatus, Forge, FoundPullRequest, NewRepository, PortError, PortResult, PullRequest,
+    PullRequestBranches, Repository,
 };
 use ulid::Ulid;
 
@@ -25,6 +26,13 @@ impl Forge for NoForge {
     }
 
     async fn pull_request(&self, _request: &PullRequest) -> PortResult<String> {
+        Err(PortError::NotSupported { what: "a pull request" })
+    }
+
+    async fn find_pull_request(
+        &self,
+        _branches: &PullRequestBranches,
+    ) -> PortResult<Option<FoundPullRequest>> {
         Err(PortError::NotSupported { what: "a pull request" })
     }
 

@@ -8,6 +8,7 @@ use ulid::Ulid;
 use utoipa::ToSchema;
 
 use crate::Invalid;
+use crate::time::Timestamp;
 
 /// A project's id: a slug that is also a DNS label.
 ///
@@ -52,6 +53,13 @@ impl FromStr for ProjectId {
 #[serde(try_from = "String", into = "String")]
 #[schema(value_type = String, example = "01JDGZ2V9QK8M3T5X7Y9ABCDEF")]
 pub struct TaskId(pub Ulid);
+
+impl TaskId {
+    /// When it was made, as the id itself says.
+    pub fn created_at(self) -> Timestamp {
+        Timestamp::from_millis(i64::try_from(self.0.timestamp_ms()).unwrap_or(i64::MAX))
+    }
+}
 
 impl FromStr for TaskId {
     type Err = Invalid;

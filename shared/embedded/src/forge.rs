@@ -13,7 +13,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use rdev_domain::ids::ProjectId;
 use rdev_domain::ports::{
-    CommitStatus, Forge, NewRepository, PortError, PortResult, PullRequest, Repository, Start,
+    CommitStatus, Forge, FoundPullRequest, NewRepository, PortError, PortResult, PullRequest,
+    PullRequestBranches, Repository, Start,
 };
 use ulid::Ulid;
 
@@ -135,6 +136,13 @@ impl Forge for LocalForge {
     }
 
     async fn pull_request(&self, _request: &PullRequest) -> PortResult<String> {
+        Err(PortError::NotSupported { what: "a pull request" })
+    }
+
+    async fn find_pull_request(
+        &self,
+        _branches: &PullRequestBranches,
+    ) -> PortResult<Option<FoundPullRequest>> {
         Err(PortError::NotSupported { what: "a pull request" })
     }
 

@@ -7,6 +7,7 @@ use super::PortResult;
 use crate::git::{Branch, CommitId};
 use crate::git_url::GitUrl;
 use crate::ids::ProjectId;
+use crate::time::Timestamp;
 
 /// Makes and removes repositories, opens pull requests, and shows how builds are.
 #[async_trait]
@@ -23,11 +24,20 @@ pub trait Forge: Send + Sync + 'static {
     /// Errors: `Conflict(RepositoryNotOurs)` when another request made it.
     async fn delete_repository(&self, project: &ProjectId, nonce: Ulid) -> PortResult<()>;
 
-    /// The pull request from `head` to `base`, found or opened; its URL.
+    /// The pull request of these branches, found (also a closed or merged one) or opened; its URL.
     ///
     /// Errors: `NotSupported` where the forge has none; `Invalid`, `Denied`
     /// when the forge refused it permanently.
     async fn pull_request(&self, request: &PullRequest) -> PortResult<String>;
+
+    /// The newest pull request of these branches, open, closed or merged. The branches need not
+    /// exist any more.
+    ///
+    /// Errors: `NotSupported` where the forge has none; `NotFound` when it has no such repository.
+    async fn find_pull_request(
+        &self,
+        branches: &PullRequestBranches,
+    ) -> PortResult<Option<FoundPullRequest>>;
 
     /// Shows at a commit how its build is. Errors: `NotSupported` where the forge shows none.
     async fn set_status(&self, status: &CommitStatus) -> PortResult<()>;
@@ -80,18 +90,37 @@ pub struct SeedFile {
 /// A pull request to open.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PullRequest {
-    /// The repository.
-    pub git_url: GitUrl,
-    /// The branch with the work.
-    pub head: Branch,
-    /// Its commit.
+    /// Its branches.
+    pub branches: PullRequestBranches,
+    /// The commit of its head.
     pub commit: CommitId,
-    /// The branch to merge it into.
-    pub base: Branch,
     /// One line.
     pub title: String,
     /// Markdown.
     pub body: String,
+}
+
+/// What a pull request is found by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PullRequestBranches {
+    /// The repository.
+    pub git_url: GitUrl,
+    /// The branch with the work.
+    pub head: Branch,
+    /// The branch to merge it into.
+    pub base: Branch,
+    /// When the work was asked for. Older pull requests are of others, or of other work; clocks may
+    /// differ by an hour.
+    pub since: Timestamp,
+}
+
+/// A pull request on the forge.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoundPullRequest {
+    /// Its page.
+    pub url: String,
+    /// The commit of its head, also after the branch was deleted.
+    pub commit: CommitId,
 }
 
 /// How a build of a commit is, shown as `rdev/build`.

@@ -14,7 +14,8 @@ pub use ci::{Ci, CiRepository};
 pub use dns::{Dns, DnsRecord};
 pub use error::{Conflict, PortError, PortResult};
 pub use forge::{
-    CommitState, CommitStatus, Forge, NewRepository, PullRequest, Repository, SeedFile, Start,
+    CommitState, CommitStatus, Forge, FoundPullRequest, NewRepository, PullRequest,
+    PullRequestBranches, Repository, SeedFile, Start,
 };
 pub use queue::{
     DeadMessage, MAX_RECEIVES, Queue, QueueStats, Receipt, ReceivedMessage, VISIBILITY,

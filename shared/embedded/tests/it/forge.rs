@@ -5,9 +5,10 @@ use std::path::Path;
 use std::process::Command;
 
 use rdev_domain::ports::{
-    CommitState, CommitStatus, Conflict, Forge, NewRepository, PortError, PullRequest, SeedFile,
-    Start,
+    CommitState, CommitStatus, Conflict, Forge, NewRepository, PortError, PullRequest,
+    PullRequestBranches, SeedFile, Start,
 };
+use rdev_domain::time::Timestamp;
 use rdev_embedded::{Author, Options};
 use ulid::Ulid;
 
@@ -207,11 +208,17 @@ async fn a_template_cannot_write_outside_the_tree_or_into_git() {
 #[tokio::test]
 async fn a_pull_request_is_not_supported() {
     let scene = Scene::new();
-    let request = PullRequest {
+    let branches = PullRequestBranches {
         git_url: "https://git.example.com/a".parse().expect("a URL"),
         head: "a".parse().expect("a branch"),
-        commit: "0".repeat(40).parse().expect("a commit"),
         base: "main".parse().expect("a branch"),
+        since: Timestamp::from_millis(0),
+    };
+    let found = scene.data.forge.find_pull_request(&branches).await;
+    assert!(matches!(found, Err(PortError::NotSupported { .. })), "{found:?}");
+    let request = PullRequest {
+        branches,
+        commit: "0".repeat(40).parse().expect("a commit"),
         title: String::new(),
         body: String::new(),
     };

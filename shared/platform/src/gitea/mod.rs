@@ -27,7 +27,8 @@ use rdev_domain::Invalid;
 use rdev_domain::git_url::GitUrl;
 use rdev_domain::ids::ProjectId;
 use rdev_domain::ports::{
-    CommitStatus, Forge, NewRepository, PortError, PortResult, PullRequest, Repository,
+    CommitStatus, Forge, FoundPullRequest, NewRepository, PortError, PortResult, PullRequest,
+    PullRequestBranches, Repository,
 };
 use rdev_domain::token::Token;
 use reqwest::{Method, StatusCode};
@@ -194,6 +195,13 @@ impl Forge for Gitea {
 
     async fn pull_request(&self, request: &PullRequest) -> PortResult<String> {
         pull_request::find_or_open(self, request).await
+    }
+
+    async fn find_pull_request(
+        &self,
+        branches: &PullRequestBranches,
+    ) -> PortResult<Option<FoundPullRequest>> {
+        pull_request::find(self, branches).await
     }
 
     async fn set_status(&self, status: &CommitStatus) -> PortResult<()> {

@@ -1,37 +1,48 @@
 //! Pull requests.
 
-use rdev_domain::ports::{Conflict, PortError, PortResult, PullRequest};
+use std::time::Duration;
+
+use rdev_domain::git::CommitId;
+use rdev_domain::ports::{
+    Conflict, FoundPullRequest, PortError, PortResult, PullRequest, PullRequestBranches,
+};
+use rdev_domain::time::Timestamp;
 use reqwest::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::json;
 
 use super::{Gitea, RepositoryPath, invalid, refused};
 
+/// The most that the server's clock is behind.
+const CLOCKS: Duration = Duration::from_secs(60 * 60);
+
 /// A pull request, with the fields that the adapter reads.
 #[derive(Debug, Deserialize)]
 struct Found {
     html_url: String,
+    created_at: Timestamp,
     head: Side,
     base: Side,
 }
 
 #[derive(Debug, Deserialize)]
 struct Side {
-    #[serde(rename = "ref")]
-    branch: String,
+    /// The branch, also after it was deleted. (`ref` is `refs/pull/<n>/head` then.)
+    label: String,
     repo_id: i64,
+    sha: CommitId,
 }
 
-/// The open pull request of these branches, or a new one; its page.
+/// The pull request of these branches, or a new one; its page.
 pub(super) async fn find_or_open(gitea: &Gitea, request: &PullRequest) -> PortResult<String> {
-    let repository =
-        gitea.repository_path(&request.git_url, "a pull request outside of the forge")?;
-    if let Some(url) = find(gitea, &repository, request).await? {
-        return Ok(url);
+    let branches = &request.branches;
+    let repository = repository_of(gitea, branches)?;
+    if let Some(found) = find_in(gitea, &repository, branches).await? {
+        return Ok(found.url);
     }
     let body = json!({
-        "head": request.head,
-        "base": request.base,
+        "head": branches.head,
+        "base": branches.base,
         "title": request.title,
         "body": request.body,
     });
@@ -41,26 +52,44 @@ pub(super) async fn find_or_open(gitea: &Gitea, request: &PullRequest) -> PortRe
         StatusCode::CREATED => Ok(answer.json::<Found>()?.html_url),
         // Somebody else opened it at the same time.
         StatusCode::CONFLICT => {
-            find(gitea, &repository, request).await?.ok_or_else(|| Conflict::Contended.into())
+            let found = find_in(gitea, &repository, branches).await?;
+            found.map(|found| found.url).ok_or_else(|| Conflict::Contended.into())
         }
         StatusCode::UNPROCESSABLE_ENTITY => Err(invalid("pull request", &answer)),
         _ => Err(refused(&answer, &repository)),
     }
 }
 
-async fn find(
+/// The newest pull request of these branches.
+pub(super) async fn find(
+    gitea: &Gitea,
+    branches: &PullRequestBranches,
+) -> PortResult<Option<FoundPullRequest>> {
+    let repository = repository_of(gitea, branches)?;
+    find_in(gitea, &repository, branches).await
+}
+
+fn repository_of(gitea: &Gitea, branches: &PullRequestBranches) -> PortResult<RepositoryPath> {
+    gitea.repository_path(&branches.git_url, "a pull request outside of the forge")
+}
+
+async fn find_in(
     gitea: &Gitea,
     repository: &RepositoryPath,
-    request: &PullRequest,
-) -> Result<Option<String>, PortError> {
+    branches: &PullRequestBranches,
+) -> Result<Option<FoundPullRequest>, PortError> {
     let path = ["repos", &repository.owner, &repository.name, "pulls"];
+    let oldest = branches.since.minus(CLOCKS);
     let matches = |found: &Found| {
         // A branch of the same name in a fork is another branch.
-        found.head.branch == request.head.as_str()
-            && found.base.branch == request.base.as_str()
+        found.head.label == branches.head.as_str()
+            && found.base.label == branches.base.as_str()
             && found.head.repo_id == found.base.repo_id
     };
     let refused = |answer: &_| refused(answer, repository);
-    let found = gitea.find(&path, &[("state", "open")], refused, matches).await?;
-    Ok(found.map(|found| found.html_url))
+    // The newest come first, so nothing behind an old one is of interest.
+    let ends = |found: &Found| matches(found) || found.created_at < oldest;
+    let found = gitea.find(&path, &[("state", "all")], refused, ends).await?;
+    let found = found.filter(|found| found.created_at >= oldest);
+    Ok(found.map(|found| FoundPullRequest { url: found.html_url, commit: found.head.sha }))
 }

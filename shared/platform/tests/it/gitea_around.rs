@@ -3,7 +3,10 @@
 use std::time::{Duration, SystemTime};
 
 use rdev_domain::git::CommitId;
-use rdev_domain::ports::{CommitState, CommitStatus, Forge, PortError, PullRequest};
+use rdev_domain::git_url::GitUrl;
+use rdev_domain::ports::{
+    CommitState, CommitStatus, Forge, PortError, PullRequest, PullRequestBranches,
+};
 use rdev_domain::secret::Secret;
 use rdev_domain::token::Token;
 use rdev_platform::Finding;
@@ -17,6 +20,7 @@ use crate::gitea::{acme, adapter, hasty, settings};
 
 rdev_testkit::trials! {
     async a_pull_request_is_opened_once_and_found_then;
+    async a_pull_request_is_found_after_it_was_merged_and_its_branch_deleted;
     async a_pull_request_is_found_behind_pages_of_others;
     async a_pull_request_whose_answer_was_lost_is_found;
     async a_pull_request_that_somebody_opens_meanwhile_is_found;
@@ -38,10 +42,13 @@ pub(crate) fn pull_of(gitea: &gitea::Gitea, origin: &str, branch: &str) -> PullR
     gitea.branch("acme/site", branch, "main");
     let commit = gitea.commit("acme/site", branch, &[("b", b"b")], "Add b");
     PullRequest {
-        git_url: format!("{origin}/acme/site.git").parse().expect("a URL"),
-        head: branch.parse().expect("a branch"),
+        branches: PullRequestBranches {
+            git_url: format!("{origin}/acme/site.git").parse().expect("a URL"),
+            head: branch.parse().expect("a branch"),
+            base: "main".parse().expect("a branch"),
+            since: SystemTime::now().into(),
+        },
         commit: commit.parse().expect("a commit"),
-        base: "main".parse().expect("a branch"),
         title: "Add b".to_owned(),
         body: "It was wanted.".to_owned(),
     }
@@ -49,7 +56,7 @@ pub(crate) fn pull_of(gitea: &gitea::Gitea, origin: &str, branch: &str) -> PullR
 
 pub(crate) fn status(request: &PullRequest) -> CommitStatus {
     CommitStatus {
-        git_url: request.git_url.clone(),
+        git_url: request.branches.git_url.clone(),
         commit: request.commit.clone(),
         state: CommitState::Pending,
         description: "The build runs".to_owned(),
@@ -68,10 +75,33 @@ async fn a_pull_request_is_opened_once_and_found_then() {
     assert_eq!((opened.head.as_str(), opened.base.as_str()), ("rdev/work", "main"));
     assert_eq!((opened.title.as_str(), opened.body.as_str()), ("Add b", "It was wanted."));
 
-    // A closed one is not reopened: there is new work.
+    // A closed one is the one that was wanted.
     gitea.close_pulls("acme/site");
-    let second = forge.pull_request(&request).await.expect("a pull request");
+    assert_eq!(forge.pull_request(&request).await.expect("a pull request"), url);
+    // But not for what is asked for long after it.
+    let since = request.branches.since.plus(Duration::from_secs(2 * 60 * 60));
+    let branches = PullRequestBranches { since, ..request.branches.clone() };
+    assert_eq!(forge.find_pull_request(&branches).await.expect("an answer"), None);
+    let later = PullRequest { branches, ..request.clone() };
+    let second = forge.pull_request(&later).await.expect("a pull request");
     assert_eq!(second, format!("{}/acme/site/pulls/2", gitea.url()));
+}
+
+async fn a_pull_request_is_found_after_it_was_merged_and_its_branch_deleted() {
+    let gitea = gitea::Gitea::start(&["acme"]);
+    let request = pull(&gitea, &gitea.url());
+    let forge = acme(&gitea.url());
+    let branches = &request.branches;
+    assert_eq!(forge.find_pull_request(branches).await.expect("an answer"), None);
+    let url = forge.pull_request(&request).await.expect("a pull request");
+    gitea.squash("acme/site", 1);
+    let found = forge.find_pull_request(branches).await.expect("an answer").expect("the one");
+    assert_eq!((&found.url, &found.commit), (&url, &request.commit));
+    assert_eq!(forge.pull_request(&request).await.expect("a pull request"), url);
+    // Another build's branch has none.
+    let head = "rdev/other".parse().expect("a branch");
+    let other = PullRequestBranches { head, ..branches.clone() };
+    assert_eq!(forge.find_pull_request(&other).await.expect("an answer"), None);
 }
 
 async fn a_pull_request_is_found_behind_pages_of_others() {
@@ -84,7 +114,8 @@ async fn a_pull_request_is_found_behind_pages_of_others() {
         let branch = format!("other/{number}");
         gitea.branch("acme/site", &branch, "main");
         let head = branch.parse().expect("a branch");
-        let other = PullRequest { head, ..request.clone() };
+        let branches = PullRequestBranches { head, ..request.branches.clone() };
+        let other = PullRequest { branches, ..request.clone() };
         assert_ne!(forge.pull_request(&other).await.expect("a pull request"), url);
     }
     assert_eq!(forge.pull_request(&request).await.expect("a pull request"), url);
@@ -118,14 +149,17 @@ async fn what_is_wrong_with_a_pull_request_has_its_kind() {
     let gitea = gitea::Gitea::start(&["acme"]);
     let request = pull(&gitea, &gitea.url());
     let forge = acme(&gitea.url());
-    let same = PullRequest { head: request.base.clone(), ..request.clone() };
-    let refused = forge.pull_request(&same).await;
+    let of = |branches| PullRequest { branches, ..request.clone() };
+    let branches = &request.branches;
+    let same = PullRequestBranches { head: branches.base.clone(), ..branches.clone() };
+    let refused = forge.pull_request(&of(same)).await;
     assert!(matches!(refused, Err(PortError::Invalid(_))), "{refused:?}");
-    let absent = PullRequest { head: "gone".parse().expect("a branch"), ..request.clone() };
-    let refused = forge.pull_request(&absent).await;
+    let head = "gone".parse().expect("a branch");
+    let refused = forge.pull_request(&of(PullRequestBranches { head, ..branches.clone() })).await;
     assert!(matches!(refused, Err(PortError::NotFound { .. })), "{refused:?}");
     let git_url = format!("{}/acme/gone.git", gitea.url()).parse().expect("a URL");
-    let refused = forge.pull_request(&PullRequest { git_url, ..request.clone() }).await;
+    let elsewhere = PullRequestBranches { git_url, ..branches.clone() };
+    let refused = forge.pull_request(&of(elsewhere)).await;
     assert!(matches!(refused, Err(PortError::NotFound { .. })), "{refused:?}");
     let mallory = adapter(settings(&gitea.url(), "acme"), &gitea.user("mallory"));
     for refused in [
@@ -156,8 +190,11 @@ async fn nothing_is_sent_for_a_repository_that_is_elsewhere() {
         (&deep, format!("{url}/acme/site.git")),
         (&deep, format!("{url}/forgery/acme/site.git")),
     ] {
-        let git_url: rdev_domain::git_url::GitUrl = elsewhere.parse().expect("a URL");
-        let request = PullRequest { git_url, ..request.clone() };
+        let git_url: GitUrl = elsewhere.parse().expect("a URL");
+        let branches = PullRequestBranches { git_url, ..request.branches.clone() };
+        let outcome = forge.find_pull_request(&branches).await;
+        assert!(matches!(outcome, Err(PortError::NotSupported { .. })), "{elsewhere}");
+        let request = PullRequest { branches, ..request.clone() };
         let outcome = forge.pull_request(&request).await;
         assert!(matches!(outcome, Err(PortError::NotSupported { .. })), "{elsewhere}");
         let outcome = forge.set_status(&status(&request)).await;

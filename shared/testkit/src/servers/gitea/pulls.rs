@@ -52,9 +52,8 @@ pub(super) fn create(
             "Invalid PullRequest: There are no changes between the head and the base",
         ));
     }
-    for branch in [&head, &base] {
-        files::tip(&found.folder, branch).ok_or_else(not_found)?;
-    }
+    files::tip(&found.folder, &base).ok_or_else(not_found)?;
+    let commit = files::tip(&found.folder, &head).ok_or_else(not_found)?;
     if found.pulls.iter().any(|pull| pull.open && pull.head == head && pull.base == base) {
         return Err(error(409, "pull request already exists for these targets"));
     }
@@ -70,6 +69,8 @@ pub(super) fn create(
         title,
         body: call.text("body")?,
         open: true,
+        commit,
+        merged: None,
         user: call.user()?.to_owned(),
         created: now(),
     };

@@ -61,6 +61,28 @@ impl Gitea {
         });
     }
 
+    /// Squashes a pull request's commits into one on its base, whose message is its title, and
+    /// deletes its branch, as a person does with the merge button. The new commit.
+    pub fn squash(&self, full_name: &str, number: u64) -> String {
+        let pulls = self.pulls(full_name);
+        let pull = pulls.iter().find(|pull| pull.number == number).expect("a pull request");
+        let [head, base] = [&pull.head, &pull.base].map(|branch| format!("refs/heads/{branch}"));
+        let head_commit = self.git(full_name, &["rev-parse", &head]);
+        let tree = self.git(full_name, &["merge-tree", "--write-tree", &base, &head]);
+        let message = format!("{} (#{number})", pull.title);
+        let made = ["commit-tree", &tree, "-p", &base, "-m", &message];
+        let made = self.git(full_name, &made);
+        self.git(full_name, &["update-ref", &base, &made]);
+        self.git(full_name, &["update-ref", "-d", &head]);
+        self.shared.with(full_name, |found| {
+            for pull in found.pulls.iter_mut().filter(|pull| pull.number == number) {
+                (pull.open, pull.commit) = (false, head_commit.clone());
+                pull.merged = Some(made.clone());
+            }
+        });
+        made
+    }
+
     /// Commits files to a branch, which begins with them where it is not there, and tells it as
     /// a push of [`USER`]. The commit's id.
     pub fn commit(

@@ -263,16 +263,22 @@ pub(super) fn hook(hook: &Hook) -> Value {
 }
 
 pub(super) fn pull(state: &State, found: &Repository, pull: &Pull, user: Option<&str>) -> Value {
-    let side = |branch: &str| {
-        let commit = files::tip(&found.folder, branch).unwrap_or_default();
+    let side = |branch: &str, name: &str, commit: &str| {
         json!({
             "label": branch,
-            "ref": branch,
+            "ref": name,
             "sha": commit,
             "repo_id": found.id,
             "repo": repository(state, found, user),
         })
     };
+    let head = match files::tip(&found.folder, &pull.head) {
+        Some(commit) => side(&pull.head, &pull.head, &commit),
+        None => side(&pull.head, &format!("refs/pull/{}/head", pull.number), &pull.commit),
+    };
+    let tip = files::tip(&found.folder, &pull.base).unwrap_or_default();
+    let base = side(&pull.base, &pull.base, &tip);
+    let merged_at = pull.merged.as_ref().map(|_| &pull.created);
     let page = format!("{}/{}/pulls/{}", state.root_url, found.full_name(), pull.number);
     json!({
         "id": pull.id,
@@ -297,18 +303,18 @@ pub(super) fn pull(state: &State, found: &Repository, pull: &Pull, user: Option<
         "diff_url": format!("{page}.diff"),
         "patch_url": format!("{page}.patch"),
         "mergeable": true,
-        "merged": false,
-        "merged_at": null,
-        "merge_commit_sha": null,
-        "merged_by": null,
+        "merged": pull.merged.is_some(),
+        "merged_at": merged_at,
+        "merge_commit_sha": pull.merged,
+        "merged_by": pull.merged.as_ref().map(|_| self::user(state, &pull.user)),
         "allow_maintainer_edit": false,
-        "base": side(&pull.base),
-        "head": side(&pull.head),
-        "merge_base": files::tip(&found.folder, &pull.base).unwrap_or_default(),
+        "base": base,
+        "head": head,
+        "merge_base": tip,
         "due_date": null,
         "created_at": pull.created,
         "updated_at": pull.created,
-        "closed_at": null,
+        "closed_at": if pull.open { None } else { Some(&pull.created) },
         "pin_order": 0,
     })
 }

@@ -101,6 +101,10 @@ pub struct Pull {
     pub title: String,
     pub body: String,
     pub open: bool,
+    /// The commit of its head when that was there last.
+    pub commit: String,
+    /// The commit on the base that it was merged as.
+    pub merged: Option<String>,
     pub user: String,
     pub created: String,
 }
