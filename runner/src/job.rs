@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use rdev_domain::event::EventKind;
-use rdev_domain::failure::FailureClass;
+use rdev_domain::failure::{Failure, FailureClass};
 use rdev_domain::lease::Holder;
 use rdev_domain::ports::{Claimed, Receipt};
 use rdev_domain::spec::Work;
@@ -72,7 +72,10 @@ pub(crate) async fn run(context: Arc<RunnerContext>, claimed: Claimed, receipt: 
         let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
         let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
         error!(task = %task.id, panic = text, "a phase panicked; this is a defect of rdev");
-        Err(Interrupt::failed(FailureClass::Infra, "a phase panicked; this is a defect of rdev"))
+        let failure =
+            Failure::new(FailureClass::Infra, "a phase panicked; this is a defect of rdev");
+        // Nobody knows whether it had sent its push.
+        Err(Interrupt::Failed(Failure { push_in_doubt: attempt.is_prepared(), ..failure }))
     });
     let released = lease.stop.reason() == Some(StopReason::Released);
     let settled = settle(&attempt, outcome).await;

@@ -35,7 +35,7 @@ impl Hash for Record {
         (retry_of, retried_as, parks, parked_ms, stalls).hash(hasher);
         let Task { failure, prepared, scan_base, own_refs, wip_floor, resume_from, .. } =
             &self.task;
-        failure.as_ref().map(|f| (f.class, f.push_in_doubt)).hash(hasher);
+        (failure.as_ref().map(|f| (f.class, f.push_in_doubt)), self.task.in_doubt).hash(hasher);
         (prepared, scan_base, own_refs, wip_floor, resume_from).hash(hasher);
         if let Some(lease) = &self.lease {
             (lease.fence.0, lease.owner.as_str(), lease.cancel_requested).hash(hasher);

@@ -21,6 +21,15 @@ impl Interrupt {
         Self::Failed(Failure::new(class, message))
     }
 
+    /// The commit has landed: whatever ends the task now, it does not end it as one that pushed
+    /// nothing.
+    pub(crate) fn after_landing(self) -> Self {
+        match self {
+            Self::Failed(failure) => Self::Failed(Failure { push_in_doubt: true, ..failure }),
+            other => other,
+        }
+    }
+
     /// Somebody has rewritten the branch.
     pub(crate) fn rewritten(what: &str) -> Self {
         Self::failed(FailureClass::HistoryRewritten, what)

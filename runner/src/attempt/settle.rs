@@ -135,10 +135,12 @@ pub(crate) async fn settle(
         Ok(settlement) => settlement,
         Err(interrupt) => Settlement { event: event_of(attempt, interrupt)?, diff: None },
     };
+    let has_landed = matches!(settlement.event, Event::Complete { .. });
     let first = advance(attempt, settlement.event, settlement.diff).await;
     let advanced = match first {
         Ok(advanced) => advanced,
         Err(interrupt) => {
+            let interrupt = if has_landed { interrupt.after_landing() } else { interrupt };
             // The store refused the settlement: report that refusal instead, once.
             let event = event_of(attempt, interrupt)?;
             match advance(attempt, event, None).await {

@@ -324,7 +324,8 @@ async fn complete(
                 });
             }
             if push.spec.pull_request {
-                pull_request::open(push, &commit, &mut result).await?;
+                let opened = pull_request::open(push, &commit, &mut result).await;
+                opened.map_err(Interrupt::after_landing)?;
             }
         }
     }

@@ -169,7 +169,8 @@ async fn landed(
 }
 
 /// Revokes a ticket of an earlier attempt, and tells the store when that is done. Where the server
-/// lets no ref be deleted the ticket proves nothing, and stays.
+/// lets no ref be deleted any more the ticket proves nothing, and stays; so does the record that an
+/// old push of it may land.
 async fn revoke_earlier(
     attempt: &Attempt,
     target: &BuildTarget,
@@ -180,8 +181,7 @@ async fn revoke_earlier(
         Ok(()) => {}
         Err(GitError::NotAtomic) => {
             attempt.machine().learn(ServerLack::AtomicDeletion, &target.remote.url);
-            let mut refs = attempt.lease.own_refs.lock().await;
-            refs.iter_mut().filter(|r| r.own == ticket.own).for_each(|r| r.may_land = false);
+            return Ok(());
         }
         Err(error) => return Err(error.into()),
     }

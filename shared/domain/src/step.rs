@@ -252,7 +252,8 @@ pub fn ends_push(task: &Task, class: FailureClass, now: Timestamp) -> bool {
 
 /// A new task that does `task`'s work again, on the same lineage.
 ///
-/// It inherits the scan base, so that a late push of `task` is found, every ref of the chain that
+/// It inherits the scan base, so that a late push of `task` is found, the doubt whether one lands
+/// that no ticket holds back, every ref of the chain that
 /// is not dealt with, whatever its own lineage is, and the wip ref of work that was finished but
 /// could not be pushed: [`RetryStart`] of the failure's class says which. A cancelled task has no
 /// failure.
@@ -283,6 +284,7 @@ pub fn retry(task: &Task, id: TaskId, now: Timestamp) -> Result<Task, Refusal> {
         return Ok(new);
     }
     new.lineage = task.lineage;
+    new.in_doubt = moves::is_untied(task);
     new.scan_base = task.scan_base.clone();
     let prepared = task.prepared.as_ref().map(|prepared| prepared.wip);
     new.resume_from = match start {

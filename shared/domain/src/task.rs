@@ -91,6 +91,11 @@ pub struct Task {
     /// commit may be on the branch since: that is searched before any agent runs.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub restored: bool,
+    /// An earlier push of it, or of a task that it retries, may have landed or may still land, and
+    /// the right to push could not be taken away: its server has no atomic pushes. An end without
+    /// success says `push_in_doubt`, and a retry inherits it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub in_doubt: bool,
     /// How many attempts ended because the agent was silent.
     #[serde(default)]
     pub stalls: u32,
@@ -307,6 +312,7 @@ impl Task {
             wip_floor: Fence(0),
             resume_from: None,
             restored: false,
+            in_doubt: false,
             stalls: 0,
             parks: 0,
             parked_ms: 0,

@@ -108,6 +108,10 @@ pub(super) fn prepare(
             if task.prepared.as_ref().is_some_and(|p| p.commit == prepared.commit) => {}
         state => return Err(Refusal::WrongState(state)),
     }
+    // What an earlier push may still take to the branch is not tied to a ticket from now on.
+    task.in_doubt |= task.state == TaskState::Running
+        && !prepared.atomic
+        && task.own_refs.iter().any(|recorded| recorded.may_land);
     task.state = TaskState::Pushing;
     task.scan_base.get_or_insert_with(|| prepared.base.clone());
     task.result = Some(TaskResult::Build(result));
@@ -221,9 +225,10 @@ pub(super) fn fail_pushing(
         failure.class = FailureClass::Conflict;
     }
     // An earlier claim's push may still land, whatever this claim has found.
-    failure.push_in_doubt |= task.failure.as_ref().is_some_and(|earlier| earlier.push_in_doubt);
+    failure.push_in_doubt |=
+        task.in_doubt || task.failure.as_ref().is_some_and(|earlier| earlier.push_in_doubt);
     if revoked {
-        failure.push_in_doubt = false;
+        failure.push_in_doubt = task.in_doubt;
         task.own_refs.retain(|recorded| matches!(recorded.own, OwnRef::Revoked(..)));
     }
     end_attempt(&mut task, Some(failure.clone()), usage, now);
@@ -286,7 +291,8 @@ pub(super) fn restart(mut task: Task, lease: &Lease, now: Timestamp) -> Step {
         FailureClass::Infra,
         "the prepared commit is neither on the branch nor at its wip ref",
     );
-    lost.push_in_doubt = task.failure.as_ref().is_some_and(|earlier| earlier.push_in_doubt);
+    lost.push_in_doubt =
+        task.in_doubt || task.failure.as_ref().is_some_and(|earlier| earlier.push_in_doubt);
     end_attempt(&mut task, Some(lost.clone()), lease.usage, now);
     task.failure = Some(lost);
     forget_prepared(&mut task);
@@ -315,6 +321,7 @@ fn end(mut task: Task, state: TaskState, action: &'static str, now: Timestamp) -
     task.finished_at = Some(now);
     if state == TaskState::Succeeded {
         task.own_refs.clear();
+        task.in_doubt = false;
     } else {
         task.result = None;
     }
@@ -329,13 +336,23 @@ fn end(mut task: Task, state: TaskState, action: &'static str, now: Timestamp) -
 }
 
 /// Whether an earlier push of a task that is not `pushing` may still land: its ticket could not be
-/// revoked, and no attempt has dealt with it since.
+/// revoked, and no attempt has dealt with it since; or it had none that proves anything.
 fn may_land(task: &Task) -> bool {
-    task.own_refs.iter().any(|recorded| recorded.may_land && recorded.own.task() == task.id)
+    task.in_doubt
+        || task.own_refs.iter().any(|recorded| recorded.may_land && recorded.own.task() == task.id)
 }
 
-/// The prepared commit is dropped: the next attempt starts from the beginning.
+/// Whether what was prepared may have landed or may still land, and no ticket tells: the push that
+/// moves the branch deletes none.
+pub(super) fn is_untied(task: &Task) -> bool {
+    let unanswered = task.failure.as_ref().is_some_and(|failure| failure.push_in_doubt);
+    task.in_doubt || unanswered && task.prepared.as_ref().is_some_and(|prepared| !prepared.atomic)
+}
+
+/// The prepared commit is dropped: the next attempt starts from the beginning. That does not undo a
+/// push of it.
 fn forget_prepared(task: &mut Task) {
+    task.in_doubt = is_untied(task);
     task.prepared = None;
     task.push_attempt = 0;
     task.result = None;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use rdev_domain::failure::{Failure, FailureClass, FailureClass::*, Unfinished};
 use rdev_domain::git::{OwnRef, RecordedRef, Tip};
 use rdev_domain::ids::{Fence, TaskId};
-use rdev_domain::result::{Outcome, Usage};
+use rdev_domain::result::{Outcome, TaskResult, Usage};
 use rdev_domain::step::{
     Event, MAX_PARK, MAX_PARKED, MAX_PARKS, MAX_PUSH_ATTEMPTS, MAX_PUSH_TIME, MIN_PARK, Refusal,
     Slots, Step, ends_push, record_retry, retry, step,
@@ -349,6 +349,109 @@ fn a_restart_forgets_what_was_prepared_and_what_was_resumed_from() {
     let after = last.step(Event::Restart { holder: last.holder() }).expect("it ends").task;
     assert_eq!(after.state, TaskState::Failed);
     assert!(after.failure.expect("the reason").push_in_doubt, "it may still land");
+}
+
+/// What may happen to a task that starts over, until it ends.
+type Ending = fn(&Case) -> Step;
+
+#[test]
+fn a_doubt_that_no_ticket_settles_stays_until_the_lineage_succeeds() {
+    let starts_over: [fn(&Case) -> Event; 2] = [
+        |case| Event::Restart { holder: case.holder() },
+        |case| sample::fail(case.holder(), Conflict),
+    ];
+    let cancelled: Ending = |case| {
+        let claimed = case.step(Event::Cancel).expect("it is asked to end");
+        let case = Case { task: claimed.task, lease: claimed.lease };
+        case.step(Event::Release { holder: case.holder() }).expect("it ends")
+    };
+    let ends: [Ending; 4] = [
+        |case| case.step(sample::fail(case.holder(), Invalid)).expect("it fails"),
+        // Three crashes in a row: the last one ends it.
+        |case| {
+            let mut step = lost(case);
+            while !step.task.state.is_terminal() {
+                step = lost(&claimed_again(&step));
+            }
+            step
+        },
+        cancelled,
+        // It is prepared again, now where a ticket proves something, and that ticket is revoked.
+        |case| {
+            let prepared = sample::prepared(&case.task, sample::commit(8), Tip::Absent, NOW);
+            let (holder, result) = (case.holder(), sample::result(Outcome::Delivered));
+            let event = Event::Prepare { holder, prepared, result, usage: Usage::default() };
+            let step = case.step(event).expect("it is prepared");
+            let case = Case { task: step.task, lease: step.lease };
+            let failure = Failure::new(PushRejected, "a hook");
+            let holder = case.holder();
+            let event = Event::Fail { holder, failure, usage: None, revoked: true };
+            case.step(event).expect("it fails")
+        },
+    ];
+    for (atomic, unanswered) in [(false, true), (false, false), (true, true)] {
+        for start_over in starts_over {
+            for (number, end) in ends.iter().enumerate() {
+                let mut case = Case::pushing();
+                case.task.prepared.as_mut().expect("it is prepared").atomic = atomic;
+                if unanswered {
+                    case = claimed_again(&lost(&case));
+                }
+                let over = case.step(start_over(&case)).expect("it starts over");
+                assert_eq!(over.task.state, TaskState::Queued);
+                let what = format!("{atomic} {unanswered} {number}");
+                // Where a ticket holds it back, the record of the ticket tells.
+                assert_eq!(over.task.in_doubt, unanswered && !atomic, "{what}");
+                let ended = end(&claimed_again(&over)).task;
+                assert!(ended.state.is_terminal(), "{what}");
+                let doubt = ended.failure.as_ref().is_some_and(|failure| failure.push_in_doubt);
+                assert_eq!(doubt, unanswered && !atomic, "{what}");
+                let id = TaskId(Ulid::from_parts(2, 2));
+                let retried = retry(&ended, id, NOW).expect("it may be retried");
+                assert_eq!(retried.in_doubt, doubt, "{what}");
+            }
+            let case = claimed_again(&lost(&Case::pushing()));
+            let over = case.step(start_over(&case)).expect("it starts over");
+            let case = claimed_again(&over);
+            let result = TaskResult::Build(sample::result(Outcome::Delivered));
+            let event = Event::Finish { holder: case.holder(), result, usage: Usage::default() };
+            let found = case.step(event).expect("the late push was found").task;
+            assert_eq!((found.state, found.in_doubt), (TaskState::Succeeded, false));
+        }
+    }
+}
+
+#[test]
+fn a_retry_of_a_push_in_doubt_inherits_it_and_one_with_a_lineage_of_its_own_does_not() {
+    for (class, atomic, inherits) in
+        [(Auth, false, true), (Auth, true, false), (HistoryRewritten, false, false)]
+    {
+        let mut case = Case::pushing();
+        case.task.prepared.as_mut().expect("it is prepared").atomic = atomic;
+        let case = claimed_again(&lost(&case));
+        let failed = case.step(sample::fail(case.holder(), class)).expect("it fails").task;
+        assert!(failed.failure.as_ref().expect("a failure").push_in_doubt, "{class:?}");
+        let new = retry(&failed, TaskId(Ulid::from_parts(2, 2)), NOW).expect("it is retried");
+        assert_eq!(new.in_doubt, inherits, "{class:?}");
+    }
+}
+
+#[test]
+fn a_push_that_may_land_is_in_doubt_once_it_is_prepared_where_no_ticket_holds_it_back() {
+    for (atomic, may_land) in [(false, true), (false, false), (true, true)] {
+        let mut case = Case::running();
+        let late = RecordedRef::of(OwnRef::Wip(case.task.id, Fence(0)), sample::commit(6));
+        case.task.own_refs = vec![RecordedRef { may_land, ..late }];
+        let prepared = sample::prepared(&case.task, sample::commit(5), Tip::Absent, NOW);
+        let event = Event::Prepare {
+            holder: case.holder(),
+            prepared: Prepared { atomic, ..prepared },
+            result: sample::result(Outcome::Delivered),
+            usage: Usage::default(),
+        };
+        let after = case.step(event).expect("it is prepared").task;
+        assert_eq!(after.in_doubt, may_land && !atomic, "{atomic} {may_land}");
+    }
 }
 
 #[test]
