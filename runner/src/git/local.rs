@@ -48,6 +48,11 @@ pub(super) fn advertised(
             found.refs.push((name.to_owned(), id));
         }
     }
+    for (name, id) in ref_locks::held_back(repository.path()) {
+        if found.refs.iter().all(|(other, _)| *other != name) {
+            found.refs.push((name, id));
+        }
+    }
     Ok(found)
 }
 

@@ -7,36 +7,43 @@
 //! | the lock says | the target's lock with our commit | it means | what is left to do |
 //! | --- | --- | --- | --- |
 //! | `preparing` | there or not | not moved | remove both locks |
-//! | `landing` | there | not moved | say `preparing`, remove both locks |
+//! | `landing` | there | not moved | put the ticket back, say `preparing`, remove both locks |
 //! | `landing` | not there | moved | delete the ticket, remove its lock |
 //!
-//! Deleting the ticket after the branch has moved would not be enough: if the process is killed
-//! between the two and somebody rewinds the branch, the next process would find the ticket, and
-//! nothing of its commit, and push it again.
+//! The ticket is deleted before the branch moves. After it, a kill between the two and a person
+//! who rewinds the branch (and who has removed the ticket's stale lock, as git advises) would leave
+//! the ticket, and nothing of its commit: the next process would push it again. This way round, the
+//! worst that people who remove locks can bring about is a ticket that is gone, and what is gone is
+//! never pushed again. While a living process is between the two, lists show the ticket ([`held_back`]).
 //!
 //! A living process has `flock` on the lock file that it made, so a stale one is told from one that
 //! is in use. Locks of other programs have other contents; they are waited for and never removed.
 
 use std::error::Error;
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{ErrorKind, Read, Write};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use git2::{Oid, Repository};
-use tracing::{info, warn};
 
 use super::{GitError, tip_of};
+
+mod files;
+mod recovery;
+mod stage;
+
+pub(super) use recovery::{held_back, recover};
+
+use files::{delete, lock_path, remove_file};
+use recovery::{say, undo};
+use stage::{Move, Stage};
 
 /// How long to wait for the lock of a living process, which only writes small files.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How often a lock is tried again.
 const PAUSE: Duration = Duration::from_millis(5);
-
-/// How the contents of a ticket's lock begin.
-const MAGIC: &str = "rdev ";
 
 /// One ref moves and another one goes.
 #[derive(Debug, Clone, Copy)]
@@ -66,7 +73,7 @@ pub(super) fn exchange(repository: &Repository, exchange: &Exchange<'_>) -> Resu
     let Exchange { target, from, to, gone, gone_from } = *exchange;
     let folder = repository.path();
     let deadline = Instant::now() + LOCK_TIMEOUT;
-    let move_of = Move { target: target.to_owned(), to };
+    let move_of = Move { target: target.to_owned(), to, gone_from: Some(gone_from) };
     let ticket = loop {
         if let Some(lock) = TicketLock::take(folder, gone, &move_of)? {
             break lock;
@@ -98,120 +105,22 @@ pub(super) fn exchange(repository: &Repository, exchange: &Exchange<'_>) -> Resu
         return Err(GitError::Moved { tip: tip_of(now) });
     }
     keep_log(folder, target).map_err(broken)?;
-    ticket.say(&Stage::Landing(move_of.clone())).map_err(broken)?;
-    if let Err(error) = fs::rename(&target_lock, folder.join(target)) {
-        // Back to where the locks mean that nothing has moved, whichever of the two goes first.
-        ticket.say(&Stage::Preparing(move_of)).map_err(broken)?;
-        remove_file(&target_lock).map_err(broken)?;
+    say(&ticket.file, &Stage::Landing(move_of.clone())).map_err(broken)?;
+    let moved = delete(folder, gone).and_then(|()| fs::rename(&target_lock, folder.join(target)));
+    if let Err(error) = moved {
+        undo(&ticket.file, folder, gone, &target_lock, &move_of).map_err(broken)?;
         ticket.remove()?;
         return Err(broken(error));
     }
     let end = || -> Result<(), Box<dyn Error + Send + Sync>> {
         log(repository, target, from, to)?;
-        delete(folder, gone)?;
         Ok(remove_file(&ticket.path)?)
     };
     // It has moved; whoever looks next ends it.
     end().map_err(|error| GitError::Unreachable {
-        reason: format!("{target} has moved, but {gone} was not deleted: {error}"),
+        reason: format!("{target} has moved, but the lock of {gone} stays: {error}"),
         in_doubt: true,
     })
-}
-
-/// Ends or undoes what processes that were killed have left half done. A lock that cannot be dealt
-/// with stays: it keeps its ticket from being used, and nothing else.
-pub(super) fn recover(folder: &Path) {
-    for kind in ["wip", "revoked"] {
-        for task in entries(&folder.join("refs/rdev").join(kind)) {
-            for path in entries(&task) {
-                if path.extension().is_some_and(|end| end == "lock")
-                    && let Err(error) = recover_one(folder, &path)
-                {
-                    warn!(lock = %path.display(), %error, "what a killed process has left half done stays so");
-                }
-            }
-        }
-    }
-}
-
-fn recover_one(folder: &Path, path: &Path) -> std::io::Result<()> {
-    let mut file = match OpenOptions::new().read(true).write(true).open(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        other => other?,
-    };
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => return Ok(()),
-        Err(TryLockError::Error(error)) => return Err(error),
-    }
-    // It may have been removed, and another one made, before it was locked here.
-    let same =
-        fs::metadata(path).is_ok_and(|now| file.metadata().is_ok_and(|f| f.ino() == now.ino()));
-    let mut text = String::new();
-    if !same || file.read_to_string(&mut text).is_err() {
-        return Ok(());
-    }
-    let Some(stage) = Stage::read(&text) else { return Ok(()) };
-    let (Stage::Preparing(Move { target, to }) | Stage::Landing(Move { target, to })) =
-        stage.clone();
-    let target_lock = lock_path(folder, &target);
-    let ours = fs::read_to_string(&target_lock).is_ok_and(|text| text.trim_end() == to.to_string());
-    info!(lock = %path.display(), stage = text.trim_end(), "a process that was killed has left a lock; ending what it did");
-    match stage {
-        Stage::Preparing(_) => {
-            if ours {
-                remove_file(&target_lock)?;
-            }
-            remove_file(path)
-        }
-        Stage::Landing(move_of) if ours => {
-            file.write_all_at(Stage::Preparing(move_of).text().as_bytes(), 0)?;
-            file.sync_all()?;
-            remove_file(&target_lock)?;
-            remove_file(path)
-        }
-        Stage::Landing(_) => {
-            let name = path.with_extension("");
-            if let Some(name) = name.strip_prefix(folder).ok().and_then(Path::to_str) {
-                delete(folder, name)?;
-            }
-            remove_file(path)
-        }
-    }
-}
-
-/// What a ticket's lock is for: the ref `target` moves to `to`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Move {
-    target: String,
-    to: Oid,
-}
-
-/// How far it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Stage {
-    Preparing(Move),
-    Landing(Move),
-}
-
-impl Stage {
-    fn text(&self) -> String {
-        match self {
-            Self::Preparing(Move { target, to }) => format!("{MAGIC}preparing {to} {target}\n"),
-            Self::Landing(Move { target, to }) => format!("{MAGIC}landing   {to} {target}\n"),
-        }
-    }
-
-    fn read(text: &str) -> Option<Self> {
-        let mut words = text.strip_prefix(MAGIC)?.strip_suffix('\n')?.split_whitespace();
-        let (stage, to, target) = (words.next()?, words.next()?, words.next()?);
-        let found = Move { target: target.to_owned(), to: Oid::from_str(to).ok()? };
-        match stage {
-            "preparing" => Some(Self::Preparing(found)),
-            "landing" => Some(Self::Landing(found)),
-            _ => None,
-        }
-    }
 }
 
 /// The lock of the ref that goes.
@@ -240,12 +149,6 @@ impl TicketLock {
         }
         // The link stays; the temporary name goes.
         Ok(Some(Self { path, file: made.into_file() }))
-    }
-
-    /// Writes how far the move is. Both texts have the same length.
-    fn say(&self, stage: &Stage) -> std::io::Result<()> {
-        self.file.write_all_at(stage.text().as_bytes(), 0)?;
-        self.file.sync_all()
     }
 
     fn remove(self) -> Result<(), GitError> {
@@ -333,73 +236,6 @@ fn log(
     let mut file = OpenOptions::new().create(true).append(true).open(path)?;
     file.write_all(format!("{from} {to} {name} <{email}> {seconds} +0000\tpush\n").as_bytes())?;
     Ok(())
-}
-
-/// Deletes a ref whose lock the caller has, first where it is packed: its file alone would uncover
-/// an older value. All of it under the lock of `packed-refs`: a program that packs refs at this
-/// moment may have read the file and would bring the ref back.
-fn delete(folder: &Path, name: &str) -> std::io::Result<()> {
-    let lock = folder.join("packed-refs.lock");
-    let deadline = Instant::now() + LOCK_TIMEOUT;
-    loop {
-        match OpenOptions::new().write(true).create_new(true).open(&lock) {
-            Ok(_) => break,
-            Err(error) if error.kind() == ErrorKind::AlreadyExists && Instant::now() < deadline => {
-                std::thread::sleep(PAUSE);
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    let unpacked = unpack(folder, name);
-    let deleted = unpacked.and_then(|()| remove_file(&folder.join(name)));
-    let unlocked = remove_file(&lock);
-    deleted.and(unlocked)
-}
-
-/// Removes a ref from `packed-refs` if it is there.
-fn unpack(folder: &Path, name: &str) -> std::io::Result<()> {
-    // The name that git uses as well, under the same lock.
-    let (packed, new_path) = (folder.join("packed-refs"), folder.join("packed-refs.new"));
-    let text = match fs::read_to_string(&packed) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        other => other?,
-    };
-    if !text.lines().any(|line| names(line, name)) {
-        return Ok(());
-    }
-    let mut new = File::create(&new_path)?;
-    let mut dropping = false;
-    for line in text.lines() {
-        // A line that begins with `^` belongs to the one before it.
-        dropping = if line.starts_with('^') { dropping } else { names(line, name) };
-        if !dropping {
-            writeln!(new, "{line}")?;
-        }
-    }
-    new.sync_all()?;
-    fs::rename(new_path, packed)
-}
-
-/// Whether a line of `packed-refs` is this ref's.
-fn names(line: &str, name: &str) -> bool {
-    line.split_once(' ').is_some_and(|(id, other)| other == name && !id.starts_with('#'))
-}
-
-fn lock_path(folder: &Path, name: &str) -> PathBuf {
-    folder.join(format!("{name}.lock"))
-}
-
-fn remove_file(path: &Path) -> std::io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        other => other,
-    }
-}
-
-/// What a folder contains; nothing when there is none.
-fn entries(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    entries.map(|entry| entry.path()).collect()
 }
 
 /// Which of `commits` a branch's log names, as where it was or where it came.

@@ -249,6 +249,95 @@ fn leave_locks(it: &Ticketed, stage: &str, with_target: bool) -> [PathBuf; 2] {
 }
 
 #[test]
+fn a_ticket_is_put_back_by_whoever_finds_that_its_branch_has_not_moved() {
+    for living in [false, true] {
+        let it = Ticketed::new(true);
+        let main = it.world.main();
+        let [lock, target] = leave_locks(&it, "landing  ", true);
+        let mut text = fs::read_to_string(&lock).expect("a lock");
+        text.truncate(text.trim_end().len());
+        fs::write(&lock, format!("{text} {}\n", it.commit)).expect("the ticket's value");
+        let holder = fs::File::open(&lock).expect("a lock");
+        if living {
+            holder.lock().expect("nobody has it");
+        }
+        // The last step before the branch moves.
+        let path = it.server().folder("site").join(name(ticket()));
+        fs::remove_file(&path).expect("the ticket goes");
+        assert_eq!(it.sees().own, [(ticket(), it.commit.clone())], "nothing has landed");
+        assert_eq!((path.exists(), lock.exists(), target.exists()), (!living, living, living));
+        assert_eq!(it.world.main(), main);
+        if living {
+            // It goes on: the branch moves, and then the ticket does not count any more.
+            fs::rename(&target, target.with_extension("")).expect("the branch moves");
+            assert_eq!(it.sees().own, []);
+        } else {
+            it.lands().expect("nothing is in the way");
+        }
+        assert_eq!(it.world.main(), Some(it.commit.to_string()));
+    }
+}
+
+/// A named pipe in the place of the branch's log. Whoever opens it to write waits for a reader.
+struct Pipe(PathBuf);
+
+impl Pipe {
+    fn at(path: PathBuf) -> Self {
+        fs::create_dir_all(path.parent().expect("a folder")).expect("the logs' folder");
+        if path.exists() {
+            fs::remove_file(&path).expect("the log goes");
+        }
+        let made = std::process::Command::new("mkfifo").arg(&path).status().expect("mkfifo");
+        assert!(made.success());
+        Self(path)
+    }
+
+    /// Lets one writer pass.
+    fn read(&self) -> String {
+        fs::read_to_string(&self.0).expect("what it wrote")
+    }
+}
+
+#[test]
+fn a_landing_that_stops_half_way_is_not_repeated_though_people_remove_its_locks_and_rewind() {
+    let it = Ticketed::new(true);
+    let before = it.world.main().expect("main");
+    let folder = it.server().folder("site");
+    let log = folder.join("logs/refs/heads/main");
+    let lock = folder.join(format!("{}.lock", name(ticket())));
+    let pipe = Pipe::at(log.clone());
+    std::thread::scope(|scope| {
+        let stopped = scope.spawn(|| it.lands());
+        // It sees to it that there is a log. When it writes into it, the branch has moved.
+        pipe.read();
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(120);
+        while it.world.main() != Some(it.commit.to_string()) {
+            assert!(std::time::Instant::now() < deadline, "the branch does not move");
+            std::thread::yield_now();
+        }
+        assert!(lock.exists(), "it is half way");
+        // As far as anybody sees, that process is dead. Its log is an ordinary one again.
+        let aside = Pipe(log.with_extension("aside"));
+        fs::rename(&log, &aside.0).expect("moved");
+        fs::write(&log, "").expect("a log");
+        fs::remove_file(&lock).expect("a person removes the stale lock");
+        it.server().git("site", &["update-ref", "refs/heads/main", &before]);
+
+        assert_eq!(it.sees().own, [], "the ticket went before the branch moved");
+        let again = it.lands();
+        assert!(matches!(&again, Err(GitError::Gone { .. })), "{again:?}");
+        assert_eq!(it.world.main(), Some(before.clone()));
+        let commits = [it.commit.clone()];
+        let logged = git::in_log(&it.remote, &branch("main"), &commits).expect("a log");
+        assert_eq!(logged, Some(it.commit.clone()), "whoever looks learns that it has landed");
+
+        aside.read();
+        stopped.join().expect("it goes on").expect("it has landed");
+    });
+    assert_eq!(it.world.main(), Some(before));
+}
+
+#[test]
 fn what_a_killed_process_left_half_done_is_undone_until_the_branch_has_moved() {
     for (stage, with_target) in [("preparing", false), ("preparing", true), ("landing  ", true)] {
         let it = Ticketed::new(true);
