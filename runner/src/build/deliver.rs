@@ -18,7 +18,7 @@ use super::earlier::{self, FinishedWork};
 use super::landed::{Landing, search, search_base};
 use super::output::AgentOutput;
 use super::push::{MAX_ROUNDS, PushContext, PushOutcome};
-use super::refs::{based_on, fetch_own, newest_since};
+use super::refs::{based_on, begins_at, fetch_own, newest_since};
 use super::target::BuildTarget;
 use super::ticket::Held;
 use super::{commit_status, pull_request};
@@ -61,6 +61,7 @@ pub(crate) async fn deliver(
         doubt: false,
         commit,
         base,
+        start: begins_at(attempt, spec, fetched),
     };
     let outcome = attempt
         .phase("push", async {
@@ -119,6 +120,7 @@ pub(crate) async fn resume(attempt: &Attempt, spec: &BuildSpec) -> Result<Settle
         doubt: false,
         commit: prepared.commit.clone(),
         base: prepared.base.clone(),
+        start: begins_at(attempt, spec, &fetched),
     };
     let outcome =
         attempt.phase("push", resume_push(&mut push, prepared, &scan_base, &fetched)).await?;
@@ -221,6 +223,7 @@ pub(crate) async fn landed(
         doubt: false,
         commit,
         base: Tip::Absent,
+        start: None,
     };
     complete(&push, result, PushOutcome::Landed(landing)).await
 }

@@ -56,6 +56,8 @@ pub(super) struct PushContext<'a> {
     pub(super) doubt: bool,
     pub(super) commit: CommitId,
     pub(super) base: Tip,
+    /// Of a pull request: where its branch begins, if it was not there when this claim began.
+    pub(super) start: Option<CommitId>,
 }
 
 impl PushContext<'_> {
@@ -286,13 +288,19 @@ impl PushContext<'_> {
 
     /// Rebases onto `tip` and verifies again. Returns false when the branch already has the
     /// same change.
+    ///
+    /// A branch that was deleted is not made again, unless it is a pull request's: that one is
+    /// rdev's own, and begins at its base. (Where the commit is based on something else, people have
+    /// rewound the base, and what they took away must not come back with it.)
     pub(super) async fn rebase_onto(&mut self, tip: &Tip) -> Result<bool, Interrupt> {
-        let Tip::Commit(onto) = tip else {
-            if matches!(self.base, Tip::Commit(_)) {
+        let start = self.start.clone();
+        let onto = match (tip, &self.base, &start) {
+            (Tip::Commit(onto), ..) => onto,
+            (Tip::Absent, Tip::Absent, _) => return Ok(true),
+            (Tip::Absent, Tip::Commit(_), Some(start)) => start,
+            (Tip::Absent, Tip::Commit(_), None) => {
                 return Err(Interrupt::rewritten("the branch was deleted"));
             }
-            self.base = Tip::Absent;
-            return Ok(true);
         };
         let attempt = self.attempt;
         let (machine, dirs) = (attempt.machine(), self.workspace.workdir());

@@ -2,6 +2,7 @@
 
 use rdev_domain::git::{CommitId, OwnRef, RecordedRef, Tip};
 use rdev_domain::ids::{Fence, TaskId};
+use rdev_domain::spec::BuildSpec;
 use rdev_domain::task::WipRef;
 use tokio_util::sync::CancellationToken;
 
@@ -137,13 +138,27 @@ pub(super) async fn based_on(
 ) -> Result<Tip, Interrupt> {
     let (machine, dirs) = (attempt.machine(), workspace.workdir());
     let Some(parent) = machine.parent(&dirs, commit).await? else { return Ok(Tip::Absent) };
-    let was_there = matches!(attempt.task.scan_base, Some(Tip::Commit(_)));
     if fetched.tip == Tip::Absent
-        && !was_there
+        && !was_there(attempt)
         && let Some(start) = &fetched.start
         && machine.contains(&dirs, &parent, start).await?
     {
         return Ok(Tip::Absent);
     }
     Ok(Tip::Commit(parent))
+}
+
+/// Where the branch of a pull request begins that is not there and never was.
+pub(super) fn begins_at(
+    attempt: &Attempt,
+    spec: &BuildSpec,
+    fetched: &Fetched,
+) -> Option<CommitId> {
+    let may_be_made = spec.pull_request && fetched.tip == Tip::Absent && !was_there(attempt);
+    fetched.start.clone().filter(|_| may_be_made)
+}
+
+/// Whether the branch was there when the lineage's first commit was prepared.
+fn was_there(attempt: &Attempt) -> bool {
+    matches!(attempt.task.scan_base, Some(Tip::Commit(_)))
 }
