@@ -129,7 +129,7 @@ async fn push_kept_ref(
     refs::record(attempt, RecordedRef::of(kept, commit.clone())).await?;
     let stop = attempt.lease.stop.token();
     // The name of the ref has no fence: an attempt whose lease may have expired must not push it.
-    attempt.lease.right_to_push().await;
+    attempt.lease.right_to_push(|| attempt.now()).await;
     if attempt.lease.stop.reason().is_some() {
         return Err(Interrupt::Stopped);
     }

@@ -49,7 +49,8 @@ pub(crate) async fn run(context: Arc<RunnerContext>, claimed: Claimed, receipt: 
     let settings = &context.config.runner;
     let holder = Holder { fence: claimed_lease.fence, owner: claimed_lease.owner };
     let events = EventLog::new(task.fence, settings.max_event_bytes);
-    let lease = Arc::new(ActiveLease::new(task.id, holder, events, task.own_refs.clone()));
+    let (refs, now) = (task.own_refs.clone(), context.machine.now());
+    let lease = Arc::new(ActiveLease::new(task.id, holder, events, refs, now));
     let state = json!({"state": task.state.as_str(), "attempt": task.attempt});
     lease.events.add(EventKind::State, state, context.machine.now());
     let renewals = renew_periodically(

@@ -9,6 +9,7 @@ use rdev_domain::lease::{Holder, LEASE, Progress, RENEW_EVERY};
 use rdev_domain::ports::{PortError, Receipt, VISIBILITY};
 use rdev_domain::result::Usage;
 use rdev_domain::step::Refusal;
+use rdev_domain::time::Timestamp;
 use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
 use tracing::{debug, warn};
@@ -37,8 +38,27 @@ pub(crate) struct ActiveLease {
     /// Locked during each write that carries events: whoever takes events writes them or puts them
     /// back before anyone else takes more. So no event is lost and the order stays.
     pub(crate) writing: Mutex<()>,
-    /// When the last renewal that succeeded was sent, on the monotonic clock.
-    last_renewal: watch::Sender<Instant>,
+    /// When the last renewal that succeeded was sent.
+    last_renewal: watch::Sender<Sent>,
+}
+
+/// A moment on both clocks of a machine. The monotonic one stands still while the machine is
+/// suspended, the other one may be set.
+#[derive(Debug, Clone, Copy)]
+struct Sent {
+    monotonic: Instant,
+    wall: Timestamp,
+}
+
+impl Sent {
+    fn at(wall: Timestamp) -> Self {
+        Self { monotonic: Instant::now(), wall }
+    }
+
+    /// How long ago it was, by the clock that says more.
+    fn age(self, now: Timestamp) -> Duration {
+        self.monotonic.elapsed().max(now.since(self.wall))
+    }
 }
 
 impl ActiveLease {
@@ -48,6 +68,7 @@ impl ActiveLease {
         holder: Holder,
         events: EventLog,
         own_refs: Vec<RecordedRef>,
+        now: Timestamp,
     ) -> Self {
         Self {
             task,
@@ -57,15 +78,15 @@ impl ActiveLease {
             usage: watch::Sender::new(Usage::default()),
             stop: Stop::default(),
             writing: Mutex::new(()),
-            last_renewal: watch::Sender::new(Instant::now()),
+            last_renewal: watch::Sender::new(Sent::at(now)),
         }
     }
 
     /// Waits until the attempt may push: the store has acknowledged a renewal that was sent less
     /// than [`LEASE`] ago. Returns early when the attempt is stopped.
-    pub(crate) async fn right_to_push(&self) {
+    pub(crate) async fn right_to_push(&self, clock: impl Fn() -> Timestamp) {
         let mut renewal = self.last_renewal.subscribe();
-        while renewal.borrow_and_update().elapsed() >= LEASE {
+        while renewal.borrow_and_update().age(clock()) >= LEASE {
             tokio::select! {
                 biased;
                 _ = renewal.changed() => {}
@@ -86,11 +107,11 @@ pub(crate) async fn record_refs(
 ) -> bool {
     loop {
         let turn = lease.writing.lock().await;
-        let sent = Instant::now();
+        let (store, now) = (&context.ports.store, context.machine.now());
+        let sent = Sent::at(now);
         let events = lease.events.take_chunk();
         let usage = *lease.usage.borrow();
         let progress = Progress { events: &events, usage: Some(usage), own_refs: Some(&own_refs) };
-        let (store, now) = (&context.ports.store, context.machine.now());
         match store.renew(lease.task, &lease.holder, progress, now).await {
             Ok(renewal) => {
                 lease.last_renewal.send_replace(sent);
@@ -144,14 +165,15 @@ pub(crate) async fn renew_periodically(
             () = flush => {}
         }
         let turn = lease.writing.lock().await;
-        let sent = Instant::now();
+        let now = machine.now();
+        let sent = Sent::at(now);
         let events = lease.events.take_chunk();
         let usage = *lease.usage.borrow();
         let progress = Progress { events: &events, usage: Some(usage), own_refs: None };
-        match store.renew(lease.task, &lease.holder, progress, machine.now()).await {
+        match store.renew(lease.task, &lease.holder, progress, now).await {
             Ok(renewal) => {
                 lease.last_renewal.send_replace(sent);
-                next_renewal = sent + jittered(RENEW_EVERY, machine);
+                next_renewal = sent.monotonic + jittered(RENEW_EVERY, machine);
                 if renewal.cancel_requested {
                     lease.stop.request(StopReason::Cancelled);
                 }
@@ -191,29 +213,48 @@ mod tests {
 
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn the_right_to_push_ends_with_the_lease_and_comes_back_with_a_renewal() {
+    const NOON: Timestamp = Timestamp::from_millis(1_767_225_600_000);
+
+    fn lease() -> ActiveLease {
         let owner = Owner::new(&"w1".parse().expect("a worker id"), "process");
         let holder = Holder { fence: Fence(1), owner };
-        let lease =
-            ActiveLease::new(TaskId(Ulid::nil()), holder, EventLog::new(Fence(1), 1000), vec![]);
-        let may_push = || lease.right_to_push().now_or_never().is_some();
+        let events = EventLog::new(Fence(1), 1000);
+        ActiveLease::new(TaskId(Ulid::nil()), holder, events, vec![], NOON)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_right_to_push_ends_with_the_lease_and_comes_back_with_a_renewal() {
+        let lease = lease();
+        // The wall clock was set back, and says nothing.
+        let clock = || NOON;
+        let may_push = || lease.right_to_push(clock).now_or_never().is_some();
         tokio::time::advance(LEASE - Duration::from_secs(1)).await;
         assert!(may_push());
         tokio::time::advance(Duration::from_secs(2)).await;
         assert!(!may_push(), "somebody may have taken it for dead");
 
-        let waiting = lease.right_to_push();
+        let waiting = lease.right_to_push(clock);
         tokio::pin!(waiting);
         assert!((&mut waiting).now_or_never().is_none());
         // One that was sent too long ago says nothing about now.
-        lease.last_renewal.send_replace(Instant::now() - LEASE);
+        let monotonic = Instant::now() - LEASE;
+        lease.last_renewal.send_replace(Sent { monotonic, wall: NOON });
         assert!((&mut waiting).now_or_never().is_none());
-        lease.last_renewal.send_replace(Instant::now());
+        lease.last_renewal.send_replace(Sent::at(NOON));
         assert!((&mut waiting).now_or_never().is_some());
 
         tokio::time::advance(2 * LEASE).await;
         lease.stop.request(StopReason::LeaseLost);
         assert!(may_push(), "an attempt that is stopped does not wait; it looks at why");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_monotonic_clock_that_slept_gives_no_right_to_push() {
+        let lease = lease();
+        // The machine was suspended: no time has passed on the monotonic clock.
+        let woken = NOON.plus(Duration::from_secs(600));
+        assert!(lease.right_to_push(|| woken).now_or_never().is_none());
+        lease.last_renewal.send_replace(Sent::at(woken));
+        assert!(lease.right_to_push(|| woken).now_or_never().is_some(), "it was renewed since");
     }
 }

@@ -244,8 +244,9 @@ impl PushContext<'_> {
 
     /// Waits until the attempt may push.
     async fn may_push(&self) -> Result<(), Interrupt> {
-        self.attempt.lease.right_to_push().await;
-        match self.attempt.lease.stop.reason() {
+        let attempt = self.attempt;
+        attempt.lease.right_to_push(|| attempt.now()).await;
+        match attempt.lease.stop.reason() {
             Some(_) => Err(Interrupt::Stopped),
             None => Ok(()),
         }
