@@ -37,12 +37,18 @@ fn a_lineage_keeps_the_promise_in_every_state() {
 
 #[test]
 fn a_lineage_keeps_the_promise_in_a_folder() {
-    holds(Protocol::new(lineage::Bounds::FOLDER, lineage::Variant::Protocol), 100_000);
+    holds(Protocol::new(lineage::Bounds::FOLDER, lineage::Variant::Protocol), 80_000);
 }
 
 #[test]
 fn a_lineage_lands_once_on_a_server_that_moves_one_ref_at_a_time() {
     holds(Protocol::new(lineage::Bounds::BRANCH_ALONE, lineage::Variant::Protocol), 50_000);
+}
+
+#[test]
+fn what_ends_without_doubt_has_not_landed_on_such_a_server_whatever_people_do() {
+    let bounds = lineage::Bounds::BRANCH_ALONE_REWRITTEN;
+    holds(Protocol::new(bounds, lineage::Variant::Protocol), 50_000);
 }
 
 #[test]

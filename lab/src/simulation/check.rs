@@ -104,12 +104,8 @@ fn check_task(simulation: &Simulation, task: &Task) {
         return;
     }
     let server = simulation.server.state();
-    // Where pushes are not atomic this holds, too, unless people rewrite a branch.
-    let landed = server.landings.iter().any(|landing| {
-        let repository = &server.repositories[landing.repository];
-        let weak = repository.lacks.atomic || repository.lacks.deletions;
-        landing.task == task.id && !(weak && repository.rewritten)
-    });
+    // Also where pushes are not atomic, whatever people do to the branch.
+    let landed = server.landings.iter().any(|landing| landing.task == task.id);
     let doubt = task.failure.as_ref().is_some_and(|failure| failure.push_in_doubt);
     if landed && !doubt && task.state != TaskState::Succeeded {
         drop(server);

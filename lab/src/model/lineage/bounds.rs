@@ -54,8 +54,11 @@ impl Bounds {
     pub const BRANCH_ALONE: Self =
         Self { server: Server::BranchAlone, rewriting: false, ..Self::TINY };
 
+    /// The same, and people who do: a lineage may land twice, and nothing else is let go.
+    pub const BRANCH_ALONE_REWRITTEN: Self = Self { rewriting: true, ..Self::BRANCH_ALONE };
+
     /// Minutes in all.
-    pub const FULL: [Self; 8] = [
+    pub const FULL: [Self; 9] = [
         Self::CHAIN,
         Self { people: 2, ..Self::TINY },
         Self { runners: 3, recoveries: 2, ..Self::TINY },
@@ -64,5 +67,6 @@ impl Bounds {
         Self { kills: 2, recoveries: 2, ..Self::FOLDER },
         Self { people: 2, ..Self::BRANCH_ALONE },
         Self { lost: 2, recoveries: 2, ..Self::BRANCH_ALONE },
+        Self { people: 2, ..Self::BRANCH_ALONE_REWRITTEN },
     ];
 }

@@ -5,6 +5,7 @@
 
 use rdev_domain::git::{CommitId, OwnRef};
 
+use super::Variant;
 use super::remote::{Push, Refused, Remote, Sets, work_of};
 
 /// A ref that may be locked.
@@ -17,8 +18,9 @@ pub enum Name {
 /// A lock file.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Lock {
-    /// Of the ref that goes: what moves, and whether it says `landing`. `alive`: its process is.
-    Goes { target: Name, to: CommitId, landing: bool, alive: bool },
+    /// Of the ref that goes, from this value: what moves, and whether it says `landing`. `alive`:
+    /// its process is.
+    Goes { value: CommitId, target: Name, to: CommitId, landing: bool, alive: bool },
     /// Of the ref that moves: its value.
     Moves(CommitId),
 }
@@ -32,17 +34,38 @@ pub enum Stage {
     BothLocked,
     /// The ticket's lock says `landing`.
     Landing,
+    /// The ticket is deleted.
+    Deleted,
     /// The target's lock was renamed into its place.
     Moved,
     /// The branch's log has it.
     Logged,
-    /// The ticket is deleted.
-    Deleted,
 }
 
-/// Begins a move. `marked`: the ticket's lock tells what is done; without that the ticket is deleted
-/// after the branch, and nobody can tell.
-pub fn begin(remote: &mut Remote, push: &Push, marked: bool) -> Result<Stage, Refused> {
+/// When the ticket is deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// Before the branch moves. Its lock tells how far that is.
+    TicketFirst,
+    /// After it. Its lock tells how far that is.
+    TicketLast,
+    /// After it, and nobody can tell.
+    TicketLastUnlocked,
+}
+
+impl Order {
+    /// The order in which a variant of the protocol does it.
+    pub fn of(variant: Variant) -> Self {
+        match variant {
+            Variant::FolderDeletesTheTicketLast => Self::TicketLast,
+            Variant::FolderHasNoLockThatTells => Self::TicketLastUnlocked,
+            _ => Self::TicketFirst,
+        }
+    }
+}
+
+/// Begins a move.
+pub fn begin(remote: &mut Remote, push: &Push, order: Order) -> Result<Stage, Refused> {
     let Some((own, value)) = &push.deletes else { return Err(Refused::Gone) };
     if remote.locks.contains_key(&Name::Own(*own)) {
         return Err(Refused::Locked);
@@ -50,15 +73,23 @@ pub fn begin(remote: &mut Remote, push: &Push, marked: bool) -> Result<Stage, Re
     if !remote.has(*own, value) {
         return Err(Refused::Gone);
     }
-    if let (Some(target), Some(to), true) = (push.sets.name(), push.sets.to(), marked) {
-        let lock = Lock::Goes { target, to: to.clone(), landing: false, alive: true };
+    if let (Some(target), Some(to)) = (push.sets.name(), push.sets.to())
+        && order != Order::TicketLastUnlocked
+    {
+        let (value, to) = (value.clone(), to.clone());
+        let lock = Lock::Goes { value, target, to, landing: false, alive: true };
         remote.locks.insert(Name::Own(*own), lock);
     }
     Ok(Stage::TicketLocked)
 }
 
 /// The next write of a move. `None`: it is done.
-pub fn go(remote: &mut Remote, push: &Push, stage: Stage) -> Result<Option<Stage>, Refused> {
+pub fn go(
+    remote: &mut Remote,
+    push: &Push,
+    stage: Stage,
+    order: Order,
+) -> Result<Option<Stage>, Refused> {
     let (Some((own, _)), Some(target)) = (&push.deletes, push.sets.name()) else {
         return Err(Refused::Gone);
     };
@@ -74,7 +105,7 @@ pub fn go(remote: &mut Remote, push: &Push, stage: Stage) -> Result<Option<Stage
                 remote.locks.remove(&ticket);
                 return Err(refused);
             }
-            if !remote.locks.contains_key(&ticket) {
+            if order == Order::TicketLastUnlocked {
                 // The branch moves as by any other program, at once.
                 return Ok(Some(Stage::Landing));
             }
@@ -88,7 +119,11 @@ pub fn go(remote: &mut Remote, push: &Push, stage: Stage) -> Result<Option<Stage
             }
             Ok(Some(Stage::Landing))
         }
-        Stage::Landing => {
+        Stage::Landing if order == Order::TicketFirst => {
+            remote.own.remove(own);
+            Ok(Some(Stage::Deleted))
+        }
+        Stage::Landing | Stage::Deleted => {
             // Under its lock nobody has moved it.
             remote.expects(&push.sets)?;
             remote.locks.remove(&target);
@@ -101,11 +136,8 @@ pub fn go(remote: &mut Remote, push: &Push, stage: Stage) -> Result<Option<Stage
             }
             Ok(Some(Stage::Logged))
         }
+        Stage::Logged if remote.own.remove(own).is_some() => Ok(Some(Stage::Logged)),
         Stage::Logged => {
-            remote.own.remove(own);
-            Ok(Some(Stage::Deleted))
-        }
-        Stage::Deleted => {
             remote.locks.remove(&ticket);
             Ok(None)
         }
@@ -132,13 +164,17 @@ pub fn left_over(remote: &Remote) -> Option<OwnRef> {
 /// next one reads the lock again.
 pub fn tidy(remote: &mut Remote, ticket: OwnRef) {
     let name = Name::Own(ticket);
-    let Some(Lock::Goes { target, to, landing, .. }) = remote.locks.get(&name).cloned() else {
+    let Some(Lock::Goes { value, target, to, landing, .. }) = remote.locks.get(&name).cloned()
+    else {
         return;
     };
     let ours = remote.locks.get(&target) == Some(&Lock::Moves(to));
     match (landing, ours) {
         (false, true) => {
             remote.locks.remove(&target);
+        }
+        (true, true) if !remote.own.contains_key(&ticket) => {
+            remote.own.insert(ticket, value);
         }
         (true, true) => {
             if let Some(Lock::Goes { landing, .. }) = remote.locks.get_mut(&name) {
@@ -152,6 +188,23 @@ pub fn tidy(remote: &mut Remote, ticket: OwnRef) {
             remote.locks.remove(&name);
         }
     }
+}
+
+/// The value of a ticket that is deleted and whose branch has not moved yet. It counts as there.
+pub fn held_back(remote: &Remote, ticket: OwnRef) -> Option<&CommitId> {
+    match remote.locks.get(&Name::Own(ticket))? {
+        Lock::Goes { value, target, to, landing: true, .. } => {
+            let lock = remote.locks.get(target)?;
+            matches!(lock, Lock::Moves(other) if other == to).then_some(value)
+        }
+        Lock::Goes { .. } | Lock::Moves(_) => None,
+    }
+}
+
+/// The branch's lock, where no process that is known is moving it.
+pub fn stale_lock(remote: &Remote) -> bool {
+    let moving = |lock: &Lock| matches!(lock, Lock::Goes { target: Name::Branch, .. });
+    remote.locks.contains_key(&Name::Branch) && !remote.locks.values().any(moving)
 }
 
 /// What every list of the refs does first.

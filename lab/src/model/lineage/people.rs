@@ -2,7 +2,7 @@
 
 use rdev_domain::git::{CommitId, OwnRef};
 
-use super::folder::{Lock, Name};
+use super::folder::{self, Lock, Name};
 use super::remote::{Item, Remote, commit, work_of};
 use super::world::World;
 
@@ -21,15 +21,16 @@ pub enum Deed {
     BringIn(OwnRef),
     /// Makes a ref under rdev's own names, from a commit that no agent has finished.
     MakeRef(OwnRef),
-    /// Removes the branch's lock, which a killed process has left, as git advises.
-    RemoveLock,
+    /// Removes the lock of the branch or of a ticket, which a killed process has left, as git
+    /// advises.
+    RemoveLock(Name),
 }
 
 impl Deed {
     /// Whether it takes something away: a ref, a commit, the branch, a lock.
     pub fn takes_away(&self) -> bool {
         match self {
-            Self::Rewind | Self::DeleteBranch | Self::DeleteRef(_) | Self::RemoveLock => true,
+            Self::Rewind | Self::DeleteBranch | Self::DeleteRef(_) | Self::RemoveLock(_) => true,
             Self::Commit | Self::BringIn(_) | Self::MakeRef(_) => false,
         }
     }
@@ -46,7 +47,7 @@ impl Deed {
                 Some(Name::Branch)
             }
             Self::DeleteRef(own) | Self::MakeRef(own) => Some(Name::Own(*own)),
-            Self::RemoveLock => None,
+            Self::RemoveLock(_) => None,
         }
     }
 }
@@ -78,8 +79,9 @@ pub fn deeds(world: &World) -> Vec<Deed> {
     if let Some(Lock::Moves(commit)) = remote.locks.get(&Name::Branch)
         && !is_moving(world, commit)
     {
-        deeds.push(Deed::RemoveLock);
+        deeds.push(Deed::RemoveLock(Name::Branch));
     }
+    deeds.extend(folder::left_over(remote).map(|ticket| Deed::RemoveLock(Name::Own(ticket))));
     deeds.retain(|deed| deed.changes().is_none_or(|name| !remote.locks.contains_key(&name)));
     deeds
 }
@@ -135,8 +137,8 @@ fn change(remote: &mut Remote, deed: &Deed, number: u8) {
         Deed::MakeRef(own) => {
             remote.own.insert(*own, commit(STRANGER, 0));
         }
-        Deed::RemoveLock => {
-            remote.locks.remove(&Name::Branch);
+        Deed::RemoveLock(name) => {
+            remote.locks.remove(name);
         }
     }
 }

@@ -4,6 +4,7 @@ use rdev_domain::failure::FailureClass;
 use rdev_domain::task::TaskState;
 use stateright::Property;
 
+use super::folder::{self, Name};
 use super::people::STRANGER;
 use super::remote::work_of;
 use super::runner::{self, Choice};
@@ -16,21 +17,17 @@ use crate::model::record::Record;
 /// All properties, by name.
 pub fn all() -> Vec<Property<Protocol>> {
     vec![
-        Property::always("a lineage lands at most once", |_, world: &World| {
+        Property::always("a lineage lands at most once", |protocol: &Protocol, world: &World| {
+            // Where tickets prove nothing, that is not promised to people who rewrite the branch.
+            let promised = protocol.is_atomic() || !protocol.bounds.rewriting;
             let mut lineages: Vec<u8> = landed(world).map(|work| lineage(world, work)).collect();
             lineages.sort_unstable();
-            lineages.windows(2).all(|pair| pair[0] != pair[1])
+            !promised || lineages.windows(2).all(|pair| pair[0] != pair[1])
         }),
-        Property::always(
-            "what ended without doubt has not landed",
-            |protocol: &Protocol, world: &World| {
-                // Where tickets prove nothing, a task whose ref was deleted is started over, and a push
-                // of what it had finished may still be under way.
-                let promised = protocol.is_atomic() || !world.taken_away;
-                let mut landed = world.remote.landed.iter().filter(|_| promised);
-                landed.all(|landing| !world.tasks[landing.task].ended_without_doubt())
-            },
-        ),
+        Property::always("what ended without doubt has not landed", |_, world: &World| {
+            let mut landed = world.remote.landed.iter();
+            landed.all(|landing| !world.tasks[landing.task].ended_without_doubt())
+        }),
         Property::always(
             "nothing lands that no agent of the chain has made",
             |_, world: &World| landed(world).all(|work| work != STRANGER),
@@ -94,6 +91,11 @@ fn can_end(protocol: &Protocol, world: &World) -> bool {
         if world.runners[runner].as_ref().is_some_and(|attempt| !attempt.holds(&world)) {
             world.kill(runner);
         }
+    }
+    // A push that the branch's stale lock keeps away is given up after two hours. Here a person
+    // removes the lock.
+    if folder::stale_lock(&world.remote) {
+        world.remote.change(|remote| remote.locks.remove(&Name::Branch));
     }
     let key = |world: &World| {
         let remote = &world.remote;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rdev_domain::git::{CommitId, OwnRef, Tip};
 
-use super::folder::{Lock, Name};
+use super::folder::{self, Lock, Name};
 
 /// A commit in the branch's history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -188,9 +188,9 @@ impl Remote {
         }
     }
 
-    /// Whether it has a ref at a value.
+    /// Whether a list of the refs shows one at a value.
     pub fn has(&self, own: OwnRef, commit: &CommitId) -> bool {
-        self.own.get(&own) == Some(commit)
+        self.own.get(&own).or_else(|| folder::held_back(self, own)) == Some(commit)
     }
 }
 

@@ -8,7 +8,7 @@ use rdev_domain::lease::Holder;
 use rdev_domain::task::{Task, TaskState};
 
 use super::Protocol;
-use super::folder::{self, Stage};
+use super::folder::{self, Order, Stage};
 use super::remote::{History, Push};
 use super::world::World;
 use crate::model::part::Part;
@@ -24,7 +24,7 @@ mod ticket;
 use look::{agent, look};
 use push::{push, resume, revocation, unsure};
 use send::{Answer, answered, sends};
-use tell::tell;
+use tell::{tell, unreported};
 use ticket::{prepare, ticket_push};
 
 /// A runner's work on a claimed task.
@@ -105,7 +105,8 @@ enum End {
 pub enum Choice {
     /// Well.
     Well,
-    /// The answer of the git server gets lost, and the push arrives later or never; an agent fails.
+    /// The answer of the git server gets lost, and the push arrives later or never; an agent fails;
+    /// what has landed cannot be reported, because a forge is away.
     Badly,
     /// The git server refuses for good.
     Refused,
@@ -195,6 +196,9 @@ pub fn choices(world: &World, attempt: &Attempt) -> Vec<Choice> {
         Phase::Write { .. } | Phase::Push { .. } | Phase::Revoke { .. } if world.left.lost > 0 => {
             choices.push(Choice::Badly);
         }
+        Phase::Tell(End::Landed) if attempt.prepared && world.left.lost > 0 => {
+            choices.push(Choice::Badly);
+        }
         _ => {}
     }
     if matches!(attempt.phase, Phase::Push { .. }) && world.left.refusals > 0 {
@@ -208,7 +212,8 @@ pub fn go(world: &mut World, protocol: &Protocol, runner: usize, choice: Choice)
     let Some(part) = world.runners[runner].take() else { return };
     let mut attempt = Attempt::clone(&part);
     let next = if let Some((push, stage)) = attempt.moving.take() {
-        match world.remote.change(|remote| folder::go(remote, &push, stage)) {
+        let order = Order::of(protocol.variant);
+        match world.remote.change(|remote| folder::go(remote, &push, stage, order)) {
             Ok(Some(stage)) => {
                 attempt.moving = Some((push, stage));
                 Some(attempt.phase.clone())
@@ -247,6 +252,7 @@ fn next(world: &mut World, protocol: &Protocol, attempt: &mut Attempt, choice: C
             revocation(world, protocol, attempt, &ticket, class, then)
         }
         Phase::Tell(end) => {
+            let end = if choice == Choice::Badly { unreported(world, protocol) } else { end };
             tell(world, protocol, attempt, end);
             Next::End
         }

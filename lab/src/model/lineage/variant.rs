@@ -27,15 +27,22 @@ pub enum Variant {
     FailsWithoutRevoking,
     /// A ticket that is gone counts as one that never was: the work is done again.
     GoneIsDoneAgain,
+    /// Where tickets prove nothing, a task that is started over forgets that a push was not answered.
+    StartingOverForgetsTheDoubt,
+    /// What fails after the commit has landed counts as if nothing had been pushed.
+    ForgetsThatItHasLanded,
     /// The ticket is written before the work was verified, and whoever adopts it does not verify it.
     DeliversUnverified,
-    /// In a folder the ticket is deleted after the branch has moved, without a lock that tells.
+    /// In a folder the ticket is deleted after the branch has moved. A lock tells, unless a person
+    /// removes it.
     FolderDeletesTheTicketLast,
+    /// The same without a lock.
+    FolderHasNoLockThatTells,
 }
 
 impl Variant {
     /// The variants that must be caught.
-    pub const BROKEN: [Self; 12] = [
+    pub const BROKEN: [Self; 15] = [
         Self::LandingLeavesTheTicket,
         Self::RevocationDeletes,
         Self::SecondTicket,
@@ -46,14 +53,20 @@ impl Variant {
         Self::AdoptsWhatIsNotRecorded,
         Self::FailsWithoutRevoking,
         Self::GoneIsDoneAgain,
+        Self::StartingOverForgetsTheDoubt,
+        Self::ForgetsThatItHasLanded,
         Self::DeliversUnverified,
         Self::FolderDeletesTheTicketLast,
+        Self::FolderHasNoLockThatTells,
     ];
 
     /// The bounds in which it must be caught.
     pub fn bounds(self) -> Bounds {
         match self {
-            Self::FolderDeletesTheTicketLast => Bounds::FOLDER,
+            Self::FolderDeletesTheTicketLast => Bounds { people: 2, ..Bounds::FOLDER },
+            Self::FolderHasNoLockThatTells => Bounds::FOLDER,
+            Self::StartingOverForgetsTheDoubt => Bounds::BRANCH_ALONE,
+            Self::ForgetsThatItHasLanded => Bounds::BRANCH_ALONE_REWRITTEN,
             _ => Bounds::CHAIN,
         }
     }

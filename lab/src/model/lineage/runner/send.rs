@@ -3,9 +3,10 @@
 use super::push::{pushed, revoked};
 use super::ticket::{Write, wrote};
 use super::{Attempt, Choice, Phase};
+use crate::model::lineage::Protocol;
+use crate::model::lineage::folder::{self, Order};
 use crate::model::lineage::remote::{Push, Refused, Server};
 use crate::model::lineage::world::World;
-use crate::model::lineage::{Protocol, Variant, folder};
 use crate::model::part::Part;
 
 /// What came of a push.
@@ -38,8 +39,8 @@ pub(super) fn sends(
             Answer::Never
         }
         Choice::Well if protocol.bounds.server == Server::Folder && push.deletes.is_some() => {
-            let marked = protocol.variant != Variant::FolderDeletesTheTicketLast;
-            match world.remote.change(|remote| folder::begin(remote, &push, marked)) {
+            let order = Order::of(protocol.variant);
+            match world.remote.change(|remote| folder::begin(remote, &push, order)) {
                 Ok(stage) => {
                     attempt.moving = Some((push, stage));
                     return Some(attempt.phase.clone());

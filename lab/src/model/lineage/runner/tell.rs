@@ -4,7 +4,7 @@ use rdev_domain::failure::{Failure, FailureClass};
 use rdev_domain::git::OwnRef;
 use rdev_domain::lease::Holder;
 use rdev_domain::result::{TaskResult, Usage};
-use rdev_domain::step::Event;
+use rdev_domain::step::{Event, Refusal};
 
 use super::refs::{scan_base, search};
 use super::{Attempt, End, Phase};
@@ -46,6 +46,13 @@ pub(super) fn holder(world: &World, protocol: &Protocol, attempt: &Attempt) -> H
     }
 }
 
+/// The commit has landed, and what comes after that fails.
+pub(super) fn unreported(world: &mut World, protocol: &Protocol) -> End {
+    world.left.lost -= 1;
+    let doubt = protocol.variant != Variant::ForgetsThatItHasLanded;
+    End::Failed { class: FailureClass::Infra, doubt, revoked: false }
+}
+
 /// Reports the end.
 pub(super) fn tell(world: &mut World, protocol: &Protocol, attempt: &Attempt, end: End) {
     let holder = holder(world, protocol, attempt);
@@ -62,5 +69,11 @@ pub(super) fn tell(world: &mut World, protocol: &Protocol, attempt: &Attempt, en
         }
     };
     // Refused: the lease is lost, and the task is another's.
-    let _ = world.tasks[attempt.number].change(|task| task.apply(event, NOW));
+    let _ = world.tasks[attempt.number].change(|task| {
+        task.apply(event, NOW)?;
+        if protocol.variant == Variant::StartingOverForgetsTheDoubt {
+            task.task.in_doubt = false;
+        }
+        Ok::<_, Refusal>(())
+    });
 }
