@@ -1,6 +1,8 @@
 //! Schedules of the runner's real code: all must hold, and what is broken on purpose must be
 //! caught.
 
+use std::time::Duration;
+
 use rdev_lab::simulation::{Broken, Campaign, Fault, Plan, replay_command, run, run_many};
 
 fn assert_good(campaign: &Campaign) {
@@ -37,6 +39,33 @@ fn a_seed_is_a_schedule_that_can_be_run_again() {
         }
         assert_eq!(first.trace.len(), second.trace.len(), "seed {seed}");
     }
+}
+
+#[test]
+fn a_server_that_is_away_in_pushing_for_an_hour_gets_the_work_once_and_for_longer_the_push_is_given_up()
+ {
+    let hour = Duration::from_secs(60 * 60);
+    let (mut waited, mut delivered, mut given_up) = (0, 0, 0);
+    for seed in 1..=40 {
+        for away in [hour, 3 * hour] {
+            let outcome = run(Plan::outage(seed, away), false);
+            assert_eq!(outcome.violations, [""; 0], "seed {seed}");
+            // A few builds change nothing, so nothing is pushed.
+            if outcome.counts.of(Fault::ServerAway) == 0 {
+                continue;
+            }
+            waited += 1;
+            let ended = |state| outcome.tasks.get(state).copied().unwrap_or_default();
+            if away == hour {
+                assert_eq!((ended("succeeded"), outcome.landings), (1, 1), "seed {seed}");
+                delivered += 1;
+            } else {
+                assert_eq!((ended("failed"), outcome.landings), (1, 0), "seed {seed}");
+                given_up += 1;
+            }
+        }
+    }
+    assert!(waited > 40 && delivered > 20 && given_up > 20, "{waited} {delivered} {given_up}");
 }
 
 /// What the first seeds break when a rule is left out.

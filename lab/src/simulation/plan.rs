@@ -43,6 +43,9 @@ pub struct Plan {
     /// Store or git server go away once in this time.
     pub away_every: Duration,
     pub skewed: bool,
+    /// The git server goes away for so long right before the first push of a branch arrives, also
+    /// when nothing else goes wrong any more.
+    pub outage: Option<Duration>,
     /// What is left out.
     pub broken: Option<Broken>,
 }
@@ -68,6 +71,31 @@ impl Plan {
             pauses: [0, 300, 700][any(0, 2) as usize],
             away_every: minutes([15, 60, 600][any(0, 2) as usize]),
             skewed: any(0, 2) == 0,
+            outage: None,
+            broken: None,
+        }
+    }
+
+    /// One task, and a git server that is away for so long right before its first push arrives.
+    /// Nothing else goes wrong.
+    pub fn outage(seed: u64, away: Duration) -> Self {
+        let never = Duration::from_secs(1_000 * 60 * 60);
+        Self {
+            seed,
+            span: Duration::from_secs(60 * 60),
+            per_mille: 0,
+            runners: 2,
+            slots: 1,
+            projects: 1,
+            tasks: 1,
+            acts_every: never,
+            reactions: 0,
+            requests_every: never,
+            crashes: 0,
+            pauses: 0,
+            away_every: never,
+            skewed: false,
+            outage: Some(away),
             broken: None,
         }
     }
@@ -90,6 +118,7 @@ impl Plan {
             pauses: 500,
             away_every: Duration::from_secs(3 * 60 * 60),
             skewed: true,
+            outage: None,
             broken: None,
         }
     }

@@ -141,6 +141,12 @@ impl Server {
             let late = world.fails(Fault::PushLate, per_mille);
             let span = if late { world.millis(60_000, 1_800_000) } else { world.millis(1, 400) };
             tokio::time::sleep(span).await;
+            let moves_branch = updates.iter().any(|update| OwnRef::parse(&update.name).is_none());
+            if let (Some(away), true) = (world.plan.outage, task.is_some() && moves_branch)
+                && world.counts().of(Fault::ServerAway) == 0
+            {
+                world.take_server_away(away);
+            }
             let outcome = if world.is_server_away() || world.fails(Fault::GitError, per_mille) {
                 Answer::Away
             } else {

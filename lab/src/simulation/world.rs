@@ -120,7 +120,10 @@ impl World {
     pub(super) fn calm_down(&self) {
         let mut state = self.state();
         state.calm = true;
-        (state.store_away_until, state.server_away_until) = (None, None);
+        state.store_away_until = None;
+        if self.plan.outage.is_none() {
+            state.server_away_until = None;
+        }
         drop(state);
         self.trace(|| "calm".to_owned());
     }
