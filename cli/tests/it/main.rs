@@ -3,6 +3,7 @@
 mod backup;
 mod client;
 mod dependencies;
+mod drain;
 mod quickstart;
 mod rdev;
 mod up;
