@@ -2,6 +2,7 @@
 
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 use rdev_domain::git::OwnRef;
 use rdev_domain::ids::{Fence, TaskId};
@@ -310,9 +311,9 @@ fn a_landing_that_stops_half_way_is_not_repeated_though_people_remove_its_locks_
         let stopped = scope.spawn(|| it.lands());
         // It sees to it that there is a log. When it writes into it, the branch has moved.
         pipe.read();
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(120);
+        let deadline = Instant::now() + Duration::from_secs(120);
         while it.world.main() != Some(it.commit.to_string()) {
-            assert!(std::time::Instant::now() < deadline, "the branch does not move");
+            assert!(Instant::now() < deadline, "the branch does not move");
             std::thread::yield_now();
         }
         assert!(lock.exists(), "it is half way");
