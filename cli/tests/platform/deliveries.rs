@@ -1,14 +1,26 @@
 //! Webhooks that go out.
 
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
+use rdev_domain::audit::Actor;
+use rdev_domain::ids::{ProjectId, TaskId};
+use rdev_domain::ports::{Record, Store};
+use rdev_domain::project::{Deletion, Project};
+use rdev_domain::secret::Secret;
+use rdev_domain::spec::{BuildSpec, Work};
+use rdev_domain::step::Event;
+use rdev_domain::task::Task;
+use rdev_domain::time::Timestamp;
+use rdev_domain::webhook::Webhook;
+use rdev_platform::webhooks::Sender;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use ulid::Ulid;
 
 use crate::support::{PATIENCE, Server, configure};
 
@@ -16,6 +28,7 @@ rdev_testkit::trials! {
     async the_end_of_a_build_is_told_signed_and_again_until_it_is_taken;
     async a_failed_and_a_cancelled_build_are_told_too_and_gone_ends_it;
     async a_message_outlives_the_server;
+    async the_webhook_of_a_later_project_is_told_nothing_of_an_earlier_one;
 }
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
@@ -51,7 +64,7 @@ impl Receiver {
         let end = Instant::now() + PATIENCE;
         while self.got().len() < count {
             assert!(Instant::now() < end, "only {} messages came", self.got().len());
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
         self.got()
     }
@@ -96,7 +109,7 @@ async fn the_end_of_a_build_is_told_signed_and_again_until_it_is_taken() {
             break all;
         }
         assert!(Instant::now() < end, "{all:?}");
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
     };
     assert_eq!(told.len(), 1, "{told:?}");
     assert_eq!((&told[0]["tries"], &told[0]["status"]), (&json!(2), &json!(204)), "{told:?}");
@@ -175,6 +188,64 @@ async fn a_message_outlives_the_server() {
             break;
         }
         assert!(Instant::now() < end, "{all:?}");
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// A project with a webhook, and a build of it that ends cancelled and is to be told.
+async fn project_and_end(store: &dyn Store, url: &str, now: Timestamp) -> (Project, TaskId) {
+    let by = Actor::maintenance();
+    let project = Project::new("site".parse().expect("a slug"), Ulid::generate(), now);
+    store.create_project(&project, &by, now).await.expect("the name is free");
+    let url = url.parse().expect("a URL");
+    let webhook = Webhook { url, secret: Secret::new(SECRET.to_owned()) };
+    store.set_webhook(&project.id, Some(&webhook), &by, now).await.expect("a webhook");
+    let id = TaskId(Ulid::generate());
+    let task = Task::new(id, project.id.clone(), Work::Build(BuildSpec::of("do it")), now);
+    let task = Task { project_nonce: project.nonce, notify: true, ..task };
+    store.enqueue(&task, &by, now).await.expect("it is queued");
+    store.advance(id, Event::Cancel, Record::default(), &by, now).await.expect("it is queued");
+    (project, id)
+}
+
+async fn delete(store: &dyn Store, id: &ProjectId, now: Timestamp) {
+    let (by, keep) = (Actor::maintenance(), Deletion::KeepRepository);
+    store.begin_delete_project(id, keep, None, &by, now).await.expect("nothing runs");
+    store.forget_project(id, &by, now).await.expect("it is deleting");
+}
+
+async fn the_webhook_of_a_later_project_is_told_nothing_of_an_earlier_one() {
+    let data = tempfile::tempdir().expect("a data folder");
+    let data = rdev_embedded::open(data.path(), rdev_embedded::Options::default()).expect("opened");
+    let store = &*data.store;
+    let sender = Sender::new(true, None).expect("a sender");
+    // The earlier project's delivery was not tried yet, or was refused once.
+    for refused_once in [false, true] {
+        let (earlier, earlier_url) = Receiver::start(&[500]).await;
+        let (later, later_url) = Receiver::start(&[]).await;
+        let mut now: Timestamp = SystemTime::now().into();
+        let (project, _) = project_and_end(store, &earlier_url, now).await;
+        if refused_once {
+            assert_eq!(sender.send_due(store, || now).await.expect("sent"), 1);
+        }
+        assert_eq!(earlier.got().len(), usize::from(refused_once));
+        delete(store, &project.id, now).await;
+        let (project, task) = project_and_end(store, &later_url, now).await;
+
+        // Long enough for each try that a delivery could have.
+        for _ in 0..20 {
+            now = now.plus(Duration::from_secs(24 * 60 * 60));
+            sender.send_due(store, || now).await.expect("sent");
+        }
+        assert_eq!(store.due_deliveries(now, 100).await.expect("read"), []);
+        assert_eq!(earlier.got().len(), usize::from(refused_once), "it is gone");
+        let told: Vec<Value> = later
+            .got()
+            .iter()
+            .map(|(_, body)| serde_json::from_slice(body).expect("JSON"))
+            .collect();
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert_eq!(told[0]["data"]["task_id"], task.to_string(), "{told:?}");
+        delete(store, &project.id, now).await;
     }
 }

@@ -90,11 +90,12 @@ impl Sender {
             // Another sender makes this attempt.
             return Ok(());
         }
+        // Before the project: if that is still the delivery's own, the webhook was its own too, and
+        // not that of a project which was made under the name meanwhile.
+        let webhook = store.webhook(&begun.project_id).await?;
         let webhook = match store.project(&begun.project_id).await {
             // The webhook of a later project of that name is told nothing of the earlier one.
-            Ok(project) if project.owns(begun.project_nonce, begun.task_id.0) => {
-                store.webhook(&begun.project_id).await?
-            }
+            Ok(project) if project.owns(begun.project_nonce, begun.task_id.0) => webhook,
             Ok(_) | Err(PortError::NotFound { .. }) => None,
             Err(error) => return Err(error),
         };
