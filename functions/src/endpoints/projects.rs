@@ -4,6 +4,7 @@
 
 use axum::Json;
 use axum::extract::State;
+use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use rdev_domain::ids::ProjectId;
 use rdev_domain::project::Project;
@@ -19,7 +20,7 @@ use crate::http::auth::Caller;
 use crate::http::cursor::{List, Listing, PageQuery};
 use crate::http::extract::{EmptyBody, InPath, InQuery, JsonBody, OptionalJson};
 use crate::http::problem::ApiResult;
-use crate::services::projects::{self, ChangeProject};
+use crate::services::projects::{self, ChangeProject, Deleted};
 
 /// `/project…` and `/projects…`, without builds, domains and CI.
 pub fn router() -> OpenApiRouter<App> {
@@ -105,15 +106,25 @@ async fn resume(
     delete, path = "/projects/{id}", tag = "projects", operation_id = "delete_project",
     security(("key" = ["projects:write"])),
     params(("id" = ProjectId, Path, description = "The project"), DeleteQuery),
-    responses((status = 204, description = "Deleted"))
+    responses(
+        (status = 204, description = "Deleted"),
+        (
+            status = 202, body = Project,
+            description = "A step of its creation may be under way: it is `deleting`, and gone some minutes later"
+        ),
+    )
 )]
 async fn delete(
     State(app): State<App>,
     InPath(id): InPath<ProjectId>,
     InQuery(query): InQuery<DeleteQuery>,
     caller: Caller,
-) -> ApiResult<StatusCode> {
+) -> ApiResult<Response> {
     let with_repository = query.delete_repository.unwrap_or(false);
-    projects::delete(&app, &caller.actor(), &id, with_repository, clock::now()).await?;
-    Ok(StatusCode::NO_CONTENT)
+    let deleted =
+        projects::delete(&app, &caller.actor(), &id, with_repository, clock::now()).await?;
+    Ok(match deleted {
+        Deleted::Now => StatusCode::NO_CONTENT.into_response(),
+        Deleted::Later(project) => (StatusCode::ACCEPTED, Json(project)).into_response(),
+    })
 }

@@ -205,10 +205,7 @@ pub(crate) async fn put(
         {
             // The provider will always refuse it, so the name is free again. An earlier try whose
             // answer was lost may have written our record before another one was added.
-            match dns.delete(&domain.spec.domain, None, &domain.ownership_tag()).await {
-                Ok(()) | Err(PortError::Conflict(Conflict::RecordNotOurs)) => {}
-                Err(error) => return Err(error),
-            }
+            remove_record(dns, &domain).await?;
             store.forget_domain(&domain, by, now).await?;
             return Err(error);
         }
@@ -216,7 +213,12 @@ pub(crate) async fn put(
     };
     let state = DomainState::Active;
     let active = Domain { state, provider_record_id: Some(id), ..domain };
-    store.update_domain(&active, by, now).await
+    let updated = store.update_domain(&active, by, now).await;
+    if let Err(PortError::NotFound { .. }) = updated {
+        // It was withdrawn meanwhile, perhaps before its record was written.
+        remove_record(dns, &active).await?;
+    }
+    updated
 }
 
 /// Deletes a domain's record, then the domain. Repeated, it resumes where it stopped.
@@ -237,6 +239,16 @@ pub(crate) async fn withdraw(
     let id = domain.provider_record_id.as_deref();
     dns.delete(&domain.spec.domain, id, &domain.ownership_tag()).await?;
     store.forget_domain(&domain, by, now).await
+}
+
+/// Deletes the record that was written for the domain, if there is one. One that somebody else has
+/// written stays.
+pub(crate) async fn remove_record(dns: &dyn Dns, domain: &Domain) -> PortResult<()> {
+    let id = domain.provider_record_id.as_deref();
+    match dns.delete(&domain.spec.domain, id, &domain.ownership_tag()).await {
+        Err(PortError::Conflict(Conflict::RecordNotOurs)) => Ok(()),
+        deleted => deleted,
+    }
 }
 
 /// The DNS provider, and how domain names are read.

@@ -74,7 +74,7 @@ async fn end_deletions(app: &App, projects: Vec<Project>, clock: impl Fn() -> Ti
             return;
         }
         let id = project.id.clone();
-        match projects::end_deletion(app, &Actor::maintenance(), project, clock()).await {
+        match projects::end_deletion(app, &Actor::maintenance(), &project, clock()).await {
             Ok(()) => info!(project = %id, "ended a deletion that was cut short"),
             Err(error) => warn!(error = %chain(&error), project = %id,
                 "a deletion that was cut short could not be ended; a later sweep tries again"),

@@ -4,8 +4,8 @@ use rdev_domain::audit::Actor;
 use rdev_domain::chain;
 use rdev_domain::git::Branch;
 use rdev_domain::ids::ProjectId;
-use rdev_domain::ports::PortError;
-use rdev_domain::project::{Deletion, Project, ProjectPatch};
+use rdev_domain::ports::{Conflict, PortError};
+use rdev_domain::project::{ABANDONED_AFTER, Deletion, Project, ProjectPatch, ProjectState};
 use rdev_domain::time::Timestamp;
 use rdev_domain::webhook::WebhookUrl;
 use serde::Deserialize;
@@ -88,6 +88,18 @@ pub(crate) async fn resume(
     provision::run(app, by, project, now).await
 }
 
+/// What became of a request to delete a project.
+pub(crate) enum Deleted {
+    /// It is gone.
+    Now,
+    /// What it had is gone, but a step of its creation may be under way. The sweep ends the deletion,
+    /// once such a step has ended or its process is dead.
+    Later(Box<Project>),
+}
+
+/// How many times a deletion looks again at a project that changes meanwhile.
+const MAX_ROUNDS: usize = 20;
+
 /// Deletes a project with what it has in other systems, unless one of its tasks runs.
 pub(crate) async fn delete(
     app: &App,
@@ -95,8 +107,43 @@ pub(crate) async fn delete(
     id: &ProjectId,
     with_repository: bool,
     now: Timestamp,
-) -> ServiceResult<()> {
-    let project = app.store().project(id).await?;
+) -> ServiceResult<Deleted> {
+    for _ in 0..MAX_ROUNDS {
+        let before = app.store().project(id).await?;
+        match begin_deletion(app, by, &before, with_repository, now).await {
+            Err(ServiceError::Port(PortError::Conflict(Conflict::ProjectChanged))) => {}
+            begun => {
+                let project = begun?;
+                remove_elsewhere(app, by, &project, now).await?;
+                if step_under_way(&before, now) {
+                    return Ok(Deleted::Later(Box::new(project)));
+                }
+                return forget(app, by, id, now).await.map(|()| Deleted::Now);
+            }
+        }
+    }
+    Err(Conflict::Contended.into())
+}
+
+/// Whether a step of the project's creation may be under way.
+fn step_under_way(before: &Project, now: Timestamp) -> bool {
+    match before.state {
+        ProjectState::Provisioning => true,
+        // Another request has begun the deletion.
+        ProjectState::Deleting => {
+            before.next_step().is_some() && before.updated_at.plus(ABANDONED_AFTER) > now
+        }
+        ProjectState::Ready | ProjectState::ProvisioningFailed => false,
+    }
+}
+
+async fn begin_deletion(
+    app: &App,
+    by: &Actor,
+    project: &Project,
+    with_repository: bool,
+    now: Timestamp,
+) -> ServiceResult<Project> {
     // rdev owns only repositories that it created from a template. A repository of that name may
     // also remain from a project that was deleted without it.
     if with_repository && project.template.is_none() {
@@ -104,16 +151,29 @@ pub(crate) async fn delete(
     }
     let deletion =
         if with_repository { Deletion::DeleteRepository } else { Deletion::KeepRepository };
-    let project = app.store().begin_delete_project(id, deletion, None, by, now).await?;
-    end_deletion(app, by, project, now).await
+    let expected = project.stage();
+    let begun =
+        app.store().begin_delete_project(&project.id, deletion, Some(&expected), by, now).await;
+    Ok(begun?)
 }
 
-/// Ends the deletion of a project that is `deleting`: removes what it has in other systems, and
-/// then its record. Repeated, it resumes where it stopped.
+/// Ends the deletion of a project that is `deleting`, and no step of whose creation is under way:
+/// removes what it has in other systems, and then its record. Repeated, it resumes where it stopped.
 pub(crate) async fn end_deletion(
     app: &App,
     by: &Actor,
-    project: Project,
+    project: &Project,
+    now: Timestamp,
+) -> ServiceResult<()> {
+    remove_elsewhere(app, by, project, now).await?;
+    forget(app, by, &project.id, now).await
+}
+
+/// Removes what a project that is `deleting` has in other systems.
+async fn remove_elsewhere(
+    app: &App,
+    by: &Actor,
+    project: &Project,
     now: Timestamp,
 ) -> ServiceResult<()> {
     let id = &project.id;
@@ -126,8 +186,12 @@ pub(crate) async fn end_deletion(
     }
     if project.deletion == Some(Deletion::DeleteRepository) {
         let deleted = app.forge().delete_repository(id, project.nonce).await;
-        deleted.map_err(forge_failed)?;
+        deleted.map_err(not_removed)?;
     }
+    provision::remove_unrecorded(app, project).await.map_err(not_removed)
+}
+
+async fn forget(app: &App, by: &Actor, id: &ProjectId, now: Timestamp) -> ServiceResult<()> {
     match app.store().forget_project(id, by, now).await {
         // Two deletes at once: the other one was faster.
         Ok(()) | Err(PortError::NotFound { .. }) => Ok(()),
@@ -135,11 +199,11 @@ pub(crate) async fn end_deletion(
     }
 }
 
-/// Why a repository was not deleted: the forge failed, or any other error as it is.
-fn forge_failed(error: PortError) -> ServiceError {
+/// Why something was not deleted: the other system failed, or any other error as it is.
+fn not_removed(error: PortError) -> ServiceError {
     match error {
         PortError::Broken { .. } | PortError::NotFound { .. } => {
-            tracing::error!(error = %chain(&error), "the forge failed");
+            tracing::error!(error = %chain(&error), "the other system failed");
             ServiceError::Upstream(error)
         }
         error => error.into(),

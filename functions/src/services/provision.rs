@@ -5,9 +5,12 @@
 //! asked which repositories it has. So a repeated request, or `POST /projects/{id}/provision` after
 //! a crash, creates each of them once.
 
+use std::time::Duration;
+
 use rdev_domain::audit::Actor;
 use rdev_domain::chain;
 use rdev_domain::dns::Domain;
+use rdev_domain::pipeline::CiId;
 use rdev_domain::ports::{
     CiRepository, Conflict, NewRepository, PortError, PortResult, Repository, Start,
 };
@@ -24,10 +27,16 @@ use crate::services::templates::{Template, Values};
 /// How many steps one call does or finds done by others; there are three.
 const MAX_ROUNDS: usize = 20;
 
+/// The longest time of a step. A deletion beside it waits for longer before it forgets the project
+/// ([`rdev_domain::project::ABANDONED_AFTER`]), with more than the clocks' difference between, so a step that has ended always
+/// finds the project that is being deleted.
+const STEP_LIMIT: Duration = Duration::from_secs(90);
+
 /// Runs the steps of a project that are not done; it is `ready` then.
 ///
 /// Whoever records a step names the stage that it began at. If another call has recorded something
-/// meanwhile, this one looks again and goes on from there.
+/// meanwhile, this one looks again and goes on from there. If it finds that the project is being
+/// deleted, it undoes what it has just made.
 ///
 /// # Errors
 /// The error of a step. The project is `provisioning_failed` then, and names the step.
@@ -49,17 +58,84 @@ pub(crate) async fn run(
         }
         let patch = match project.next_step() {
             None => ProjectPatch { state: Some(ProjectState::Ready), ..ProjectPatch::default() },
-            Some(step) => match run_step(app, by, &project, step, now).await {
-                Ok(patch) => done(&project, step, patch),
-                Err(error) => return failed(app, by, &project, step, error, now).await,
-            },
+            Some(step) if project.state == ProjectState::ProvisioningFailed => {
+                // Whoever deletes the project is to know that a step may be under way.
+                let provisioning = Some(project.provisioning.begun(step, clock::now()));
+                let state = Some(ProjectState::Provisioning);
+                ProjectPatch { provisioning, state, ..ProjectPatch::default() }
+            }
+            Some(step) => {
+                let ran = tokio::time::timeout(STEP_LIMIT, run_step(app, by, &project, step, now));
+                let ran = ran.await.unwrap_or_else(|_| {
+                    Err(PortError::unavailable("a step of the creation", "it takes too long"))
+                });
+                match ran {
+                    Ok(patch) => done(&project, step, patch),
+                    Err(error) => return failed(app, by, &project, step, error, now).await,
+                }
+            }
         };
+        let ci_id = patch.ci_id;
         project = match update(app, by, &project, patch, now).await {
-            Err(PortError::Conflict(Conflict::ProjectChanged)) => app.store().project(&id).await?,
+            Err(PortError::Conflict(Conflict::ProjectChanged | Conflict::ProjectNotReady)) => {
+                let newest = app.store().project(&id).await?;
+                if let Some(step) = project.next_step() {
+                    undo_beside_deletion(app, &project, step, ci_id, &newest).await;
+                }
+                newest
+            }
             updated => updated?,
         };
     }
     Err(Conflict::Contended.into())
+}
+
+/// Undoes a step of `begun` that has ended beside the deletion of its project: what is made after the
+/// deletion has looked would be nobody's. If this fails, or the process dies before, the sweep does it,
+/// which ends such a deletion.
+async fn undo_beside_deletion(
+    app: &App,
+    begun: &Project,
+    step: StepName,
+    ci_id: Option<CiId>,
+    newest: &Project,
+) {
+    let deleting = newest.nonce == begun.nonce && newest.state == ProjectState::Deleting;
+    // What another call has recorded is the deletion's business, which may have to keep it.
+    if !deleting || newest.provisioning.is_done(step) {
+        return;
+    }
+    let ended = match (step, app.ci(), ci_id) {
+        (StepName::Ci, Some(ci), Some(ci_id)) => ci.deactivate(ci_id).await,
+        _ => remove_unrecorded(app, newest).await,
+    };
+    if let Err(error) = ended {
+        tracing::warn!(error = %chain(&error), project = %begun.id, ?step,
+            "what was made beside the project's deletion was not removed; the sweep does it");
+    }
+}
+
+/// Removes what a step has made in another system and nobody has recorded: of a project that is being
+/// deleted, and with the project's own tag. Nobody was told of it, so it is removed also when the
+/// project's repository is to be kept.
+pub(crate) async fn remove_unrecorded(app: &App, project: &Project) -> PortResult<()> {
+    if project.next_step() == Some(StepName::Repository) {
+        match app.forge().delete_repository(&project.id, project.nonce).await {
+            // There is no forge, or its repository of the name is another project's.
+            Err(
+                PortError::NotSupported { .. } | PortError::Conflict(Conflict::RepositoryNotOurs),
+            ) => {}
+            deleted => deleted?,
+        }
+    }
+    if project.next_step() == Some(StepName::Domain)
+        && let Some(spec) = project.provisioning.domain.clone()
+        && let Some((dns, _)) = app.dns()
+    {
+        let domain = Domain::new(project, spec, project.nonce, project.updated_at);
+        domain_records::remove_record(dns, &domain).await?;
+    }
+    Ok(())
 }
 
 /// What a step that was done changes in the project: `patch`, and how far the project is.
@@ -179,9 +255,11 @@ async fn failed(
     };
     match recorded {
         Ok(()) => {}
-        Err(PortError::Conflict(Conflict::ProjectChanged)) => {
+        Err(PortError::Conflict(Conflict::ProjectChanged | Conflict::ProjectNotReady)) => {
             // A failure that comes late says nothing about what others have done since.
             let newest = app.store().project(&project.id).await?;
+            // A step that has failed may have made something all the same.
+            undo_beside_deletion(app, project, step, None, &newest).await;
             if newest.nonce == project.nonce && newest.state == ProjectState::Ready {
                 return Ok(newest);
             }

@@ -330,11 +330,20 @@ async fn begin_to_create(
     forge: &TestForge,
     name: &str,
 ) -> tokio::task::JoinHandle<Reply> {
+    begin(fixture, forge, "/projects", json!({ "name": name })).await
+}
+
+/// Begins a request that makes a repository, which is not made before `resume`.
+async fn begin(
+    fixture: &Fixture,
+    forge: &TestForge,
+    path: &str,
+    body: Value,
+) -> tokio::task::JoinHandle<Reply> {
     forge.set(ForgeBehaviour::Waits);
-    let body = Some(json!({ "name": name }));
-    let create = request(Method::POST, "/projects", Some(&fixture.admin), body);
+    let request = request(Method::POST, path, Some(&fixture.admin), Some(body));
     let app = fixture.app.clone();
-    let creating = tokio::spawn(async move { send(&app, create).await });
+    let creating = tokio::spawn(async move { send(&app, request).await });
     forge.entered.notified().await;
     forge.set(ForgeBehaviour::Works);
     creating
@@ -372,14 +381,98 @@ async fn a_late_success_is_recorded_over_a_failure_and_not_lost() {
     assert_eq!(fixture.get("/projects/site").await.json()["state"], "ready");
 }
 
+/// Sweeps as if `ahead` had passed.
+async fn sweep(fixture: &Fixture, ahead: Duration) {
+    maintenance::sweep(&fixture.context, || now().plus(ahead)).await.expect("a sweep");
+}
+
+fn repository(fixture: &Fixture) -> std::path::PathBuf {
+    fixture.embedded.forge.folder().join("site.git")
+}
+
 #[tokio::test]
-async fn a_provision_beside_a_deletion_changes_no_later_project_of_the_name() {
+async fn a_provision_beside_a_deletion_undoes_what_it_has_made() {
+    // Whatever the deletion was asked to do with the repository: nobody was told of this one.
+    for path in ["/projects/site", "/projects/site?delete_repository=true"] {
+        for resumed in [false, true] {
+            let (fixture, forge) = with_forge(ForgeBehaviour::Fails).await;
+            let creating = if resumed {
+                fixture.post("/projects", json!({ "name": "site" })).await;
+                begin(&fixture, &forge, "/projects/site/provision", json!({})).await
+            } else {
+                begin_to_create(&fixture, &forge, "site").await
+            };
+            let deleted = fixture.delete(path).await;
+            assert_eq!(deleted.status, 202, "{}", deleted.text());
+            assert_eq!(deleted.json()["state"], "deleting");
+            let other = json!({ "name": "site", "repository": false });
+            fixture.post("/projects", other.clone()).await.assert_problem(409, "project_exists");
+            forge.resume.notify_one();
+            creating.await.expect("no panic").assert_problem(409, "project_not_ready");
+            assert!(!repository(&fixture).exists(), "it is nobody's");
+            sweep(&fixture, Duration::from_secs(60)).await;
+            assert_eq!(fixture.get("/projects/site").await.json()["state"], "deleting");
+            sweep(&fixture, Duration::from_secs(121)).await;
+            fixture.get("/projects/site").await.assert_problem(404, "not_found");
+            assert_eq!(fixture.post("/projects", other).await.status, 201);
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_a_provision_has_made_that_died_beside_a_deletion_is_removed_by_the_sweep() {
     let (fixture, forge) = with_forge(ForgeBehaviour::Works).await;
     let creating = begin_to_create(&fixture, &forge, "site").await;
+    assert_eq!(fixture.delete("/projects/site").await.status, 202);
+    // Again, while nothing has changed.
+    assert_eq!(fixture.delete("/projects/site").await.status, 202);
+    let project = fixture.store().project(&"site".parse().expect("a slug")).await;
+    let project = project.expect("it is there until then");
+    creating.abort();
+    // The request that the forge has got takes effect all the same.
+    let new = NewRepository {
+        project: project.id.clone(),
+        nonce: project.nonce,
+        description: String::new(),
+        branch: project.default_branch.clone(),
+        start: Start::Seed(vec![]),
+    };
+    fixture.embedded.forge.create_repository(&new).await.expect("a repository");
+    forge.set(ForgeBehaviour::Unavailable);
+    sweep(&fixture, Duration::from_secs(121)).await;
+    assert_eq!(fixture.get("/projects/site").await.json()["state"], "deleting");
+    forge.set(ForgeBehaviour::Works);
+    sweep(&fixture, Duration::from_secs(300)).await;
+    fixture.get("/projects/site").await.assert_problem(404, "not_found");
+    assert!(!repository(&fixture).exists(), "it is nobody's");
+}
+
+#[tokio::test]
+async fn a_late_provision_leaves_the_repository_of_a_faster_one_to_the_deletion() {
+    let (fixture, forge) = with_forge(ForgeBehaviour::Works).await;
+    let creating = begin_to_create(&fixture, &forge, "site").await;
+    let faster = fixture.post("/projects/site/provision", json!({})).await;
+    assert_eq!(faster.json()["state"], "ready", "{}", faster.text());
+    // Somebody may have pushed to it by now, and wants to keep it.
     assert_eq!(fixture.delete("/projects/site").await.status, 204);
     let other = json!({ "name": "site", "repository": false, "description": "another one" });
     let other = fixture.post("/projects", other).await.json();
     forge.resume.notify_one();
     creating.await.expect("no panic").assert_problem(404, "not_found");
+    assert!(repository(&fixture).exists());
     assert_eq!(fixture.get("/projects/site").await.json(), other);
+}
+
+#[tokio::test]
+async fn the_repository_of_another_project_is_no_obstacle_to_the_deletion_of_a_half_made_one() {
+    let (fixture, forge) = with_forge(ForgeBehaviour::Works).await;
+    fixture.project("site").await;
+    assert_eq!(fixture.delete("/projects/site").await.status, 204);
+    let creating = begin_to_create(&fixture, &forge, "site").await;
+    assert_eq!(fixture.delete("/projects/site").await.status, 202);
+    forge.resume.notify_one();
+    creating.await.expect("no panic");
+    sweep(&fixture, Duration::from_secs(121)).await;
+    fixture.get("/projects/site").await.assert_problem(404, "not_found");
+    assert!(repository(&fixture).exists(), "the earlier project's was to be kept");
 }

@@ -69,12 +69,34 @@ impl Provisioning {
         self.steps.iter().find(|step| step.state != StepState::Done).map(|step| step.name)
     }
 
+    /// Whether a step was done.
+    pub fn is_done(&self, name: StepName) -> bool {
+        self.steps.iter().any(|step| step.name == name && step.state == StepState::Done)
+    }
+
+    /// The same with a step begun again: nobody knows how far it is.
+    #[must_use]
+    pub fn begun(&self, name: StepName, now: Timestamp) -> Self {
+        self.changed(name, StepState::Pending, None, now)
+    }
+
     /// The same with a step done (no `error`) or failed.
     #[must_use]
     pub fn with(&self, name: StepName, error: Option<&str>, now: Timestamp) -> Self {
+        let state = if error.is_none() { StepState::Done } else { StepState::Failed };
+        self.changed(name, state, error, now)
+    }
+
+    fn changed(
+        &self,
+        name: StepName,
+        state: StepState,
+        error: Option<&str>,
+        now: Timestamp,
+    ) -> Self {
         let mut changed = self.clone();
         for step in changed.steps.iter_mut().filter(|step| step.name == name) {
-            step.state = if error.is_none() { StepState::Done } else { StepState::Failed };
+            step.state = state;
             step.error = error.map(str::to_owned);
             step.at = now;
         }
