@@ -208,6 +208,7 @@ store! {
     pipeline(project: &ProjectId, commit: &CommitId) -> Option<CommitPipeline>;
     enqueue(task: &Task, by: &Actor, now: Timestamp) -> Enqueued;
     claim_next(hint: &ProjectId, owner: &Owner, can: &Capabilities, now: Timestamp) -> Claim;
+    waiting_project(now: Timestamp) -> Option<ProjectId>;
     has_due(project: &ProjectId, now: Timestamp) -> bool;
     recover_expired(now: Timestamp) -> Vec<OutboxEntry>;
     renew(task: TaskId, holder: &Holder, progress: Progress<'_>, now: Timestamp) -> Renewal;

@@ -21,9 +21,10 @@ fn main() -> ExitCode {
 
 fn open_store(retention: Retention) -> StoreUnderTest {
     let store = Arc::new(MemoryStore::new(retention));
-    let damaged = store.clone();
+    let (damaged, shared) = (store.clone(), store.clone());
     StoreUnderTest {
         store: store.clone(),
+        with_format: Arc::new(move |format| Arc::new(shared.with_format(format))),
         // Nothing in memory has a part of its own that could be damaged: all of it is.
         damage: Arc::new(move |task, _| {
             damaged.replace_record(task, "build", "damaged");

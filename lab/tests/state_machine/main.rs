@@ -39,10 +39,7 @@ use world::{API, Last, Machine, World};
 const OPERATIONS: std::ops::RangeInclusive<usize> = 20..=40;
 
 /// The seed of a run that sets neither a seed nor a number of sequences.
-///
-/// Not 1: its fourth sequence shows a difference between DynamoDB and the store in memory that is not
-/// explained yet (docs/reliability.md, "Not shown yet").
-const SEED: u64 = 2;
+const SEED: u64 = 1;
 
 rdev_testkit::trials! {
     fn sqlite_does_what_the_store_in_memory_does;

@@ -177,15 +177,6 @@ impl World {
         shown.get(number % shown.len().max(1)).cloned()
     }
 
-    /// Whether a task of the project has a record in a newer format.
-    fn has_newer(&self, project: &ProjectId) -> bool {
-        let tasks = self.tasks.iter().filter_map(|id| self.store.task(*id).now_or_never()?.ok());
-        tasks.map(|record| record.task).any(|task| {
-            let unreadable = matches!(task.work, Work::Unreadable(_));
-            task.project_id == *project && unreadable && task.failure.is_none()
-        })
-    }
-
     /// A claim by its number from the newest, of a task that is there.
     fn claim(&self, number: usize) -> Option<&Claimed> {
         let shown = |id: TaskId| self.store.task(id).now_or_never().is_some_and(|one| one.is_ok());
@@ -220,15 +211,7 @@ impl World {
                 let patch = ProjectPatch { build_limit: Some(*limit), ..ProjectPatch::default() };
                 Call::UpdateProject(self.project(*project), patch)
             }
-            Op::BeginDelete { project } => {
-                let project = self.project(*project);
-                // The port does not say what a deletion leaves that meets a newer record: SQLite
-                // refuses it and changes nothing, DynamoDB has closed the project by then.
-                if self.has_newer(&project) {
-                    return None;
-                }
-                Call::BeginDelete(project)
-            }
+            Op::BeginDelete { project } => Call::BeginDelete(self.project(*project)),
             Op::Forget { project } => Call::Forget(self.project(*project)),
             Op::Enqueue { project, new } => Call::Enqueue(self.new_task(*project, new, now)),
             Op::EnqueueAgain { task, as_another } => {

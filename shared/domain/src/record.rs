@@ -33,6 +33,62 @@ impl<'de> Deserialize<'de> for Version {
     }
 }
 
+/// The format of a program: the version that it writes, and the newest one that it reads. Every
+/// program has [`Format::CURRENT`]; in a test an older or a newer one works beside it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Format(u64);
+
+impl Format {
+    /// This program's own.
+    pub const CURRENT: Self = Self(VERSION);
+
+    /// The format of the programs of a version.
+    pub const fn of(version: u64) -> Self {
+        Self(version)
+    }
+
+    /// Whether a program of this format leaves a record of the version alone.
+    pub fn leaves(self, version: u64) -> bool {
+        version > self.0
+    }
+
+    /// The version that is written.
+    pub fn version(self) -> u64 {
+        self.0
+    }
+
+    /// Writes the body of a task's record.
+    ///
+    /// # Errors
+    /// When the task cannot be written as JSON, which would be a defect.
+    pub fn encode(self, task: &Task) -> serde_json::Result<String> {
+        if self == Self::CURRENT {
+            return serde_json::to_string(task);
+        }
+        let mut fields = serde_json::to_value(task)?;
+        fields["v"] = json!(self.0);
+        serde_json::to_string(&fields)
+    }
+
+    /// Reads the body of a task's record.
+    pub fn decode(self, body: &[u8]) -> Decoded {
+        if self == Self::CURRENT {
+            return decode(body);
+        }
+        let Ok(mut fields) = serde_json::from_slice::<Map<String, Value>>(body) else {
+            return decode(body);
+        };
+        match fields.get("v").and_then(Value::as_u64) {
+            Some(version) if self.leaves(version) => Decoded::Newer,
+            Some(version) if Self::CURRENT.leaves(version) => {
+                fields.insert("v".to_owned(), json!(VERSION));
+                decode(Value::Object(fields).to_string().as_bytes())
+            }
+            _ => decode(body),
+        }
+    }
+}
+
 /// What a record's body holds.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Decoded {
@@ -46,8 +102,7 @@ pub enum Decoded {
     Undecodable,
 }
 
-/// Reads the body of a task's record.
-pub fn decode(body: &[u8]) -> Decoded {
+fn decode(body: &[u8]) -> Decoded {
     match serde_json::from_slice(body) {
         Ok(task) => Decoded::Task(Box::new(task)),
         Err(_) => serde_json::from_slice(body).map_or(Decoded::Undecodable, decode_fields),
@@ -133,6 +188,20 @@ mod tests {
         ] {
             assert_eq!(decode(&body), Decoded::Newer);
         }
+    }
+
+    #[test]
+    fn each_format_reads_its_own_records_and_older_ones_and_leaves_newer_ones() {
+        for writer in VERSION - 1..=VERSION + 1 {
+            let body = Format::of(writer).encode(&task()).expect("JSON");
+            for reader in VERSION - 1..=VERSION + 1 {
+                let read = Format::of(reader).decode(body.as_bytes());
+                let expected =
+                    if writer > reader { Decoded::Newer } else { Decoded::Task(Box::new(task())) };
+                assert_eq!(read, expected, "{writer}, read by {reader}");
+            }
+        }
+        assert_eq!(Format::of(VERSION + 1).decode(b"x"), Decoded::Undecodable);
     }
 
     #[test]

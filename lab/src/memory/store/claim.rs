@@ -21,17 +21,25 @@ pub(super) fn claim_next(
     can: &Capabilities,
 ) -> PortResult<Claim> {
     let mut outbox = Vec::new();
-    let comes_first = bring_up_to_date(tx, hint, &mut outbox)?;
-    let mut turns = tx.state.turns(tx.now);
-    turns.sort();
-    if comes_first {
-        turns.sort_by_key(|turn| turn.project != *hint);
-    }
-    for turn in turns {
-        if let Some(mut claimed) = claim_of(tx, &turn.project, owner, can, &mut outbox)? {
-            claimed.outbox = outbox;
-            return Ok(Claim::Claimed(Box::new(claimed)));
+    'again: loop {
+        let comes_first = bring_up_to_date(tx, hint, &mut outbox)?;
+        let mut turns = tx.state.turns(tx.now);
+        turns.sort();
+        if comes_first {
+            turns.sort_by_key(|turn| turn.project != *hint);
         }
+        for turn in turns {
+            match claim_of(tx, &turn.project, owner, can, &mut outbox)? {
+                Taken::Claimed(mut claimed) => {
+                    claimed.outbox = outbox;
+                    return Ok(Claim::Claimed(claimed));
+                }
+                // Nothing may be due there any more: then its expired leases are recovered.
+                Taken::Ended if turn.project == *hint => continue 'again,
+                Taken::Ended | Taken::Nothing => {}
+            }
+        }
+        break;
     }
     // Why not in the wake-up's own project.
     let limit = match tx.state.projects.get(hint) {
@@ -70,6 +78,14 @@ fn bring_up_to_date(
     Ok(tx.state.turn(id).comes_first(tx.now))
 }
 
+/// What came of a try to claim in one project.
+enum Taken {
+    Claimed(Box<Claimed>),
+    /// Nothing was claimed, and tasks have ended: those that nobody can do.
+    Ended,
+    Nothing,
+}
+
 /// Claims the first due task of the project that the runner can do.
 fn claim_of(
     tx: &mut Tx<'_>,
@@ -77,8 +93,9 @@ fn claim_of(
     owner: &Owner,
     can: &Capabilities,
     outbox: &mut Vec<OutboxEntry>,
-) -> PortResult<Option<Claimed>> {
+) -> PortResult<Taken> {
     let project = tx.state.project(id)?.clone();
+    let (mut otherwise, format) = (Taken::Nothing, tx.state.format);
     let slots = Slots { taken: tx.state.taken(id), limit: project.build_limit };
     for task in tx.state.due(id, tx.now) {
         let row = tx.state.row(task)?;
@@ -87,16 +104,18 @@ fn claim_of(
         if agent.is_some_and(|agent| !can.agents.contains(&agent)) {
             continue;
         }
-        match row.reading {
+        match row.reading(format) {
             Reading::Readable if !project.owns_task(&row.task) => {
                 if !push {
                     outbox.extend(tx.apply(task, Event::Cancel)?);
+                    otherwise = Taken::Ended;
                 }
                 continue;
             }
             Reading::Readable => {}
             Reading::Corrupt => {
                 outbox.extend(tx.poison(task)?);
+                otherwise = Taken::Ended;
                 continue;
             }
             // It keeps its place, for a newer runner.
@@ -107,9 +126,10 @@ fn claim_of(
         tx.state.served.insert(id.clone(), tx.now);
         let Row { task, lease: Some(lease), .. } = tx.state.row(task)? else { continue };
         let (task, lease) = (task.clone(), lease.clone());
-        return Ok(Some(Claimed { task, lease, project, outbox: Vec::new() }));
+        let claimed = Claimed { task, lease, project, outbox: Vec::new() };
+        return Ok(Taken::Claimed(Box::new(claimed)));
     }
-    Ok(None)
+    Ok(otherwise)
 }
 
 impl State {
@@ -146,7 +166,7 @@ impl State {
 
     /// The projects with a free slot and something due. What a queue has parked counts once a sweep
     /// or a wake-up of the project has seen it due.
-    fn turns(&self, now: Timestamp) -> Vec<Turn> {
+    pub(super) fn turns(&self, now: Timestamp) -> Vec<Turn> {
         let open = self.projects.values().filter(|project| {
             project.state != ProjectState::Deleting
                 && self.taken(&project.id) < project.build_limit
@@ -178,14 +198,14 @@ fn recover(
     proved_dead: bool,
 ) -> PortResult<(u64, Vec<OutboxEntry>)> {
     let live = tx.state.live.iter().filter_map(|(_, id)| tx.state.tasks.get(id));
-    let found = live.filter(|row| wanted(row) && row.reading != Reading::Newer);
+    let found = live.filter(|row| wanted(row) && row.reading(tx.state.format) != Reading::Newer);
     let found: Vec<TaskId> = found.map(|row| row.task.id).collect();
-    let (mut recovered, mut outbox) = (0, Vec::new());
+    let (mut recovered, mut outbox, format) = (0, Vec::new(), tx.state.format);
     for id in found {
         let row = tx.state.row(id)?;
         let lease = row.lease.as_ref().ok_or(Refusal::Stale)?;
         let (seen, heartbeat) = (row.task.fence, lease.heartbeat);
-        outbox.extend(match row.reading {
+        outbox.extend(match row.reading(format) {
             Reading::Corrupt => tx.poison(id)?,
             _ => tx.apply(id, Event::Recover { seen, heartbeat, proved_dead })?,
         });

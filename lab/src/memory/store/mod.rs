@@ -14,7 +14,7 @@ mod tasks;
 mod transaction;
 mod workers;
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use rdev_domain::audit::{Actor, AuditEvent};
@@ -30,6 +30,7 @@ use rdev_domain::ports::{
     Record, Renewal, Store, Swept, TaskFilter, TaskRecord, WorkStats,
 };
 use rdev_domain::project::{Deletion, Project, ProjectPatch, Stage};
+use rdev_domain::record::Format;
 use rdev_domain::request::{Begun, RequestKey, StoredAnswer};
 use rdev_domain::retention::Retention;
 use rdev_domain::step::Event;
@@ -48,19 +49,28 @@ use transaction::{State, Tx};
 /// any caller has passed. A clone is a store of its own.
 #[derive(Debug)]
 pub struct MemoryStore {
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
+    format: Format,
 }
 
 impl Clone for MemoryStore {
     fn clone(&self) -> Self {
-        Self { state: Mutex::new(self.read(|state| state.clone())) }
+        let state = self.read(|state| state.clone());
+        Self { state: Arc::new(Mutex::new(state)), format: self.format }
     }
 }
 
 impl MemoryStore {
     /// An empty store, which keeps records for as long as `retention` says.
     pub fn new(retention: Retention) -> Self {
-        Self { state: Mutex::new(State::new(retention)) }
+        let state = Arc::new(Mutex::new(State::new(retention)));
+        Self { state, format: Format::CURRENT }
+    }
+
+    /// The same records, as a program of another format sees them.
+    #[must_use]
+    pub fn with_format(&self, format: Format) -> Self {
+        Self { state: Arc::clone(&self.state), format }
     }
 
     /// Replaces a task's type and its record, past the state machine, as a defect or another
@@ -83,7 +93,9 @@ impl MemoryStore {
 
     /// Runs what needs neither time nor actor.
     fn read<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
-        work(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.format = self.format;
+        work(&mut state)
     }
 }
 
@@ -222,6 +234,10 @@ impl Store for MemoryStore {
     ) -> PortResult<Claim> {
         let by = Actor::worker(can.worker_id.clone());
         self.change(&by, now, |tx| claim::claim_next(tx, hint, owner, can))
+    }
+
+    async fn waiting_project(&self, now: Timestamp) -> PortResult<Option<ProjectId>> {
+        self.read(|state| Ok(state.turns(now).into_iter().min().map(|turn| turn.project)))
     }
 
     async fn has_due(&self, project: &ProjectId, now: Timestamp) -> PortResult<bool> {

@@ -93,7 +93,7 @@ pub(super) fn forget(tx: &mut Tx<'_>, id: &ProjectId) -> PortResult<()> {
 fn cancellable(state: &State, id: &ProjectId) -> PortResult<Vec<TaskId>> {
     let mut queued = Vec::new();
     for row in state.live_of(id) {
-        match (row.reading, row.task.state) {
+        match (row.reading(state.format), row.task.state) {
             (Reading::Newer, _) => return Err(Refusal::NewerRecord.into()),
             (Reading::Corrupt, _) | (_, TaskState::Queued) => queued.push(row.task.id),
             // A push without a lease: a runner will resume it.
@@ -104,8 +104,9 @@ fn cancellable(state: &State, id: &ProjectId) -> PortResult<Vec<TaskId>> {
 }
 
 fn cancel(tx: &mut Tx<'_>, queued: Vec<TaskId>) -> PortResult<()> {
+    let format = tx.state.format;
     for id in queued {
-        if tx.state.row(id)?.reading == Reading::Corrupt {
+        if tx.state.row(id)?.reading(format) == Reading::Corrupt {
             tx.poison(id)?;
         } else {
             tx.apply(id, Event::Cancel)?;

@@ -8,7 +8,7 @@ use rdev_domain::failure::{Failure, FailureClass};
 use rdev_domain::ids::{Fence, TaskId};
 use rdev_domain::lease::Lease;
 use rdev_domain::ports::{PortError, PortResult, TaskRecord};
-use rdev_domain::record::{self, Decoded};
+use rdev_domain::record::{self, Decoded, Format};
 use rdev_domain::spec::{AgentName, Work};
 use rdev_domain::step::{Event, step};
 use rdev_domain::task::{QueuePlace, Task, TaskState};
@@ -22,7 +22,9 @@ use super::transaction::{State, Tx};
 #[derive(Debug, Clone)]
 pub(super) struct Row {
     pub(super) task: Task,
-    pub(super) reading: Reading,
+    reading: Reading,
+    /// The version of the program that wrote the record.
+    version: u64,
     /// The agent that the task was queued for. Databases keep it beside the record.
     pub(super) agent: Option<AgentName>,
     pub(super) lease: Option<Lease>,
@@ -45,13 +47,14 @@ pub(super) enum Reading {
 }
 
 impl Row {
-    /// A task that is new at `now`.
-    pub(super) fn new(task: Task, now: Timestamp) -> Self {
+    /// A task that a program of this format enqueues at `now`.
+    pub(super) fn new(task: Task, now: Timestamp, format: Format) -> Self {
         Self {
             parked: task.available_at > now,
             agent: task.work.agent(),
             task,
             reading: Reading::Readable,
+            version: format.version(),
             lease: None,
             events: BTreeMap::new(),
             diff: None,
@@ -65,8 +68,28 @@ impl Row {
         self.task.queue_place(self.lease.is_some(), now)
     }
 
-    pub(super) fn record(&self) -> TaskRecord {
-        TaskRecord { task: self.task.clone(), lease: self.lease.clone() }
+    /// Whether a program of this format can read it.
+    pub(super) fn reading(&self, format: Format) -> Reading {
+        match self.reading {
+            Reading::Readable if format.leaves(self.version) => Reading::Newer,
+            reading => reading,
+        }
+    }
+
+    /// What a program of this format shows.
+    pub(super) fn record(&self, format: Format) -> TaskRecord {
+        let task = match (self.reading, self.reading(format)) {
+            (Reading::Readable, Reading::Newer) => {
+                self.rebuilt(record::unreadable_work(self.task.work.kind()))
+            }
+            _ => self.task.clone(),
+        };
+        TaskRecord { task, lease: self.lease.clone() }
+    }
+
+    /// Replaces the task, as a program of this format writes it.
+    pub(super) fn write(&mut self, task: Task, format: Format) {
+        (self.task, self.version, self.reading) = (task, format.version(), Reading::Readable);
     }
 
     /// Adds events; those that are there stay as they are.
@@ -80,7 +103,7 @@ impl Row {
     /// rebuilt from what databases keep beside it.
     pub(super) fn replace(&mut self, kind: &str, body: &str) {
         let there = &self.task;
-        let decoded = record::decode(body.as_bytes());
+        let decoded = Format::CURRENT.decode(body.as_bytes());
         let newer = decoded == Decoded::Newer;
         let task = match decoded {
             Decoded::Task(task) => Some(task),
@@ -92,7 +115,7 @@ impl Row {
             (task.id, task.state, &task.project_id) == (there.id, there.state, &there.project_id)
         };
         if let Some(task) = task.filter(|task| same(task)) {
-            (self.task, self.reading) = (*task, Reading::Readable);
+            self.write(*task, Format::CURRENT);
         } else if newer {
             self.task = self.rebuilt(record::unreadable_work(kind));
             self.reading = Reading::Newer;
@@ -144,10 +167,11 @@ impl State {
 impl Tx<'_> {
     /// Applies an event to a task whose record can be read, and writes what follows from it.
     pub(super) fn apply(&mut self, id: TaskId, event: Event) -> PortResult<Vec<OutboxEntry>> {
-        let now = self.now;
+        let (now, format) = (self.now, self.state.format);
         let row = self.state.row(id)?;
         let step = step(&row.task, row.lease.as_ref(), event, now)?;
-        (row.task, row.lease) = (step.task, step.lease);
+        row.write(step.task, format);
+        row.lease = step.lease;
         let project = row.task.project_id.clone();
         self.written(id);
         self.record(step.action, subject(id), Some(&project));
@@ -156,13 +180,12 @@ impl Tx<'_> {
 
     /// Ends a task whose record is corrupt as `poison`.
     pub(super) fn poison(&mut self, id: TaskId) -> PortResult<Vec<OutboxEntry>> {
-        let now = self.now;
+        let (now, format) = (self.now, self.state.format);
         let row = self.state.row(id)?;
         let held = row.lease.take().is_some();
-        row.task.state = TaskState::Failed;
-        row.task.updated_at = now;
-        row.task.finished_at = Some(now);
-        row.reading = Reading::Readable;
+        let (state, finished_at) = (TaskState::Failed, Some(now));
+        let task = Task { state, updated_at: now, finished_at, ..row.task.clone() };
+        row.write(task, format);
         let project = row.task.project_id.clone();
         self.written(id);
         self.record("task.failed", subject(id), Some(&project));

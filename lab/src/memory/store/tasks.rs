@@ -18,11 +18,11 @@ use super::transaction::{State, Tx, expired};
 
 pub(super) fn enqueue(tx: &mut Tx<'_>, task: &Task) -> PortResult<Enqueued> {
     if let Some(row) = tx.state.tasks.get(&task.id) {
-        let there = &row.task;
+        let there = row.record(tx.state.format).task;
         if there.lineage != task.lineage || there.project_id != task.project_id {
             return Err(Conflict::IdTaken.into());
         }
-        return Ok(Enqueued { task: there.clone(), outbox: Vec::new() });
+        return Ok(Enqueued { task: there, outbox: Vec::new() });
     }
     let project = tx.state.project(&task.project_id)?.clone();
     if project.state != ProjectState::Ready {
@@ -35,7 +35,7 @@ pub(super) fn enqueue(tx: &mut Tx<'_>, task: &Task) -> PortResult<Enqueued> {
         record_retry(tx, &project, old, task.id)?;
     }
     tx.state.live.insert((task.project_id.clone(), task.id));
-    tx.state.tasks.insert(task.id, Row::new(task.clone(), tx.now));
+    tx.state.tasks.insert(task.id, Row::new(task.clone(), tx.now, tx.state.format));
     tx.record("task.enqueued", subject(task.id), Some(&task.project_id));
     let outbox = tx.wake(&task.project_id, &[task.available_at.max(tx.now)]);
     Ok(Enqueued { task: task.clone(), outbox })
@@ -44,13 +44,13 @@ pub(super) fn enqueue(tx: &mut Tx<'_>, task: &Task) -> PortResult<Enqueued> {
 /// Records on a task that it is retried as `new`. Without its record nobody can tell whether it
 /// was retried before, so one that has expired is not retried.
 fn record_retry(tx: &mut Tx<'_>, project: &Project, old: TaskId, new: TaskId) -> PortResult<()> {
-    let now = tx.now;
+    let (now, format) = (tx.now, tx.state.format);
     let row = tx.state.row(old)?;
-    match row.reading {
+    match row.reading(format) {
         Reading::Readable if !project.owns_task(&row.task) => {
             return Err(Conflict::ProjectReplaced.into());
         }
-        Reading::Readable => row.task = step::record_retry(&row.task, new, now)?,
+        Reading::Readable => row.write(step::record_retry(&row.task, new, now)?, format),
         Reading::Corrupt => return Err(Refusal::NotRetryable(row.task.state).into()),
         Reading::Newer => return Err(Refusal::NewerRecord.into()),
     }
@@ -78,8 +78,9 @@ pub(super) fn advance(
     event: Event,
     record: Record,
 ) -> PortResult<Advanced> {
+    let format = tx.state.format;
     let row = tx.state.row(id)?;
-    match row.reading {
+    match row.reading(format) {
         Reading::Readable => {}
         Reading::Newer => return Err(Refusal::NewerRecord.into()),
         Reading::Corrupt if row.task.state.is_terminal() => {
@@ -99,7 +100,7 @@ pub(super) fn advance(
     let row = tx.state.row(id)?;
     row.add_events(&record.events);
     row.diff = record.diff.or(row.diff.take());
-    let TaskRecord { task, lease } = row.record();
+    let TaskRecord { task, lease } = row.record(format);
     Ok(Advanced { task, lease, outbox })
 }
 
@@ -110,7 +111,7 @@ fn seen(state: &State, id: TaskId) -> PortResult<&Row> {
 }
 
 pub(super) fn task(state: &State, id: TaskId) -> PortResult<TaskRecord> {
-    seen(state, id).map(Row::record)
+    seen(state, id).map(|row| row.record(state.format))
 }
 
 pub(super) fn tasks(state: &State, filter: &TaskFilter, page: &Page) -> Listed<TaskRecord> {
@@ -122,7 +123,7 @@ pub(super) fn tasks(state: &State, filter: &TaskFilter, page: &Page) -> Listed<T
             && filter.state.is_none_or(|state| state == row.task.state)
             && (!filter.builds_only || row.task.work.kind() == BuildSpec::KIND)
     };
-    let all = state.tasks.values().rev().filter(wanted).map(Row::record);
+    let all = state.tasks.values().rev().filter(wanted).map(|row| row.record(state.format));
     lists::page(all, page, |record| record.task.id.0)
 }
 

@@ -13,6 +13,7 @@ use rdev_domain::key::ApiKey;
 use rdev_domain::pipeline::CommitPipeline;
 use rdev_domain::ports::DeadLetter;
 use rdev_domain::project::Project;
+use rdev_domain::record::Format;
 use rdev_domain::retention::Retention;
 use rdev_domain::secret::Secret;
 use rdev_domain::time::Timestamp;
@@ -31,6 +32,8 @@ const OVERDUE_AFTER: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone)]
 pub(super) struct State {
     pub(super) retention: Retention,
+    /// The format of the program whose operation this is.
+    pub(super) format: Format,
     /// The latest time that any caller has passed. Readers do not see what had expired by then.
     pub(super) latest: Timestamp,
     last_id: Ulid,
@@ -63,6 +66,7 @@ impl State {
     pub(super) fn new(retention: Retention) -> Self {
         Self {
             retention,
+            format: Format::CURRENT,
             latest: Timestamp::MIN,
             last_id: Ulid::nil(),
             projects: BTreeMap::new(),

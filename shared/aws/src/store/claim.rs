@@ -145,7 +145,7 @@ impl Claimer<'_> {
             }
             own => own,
         };
-        let mut turns = turns::waiting(change.context, hint).await?;
+        let mut turns = turns::waiting(change.context, Some(hint)).await?;
         turns.extend(own.as_ref().map(ProjectQueue::turn));
         turns.sort();
         for turn in turns.into_iter().take(MAX_PROJECTS) {
@@ -186,7 +186,7 @@ impl Claimer<'_> {
             context.table.delete_all(vec![Key::queue_entry(&entry.project, &entry.place)]).await?;
             return Ok(Taken::Raced);
         };
-        let row = Row::of(&item, None)?;
+        let row = Row::of(&item, None, context.format)?;
         if row.place.as_ref() != Some(&entry.place) {
             return Ok(Taken::Raced);
         }

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use rdev_domain::audit::Actor;
+use rdev_domain::record::Format;
 use rdev_domain::retention::Retention;
 use rdev_domain::time::Timestamp;
 use ulid::Ulid;
@@ -18,6 +19,7 @@ use crate::clock::Clock;
 pub(super) struct Context {
     pub(super) table: Table,
     pub(super) retention: Retention,
+    pub(super) format: Format,
     pub(super) clock: Clock,
     pub(super) leases: LeaseCache,
     latest: AtomicI64,
@@ -36,6 +38,7 @@ impl Context {
         Self {
             table,
             retention,
+            format: Format::CURRENT,
             clock,
             leases: LeaseCache::default(),
             latest: AtomicI64::new(i64::MIN),

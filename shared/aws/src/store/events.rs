@@ -147,7 +147,7 @@ pub(super) async fn list(
 
 pub(super) async fn diff(context: &Context, task: TaskId) -> PortResult<Option<String>> {
     let (_, item) = state_of(context, task).await?;
-    let row = Row::of(&item, None)?;
+    let row = Row::of(&item, None, context.format)?;
     let Some(Diff { version, parts }) = row.diff else { return Ok(None) };
     if log_expired(context, &item) {
         return Ok(None);
@@ -178,7 +178,7 @@ async fn state_of(context: &Context, id: TaskId) -> PortResult<(TaskState, Item)
     if expired(&item, context.latest()) {
         return Err(lookup::task_not_found(id));
     }
-    let state = Row::of(&item, None)?.into_record().task.state;
+    let state = Row::of(&item, None, context.format)?.into_record().task.state;
     Ok((state, item))
 }
 

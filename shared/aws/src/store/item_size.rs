@@ -5,6 +5,7 @@
 use rdev_domain::Invalid;
 use rdev_domain::failure::Failure;
 use rdev_domain::ports::PortResult;
+use rdev_domain::record::Format;
 use rdev_domain::result::TaskResult;
 use rdev_domain::task::Task;
 use serde::Serialize;
@@ -28,19 +29,19 @@ const MIN_TEXT: usize = 200;
 ///
 /// # Errors
 /// `Invalid` if what it is asked to do is too large.
-pub(super) fn encode_new(task: &Task) -> PortResult<String> {
+pub(super) fn encode_new(task: &Task, format: Format) -> PortResult<String> {
     if size(&task.work) > MAX_WORK_BYTES {
         let why = format!("must have at most {MAX_WORK_BYTES} bytes as JSON");
         return Err(Invalid::new("the task's spec", why).into());
     }
-    serde_json::to_string(task).map_err(error::defect)
+    format.encode(task).map_err(error::defect)
 }
 
 /// Encodes a task as JSON, and shortens it if it is too large for an item.
-pub(super) fn encode(task: &mut Task) -> PortResult<String> {
-    let mut body = serde_json::to_string(task).map_err(error::defect)?;
+pub(super) fn encode(task: &mut Task, format: Format) -> PortResult<String> {
+    let mut body = format.encode(task).map_err(error::defect)?;
     while body.len() > MAX_BODY_BYTES && shorten(task) {
-        body = serde_json::to_string(task).map_err(error::defect)?;
+        body = format.encode(task).map_err(error::defect)?;
     }
     Ok(body)
 }
@@ -146,7 +147,7 @@ mod tests {
     #[test]
     fn a_build_of_fifty_attempts_with_the_longest_texts_fits_and_keeps_what_it_is_asked_to_do() {
         let mut task = long_build();
-        encode_new(&task).expect("it is accepted");
+        encode_new(&task, Format::CURRENT).expect("it is accepted");
         task.failure = Some(long_failure());
         for number in 1..=50 {
             task.attempts.push(Attempt {
@@ -159,7 +160,7 @@ mod tests {
                 usage: Usage::default(),
             });
             let work = task.work.clone();
-            let body = encode(&mut task).expect("JSON");
+            let body = encode(&mut task, Format::CURRENT).expect("JSON");
             assert!(body.len() <= MAX_BODY_BYTES, "attempt {number}: {}", body.len());
             assert_eq!(serde_json::from_str::<Task>(&body).expect("a task"), task);
             assert_eq!(task.work, work);
@@ -175,7 +176,7 @@ mod tests {
     fn a_build_that_is_asked_to_do_too_much_is_refused() {
         let mut task = long_build();
         task.work = Work::Build(BuildSpec::of("x".repeat(MAX_WORK_BYTES)));
-        let refused = encode_new(&task).expect_err("it is too large");
+        let refused = encode_new(&task, Format::CURRENT).expect_err("it is too large");
         assert!(refused.to_string().contains("307200 bytes"), "{refused}");
     }
 
@@ -197,7 +198,7 @@ mod tests {
         let result = CheckResult { commit_sha, commands: outputs.collect() };
         task.result = Some(TaskResult::Check(result));
         let whole = serde_json::to_string(&task).expect("JSON").len();
-        let body = encode(&mut task).expect("JSON");
+        let body = encode(&mut task, Format::CURRENT).expect("JSON");
         assert!(
             whole > MAX_BODY_BYTES
                 && body.len() <= MAX_BODY_BYTES

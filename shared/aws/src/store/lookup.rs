@@ -40,7 +40,7 @@ pub(super) async fn task_of(
         let Some(item) = task else { return Ok(None) };
         // A batch is no snapshot. Every write that adds or removes a lease changes the task too.
         if lease_matches(&item, lease.as_ref().map(|stored| &stored.lease)) {
-            return Row::of(&item, lease).map(Some);
+            return Row::of(&item, lease, context.format).map(Some);
         }
         pause(race).await;
     }

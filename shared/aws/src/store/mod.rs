@@ -55,6 +55,7 @@ use rdev_domain::ports::{
     PortResult, Record, Renewal, Store, Swept, TaskFilter, TaskRecord, WorkStats,
 };
 use rdev_domain::project::{Deletion, Project, ProjectPatch, Stage};
+use rdev_domain::record::Format;
 use rdev_domain::request::{Begun, RequestKey, StoredAnswer};
 use rdev_domain::retention::Retention;
 use rdev_domain::step::Event;
@@ -97,6 +98,13 @@ impl DynamoStore {
             .interceptor(clock.clone());
         let table = Table::new(Client::from_conf(config.build()), table);
         Self { context: Context::new(table, retention, clock) }
+    }
+
+    /// The store as a program of another format sees it: for a test of two programs.
+    #[must_use]
+    pub fn with_format(mut self, format: Format) -> Self {
+        self.context.format = format;
+        self
     }
 
     fn change<'a>(&'a self, by: &'a Actor, now: Timestamp) -> Change<'a> {
@@ -238,6 +246,11 @@ impl Store for DynamoStore {
     ) -> PortResult<Claim> {
         let by = Actor::worker(can.worker_id.clone());
         claim::claim_next(&self.change(&by, now), hint, owner, can).await
+    }
+
+    async fn waiting_project(&self, _now: Timestamp) -> PortResult<Option<ProjectId>> {
+        let turns = turns::waiting(&self.context, None).await?;
+        Ok(turns.into_iter().min().map(|turn| turn.project))
     }
 
     async fn has_due(&self, project: &ProjectId, now: Timestamp) -> PortResult<bool> {

@@ -14,7 +14,7 @@ use super::events::EncodedRecord;
 use super::item::{Item, get_text, key_of, number, text};
 use super::projects::{self, MAX_RACES, SlotsItem, StoredProject};
 use super::queue_entry::Entry;
-use super::rows::Found;
+use super::rows::{Found, Row};
 use super::table::{Query, pause};
 use super::transition::{self, LeaseCondition};
 use super::{domains, lookup};
@@ -52,13 +52,17 @@ async fn close(
             return Err(Conflict::TasksRunning.into());
         }
         let StoredProject { project, rev } = stored;
+        if has_newer(context, id).await? {
+            return Err(Refusal::NewerRecord.into());
+        }
         if project.state == ProjectState::Deleting && project.deletion == Some(deletion) {
             return Ok(project);
         }
         let project = project.deleting(deletion, change.now);
         let mut writes = context.table.writes();
         projects::write(&mut writes, &project, rev)?;
-        // A holder that has ended meanwhile and left a push without a lease has changed this.
+        // A holder that has ended meanwhile and left a push without a lease has changed this, and so
+        // has whoever has queued a task.
         writes.update(
             Key::slots(id),
             "SET #closed = :closed, #rev = :rev",
@@ -137,16 +141,29 @@ async fn is_pushing(context: &Context, id: &ProjectId) -> PortResult<bool> {
     Ok(!due.is_empty() || !later.is_empty())
 }
 
+/// Whether a newer program has written a queued task of the project.
+async fn has_newer(context: &Context, id: &ProjectId) -> PortResult<bool> {
+    let tasks = queue(context, id).await?.into_iter().filter_map(|entry| Entry::of(&entry).ok());
+    let keys = tasks.map(|entry| Key::task(id, entry.task)).collect();
+    let tasks = context.table.get_all(keys).await?;
+    let newer = |item: &Item| {
+        Row::of(item, None, context.format).is_ok_and(|row| matches!(row.found, Found::Newer(_)))
+    };
+    Ok(tasks.iter().any(newer))
+}
+
+/// The entries of the project's queue.
+async fn queue(context: &Context, id: &ProjectId) -> PortResult<Vec<Item>> {
+    let query = || Query {
+        keys: "#pk = :pk AND #sk BETWEEN :from AND :to",
+        with: vec![(":pk", text(partition(id))), (":from", text("Q#")), (":to", text("R$"))],
+        ..Query::default()
+    };
+    context.table.query_all(query).await
+}
+
 async fn cancel_queued(change: &Change<'_>, id: &ProjectId) -> PortResult<()> {
-    let queued = change
-        .context
-        .table
-        .query_all(|| Query {
-            keys: "#pk = :pk AND #sk BETWEEN :from AND :to",
-            with: vec![(":pk", text(partition(id))), (":from", text("Q#")), (":to", text("R$"))],
-            ..Query::default()
-        })
-        .await?;
+    let queued = queue(change.context, id).await?;
     stream::iter(queued)
         .map(|entry| async move {
             match alone(&key_of(&entry), Entry::of(&entry))? {

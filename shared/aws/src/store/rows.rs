@@ -7,7 +7,7 @@ use rdev_domain::git::RecordedRef;
 use rdev_domain::ids::{Fence, Owner, ProjectId, TaskId};
 use rdev_domain::lease::Lease;
 use rdev_domain::ports::{PortResult, TaskRecord};
-use rdev_domain::record::{self, Decoded};
+use rdev_domain::record::{self, Decoded, Format};
 use rdev_domain::result::Usage;
 use rdev_domain::spec::Work;
 use rdev_domain::task::{Priority, Task, TaskState};
@@ -69,8 +69,8 @@ pub(super) struct Diff {
 }
 
 impl Row {
-    /// Reads a task's item. `lease` was read together with it.
-    pub(super) fn of(item: &Item, lease: Option<StoredLease>) -> PortResult<Self> {
+    /// Reads a task's item, as a program of the format does. `lease` was read together with it.
+    pub(super) fn of(item: &Item, lease: Option<StoredLease>, format: Format) -> PortResult<Self> {
         let key = key_of(item);
         let id = schema::ulid_of(&key.sk).map(TaskId);
         let project = schema::project_of(&key.pk);
@@ -83,7 +83,7 @@ impl Row {
         let readable = whole && known.is_some();
         let state = known.unwrap_or(guess);
         let body = get_text(item, "body");
-        let decoded = body.map_or(Decoded::Undecodable, |body| record::decode(body.as_bytes()));
+        let decoded = body.map_or(Decoded::Undecodable, |body| format.decode(body.as_bytes()));
         let newer = decoded == Decoded::Newer;
         let task = match decoded {
             Decoded::Task(task) => Some(task),
@@ -214,11 +214,11 @@ fn state(text: &str) -> Option<TaskState> {
 }
 
 /// The item of a new task.
-pub(super) fn new_task(task: &Task, place: Option<&str>) -> PortResult<Item> {
+pub(super) fn new_task(task: &Task, place: Option<&str>, format: Format) -> PortResult<Item> {
     let mut item = item(
         Key::task(&task.project_id, task.id),
         [
-            ("body", text(item_size::encode_new(task)?)),
+            ("body", text(item_size::encode_new(task, format)?)),
             ("rev", number(0)),
             ("state", text(task.state.as_str())),
             ("kind", text(task.work.kind())),

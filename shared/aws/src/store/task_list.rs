@@ -84,7 +84,7 @@ async fn with_leases(context: &Context, items: Vec<Item>) -> PortResult<Vec<Task
             {
                 lookup::task(context, id).await?
             }
-            _ => Some(Row::of(&item, lease)?),
+            _ => Some(Row::of(&item, lease, context.format)?),
         };
         records.extend(row.map(Row::into_record));
     }

@@ -35,12 +35,16 @@ pub(super) async fn enqueue(change: &Change<'_>, task: &Task) -> PortResult<Enqu
         let mut writes = context.table.writes();
         let pointer = [("project", text(task.project_id.as_str()))];
         let pointer = writes.put_new(item(Key::pointer(task.id), pointer));
-        writes.put_new(new_task(task, place.as_deref())?);
+        writes.put_new(new_task(task, place.as_deref(), context.format)?);
         let ready = writes.check(Key::project(&task.project_id), is_ready, ready_values.clone());
         if let Some(place) = &place {
             writes.put(new_entry(task, place));
             if is_due(place) {
                 turns::mark_due(&mut writes, &task.project_id);
+            } else {
+                // A deletion that has read the queue is to notice.
+                let one = vec![(":one", number(1))];
+                writes.update(Key::slots(&task.project_id), "ADD #rev :one", "", one);
             }
         }
         let recorded = match task.retry_of {
@@ -123,7 +127,7 @@ async fn record_retry(
     // It is nearly always of the same project, and is tried there first.
     let found = change.context.table.get(Key::task(&new.project_id, old)).await?;
     let found = match found {
-        Some(item) => Some(Row::of(&item, None)?),
+        Some(item) => Some(Row::of(&item, None, change.context.format)?),
         None => lookup::task(change.context, old).await?,
     };
     let Row { found, rev, .. } = found.ok_or_else(|| lookup::task_not_found(old))?;
@@ -141,7 +145,7 @@ async fn record_retry(
         return Err(Conflict::ProjectReplaced.into());
     }
     let task = step::record_retry(&record.task, new.id, change.now)?;
-    let body = serde_json::to_string(&task).map_err(error::defect)?;
+    let body = change.context.format.encode(&task).map_err(error::defect)?;
     let with = vec![(":body", text(body)), (":rev", number(rev + 1)), (":seen", number(rev))];
     let key = Key::task(&task.project_id, old);
     Ok(writes.update(key, "SET #body = :body, #rev = :rev", "#rev = :seen", with))

@@ -75,7 +75,7 @@ async fn write_all(
     old_body: Body,
 ) -> PortResult<Option<Written>> {
     let Step { mut task, lease, wake_ups, action } = step;
-    let body = item_size::encode(&mut task)?;
+    let body = item_size::encode(&mut task, change.context.format)?;
     let old = before.found.lease();
     let place = place_of(&task, lease.is_some(), change.now);
     let nonce = change.context.next_id(change.now);

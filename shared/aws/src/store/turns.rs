@@ -59,7 +59,7 @@ pub(super) async fn mark_idle(context: &Context, project: &ProjectId, seen: u64)
 }
 
 /// The projects other than `hint` that wait and have a free slot.
-pub(super) async fn waiting(context: &Context, hint: &ProjectId) -> PortResult<Vec<Turn>> {
+pub(super) async fn waiting(context: &Context, hint: Option<&ProjectId>) -> PortResult<Vec<Turn>> {
     let query = Query {
         index: Some(DUE.0),
         keys: "#dpk = :part",
@@ -69,7 +69,7 @@ pub(super) async fn waiting(context: &Context, hint: &ProjectId) -> PortResult<V
     };
     let found = context.table.query(query).await?.items;
     let projects = found.iter().filter_map(|item| project_of(get_text(item, "pk")?));
-    let keys = projects.filter(|project| project != hint).map(|project| Key::slots(&project));
+    let keys = projects.filter(|project| Some(project) != hint).map(|project| Key::slots(&project));
     let mut turns = Vec::new();
     for item in context.table.get_all(keys.collect()).await? {
         let slots = SlotsItem::of(&item);

@@ -54,6 +54,13 @@ pub(crate) fn conformance() -> Vec<Trial> {
         let client = tables(&emulator.account()).await;
         Ok(StoreUnderTest {
             store: Arc::new(DynamoStore::new(client.clone(), TABLE.to_owned(), retention)),
+            with_format: {
+                let client = client.clone();
+                Arc::new(move |format| {
+                    let store = DynamoStore::new(client.clone(), TABLE.to_owned(), retention);
+                    Arc::new(store.with_format(format))
+                })
+            },
             damage: {
                 let client = client.clone();
                 Arc::new(move |task, kind| Box::pin(damage(client.clone(), task, kind)))

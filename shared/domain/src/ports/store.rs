@@ -68,8 +68,11 @@ pub trait Store: Send + Sync + 'static {
     /// ([`Swept::deleting`]).
     ///
     /// Errors: `NotFound`; `Conflict(ProjectChanged)` when it is not at the stage that is expected
-    /// (`None`: any); `Conflict(TasksRunning)` while a task has a lease or is `pushing`. Then nothing
-    /// changes.
+    /// (`None`: any); `Conflict(TasksRunning)` while a task has a lease or is `pushing`;
+    /// `Refused(NewerRecord)` while a task is queued whose record has a newer format: nothing but the
+    /// newer program that wrote it can cancel it, and that one does it, or runs it, or deletes the
+    /// project. Left in a project that is gone, nobody would look for it and it would never end. Then
+    /// nothing changes: the project stays open, and what is queued stays queued.
     async fn begin_delete_project(
         &self,
         id: &ProjectId,
@@ -171,7 +174,8 @@ pub trait Store: Send + Sync + 'static {
     /// Claims a task for the project whose turn it is ([`crate::turn`]), of all that have a free slot
     /// and something due that `can` do. `hint` is the project that the wake-up named; when nothing
     /// can be claimed anywhere, the answer says why not there. Before, the expired leases of the hint
-    /// are recovered if its slots are taken or nothing is due in it.
+    /// are recovered if its slots are taken or nothing is due in it; so they are as well when
+    /// nothing is due in it any more, because the claim has ended what was (see below).
     ///
     /// Of a project's due tasks the one of the lowest rank is claimed ([`crate::task::rank`]). A
     /// task whose record cannot be read, or whose type is unknown, fails as `poison`
@@ -187,6 +191,10 @@ pub trait Store: Send + Sync + 'static {
         can: &Capabilities,
         now: Timestamp,
     ) -> PortResult<Claim>;
+
+    /// A project that has a free slot and something due, whoever can do it; `None`: nothing waits. For a
+    /// runner that looks for work without a wake-up.
+    async fn waiting_project(&self, now: Timestamp) -> PortResult<Option<ProjectId>>;
 
     /// Whether something of the project is due now. Whoever has freed a slot asks this afterwards:
     /// nothing due, then no wake-up is needed, since what is queued later has its own.

@@ -1,11 +1,9 @@
 //! Step 3: a runner claims the first due task that it can do, of the project whose turn it is.
 
 use rdev_domain::ids::{Owner, ProjectId, TaskId};
-use rdev_domain::lease::Lease;
 use rdev_domain::ports::{Capabilities, Claim, Claimed};
-use rdev_domain::project::{Project, ProjectState};
+use rdev_domain::project::ProjectState;
 use rdev_domain::step::{Event, Slots, step};
-use rdev_domain::task::Task;
 use rdev_domain::wake_up::OutboxEntry;
 use rusqlite::{OptionalExtension, params};
 use ulid::Ulid;
@@ -27,27 +25,17 @@ pub(super) fn claim_next(
     can: &Capabilities,
 ) -> Result<Claim, Error> {
     let mut outbox = Vec::new();
-    if bring_up_to_date(tx, hint, &mut outbox)?
-        && let Some((task, lease, project)) = claim_of(tx, hint, owner, can, &mut outbox)?
-    {
-        return Ok(Claim::Claimed(Box::new(Claimed { task, lease, project, outbox })));
-    }
-    let mut last = None;
-    for _ in 0..MAX_PROJECTS {
-        let Some(turn) = turns::next(tx, can, last.as_ref())? else { break };
-        // Another project's bad record does not keep this wake-up from its work.
-        let claimed = tx.alone(&turn.project, || {
-            let mut outbox = Vec::new();
-            queue_entry::promote_project(tx, &turn.project)?;
-            let claimed = claim_of(tx, &turn.project, owner, can, &mut outbox)?;
-            Ok((claimed, outbox))
-        })?;
-        let (claimed, ended) = claimed.unwrap_or_default();
-        outbox.extend(ended);
-        if let Some((task, lease, project)) = claimed {
-            return Ok(Claim::Claimed(Box::new(Claimed { task, lease, project, outbox })));
+    // Each round but the last has ended a task.
+    loop {
+        match claim_in_turn(tx, hint, owner, can, &mut outbox)? {
+            Taken::Claimed(mut claimed) => {
+                claimed.outbox = outbox;
+                return Ok(Claim::Claimed(claimed));
+            }
+            // Nothing may be due there any more: then its expired leases are recovered.
+            Taken::Ended => {}
+            Taken::Nothing => break,
         }
-        last = Some(turn);
     }
     // Why not in the wake-up's own project.
     let limit = match projects::find(tx.conn, hint)? {
@@ -62,6 +50,42 @@ pub(super) fn claim_next(
     } else {
         Claim::Unsuited
     })
+}
+
+/// Claims for the first project in turn in which this runner can do something. [`Taken::Ended`] when
+/// tasks of the hint have ended instead.
+fn claim_in_turn(
+    tx: &Tx<'_>,
+    hint: &ProjectId,
+    owner: &Owner,
+    can: &Capabilities,
+    outbox: &mut Vec<OutboxEntry>,
+) -> Result<Taken, Error> {
+    if bring_up_to_date(tx, hint, outbox)? {
+        let taken = claim_of(tx, hint, owner, can, outbox)?;
+        if !matches!(taken, Taken::Nothing) {
+            return Ok(taken);
+        }
+    }
+    let mut last = None;
+    for _ in 0..MAX_PROJECTS {
+        let Some(turn) = turns::next(tx, can, last.as_ref())? else { break };
+        // Another project's bad record does not keep this wake-up from its work.
+        let taken = tx.alone(&turn.project, || {
+            let mut outbox = Vec::new();
+            queue_entry::promote_project(tx, &turn.project)?;
+            let taken = claim_of(tx, &turn.project, owner, can, &mut outbox)?;
+            Ok((taken, outbox))
+        })?;
+        let (taken, ended) = taken.unwrap_or((Taken::Nothing, Vec::new()));
+        outbox.extend(ended);
+        match taken {
+            Taken::Claimed(_) => return Ok(taken),
+            Taken::Ended if turn.project == *hint => return Ok(taken),
+            Taken::Ended | Taken::Nothing => last = Some(turn),
+        }
+    }
+    Ok(Taken::Nothing)
 }
 
 /// Moves to the due part of the queue what has become due and, if nothing can be claimed otherwise,
@@ -83,6 +107,14 @@ fn bring_up_to_date(
     Ok(turns::of(tx, &project)?.comes_first(tx.now))
 }
 
+/// What came of a try to claim in one project.
+enum Taken {
+    Claimed(Box<Claimed>),
+    /// Nothing was claimed, and tasks have ended: those that nobody can do.
+    Ended,
+    Nothing,
+}
+
 /// Claims the first due task of the project that the runner can do.
 fn claim_of(
     tx: &Tx<'_>,
@@ -90,15 +122,19 @@ fn claim_of(
     owner: &Owner,
     can: &Capabilities,
     outbox: &mut Vec<OutboxEntry>,
-) -> Result<Option<(Task, Lease, Project)>, Error> {
-    let Some(project) = projects::find(tx.conn, id)? else { return Ok(None) };
+) -> Result<Taken, Error> {
+    let Some(project) = projects::find(tx.conn, id)? else { return Ok(Taken::Nothing) };
+    let mut otherwise = Taken::Nothing;
     let slots = Slots { taken: leased_tasks(tx, id)?, limit: project.build_limit };
     let mut after = None;
     while let Some(place) = first_suitable(tx, id, can, after)? {
-        match rows::find_any(tx.conn, TaskId(place.2))? {
+        match rows::find_any(tx, TaskId(place.2))? {
             Some(Found::Task(record)) if !project.owns_task(&record.task) => {
                 match step(&record.task, record.lease.as_ref(), Event::Cancel, tx.now) {
-                    Ok(step) => outbox.extend(transition::write(tx, &record, &step)?),
+                    Ok(step) => {
+                        outbox.extend(transition::write(tx, &record, &step)?);
+                        otherwise = Taken::Ended;
+                    }
                     // A push: only its own project's runner may end it.
                     Err(_) => after = Some(place),
                 }
@@ -110,17 +146,20 @@ fn claim_of(
                 turns::note_served(tx, id)?;
                 transition::write(tx, &record, &step)?;
                 // No other transaction runs meanwhile: a claim without a lease is a defect.
-                return Ok(step.lease.map(|lease| (step.task, lease, project)));
+                let Some(lease) = step.lease else { return Ok(Taken::Nothing) };
+                let claimed = Claimed { task: step.task, lease, project, outbox: Vec::new() };
+                return Ok(Taken::Claimed(Box::new(claimed)));
             }
             Some(Found::Corrupt(corrupt)) => {
                 outbox.extend(transition::poison(tx, &corrupt)?);
+                otherwise = Taken::Ended;
             }
             // It keeps its place, for a newer runner.
             Some(Found::Newer(_)) => after = Some(place),
             None => return Err(rusqlite::Error::QueryReturnedNoRows.into()),
         }
     }
-    Ok(None)
+    Ok(otherwise)
 }
 
 /// How many tasks of the project have a lease.

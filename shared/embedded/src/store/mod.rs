@@ -50,6 +50,7 @@ use rdev_domain::ports::{
     PortResult, Record, Renewal, Store, Swept, TaskFilter, TaskRecord, WorkStats,
 };
 use rdev_domain::project::{Deletion, Project, ProjectPatch, Stage};
+use rdev_domain::record::Format;
 use rdev_domain::request::{Begun, RequestKey, StoredAnswer};
 use rdev_domain::retention::Retention;
 use rdev_domain::step::Event;
@@ -73,7 +74,7 @@ use transaction::{Context, Tx};
 /// any caller has passed; the sweep passes one every minute.
 #[derive(Debug)]
 pub struct SqliteStore {
-    database: Database,
+    database: Arc<Database>,
     context: Arc<Context>,
     place: Place,
     _lock: Arc<DataLock>,
@@ -88,7 +89,18 @@ impl SqliteStore {
     ) -> rusqlite::Result<Self> {
         let last_id = database.read_blocking(audit::last_id)?;
         let context = Arc::new(Context::new(retention, last_id));
-        Ok(Self { database, context, place, _lock: lock })
+        Ok(Self { database: Arc::new(database), context, place, _lock: lock })
+    }
+
+    /// The same database, as a program of another format sees it: for a test of two programs.
+    #[must_use]
+    pub fn with_format(&self, format: Format) -> Self {
+        Self {
+            database: Arc::clone(&self.database),
+            context: Arc::new(self.context.with_format(format)),
+            place: self.place.clone(),
+            _lock: Arc::clone(&self._lock),
+        }
     }
 
     /// Runs a transaction in the name of `by`.
@@ -270,7 +282,7 @@ impl Store for SqliteStore {
     }
 
     async fn enqueue(&self, task: &Task, by: &Actor, now: Timestamp) -> PortResult<Enqueued> {
-        let new = tasks::NewTask::of(self.place.stored_task(task.clone()))?;
+        let new = tasks::NewTask::of(self.place.stored_task(task.clone()), self.context.format)?;
         let Enqueued { task, outbox } =
             self.change(by, now, move |tx| tasks::enqueue(tx, new)).await?;
         Ok(Enqueued { task: self.place.task(task), outbox })
@@ -294,6 +306,10 @@ impl Store for SqliteStore {
             }
             other => other,
         })
+    }
+
+    async fn waiting_project(&self, _now: Timestamp) -> PortResult<Option<ProjectId>> {
+        self.read(|conn, _| turns::waiting(conn)).await
     }
 
     async fn has_due(&self, project: &ProjectId, now: Timestamp) -> PortResult<bool> {
@@ -338,13 +354,16 @@ impl Store for SqliteStore {
     }
 
     async fn task(&self, id: TaskId) -> PortResult<TaskRecord> {
-        let found = self.read(move |conn, latest| task_list::task(conn, id, latest)).await?;
+        let format = self.context.format;
+        let found =
+            self.read(move |conn, latest| task_list::task(conn, id, latest, format)).await?;
         Ok(TaskRecord { task: self.place.task(found.task), ..found })
     }
 
     async fn tasks(&self, filter: &TaskFilter, page: &Page) -> PortResult<Listed<TaskRecord>> {
-        let (filter, page) = (filter.clone(), *page);
-        let found = move |conn: &Connection, latest| task_list::tasks(conn, &filter, &page, latest);
+        let (filter, page, format) = (filter.clone(), *page, self.context.format);
+        let found =
+            move |conn: &Connection, latest| task_list::tasks(conn, &filter, &page, latest, format);
         let Listed { items, next } = self.read(found).await?;
         let here = |found: TaskRecord| TaskRecord { task: self.place.task(found.task), ..found };
         Ok(Listed { items: items.into_iter().map(here).collect(), next })

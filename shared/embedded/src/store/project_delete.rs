@@ -54,6 +54,10 @@ pub(super) fn begin(
     if claim::leased_tasks(tx, id)? > 0 || is_pushing(tx, id)? {
         return Err(Conflict::TasksRunning.into());
     }
+    // Before anything is written: what has more than a page of tasks is closed in several transactions.
+    if has_newer(tx, id)? {
+        return Err(Refusal::NewerRecord.into());
+    }
     let begun = before.state == ProjectState::Deleting;
     let project = if begun && before.deletion == Some(deletion) {
         before
@@ -86,6 +90,17 @@ fn is_pushing(tx: &Tx<'_>, id: &ProjectId) -> Result<bool, Error> {
     Ok(any.exists([id.as_str()])?)
 }
 
+/// Whether a newer program has written a queued task of the project.
+fn has_newer(tx: &Tx<'_>, id: &ProjectId) -> Result<bool, Error> {
+    let mut any = tx.conn.prepare_cached(
+        "SELECT 1 FROM tasks WHERE id IN (SELECT task FROM due WHERE project = ?1
+                                          UNION ALL SELECT task FROM later WHERE project = ?1)
+             AND json_valid(body) AND json_type(body, '$.v') = 'integer'
+             AND json_extract(body, '$.v') > ?2",
+    )?;
+    Ok(any.exists(params![id.as_str(), rows::signed(tx.context.format.version())])?)
+}
+
 fn cancel_queued(tx: &Tx<'_>, id: &ProjectId) -> Result<usize, Error> {
     let queued = tx
         .conn
@@ -96,7 +111,7 @@ fn cancel_queued(tx: &Tx<'_>, id: &ProjectId) -> Result<usize, Error> {
         .query_map(params![id.as_str(), MAX_CANCELLED], |row| rows::ulid(row, 0))?
         .collect::<rusqlite::Result<Vec<_>>>()?;
     for &task in &queued {
-        match rows::find_any(tx.conn, TaskId(task))? {
+        match rows::find_any(tx, TaskId(task))? {
             Some(Found::Task(record)) if record.task.state == TaskState::Queued => {
                 let step = step(&record.task, record.lease.as_ref(), Event::Cancel, tx.now)?;
                 transition::write(tx, &record, &step)?;
@@ -116,6 +131,7 @@ fn cancel_queued(tx: &Tx<'_>, id: &ProjectId) -> Result<usize, Error> {
 #[cfg(test)]
 mod tests {
     use rdev_domain::audit::Actor;
+    use rdev_domain::record::Format;
     use rdev_domain::retention::Retention;
     use rdev_domain::spec::{BuildSpec, Work};
     use rdev_domain::task::Task;
@@ -143,7 +159,8 @@ mod tests {
         for _ in 0..count {
             let work = Work::Build(BuildSpec::of("make the header blue"));
             let task = Task::new(TaskId(context.next_id(now)), id.clone(), work, now);
-            tasks::enqueue(&tx, NewTask::of(task).expect("JSON")).expect("a queued task");
+            tasks::enqueue(&tx, NewTask::of(task, Format::CURRENT).expect("JSON"))
+                .expect("a queued task");
         }
         assert_eq!(
             begin(&tx, &id, Deletion::KeepRepository, None).expect("nothing runs"),

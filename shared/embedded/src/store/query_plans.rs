@@ -10,6 +10,7 @@ use rdev_domain::event::BuildEvent;
 use rdev_domain::ids::KeyId;
 use rdev_domain::lease::Lease;
 use rdev_domain::ports::{Claim, Claimed};
+use rdev_domain::record::Format;
 use rdev_domain::result::Usage;
 use rdev_domain::result::{CheckResult, TaskResult};
 use rdev_domain::secret::Secret;
@@ -99,12 +100,15 @@ fn projects_and_tasks(scene: &Scene) {
         task
     };
     let enqueue = |task: Task| {
-        tasks::enqueue(&tx, tasks::NewTask::of(task).expect("JSON")).expect("a queued task").task
+        tasks::enqueue(&tx, tasks::NewTask::of(task, Format::CURRENT).expect("JSON"))
+            .expect("a queued task")
+            .task
     };
     let (first, parked) = (enqueue(new(0)), enqueue(new(5)));
     enqueue(new(0));
     enqueue(new(7));
     assert!(queue_entry::has_due(tx.conn, &site, tx.now).expect("an answer"));
+    assert_eq!(turns::waiting(tx.conn).expect("an answer"), Some(site.clone()));
     let claimed = claim(&scene.at(1), &site);
     let holder = Holder { fence: claimed.lease.fence, owner: claimed.lease.owner.clone() };
     let log = events::EncodedEvents::of(&[BuildEvent {
@@ -149,7 +153,7 @@ fn projects_and_tasks(scene: &Scene) {
         for state in [None, Some(TaskState::Queued)] {
             for builds_only in [false, true] {
                 let filter = TaskFilter { project: project.clone(), state, builds_only };
-                task_list::tasks(tx.conn, &filter, &page, tx.now).expect("tasks");
+                task_list::tasks(tx.conn, &filter, &page, tx.now, Format::CURRENT).expect("tasks");
             }
         }
         let filter = AuditFilter { project };

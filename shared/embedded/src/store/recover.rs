@@ -73,7 +73,7 @@ fn recover_or_end(
     if let Some(recovered) = tx.alone(id, || recover_one(tx, id, proved_dead))? {
         return Ok(recovered);
     }
-    let ended = tx.alone(id, || match rows::find_any(tx.conn, id)? {
+    let ended = tx.alone(id, || match rows::find_any(tx, id)? {
         Some(Found::Task(record)) => transition::poison(tx, &CorruptTask::of(&record)).map(Some),
         _ => Ok(None),
     });
@@ -87,7 +87,7 @@ fn recover_one(
     id: TaskId,
     proved_dead: bool,
 ) -> Result<Option<Vec<OutboxEntry>>, Error> {
-    match rows::find_any(tx.conn, id)? {
+    match rows::find_any(tx, id)? {
         Some(Found::Task(record)) => {
             let lease = record.lease.as_ref().ok_or(Refusal::Stale)?;
             let (seen, heartbeat) = (record.task.fence, lease.heartbeat);

@@ -7,7 +7,7 @@ use rdev_domain::ids::{Fence, Owner, ProjectId, TaskId};
 use rdev_domain::lease::Lease;
 use rdev_domain::page::Page;
 use rdev_domain::ports::{PortError, TaskRecord};
-use rdev_domain::record::{self, Decoded};
+use rdev_domain::record::{self, Decoded, Format};
 use rdev_domain::result::Usage;
 use rdev_domain::spec::Work;
 use rdev_domain::task::{Priority, Task, TaskState};
@@ -16,6 +16,7 @@ use rusqlite::types::{Type, ValueRef};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use ulid::Ulid;
 
+use super::transaction::Tx;
 use crate::error::Error;
 
 /// The columns that [`found`] reads: a task `t` and its lease `l`.
@@ -111,16 +112,18 @@ pub(super) fn find(
     conn: &Connection,
     id: TaskId,
     latest: Timestamp,
+    format: Format,
 ) -> Result<Option<Found>, Error> {
     let mut one = conn.prepare_cached(&format!(
         "SELECT {FROM_TASKS} WHERE t.id = ?1 AND (t.expires_at IS NULL OR t.expires_at > ?2)"
     ))?;
-    Ok(one.query_row(params![blob(id.0), latest.as_millis()], found).optional()?)
+    let one = one.query_row(params![blob(id.0), latest.as_millis()], |row| found(row, format));
+    Ok(one.optional()?)
 }
 
 /// One task, expired or not.
-pub(super) fn find_any(conn: &Connection, id: TaskId) -> Result<Option<Found>, Error> {
-    find(conn, id, Timestamp::MIN)
+pub(super) fn find_any(tx: &Tx<'_>, id: TaskId) -> Result<Option<Found>, Error> {
+    find(tx.conn, id, Timestamp::MIN, tx.context.format)
 }
 
 /// The error for a task that does not exist.
@@ -128,8 +131,8 @@ pub(super) fn task_not_found(id: TaskId) -> PortError {
     PortError::not_found(format!("task \"{id}\""))
 }
 
-/// Reads a row of [`FROM_TASKS`].
-pub(super) fn found(row: &Row<'_>) -> rusqlite::Result<Found> {
+/// Reads a row of [`FROM_TASKS`], as a program of the format does.
+pub(super) fn found(row: &Row<'_>, format: Format) -> rusqlite::Result<Found> {
     let id = TaskId(ulid(row, 0)?);
     let (lease, whole) = lease(row)?;
     let known = state(row, 4);
@@ -140,7 +143,7 @@ pub(super) fn found(row: &Row<'_>) -> rusqlite::Result<Found> {
     let project = row.get_ref(1)?.as_str()?;
     // The body is decoded from SQLite's memory, without a copy.
     let decoded = match row.get_ref(7)? {
-        ValueRef::Text(body) => record::decode(body),
+        ValueRef::Text(body) => format.decode(body),
         _ => Decoded::Undecodable,
     };
     let newer = decoded == Decoded::Newer;

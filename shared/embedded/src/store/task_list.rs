@@ -6,6 +6,7 @@
 use rdev_domain::ids::TaskId;
 use rdev_domain::page::{Listed, Page};
 use rdev_domain::ports::{TaskFilter, TaskRecord};
+use rdev_domain::record::Format;
 use rdev_domain::spec::BuildSpec;
 use rdev_domain::time::Timestamp;
 use rusqlite::{Connection, ToSql};
@@ -14,8 +15,13 @@ use super::projects;
 use super::rows::{self, FROM_TASKS, Found, blob};
 use crate::error::Error;
 
-pub(super) fn task(conn: &Connection, id: TaskId, latest: Timestamp) -> Result<TaskRecord, Error> {
-    rows::find(conn, id, latest)?
+pub(super) fn task(
+    conn: &Connection,
+    id: TaskId,
+    latest: Timestamp,
+    format: Format,
+) -> Result<TaskRecord, Error> {
+    rows::find(conn, id, latest, format)?
         .map(Found::into_record)
         .ok_or_else(|| rows::task_not_found(id).into())
 }
@@ -25,6 +31,7 @@ pub(super) fn tasks(
     filter: &TaskFilter,
     page: &Page,
     latest: Timestamp,
+    format: Format,
 ) -> Result<Listed<TaskRecord>, Error> {
     let before = rows::bound(page);
     let (latest, limit) = (latest.as_millis(), i64::from(page.limit) + 1);
@@ -50,7 +57,7 @@ pub(super) fn tasks(
                 values.push(state);
             }
             let records = page_of_kind
-                .query_map(&values[..], |row| rows::found(row).map(Found::into_record))?;
+                .query_map(&values[..], |row| rows::found(row, format).map(Found::into_record))?;
             for record in records {
                 found.push(record?);
             }

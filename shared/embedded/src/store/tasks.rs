@@ -5,6 +5,7 @@ use rdev_domain::ids::TaskId;
 use rdev_domain::lease::{Holder, Progress};
 use rdev_domain::ports::{Advanced, Conflict, Enqueued, PortError, PortResult, Renewal};
 use rdev_domain::project::{Project, ProjectState};
+use rdev_domain::record::Format;
 use rdev_domain::result::Usage;
 use rdev_domain::step::{self, Event, Refusal, step};
 use rdev_domain::task::{Task, TaskState};
@@ -23,16 +24,15 @@ pub(super) struct NewTask {
 }
 
 impl NewTask {
-    pub(super) fn of(task: Task) -> PortResult<Self> {
-        let body =
-            serde_json::to_string(&task).map_err(|error| PortError::broken("the task", error))?;
+    pub(super) fn of(task: Task, format: Format) -> PortResult<Self> {
+        let body = format.encode(&task).map_err(|error| PortError::broken("the task", error))?;
         Ok(Self { task, body })
     }
 }
 
 pub(super) fn enqueue(tx: &Tx<'_>, new: NewTask) -> Result<Enqueued, Error> {
     let NewTask { task, body } = new;
-    if let Some(found) = rows::find_any(tx.conn, task.id)? {
+    if let Some(found) = rows::find_any(tx, task.id)? {
         let there = found.into_record().task;
         if there.lineage != task.lineage || there.project_id != task.project_id {
             return Err(Conflict::IdTaken.into());
@@ -79,7 +79,7 @@ pub(super) fn enqueue(tx: &Tx<'_>, new: NewTask) -> Result<Enqueued, Error> {
 /// Records on a task that it is retried as `new`. Without its record nobody can tell whether it
 /// was retried before, so one that has expired is not retried.
 fn record_retry(tx: &Tx<'_>, project: &Project, old: TaskId, new: TaskId) -> Result<(), Error> {
-    let record = match rows::find_any(tx.conn, old)? {
+    let record = match rows::find_any(tx, old)? {
         Some(Found::Task(record)) => record,
         Some(Found::Corrupt(corrupt)) => return Err(Refusal::NotRetryable(corrupt.state).into()),
         Some(Found::Newer(_)) => return Err(Refusal::NewerRecord.into()),
@@ -91,7 +91,7 @@ fn record_retry(tx: &Tx<'_>, project: &Project, old: TaskId, new: TaskId) -> Res
     let task = step::record_retry(&record.task, new, tx.now)?;
     tx.conn
         .prepare_cached("UPDATE tasks SET body = ?2 WHERE id = ?1")?
-        .execute(params![blob(old.0), serde_json::to_string(&task)?])?;
+        .execute(params![blob(old.0), tx.context.format.encode(&task)?])?;
     Ok(())
 }
 
@@ -103,7 +103,7 @@ pub(super) fn renew(
     usage: Option<Usage>,
     own_refs: Option<&[RecordedRef]>,
 ) -> Result<Renewal, Error> {
-    let record = rows::find_any(tx.conn, id)?.map(Found::into_record);
+    let record = rows::find_any(tx, id)?.map(Found::into_record);
     let (task, lease) = match record {
         Some(record) => (record.task, record.lease.ok_or(Refusal::Stale)?),
         None => return Err(Refusal::Stale.into()),
@@ -124,7 +124,7 @@ pub(super) fn advance(
     events: &EncodedEvents,
     diff: Option<String>,
 ) -> Result<PortResult<Advanced>, Error> {
-    let Some(found) = rows::find_any(tx.conn, id)? else {
+    let Some(found) = rows::find_any(tx, id)? else {
         return Err(rows::task_not_found(id).into());
     };
     let record = match found {

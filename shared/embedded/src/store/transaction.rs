@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use rdev_domain::audit::Actor;
 use rdev_domain::chain;
+use rdev_domain::record::Format;
 use rdev_domain::retention::Retention;
 use rdev_domain::time::Timestamp;
 use rusqlite::Connection;
@@ -53,6 +54,7 @@ impl Tx<'_> {
 #[derive(Debug)]
 pub(super) struct Context {
     pub(super) retention: Retention,
+    pub(super) format: Format,
     latest: AtomicI64,
     last_id: Mutex<Ulid>,
 }
@@ -60,7 +62,14 @@ pub(super) struct Context {
 impl Context {
     /// `last_id` is the newest id in the audit log.
     pub(super) fn new(retention: Retention, last_id: Ulid) -> Self {
-        Self { retention, latest: AtomicI64::new(i64::MIN), last_id: Mutex::new(last_id) }
+        let (latest, last_id) = (AtomicI64::new(i64::MIN), Mutex::new(last_id));
+        Self { retention, format: Format::CURRENT, latest, last_id }
+    }
+
+    /// Another one for the same database.
+    pub(super) fn with_format(&self, format: Format) -> Self {
+        let last_id = *self.last_id.lock().unwrap_or_else(PoisonError::into_inner);
+        Self { format, ..Self::new(self.retention, last_id) }
     }
 
     pub(super) fn note_time(&self, now: Timestamp) {

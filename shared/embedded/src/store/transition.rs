@@ -27,7 +27,7 @@ pub(super) fn write(
     step: &Step,
 ) -> Result<Vec<OutboxEntry>, Error> {
     let task = &step.task;
-    update(tx, task, &serde_json::to_string(task)?)?;
+    update(tx, task, &tx.context.format.encode(task)?)?;
     if before.task.queue_place(before.lease.is_some(), tx.now).is_some() {
         queue_entry::delete(tx.conn, &Entry::of(&before.task))?;
     }
@@ -60,7 +60,7 @@ pub(super) fn poison(tx: &Tx<'_>, corrupt: &CorruptTask) -> Result<Vec<OutboxEnt
     task.state = TaskState::Failed;
     task.updated_at = tx.now;
     task.finished_at = Some(tx.now);
-    update(tx, &task, &serde_json::to_string(&task)?)?;
+    update(tx, &task, &tx.context.format.encode(&task)?)?;
     tracing::error!(task = %task.id, project = %task.project_id, "a task's record cannot be read");
     deliveries::create(tx, &task)?;
     audit::record(tx, "task.failed", &subject(task.id), Some(&task.project_id))?;

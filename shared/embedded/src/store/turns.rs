@@ -4,9 +4,10 @@
 use rdev_domain::ids::ProjectId;
 use rdev_domain::ports::Capabilities;
 use rdev_domain::project::{Project, ProjectState};
+use rdev_domain::spec::AgentName;
 use rdev_domain::time::Timestamp;
 use rdev_domain::turn::Turn;
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::transaction::Tx;
 use super::{claim, projects, rows};
@@ -86,6 +87,19 @@ pub(super) fn next(
         };
     }
     Ok(least)
+}
+
+/// A project with a free slot and something due, whatever agent that needs.
+pub(super) fn waiting(conn: &Connection) -> Result<Option<ProjectId>, Error> {
+    let mut first = conn.prepare_cached(
+        "SELECT project FROM turns WHERE agent = ?1 ORDER BY held, served, project LIMIT 1",
+    )?;
+    for agent in std::iter::once("").chain(AgentName::ALL.iter().map(|agent| agent.as_str())) {
+        if let Some(found) = first.query_row([agent], |row| rows::parsed(row, 0)).optional()? {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
 }
 
 /// A time of the column `served`: 0 is never.

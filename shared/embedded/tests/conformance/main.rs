@@ -26,6 +26,10 @@ fn open_store(retention: Retention) -> StoreUnderTest {
     let file = data.folder.join("rdev.db");
     StoreUnderTest {
         store: data.store.clone(),
+        with_format: {
+            let store = data.store.clone();
+            Arc::new(move |format| Arc::new(store.with_format(format)))
+        },
         replace_record: Arc::new(move |task, kind, body| {
             let file = file.clone();
             Box::pin(async move {

@@ -6,13 +6,14 @@ use rdev_domain::project::Deletion;
 use rdev_domain::spec::{BuildSpec, Work};
 use rdev_domain::task::{Task, TaskState};
 
-use super::world::{ClaimedTask, HOUR, MINUTE, SECOND, World, key_actor};
+use super::world::{ClaimedTask, HOUR, MINUTE, Runner, SECOND, World, key_actor};
 use super::{Damage, cases};
 
 cases! {
     a_bad_record_stops_no_recovery_by_the_sweep;
     a_bad_record_stops_no_recovery_at_start;
     a_bad_record_stops_no_recovery_by_a_claim;
+    a_bad_record_hides_no_expired_lease_from_a_claim;
     a_bad_record_stops_no_deletion;
     a_bad_record_stops_no_promotion;
     a_bad_record_that_was_being_pushed_is_in_doubt;
@@ -112,6 +113,30 @@ async fn a_bad_record_stops_no_recovery_by_a_claim(w: World) {
         let others: Vec<TaskId> = held[1..].iter().map(|held| held.id).collect();
         assert_eq!(claimed, others, "{bad:?}");
         is_poisoned(&w, held[0].id, bad).await;
+    }
+}
+
+/// The claim ends the bad task, and then nothing is due: the wake-up would be deleted, and the dead
+/// holder's task would wait for a sweep.
+async fn a_bad_record_hides_no_expired_lease_from_a_claim(w: World) {
+    for bad in [Bad::Body, Bad::State] {
+        for others in [0, 2] {
+            let project = w.project_with_limit(3).await;
+            let dead = w.hold(&project, 1).await.remove(0);
+            let mut ended = Vec::new();
+            for _ in 0..=others {
+                ended.push(w.enqueue(&project).await.id);
+                bad.make(&w, ended[ended.len() - 1]).await;
+            }
+            w.let_leases_expire();
+            let again = w.claim_as(&project, &Runner::named("w2")).await;
+            assert_eq!(again.id, dead.id, "{bad:?}");
+            for id in ended {
+                is_poisoned(&w, id, bad).await;
+            }
+            w.finish(&again).await.expect("a holder may finish");
+            w.nothing_to_claim(&project).await;
+        }
     }
 }
 

@@ -1,18 +1,18 @@
 //! Records that this version cannot run: those of an unknown type end as `poison`, and those of a
-//! newer format are left alone.
+//! newer format are left alone. An old program and a new one work on the same records.
 
 use rdev_domain::failure::FailureClass;
-use rdev_domain::ids::TaskId;
-use rdev_domain::ports::Claim;
-use rdev_domain::project::Deletion;
-use rdev_domain::record::VERSION;
+use rdev_domain::ids::{ProjectId, TaskId};
+use rdev_domain::ports::{Claim, PortResult};
+use rdev_domain::project::{Deletion, Project, ProjectState};
+use rdev_domain::record::{Format, VERSION};
 use rdev_domain::spec::Work;
 use rdev_domain::step::Refusal;
 use rdev_domain::task::{Task, TaskState};
 use serde_json::{Value, json};
 
 use super::cases;
-use super::world::{Runner, World, key_actor, refusal};
+use super::world::{HOUR, MINUTE, Runner, SECOND, World, key_actor, refusal};
 
 cases! {
     a_task_of_an_unknown_type_fails_as_poison_and_keeps_its_type;
@@ -21,6 +21,9 @@ cases! {
     a_held_task_of_a_newer_format_keeps_its_lease_after_its_end;
     a_start_leaves_a_task_of_a_newer_format_alone;
     a_task_of_a_newer_format_refuses_every_change;
+    a_deletion_that_meets_a_task_of_a_newer_format_changes_nothing;
+    an_old_program_beside_a_new_one_does_what_it_can_and_leaves_the_rest;
+    what_a_new_program_writes_about_a_task_that_an_old_one_holds_ends_by_the_new_one;
 }
 
 /// Gives a task's record an unknown type.
@@ -137,11 +140,125 @@ async fn a_task_of_a_newer_format_refuses_every_change(w: World) {
         let before = w.snapshot(task.id).await;
         assert_eq!(refusal(w.cancel(task.id).await), Refusal::NewerRecord);
         assert_eq!(w.snapshot(task.id).await, before);
-        let deleted = w
-            .store
-            .begin_delete_project(&project, Deletion::KeepRepository, None, &key_actor(), w.now())
-            .await;
-        assert_eq!(refusal(deleted), Refusal::NewerRecord);
-        assert_eq!(w.read(task.id).await.task.state, TaskState::Queued);
+        assert_eq!(refusal(begin_delete(&w, &project).await), Refusal::NewerRecord);
+        assert_eq!(w.snapshot(task.id).await, before);
     }
+}
+
+/// The store as the next version of rdev sees it.
+fn next_version(w: &World) -> World {
+    w.of_format(Format::of(VERSION + 1))
+}
+
+async fn begin_delete(w: &World, id: &ProjectId) -> PortResult<Project> {
+    let keep = Deletion::KeepRepository;
+    w.store.begin_delete_project(id, keep, None, &key_actor(), w.now()).await
+}
+
+async fn a_deletion_that_meets_a_task_of_a_newer_format_changes_nothing(w: World) {
+    let new = next_version(&w);
+    for later in [false, true] {
+        let project = w.project().await;
+        let mut left = Vec::new();
+        for _ in 0..3 {
+            left.push(w.enqueue(&project).await.id);
+        }
+        let available_at = if later { w.now().plus(HOUR) } else { w.now() };
+        let newer = new.enqueue_task(Task { available_at, ..w.new_task(&project) }).await;
+        left.push(newer.id);
+        let before = w.audit(&project).await;
+        assert_eq!(refusal(begin_delete(&w, &project).await), Refusal::NewerRecord);
+        assert_eq!(w.audit(&project).await, before);
+        let there = w.store.project(&project).await.expect("the project is there");
+        assert_eq!((there.state, there.deletion), (ProjectState::Ready, None), "it stays open");
+        left.push(w.enqueue(&project).await.id);
+        for &id in &left {
+            assert_eq!(w.state(id).await, TaskState::Queued);
+        }
+        // The program that wrote it can cancel it.
+        begin_delete(&new, &project).await.expect("nothing runs");
+        for &id in &left {
+            assert_eq!(w.state(id).await, TaskState::Cancelled);
+        }
+        w.store.forget_project(&project, &key_actor(), w.now()).await.expect("it is deleting");
+    }
+    // A task that has ended is in no way.
+    let project = w.project().await;
+    let ended = new.enqueue(&project).await;
+    new.cancel(ended.id).await.expect("it is queued");
+    begin_delete(&w, &project).await.expect("nothing is queued");
+}
+
+async fn an_old_program_beside_a_new_one_does_what_it_can_and_leaves_the_rest(old: World) {
+    let new = next_version(&old);
+    let project = old.project_with_limit(3).await;
+    let newer = [new.enqueue_with_priority(&project, 9).await, new.enqueue(&project).await];
+    let own = [old.enqueue(&project).await, old.enqueue_with_priority(&project, 0).await];
+    let before = [old.read(newer[0].id).await, old.read(newer[1].id).await];
+    assert!(matches!(before[0].task.work, Work::Unreadable(_)));
+    assert_eq!(new.read(newer[0].id).await.task, newer[0], "it reads its own");
+
+    // The old one does what it can, though the newer tasks come first.
+    let held = old.claim(&project).await;
+    assert_eq!(held.id, own[0].id);
+    old.finish(&held).await.expect("a holder may finish");
+    let dead = old.claim_as(&project, &Runner::named("w2")).await;
+    assert_eq!(dead.id, own[1].id);
+    assert_eq!(old.try_claim(&project, &Runner::named("w1")).await, Claim::Unsuited);
+    old.let_leases_expire();
+    assert_eq!(old.sweep().await.recovered, 1, "its own dead holder's");
+    assert_eq!(refusal(old.cancel(newer[0].id).await), Refusal::NewerRecord);
+    assert_eq!([old.read(newer[0].id).await, old.read(newer[1].id).await], before);
+
+    // A wake-up that the old one could do nothing with is sent again.
+    old.pass(2 * MINUTE + SECOND);
+    assert!(old.sweep().await.wake.contains(&project));
+
+    // The new one does all of it, also what the old one has begun.
+    let mut done = Vec::new();
+    for _ in 0..3 {
+        let held = new.claim_as(&project, &Runner::named("w3")).await;
+        if done.len() == 2 {
+            // It dies, and an old sweep leaves its lease to a new one.
+            new.let_leases_expire();
+            assert_eq!(old.sweep().await.recovered, 0);
+            assert_eq!(new.sweep().await.recovered, 1);
+            let again = new.claim_as(&project, &Runner::named("w4")).await;
+            assert_eq!(again.id, held.id);
+            new.prepare(&again).await.expect("a holder may prepare");
+            new.complete(&again).await.expect("a holder may complete");
+        } else {
+            new.finish(&held).await.expect("a holder may finish");
+        }
+        done.push(held.id);
+    }
+    new.nothing_to_claim(&project).await;
+    old.nothing_to_claim(&project).await;
+    done.sort();
+    let mut expected = [newer[0].id, newer[1].id, own[1].id];
+    expected.sort();
+    assert_eq!(done, expected);
+    for record in old.all_tasks(&project).await {
+        assert_eq!(record.task.state, TaskState::Succeeded);
+        assert_eq!(record.lease, None);
+    }
+}
+
+/// The old program can change the task no more, so it does not report its end. Nothing is lost: the
+/// lease ends, and the new program decides.
+async fn what_a_new_program_writes_about_a_task_that_an_old_one_holds_ends_by_the_new_one(
+    old: World,
+) {
+    let new = next_version(&old);
+    let held = old.running().await;
+    new.cancel(held.id).await.expect("a running task can be cancelled");
+    let renewal = old.renew(&held).await.expect("the lease is its own");
+    assert!(renewal.cancel_requested, "it learns that it is to stop");
+    assert_eq!(refusal(old.finish(&held).await), Refusal::NewerRecord);
+    old.let_leases_expire();
+    assert_eq!(old.sweep().await.recovered, 0);
+    assert_eq!(old.try_claim(held.project(), &Runner::named("w2")).await, Claim::Nothing);
+    assert_eq!(new.sweep().await.recovered, 1);
+    assert_eq!(old.state(held.id).await, TaskState::Cancelled);
+    assert_eq!(old.leases(held.project()).await, 0);
 }

@@ -49,6 +49,7 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use rdev_domain::ids::TaskId;
 use rdev_domain::ports::Store;
+use rdev_domain::record::Format;
 use rdev_domain::retention::Retention;
 
 use super::suite::{self, Keep};
@@ -59,6 +60,8 @@ use world::World;
 /// A store, empty and opened with the retention that the constructor was given.
 pub struct StoreUnderTest {
     pub store: Arc<dyn Store>,
+    /// The same records, as a program of another format sees them.
+    pub with_format: WithFormat,
     /// Replaces the record of a task, as a defect or another version would.
     pub replace_record: ReplaceRecord,
     /// Damages a record that belongs to a task, as a defect would.
@@ -71,6 +74,9 @@ pub struct StoreUnderTest {
     /// What must outlive the store's use.
     pub keep: Keep,
 }
+
+/// Opens the store once more, as a program of another format.
+pub type WithFormat = Arc<dyn Fn(Format) -> Arc<dyn Store> + Send + Sync>;
 
 /// Replaces a task's type and its body, past the store.
 pub type ReplaceRecord =

@@ -6,6 +6,7 @@ use rdev_domain::failure::FailureClass;
 use rdev_domain::ids::ProjectId;
 use rdev_domain::ports::Claim;
 use rdev_domain::project::Deletion;
+use rdev_domain::record::{Format, VERSION};
 use rdev_domain::spec::{AgentName, BuildSpec, Work};
 use rdev_domain::task::{Task, TaskState};
 
@@ -25,6 +26,7 @@ cases! {
     a_raised_limit_gives_a_turn;
     an_expired_lease_of_any_project_is_recovered_on_request;
     what_is_due_is_seen_and_what_is_held_or_due_later_is_not;
+    a_project_that_waits_is_found_without_a_wake_up;
 }
 
 async fn one_project_s_forty_builds_delay_another_s_first_one_by_one(w: World) {
@@ -186,6 +188,27 @@ async fn what_is_due_is_seen_and_what_is_held_or_due_later_is_not(w: World) {
     assert!(!has_due().await);
     w.pass(MINUTE + Duration::from_millis(1));
     assert!(has_due().await);
+}
+
+async fn a_project_that_waits_is_found_without_a_wake_up(w: World) {
+    let waits = async || w.store.waiting_project(w.now()).await.expect("an answer");
+    let (site, other) = (w.project().await, w.project().await);
+    assert_eq!(waits().await, None);
+    w.enqueue(&site).await;
+    assert_eq!(waits().await, Some(site.clone()));
+    let held = w.claim(&site).await;
+    w.enqueue(&site).await;
+    assert_eq!(waits().await, None, "its slot is taken");
+    // Whoever can do it: a newer program, too.
+    let newer = w.of_format(Format::of(VERSION + 1));
+    newer.enqueue_task(w.new_check(&other)).await;
+    assert_eq!(waits().await, Some(other.clone()));
+    newer.claim(&other).await;
+    assert_eq!(waits().await, None);
+    w.finish(&held).await.expect("a holder may finish");
+    assert_eq!(waits().await, Some(site.clone()));
+    w.remake(&site).await;
+    assert_eq!(waits().await, None, "it was deleted");
 }
 
 /// What a runner gets that offers every agent, by a wake-up of this project.

@@ -18,6 +18,7 @@ use rdev_domain::ports::{
     TaskFilter, TaskRecord,
 };
 use rdev_domain::project::{Deletion, Project, ProjectPatch};
+use rdev_domain::record::Format;
 use rdev_domain::result::Usage;
 use rdev_domain::spec::{BuildSpec, CheckSpec, Work};
 use rdev_domain::step::{Event, Refusal};
@@ -29,7 +30,7 @@ use ulid::Ulid;
 pub(super) use super::claimed_task::{ClaimedTask, Runner, commit, main, result};
 use super::race::settled;
 pub(super) use super::race::{race, race_two};
-use super::{Damage, DamageRecord, ReplaceRecord, StoreUnderTest};
+use super::{Damage, DamageRecord, ReplaceRecord, StoreUnderTest, WithFormat};
 use crate::tools::clock::Clock;
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
@@ -44,6 +45,7 @@ pub(super) struct World {
     pub(super) clock: Clock,
     /// The nonce of the latest project of each name.
     nonces: Arc<Mutex<HashMap<ProjectId, Ulid>>>,
+    with_format: WithFormat,
     replace_record: ReplaceRecord,
     damage: DamageRecord,
     pub(super) sweep_deletes: bool,
@@ -65,6 +67,7 @@ impl World {
             store: Arc::clone(&subject.store),
             clock: Clock::default(),
             nonces: Arc::default(),
+            with_format: subject.with_format.clone(),
             replace_record: subject.replace_record.clone(),
             damage: subject.damage.clone(),
             sweep_deletes: subject.sweep_deletes,
@@ -75,6 +78,11 @@ impl World {
     /// The same store, seen by a machine whose clock shows another time.
     pub(super) fn with_clock(&self, now: Timestamp) -> Self {
         Self { clock: Clock::showing(now), ..self.clone() }
+    }
+
+    /// The same records, as the programs of another format see them.
+    pub(super) fn of_format(&self, format: Format) -> Self {
+        Self { store: (self.with_format)(format), ..self.clone() }
     }
 
     pub(super) fn now(&self) -> Timestamp {
