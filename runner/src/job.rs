@@ -41,9 +41,9 @@ fn handler(work: &Work) -> Box<dyn TaskHandler + '_> {
 }
 
 /// Works on a claimed task until it is settled or its lease is lost. `receipt` names the
-/// wake-up that led to it: the wake-up is deleted at the end, and another runner receives it
-/// again if this process dies.
-pub(crate) async fn run(context: Arc<RunnerContext>, claimed: Claimed, receipt: Receipt) {
+/// wake-up that led to it, if one did: the wake-up is deleted at the end, and another runner
+/// receives it again if this process dies.
+pub(crate) async fn run(context: Arc<RunnerContext>, claimed: Claimed, receipt: Option<Receipt>) {
     let Claimed { task, lease: claimed_lease, project, .. } = claimed;
     info!(task = %task.id, project = %project.id, attempt = task.attempt, fence = %task.fence, state = task.state.as_str(), "claimed");
     let settings = &context.config.runner;
@@ -83,6 +83,7 @@ pub(crate) async fn run(context: Arc<RunnerContext>, claimed: Claimed, receipt: 
     drop(guard);
     if let Some(advanced) = settled {
         cleanup::after_attempt(&attempt, &advanced.task);
+        let Some(receipt) = receipt else { return };
         // If this fails, some runner receives the wake-up again and finds nothing to do.
         let queue = &context.ports.queue;
         let answered = if released {

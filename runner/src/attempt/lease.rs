@@ -145,7 +145,7 @@ pub(crate) async fn record_refs(
 pub(crate) async fn renew_periodically(
     lease: Arc<ActiveLease>,
     context: Arc<RunnerContext>,
-    receipt: Receipt,
+    receipt: Option<Receipt>,
     flush_after: Duration,
 ) {
     let (store, queue, machine) = (&context.ports.store, &context.ports.queue, &*context.machine);
@@ -179,7 +179,9 @@ pub(crate) async fn renew_periodically(
                 }
                 if Instant::now() >= next_visibility {
                     next_visibility = Instant::now() + EXTEND_EVERY;
-                    if let Err(error) = queue.set_visibility(&receipt, VISIBILITY).await {
+                    if let Some(receipt) = &receipt
+                        && let Err(error) = queue.set_visibility(receipt, VISIBILITY).await
+                    {
                         debug!(task = %lease.task, %error, "the wake-up's visibility was not extended");
                     }
                 }

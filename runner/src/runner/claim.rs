@@ -6,9 +6,10 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use rdev_domain::chain;
 use rdev_domain::outbox;
-use rdev_domain::ports::{Claim, PortError, Queue, Receipt, ReceivedMessage};
+use rdev_domain::ports::{Claim, Claimed, PortError, Queue, Receipt, ReceivedMessage};
 use rdev_domain::wake_up::WakeUp;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
@@ -27,6 +28,11 @@ const LOOK_AGAIN: Duration = Duration::from_secs(15);
 /// the second receive is at most 40 s before that.
 const LOOKS: u32 = 5;
 
+/// A runner that has received nothing for this long looks for work by itself. Where runners differ, in
+/// their versions or in their agents, others may have received every wake-up and could do nothing: what
+/// only this one can do is not to wait until it happens to receive one.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
+
 /// The longest pause while the store or the queue is away, or protection is denied.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
@@ -38,15 +44,22 @@ pub(super) async fn claim_work(
 ) {
     let mut pause = Duration::from_millis(200);
     let mut protection: Option<ProtectedSlot> = None;
+    // It looks when it starts, too: the wake-ups of a newer version's tasks may be used up.
+    let mut next_look = Instant::now();
     loop {
         let next = async {
             drain_order(context, false).await;
             let permit = Arc::clone(slots).acquire_owned().await.ok()?;
+            if Instant::now() >= next_look {
+                return Some((permit, Ok(Received::Nothing)));
+            }
             let received = tokio::select! {
                 biased;
-                received = context.ports.queue.receive(RECEIVE_WAIT) => received,
+                received = context.ports.queue.receive(RECEIVE_WAIT) => {
+                    received.map(|message| message.map_or(Received::Nothing, Received::Message))
+                }
                 // A drain was ordered meanwhile: wait again.
-                () = drain_order(context, true) => Ok(None),
+                () = drain_order(context, true) => Ok(Received::DrainOrder),
             };
             Some((permit, received))
         };
@@ -59,8 +72,17 @@ pub(super) async fn claim_work(
             },
         };
         let outcome = match received {
-            Ok(None) => Ok(WakeUpOutcome::Handled),
-            Ok(Some(message)) => handle_wake_up(context, message, permit, jobs).await,
+            Ok(Received::DrainOrder) => Ok(WakeUpOutcome::Handled),
+            Ok(Received::Nothing) if Instant::now() < next_look => Ok(WakeUpOutcome::Handled),
+            Ok(Received::Nothing) => {
+                next_look = Instant::now() + LOOK_EVERY;
+                look(context, permit, jobs).await
+            }
+            Ok(Received::Message(message)) => {
+                // Any claim looks at all projects.
+                next_look = Instant::now() + LOOK_EVERY;
+                handle_wake_up(context, message, permit, jobs).await
+            }
             Err(error) => Err(error),
         };
         // A job that was started has a protected slot of its own.
@@ -111,6 +133,13 @@ async fn drain_order(context: &RunnerContext, expected: bool) {
     let mut ordered = context.ordered_drain.subscribe();
     // The sender lives as long as `context`, so this cannot fail.
     let _ = ordered.wait_for(|ordered| *ordered == expected).await;
+}
+
+/// What came of waiting for a wake-up.
+enum Received {
+    Message(ReceivedMessage),
+    Nothing,
+    DrainOrder,
 }
 
 /// The result of handling a wake-up.
@@ -169,13 +198,7 @@ async fn handle_wake_up(
                     warn!(error = chain(&error), "a wake-up was not sent; the sweep sends another");
                 }
             }
-            let job = job::run(Arc::clone(context), *claimed, message.receipt).boxed();
-            let holding = async move {
-                job.await;
-                drop(permit);
-                drop(slot);
-            };
-            machine.spawn(jobs.track_future(holding).boxed());
+            start_job(context, *claimed, Some(message.receipt), (permit, slot), jobs);
             Ok(())
         }
         // The holder may have died just now: then nobody else would send a wake-up before the sweep.
@@ -196,6 +219,50 @@ async fn handle_wake_up(
         }
     };
     outcome.map(|()| WakeUpOutcome::Handled)
+}
+
+/// Claims without a wake-up, if anything waits: whatever this runner can do, of the project whose turn
+/// it is. If this process dies, no wake-up comes back, and the sweep recovers the task.
+async fn look(
+    context: &Arc<RunnerContext>,
+    permit: OwnedSemaphorePermit,
+    jobs: &TaskTracker,
+) -> Result<WakeUpOutcome, PortError> {
+    let (store, queue, machine) = (&context.ports.store, &context.ports.queue, &context.machine);
+    let Some(hint) = store.waiting_project(machine.now()).await? else {
+        return Ok(WakeUpOutcome::Handled);
+    };
+    let Ok(slot) = context.protection.acquire().await else {
+        return Ok(WakeUpOutcome::Unprotected);
+    };
+    let claim =
+        store.claim_next(&hint, &context.owner, &context.capabilities, machine.now()).await?;
+    if let Claim::Claimed(claimed) = claim {
+        metrics::counter!("rdev_tasks_claimed_total").increment(1);
+        let sent = outbox::send(&**store, &**queue, &claimed.outbox, machine.now()).await;
+        if let Err(error) = sent {
+            warn!(error = chain(&error), "a wake-up was not sent; the next sweep sends it");
+        }
+        start_job(context, *claimed, None, (permit, slot), jobs);
+    }
+    Ok(WakeUpOutcome::Handled)
+}
+
+/// Starts the job of a claimed task, which holds a slot and the protection from scale-in.
+fn start_job(
+    context: &Arc<RunnerContext>,
+    claimed: Claimed,
+    receipt: Option<Receipt>,
+    (permit, slot): (OwnedSemaphorePermit, ProtectedSlot),
+    jobs: &TaskTracker,
+) {
+    let job = job::run(Arc::clone(context), claimed, receipt).boxed();
+    let holding = async move {
+        job.await;
+        drop(permit);
+        drop(slot);
+    };
+    context.machine.spawn(jobs.track_future(holding).boxed());
 }
 
 /// Sends the wake-up again with a delay, then deletes the old one: the receive count starts at 0.

@@ -12,6 +12,7 @@ use rdev_domain::ids::TaskId;
 use rdev_domain::outbox;
 use rdev_domain::ports::{Enqueued, Forge, NewRepository, SeedFile, Start, Store, TaskRecord};
 use rdev_domain::project::Project;
+use rdev_domain::record::Format;
 use rdev_domain::result::BuildResult;
 use rdev_domain::spec::{AgentName, BuildSpec, Work};
 use rdev_domain::step::Event;
@@ -83,21 +84,37 @@ impl World {
 
     /// Starts a runner on this machine, which the test may ask.
     pub(crate) fn run_on(&self, machine: Arc<LocalMachine>) -> Running {
-        let ports = Ports {
-            store: self.store(),
-            queue: self.embedded.queue.clone(),
-            forge: self.embedded.forge.clone(),
+        self.start(machine, self.store(), self.config.clone(), self.folders())
+    }
+
+    /// Starts a runner of a name and with folders of its own, of a version that has this format.
+    pub(crate) fn run_as(&self, name: &str, format: Format) -> Running {
+        let mut config = self.config.clone();
+        config.runner.worker_id = Some(name.parse().expect("a worker id"));
+        let own = self.data.path().join(name);
+        let folders = Folders {
+            work: own.join("work"),
+            cache: own.join("cache"),
+            sessions: own.join("sessions"),
+            repositories: self.folders().repositories,
         };
+        let machine = Arc::new(LocalMachine::new(&folders, &config));
+        self.start(machine, Arc::new(self.embedded.store.with_format(format)), config, folders)
+    }
+
+    fn start(
+        &self,
+        machine: Arc<LocalMachine>,
+        store: Arc<dyn Store>,
+        config: RunnerConfig,
+        folders: Folders,
+    ) -> Running {
         rdev_runner::process::init_process().expect("it becomes the parent of escaped processes");
         rdev_runner::git::init_process();
-        let runner = rdev_runner::start_on(
-            machine,
-            ports,
-            self.config.clone(),
-            self.folders(),
-            self.protection.clone(),
-            "test",
-        );
+        let (queue, forge) = (self.embedded.queue.clone(), self.embedded.forge.clone());
+        let ports = Ports { store, queue, forge };
+        let protection = self.protection.clone();
+        let runner = rdev_runner::start_on(machine, ports, config, folders, protection, "test");
         let runner = runner.expect("a runner starts");
         let handle = runner.handle();
         Running { handle, task: tokio::spawn(runner.run()) }

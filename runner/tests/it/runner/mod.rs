@@ -1,4 +1,5 @@
-//! The runner around its builds: wake-ups, protection from scale-in.
+//! The runner around its builds: wake-ups, protection from scale-in, versions side by side.
 
 mod protection;
+mod versions;
 mod wake_ups;
