@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rdev_domain::audit::Actor;
 use rdev_domain::chain;
@@ -56,20 +56,20 @@ pub(super) struct Context {
     pub(super) retention: Retention,
     pub(super) format: Format,
     latest: AtomicI64,
-    last_id: Mutex<Ulid>,
+    last_id: Arc<Mutex<Ulid>>,
 }
 
 impl Context {
     /// `last_id` is the newest id in the audit log.
     pub(super) fn new(retention: Retention, last_id: Ulid) -> Self {
-        let (latest, last_id) = (AtomicI64::new(i64::MIN), Mutex::new(last_id));
+        let (latest, last_id) = (AtomicI64::new(i64::MIN), Arc::new(Mutex::new(last_id)));
         Self { retention, format: Format::CURRENT, latest, last_id }
     }
 
-    /// Another one for the same database.
+    /// Another one for the same database: no id is given twice.
     pub(super) fn with_format(&self, format: Format) -> Self {
-        let last_id = *self.last_id.lock().unwrap_or_else(PoisonError::into_inner);
-        Self { format, ..Self::new(self.retention, last_id) }
+        let latest = AtomicI64::new(i64::MIN);
+        Self { retention: self.retention, format, latest, last_id: Arc::clone(&self.last_id) }
     }
 
     pub(super) fn note_time(&self, now: Timestamp) {
