@@ -6,6 +6,7 @@
 mod call;
 mod forward;
 mod plan;
+mod tables;
 #[cfg(test)]
 mod tests;
 
@@ -35,6 +36,8 @@ pub struct Seen {
     pub fault: Option<Fault>,
     /// The answer's status; `None` while there is none.
     pub status: Option<u16>,
+    /// How many bytes the answer's body has; 0 while there is none.
+    pub bytes: u64,
 }
 
 #[derive(Debug)]
@@ -48,6 +51,7 @@ struct Shared {
     upstream: Mutex<String>,
     plan: Mutex<Plan>,
     log: Mutex<Log>,
+    tables: Arc<tables::Tables>,
     client: onward::Client,
 }
 
@@ -72,6 +76,7 @@ impl Proxy {
             upstream: Mutex::new(upstream.to_owned()),
             plan: Mutex::new(Plan { rules: Vec::new(), chance: StdRng::seed_from_u64(seed) }),
             log: Mutex::default(),
+            tables: Arc::default(),
             client: onward::client(),
         });
         let state = Arc::clone(&shared);
@@ -97,6 +102,18 @@ impl Proxy {
     /// first that applies counts.
     pub fn plan(&self, rules: impl IntoIterator<Item = Rule>) {
         locked(&self.shared.plan).rules = rules.into_iter().collect();
+    }
+
+    /// Queries of an index are answered from now on by the index of this table: a copy of the one that is
+    /// asked, as that was some time ago. `None`: no more.
+    pub fn answer_indexes_from(&self, table: Option<&str>) {
+        self.shared.tables.answer_indexes_from(table);
+    }
+
+    /// From now on, a transaction or a write is refused while another call writes one of its items, as
+    /// DynamoDB does.
+    pub fn refuse_writes_that_meet(&self) {
+        self.shared.tables.refuse_writes_that_meet(true);
     }
 
     /// The calls so far, in the order in which they came, each try as one.

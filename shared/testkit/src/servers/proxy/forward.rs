@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use axum::body::Bytes;
 use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::header::CONTENT_TYPE;
-use hyper::{Request, Response};
+use hyper::{Request, Response, StatusCode};
 
 use super::call::{self, Call};
 use super::plan::Fault;
@@ -31,28 +31,36 @@ pub(super) async fn answer(
             item: call::item(&body),
             fault: fault.clone(),
             status: None,
+            bytes: 0,
         });
         log.first + log.seen.len() - 1
     };
-    let note = |status: u16| {
+    let note = |status: u16, bytes: u64| {
         let mut log = locked(&shared.log);
         // It is not there any more when the calls were forgotten meanwhile.
         let index = number.checked_sub(log.first);
         if let Some(seen) = index.and_then(|index| log.seen.get_mut(index)) {
             seen.status = Some(status);
+            seen.bytes = bytes;
         }
     };
     if let Some((status, body)) = fault.as_ref().and_then(|fault| fault.answer(&call)) {
-        note(status.as_u16());
-        let answer = Response::builder().status(status);
-        let answer = answer.header(CONTENT_TYPE, "application/x-amz-json-1.0");
-        return answer.body(Full::from(body)).map_err(|_| Closed);
+        note(status.as_u16(), body.len() as u64);
+        return instead(status, body);
     }
     match fault {
         Some(Fault::Hang) => return pending().await,
         Some(Fault::Gone) => return Err(Closed),
         _ => {}
     }
+    let _held = match shared.tables.hold(&call, &body) {
+        Ok(held) => held,
+        Err((status, body)) => {
+            note(status.as_u16(), body.len() as u64);
+            return instead(status, body);
+        }
+    };
+    let body = shared.tables.redirected(&call, &body).map_or(body, Bytes::from);
     let onward = Request::from_parts(parts, Full::from(body));
     let upstream = locked(&shared.upstream).clone();
     let answer = forward(&shared.client, &upstream, onward).await?;
@@ -61,6 +69,13 @@ pub(super) async fn answer(
         Some(Fault::HoldAnswer) => return pending().await,
         _ => {}
     }
-    note(answer.status().as_u16());
+    note(answer.status().as_u16(), answer.body().size_hint().exact().unwrap_or_default());
     Ok(answer)
+}
+
+/// An answer instead of the service's.
+fn instead(status: StatusCode, body: String) -> Result<Response<Full<Bytes>>, Closed> {
+    let answer = Response::builder().status(status);
+    let answer = answer.header(CONTENT_TYPE, "application/x-amz-json-1.0");
+    answer.body(Full::from(body)).map_err(|_| Closed)
 }
