@@ -21,7 +21,7 @@ use crate::attempt::Attempt;
 use crate::attempt::event_log::EventLog;
 use crate::attempt::interrupt::Interrupt;
 use crate::attempt::lease::{ActiveLease, renew_periodically};
-use crate::attempt::settle::{Settlement, settle};
+use crate::attempt::settle::{Settled, Settlement, settle};
 use crate::attempt::stop::StopReason;
 use crate::runner::context::RunnerContext;
 use crate::{build, check, cleanup};
@@ -81,12 +81,13 @@ pub(crate) async fn run(context: Arc<RunnerContext>, claimed: Claimed, receipt: 
     let released = lease.stop.reason() == Some(StopReason::Released);
     let settled = settle(&attempt, outcome).await;
     drop(guard);
-    if let Some(advanced) = settled {
-        cleanup::after_attempt(&attempt, &advanced.task);
+    if let Some(Settled { task, woken }) = settled {
+        cleanup::after_attempt(&attempt, &task);
         let Some(receipt) = receipt else { return };
         // If this fails, some runner receives the wake-up again and finds nothing to do.
         let queue = &context.ports.queue;
-        let answered = if released {
+        let answered = if released && !woken {
+            // The task is to be continued at once, and nobody was told of it yet.
             queue.set_visibility(&receipt, Duration::ZERO).await
         } else {
             queue.delete(&receipt).await

@@ -7,10 +7,10 @@ use rdev_domain::chain;
 use rdev_domain::failure::{Failure, FailureClass, Reaction};
 use rdev_domain::lease::Progress;
 use rdev_domain::outbox;
-use rdev_domain::ports::{Advanced, PortError, PortResult, Record};
+use rdev_domain::ports::{Advanced, PortError, PortResult, Record, TaskRecord};
 use rdev_domain::result::TaskResult;
 use rdev_domain::step::{Event, Refusal};
-use rdev_domain::task::TaskState;
+use rdev_domain::task::{Task, TaskState};
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
@@ -32,6 +32,13 @@ const SHUTDOWN_LIMIT: Duration = Duration::from_secs(60);
 /// The longest pause between two attempts to reach the store.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
+/// The end of an attempt, as it was reported.
+pub(crate) struct Settled {
+    pub(crate) task: Task,
+    /// The wake-ups that the end makes necessary were sent.
+    pub(crate) woken: bool,
+}
+
 /// Reports a transition of this attempt, with the build events that wait. Repeats until the
 /// store answers. When the store refuses a repeat because it has applied the first report,
 /// the report counts as applied.
@@ -40,6 +47,15 @@ pub(crate) async fn advance(
     event: Event,
     diff: Option<String>,
 ) -> Result<Advanced, Interrupt> {
+    report(attempt, event, diff).await.map(|(advanced, _)| advanced)
+}
+
+/// As [`advance`]; also returns whether the wake-ups were sent.
+async fn report(
+    attempt: &Attempt,
+    event: Event,
+    diff: Option<String>,
+) -> Result<(Advanced, bool), Interrupt> {
     let (store, lease) = (&attempt.context.ports.store, &attempt.lease);
     let by = Actor::worker(attempt.context.worker_id.clone());
     let mut pause = Duration::from_millis(100);
@@ -52,8 +68,8 @@ pub(crate) async fn advance(
         };
         match outcome {
             Ok(advanced) => {
-                send(attempt, &advanced).await;
-                return Ok(advanced);
+                let woken = send(attempt, &advanced).await;
+                return Ok((advanced, woken));
             }
             Err(error) if error.is_transient() => {
                 warn!(task = %lease.task, error = chain(&error), "the store did not accept a report; trying again");
@@ -74,11 +90,9 @@ pub(crate) async fn advance(
                 // If the fence is the same, this attempt's own first report has ended the lease.
                 match store.task(lease.task).await {
                     Ok(found) if found.task.fence == lease.holder.fence => {
-                        return Ok(Advanced {
-                            task: found.task,
-                            lease: found.lease,
-                            outbox: vec![],
-                        });
+                        let TaskRecord { task, lease } = found;
+                        // The sweep sends what the lost answer named.
+                        return Ok((Advanced { task, lease, outbox: vec![] }, false));
                     }
                     _ => {
                         lease.stop.request(StopReason::LeaseLost);
@@ -130,21 +144,21 @@ async fn advance_once(
 pub(crate) async fn settle(
     attempt: &Attempt,
     outcome: Result<Settlement, Interrupt>,
-) -> Option<Advanced> {
+) -> Option<Settled> {
     let settlement = match outcome {
         Ok(settlement) => settlement,
         Err(interrupt) => Settlement { event: event_of(attempt, interrupt)?, diff: None },
     };
     let has_landed = matches!(settlement.event, Event::Complete { .. });
-    let first = advance(attempt, settlement.event, settlement.diff).await;
-    let advanced = match first {
-        Ok(advanced) => advanced,
+    let first = report(attempt, settlement.event, settlement.diff).await;
+    let (advanced, woken) = match first {
+        Ok(reported) => reported,
         Err(interrupt) => {
             let interrupt = if has_landed { interrupt.after_landing() } else { interrupt };
             // The store refused the settlement: report that refusal instead, once.
             let event = event_of(attempt, interrupt)?;
-            match advance(attempt, event, None).await {
-                Ok(advanced) => advanced,
+            match report(attempt, event, None).await {
+                Ok(reported) => reported,
                 Err(_) => {
                     error!(task = %attempt.task.id, "the end of an attempt could not be reported; its lease will expire");
                     return None;
@@ -153,7 +167,7 @@ pub(crate) async fn settle(
         }
     };
     count(&advanced);
-    Some(advanced)
+    Some(Settled { task: advanced.task, woken })
 }
 
 /// The event that ends an interrupted attempt. `None`: the lease is lost.
@@ -184,7 +198,8 @@ fn event_of(attempt: &Attempt, interrupt: Interrupt) -> Option<Event> {
     Some(Event::Fail { holder, failure, usage: Some(*lease.usage.borrow()), revoked })
 }
 
-async fn send(attempt: &Attempt, advanced: &Advanced) {
+/// Sends the wake-ups. Returns whether it did.
+async fn send(attempt: &Attempt, advanced: &Advanced) -> bool {
     let (store, queue) = (&*attempt.context.ports.store, &*attempt.context.ports.queue);
     let now = attempt.now();
     let Advanced { task, outbox, .. } = advanced;
@@ -195,7 +210,9 @@ async fn send(attempt: &Attempt, advanced: &Advanced) {
     };
     if let Err(error) = sent {
         warn!(task = %attempt.task.id, error = chain(&error), "a wake-up was not sent; the next sweep sends it");
+        return false;
     }
+    true
 }
 
 fn count(advanced: &Advanced) {

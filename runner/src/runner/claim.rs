@@ -31,7 +31,11 @@ const LOOKS: u32 = 5;
 /// A runner that has received nothing for this long looks for work by itself. Where runners differ, in
 /// their versions or in their agents, others may have received every wake-up and could do nothing: what
 /// only this one can do is not to wait until it happens to receive one.
-const LOOK_EVERY: Duration = Duration::from_secs(60);
+const LOOK_EVERY: Duration = Duration::from_secs(5 * 60);
+
+/// How often a runner looks for expired leases of all projects at most. The fifth receive is at least 45 s
+/// after the second one, so a look of 5 s before it finds the same leases.
+const RECOVER_EVERY: Duration = Duration::from_secs(5);
 
 /// The longest pause while the store or the queue is away, or protection is denied.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -46,6 +50,7 @@ pub(super) async fn claim_work(
     let mut protection: Option<ProtectedSlot> = None;
     // It looks when it starts, too: the wake-ups of a newer version's tasks may be used up.
     let mut next_look = Instant::now();
+    let mut recovered = None;
     loop {
         let next = async {
             drain_order(context, false).await;
@@ -81,7 +86,7 @@ pub(super) async fn claim_work(
             Ok(Received::Message(message)) => {
                 // Any claim looks at all projects.
                 next_look = Instant::now() + LOOK_EVERY;
-                handle_wake_up(context, message, permit, jobs).await
+                handle_wake_up(context, message, &mut recovered, permit, jobs).await
             }
             Err(error) => Err(error),
         };
@@ -151,9 +156,11 @@ enum WakeUpOutcome {
 }
 
 /// Steps 2 and 3 of the protocol: claims a task for the project whose turn it is, and starts its job.
+/// `looked` is when this runner has looked for expired leases of all projects last.
 async fn handle_wake_up(
     context: &Arc<RunnerContext>,
     message: ReceivedMessage,
+    looked: &mut Option<Instant>,
     permit: OwnedSemaphorePermit,
     jobs: &TaskTracker,
 ) -> Result<WakeUpOutcome, PortError> {
@@ -175,9 +182,10 @@ async fn handle_wake_up(
         }
     };
     let (store, machine) = (&context.ports.store, &context.machine);
-    if message.receive_count > 1 {
+    if message.receive_count > 1 && is_time_to_look(*looked, Instant::now()) {
         // Its receiver may have died with a task of any project.
         let outbox = store.recover_expired(machine.now()).await?;
+        *looked = Some(Instant::now());
         outbox::send(&**store, &**queue, &outbox, machine.now()).await?;
     }
     let (hint, can) = (&wake_up.project_id, &context.capabilities);
@@ -265,6 +273,11 @@ fn start_job(
     context.machine.spawn(jobs.track_future(holding).boxed());
 }
 
+/// Whether a wake-up that came back is a reason to look for expired leases: many at once are one.
+fn is_time_to_look(looked: Option<Instant>, now: Instant) -> bool {
+    looked.is_none_or(|looked| now.saturating_duration_since(looked) >= RECOVER_EVERY)
+}
+
 /// Sends the wake-up again with a delay, then deletes the old one: the receive count starts at 0.
 async fn postpone(
     queue: &dyn Queue,
@@ -274,4 +287,25 @@ async fn postpone(
 ) -> Result<(), PortError> {
     queue.send(wake_up, delay).await?;
     queue.delete(receipt).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_wake_ups_that_come_back_are_one_look_in_five_seconds() {
+        let begun = Instant::now();
+        let (mut looked, mut looks) = (None, Vec::new());
+        for tenths in 0..=100_u64 {
+            let now = begun + Duration::from_millis(tenths * 100);
+            if is_time_to_look(looked, now) {
+                looked = Some(now);
+                looks.push(tenths);
+            }
+        }
+        assert_eq!(looks, [0, 50, 100]);
+        // So the last look for a wake-up is at least 40 s after its second receive.
+        assert!(LOOK_AGAIN * (LOOKS - 2) - LOOK_EVERY >= Duration::from_secs(40));
+    }
 }

@@ -10,7 +10,9 @@ use rdev_domain::event::BuildEvent;
 use rdev_domain::git_url::GitUrl;
 use rdev_domain::ids::TaskId;
 use rdev_domain::outbox;
-use rdev_domain::ports::{Enqueued, Forge, NewRepository, SeedFile, Start, Store, TaskRecord};
+use rdev_domain::ports::{
+    Enqueued, Forge, NewRepository, Queue, SeedFile, Start, Store, TaskRecord,
+};
 use rdev_domain::project::Project;
 use rdev_domain::record::Format;
 use rdev_domain::result::BuildResult;
@@ -61,6 +63,10 @@ impl World {
         };
         config.agents.insert(AgentName::Command, shell);
         Self { data, embedded, config, protection: Protection::None }
+    }
+
+    pub(crate) fn queue(&self) -> Arc<dyn Queue> {
+        self.embedded.queue.clone()
     }
 
     pub(crate) fn store(&self) -> Arc<dyn Store> {

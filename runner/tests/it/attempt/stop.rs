@@ -133,6 +133,9 @@ async fn a_drain_lets_builds_finish_and_a_second_one_gives_them_back() {
     running.stop().await;
     let task = world.task(id).await.task;
     assert_eq!((task.state, task.attempt), (TaskState::Queued, 0), "the attempt is given back");
+    let wake_ups = world.queue().stats().await.expect("an answer");
+    let one = (wake_ups.visible, wake_ups.in_flight, wake_ups.delayed);
+    assert_eq!(one, (1, 0, 0), "the release has sent one, and its own is deleted");
     assert_eq!(
         git(&world.repository(&site), &["show", &format!("refs/rdev/part/{id}/1:half")]),
         "half"
