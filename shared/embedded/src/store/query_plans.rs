@@ -26,13 +26,10 @@ use crate::database::migrate::migrate;
 
 /// Tables that a statement may read completely: they have as many rows as there are
 /// slots, workers or keys, or the statement counts exactly these rows.
-const SMALL: [&str; 8] = [
+const SMALL: [&str; 5] = [
     "SCAN leases",
     "SCAN workers",
     "SCAN keys",
-    "SCAN due USING COVERING INDEX due_since",
-    "SCAN later USING COVERING INDEX later_at",
-    "SCAN dead_letters USING COVERING INDEX sqlite_autoindex_dead_letters_1",
     // The one row of a subquery that counts, or of a recursive table.
     "SCAN (subquery-",
     "SCAN CONSTANT ROW",

@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use rdev_domain::ids::{ProjectId, TaskId};
 use rdev_domain::task::{QueuePlace, Task, TaskState, rank};
 use rdev_domain::time::Timestamp;
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, Params, Statement, params};
 
 use super::rows::{self, CorruptTask, blob};
+use super::sweep::PAGE;
 use super::transaction::Tx;
 use super::turns;
 use crate::error::Error;
@@ -92,21 +93,14 @@ pub(super) fn delete(conn: &Connection, entry: &Entry<'_>) -> Result<(), Error> 
     Ok(())
 }
 
-/// Moves what has become due to the due part of the queue, of one project.
+/// Moves what has become due to the due part of the queue, of one project: a page of it, and the sweep
+/// moves the rest.
 pub(super) fn promote_project(tx: &Tx<'_>, project: &ProjectId) -> Result<(), Error> {
-    let bounds = params![project.as_str(), tx.now.as_millis()];
-    let moved = tx
-        .conn
-        .prepare_cached(
-            "INSERT OR IGNORE INTO due (project, agent, class, rank, task, since)
-             SELECT project, agent, class, rank, task, at FROM later
-             WHERE project = ?1 AND at <= ?2",
-        )?
-        .execute(bounds)?;
-    if moved > 0 {
-        tx.conn
-            .prepare_cached("DELETE FROM later WHERE project = ?1 AND at <= ?2")?
-            .execute(bounds)?;
+    let mut due = tx.conn.prepare_cached(
+        "SELECT project, at, task FROM later WHERE project = ?1 AND at <= ?2 ORDER BY at LIMIT ?3",
+    )?;
+    let moved = promote_all(tx, &mut due, params![project.as_str(), tx.now.as_millis(), PAGE])?;
+    if !moved.is_empty() {
         turns::refresh(tx, project)?;
     }
     Ok(())
@@ -115,17 +109,33 @@ pub(super) fn promote_project(tx: &Tx<'_>, project: &ProjectId) -> Result<(), Er
 /// Moves up to `limit` entries that have become due to the due part of their queues.
 /// Returns the projects, and whether there may be more.
 pub(super) fn promote(tx: &Tx<'_>, limit: u32) -> Result<(BTreeSet<ProjectId>, bool), Error> {
-    let mut parked = tx.conn.prepare_cached(
+    let mut due = tx.conn.prepare_cached(
         "SELECT project, at, task FROM later WHERE at <= ?1 ORDER BY at LIMIT ?2",
     )?;
-    let parked = parked
-        .query_map(params![tx.now.as_millis(), limit], |row| {
+    let moved = promote_all(tx, &mut due, params![tx.now.as_millis(), limit])?;
+    let more = moved.len() == limit as usize;
+    // A name that is none has no project that could be woken.
+    let projects: BTreeSet<ProjectId> =
+        moved.iter().filter_map(|project| project.parse().ok()).collect();
+    for project in &projects {
+        turns::refresh(tx, project)?;
+    }
+    Ok((projects, more))
+}
+
+/// Moves the entries that a statement finds. Returns the project of each.
+fn promote_all(
+    tx: &Tx<'_>,
+    found: &mut Statement<'_>,
+    params: impl Params,
+) -> Result<Vec<String>, Error> {
+    let found = found
+        .query_map(params, |row| {
             Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?, rows::ulid(row, 2)?))
         })?
         .collect::<rusqlite::Result<Vec<_>>>()?;
-    let more = parked.len() == limit as usize;
-    let mut projects = BTreeSet::new();
-    for (project, at, task) in parked {
+    let mut projects = Vec::with_capacity(found.len());
+    for (project, at, task) in found {
         let key = params![project, at, blob(task)];
         tx.conn
             .prepare_cached(
@@ -137,13 +147,9 @@ pub(super) fn promote(tx: &Tx<'_>, limit: u32) -> Result<(BTreeSet<ProjectId>, b
         tx.conn
             .prepare_cached("DELETE FROM later WHERE project = ?1 AND at = ?2 AND task = ?3")?
             .execute(key)?;
-        // A name that is none has no project that could be woken.
-        projects.extend(project.parse::<ProjectId>());
+        projects.push(project);
     }
-    for project in &projects {
-        turns::refresh(tx, project)?;
-    }
-    Ok((projects, more))
+    Ok(projects)
 }
 
 /// Whether a task of the project has been due since `time` or longer.

@@ -9,6 +9,7 @@ pub(crate) const SCHEMA: Schema = Schema {
         include_str!("../../migrations/store-2.sql"),
         include_str!("../../migrations/store-3.sql"),
         include_str!("../../migrations/store-4.sql"),
+        include_str!("../../migrations/store-5.sql"),
     ],
     durable: true,
 };

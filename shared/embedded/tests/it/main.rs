@@ -5,6 +5,7 @@ mod crash;
 mod folder;
 mod forge;
 mod queue;
+mod scale;
 mod scene;
 mod store;
 mod sweep;
