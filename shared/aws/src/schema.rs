@@ -3,7 +3,7 @@
 //! | pk | sk | what | lists | due |
 //! | --- | --- | --- | --- | --- |
 //! | `P#<project>` | `META` | the project | `P#<shard>` by nonce | `V` while it is provisioned or deleted |
-//! | | `META#SLOTS` | the tasks that have a lease, and how many may have one | | `B` by the latest claim, while something is due |
+//! | | `META#SLOTS` | the tasks that have a lease, how many may have one, how many are queued | | `B` by the latest claim, while something is due; `L` while all that is queued is due later |
 //! | | `Q#<class>#<rank>#<task>` | queue: what is due | | `Q#<shard>` by time |
 //! | | `R#<available_at>#<task>` | queue: what is due later | | `R#<shard>` by time |
 //! | | `T#<task>` | the task | `T#<shard>` by id | |
@@ -22,6 +22,7 @@
 //! | `K#<id>` | `KEY` | an API key | `K` by time | |
 //! | `W#<id>` | `WORKER` | a worker | `W` by id | `W` until it is offline |
 //! | `DEAD` | `<id>` | a dead letter | | |
+//! | `SWEEP` | `WALK` | how far sweeps have walked through the queues | | |
 //!
 //! `META`, `META#SLOTS`, `Q#` and the due part of `R#` are neighbours, so that a claim reads
 //! all of them with one consistent query.
@@ -199,6 +200,11 @@ impl Key {
 
     pub(crate) fn dead_letter(id: Ulid) -> Self {
         Self::new(DEAD_LETTERS, id.to_string())
+    }
+
+    /// How far sweeps have walked through the queues.
+    pub(crate) fn walk() -> Self {
+        Self::new("SWEEP", "WALK")
     }
 
     /// A key that is never written: reading it shows that the table answers.

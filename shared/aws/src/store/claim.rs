@@ -9,17 +9,17 @@ use rdev_domain::ports::{Capabilities, Claim, Claimed, Conflict, PortError, Port
 use rdev_domain::project::{Project, ProjectState};
 use rdev_domain::step::{Event, Slots, step};
 use rdev_domain::time::Timestamp;
-use rdev_domain::turn::Turn;
+use rdev_domain::turn::{Turn, in_order};
 
 use super::context::{Change, Context};
 use super::events::EncodedRecord;
 use super::item::{Item, get_text, text};
 use super::projects::{SlotsItem, StoredProject};
-use super::queue_entry::Entry;
+use super::queue_entry::{Entry, is_due};
 use super::recover;
 use super::rows::{Found, Row};
 use super::table::{Query, pause};
-use super::transition::{self, LeaseCondition};
+use super::transition::{self, LastDue, LeaseCondition};
 use super::turns;
 use crate::error::alone;
 use crate::schema::{Key, META, SLOTS, partition, sortable};
@@ -41,8 +41,10 @@ struct ProjectQueue {
     project: Project,
     slots: SlotsItem,
     any_due: bool,
-    /// Its only due task, if the whole queue was read.
-    only: Option<TaskId>,
+    /// It has no due part, whatever the clock says.
+    is_idle: bool,
+    /// Nothing is in it beside one task that is due.
+    only_one: bool,
     /// The first due task that the runner can do.
     first: Option<Entry>,
 }
@@ -147,7 +149,7 @@ impl Claimer<'_> {
         };
         let mut turns = turns::waiting(change.context, Some(hint)).await?;
         turns.extend(own.as_ref().map(ProjectQueue::turn));
-        turns.sort();
+        let turns = in_order(turns, (change.context.chance)());
         for turn in turns.into_iter().take(MAX_PROJECTS) {
             if turn.project == *hint
                 && let Some(queue) = &own
@@ -163,8 +165,8 @@ impl Claimer<'_> {
                         return Ok(taken);
                     }
                 }
-                Some(queue) if !queue.any_due && queue.slots.waits => {
-                    turns::mark_idle(change.context, &turn.project, queue.slots.rev).await?;
+                Some(queue) if queue.is_idle && !queue.any_due && queue.slots.waits => {
+                    turns::mark_idle(change.context, &turn.project, &queue.slots).await?;
                 }
                 _ => {}
             }
@@ -219,7 +221,9 @@ impl Claimer<'_> {
             }
             step => step?,
         };
-        let last_due = queue.only.filter(|_| queue.slots.waits).map(|_| queue.slots.rev);
+        let slots = &queue.slots;
+        let last_due = (queue.only_one && slots.waits)
+            .then_some(LastDue { rev: slots.rev, parked: slots.parked });
         let condition =
             if is_own { LeaseCondition::New { last_due } } else { LeaseCondition::Holder };
         let log = EncodedRecord::default();
@@ -260,7 +264,8 @@ async fn read_queue(
     newer: &HashSet<TaskId>,
 ) -> PortResult<Option<ProjectQueue>> {
     let (mut project, mut slots) = (None, SlotsItem::of(&Item::new()));
-    let (mut due, mut first) = (Vec::new(), None::<Entry>);
+    let (mut due, mut early, mut in_due_part) = (0_usize, 0_usize, 0_usize);
+    let mut first = None::<Entry>;
     let mut read_all = false;
     let (mut from, mut after, mut limit) = (META, None, Some(FIRST_PAGE));
     let to = format!("R#{}~", sortable(change.now));
@@ -283,11 +288,13 @@ async fn read_queue(
                 Some(SLOTS) => slots = SlotsItem::of(item),
                 _ => {
                     let entry = Entry::of(item)?;
+                    in_due_part += usize::from(is_due(&entry.place));
                     // The clock may have gone back since an entry became due.
                     if entry.at > change.now {
+                        early += 1;
                         continue;
                     }
-                    due.push(entry.task);
+                    due += 1;
                     let before = first.as_ref().is_none_or(|first| entry.order() < first.order());
                     if before && suits(&entry, can) && !newer.contains(&entry.task) {
                         first = Some(entry);
@@ -300,7 +307,7 @@ async fn read_queue(
             break;
         };
         let Some(project) = &project else { break };
-        if slots.leased.len() >= project.build_limit as usize && !due.is_empty() {
+        if slots.leased.len() >= project.build_limit as usize && due > 0 {
             // No slot is free: it does not matter which task is first.
             break;
         }
@@ -313,9 +320,10 @@ async fn read_queue(
         }
     }
     let project = project.filter(|project| project.state != ProjectState::Deleting);
-    let any_due = !due.is_empty();
-    let only = if read_all && due.len() == 1 { due.pop() } else { None };
-    Ok(project.map(|project| ProjectQueue { project, slots, any_due, only, first }))
+    let any_due = due > 0;
+    let is_idle = read_all && in_due_part == 0;
+    let only_one = read_all && due == 1 && early == 0;
+    Ok(project.map(|project| ProjectQueue { project, slots, any_due, is_idle, only_one, first }))
 }
 
 /// Whether something of the project is due.

@@ -22,6 +22,8 @@ pub(super) struct Context {
     pub(super) format: Format,
     pub(super) clock: Clock,
     pub(super) leases: LeaseCache,
+    /// Which of several equal projects a claim is for.
+    pub(super) chance: fn() -> u32,
     latest: AtomicI64,
     last_id: Mutex<Ulid>,
 }
@@ -41,6 +43,7 @@ impl Context {
             format: Format::CURRENT,
             clock,
             leases: LeaseCache::default(),
+            chance: rand::random,
             latest: AtomicI64::new(i64::MIN),
             last_id: Mutex::new(Ulid::nil()),
         }

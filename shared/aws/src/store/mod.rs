@@ -7,6 +7,7 @@
 mod audit;
 mod claim;
 mod context;
+mod counts;
 mod dead_letters;
 mod deliveries;
 mod domains;
@@ -33,6 +34,7 @@ mod task_list;
 mod tasks;
 mod transition;
 mod turns;
+mod walk;
 mod webhooks;
 mod workers;
 mod writes;
@@ -104,6 +106,14 @@ impl DynamoStore {
     #[must_use]
     pub fn with_format(mut self, format: Format) -> Self {
         self.context.format = format;
+        self
+    }
+
+    /// The same store, with claims that choose among projects whose turns are equal by `chance` instead
+    /// of at random.
+    #[must_use]
+    pub fn choosing_by(mut self, chance: fn() -> u32) -> Self {
+        self.context.chance = chance;
         self
     }
 

@@ -11,13 +11,14 @@ use rdev_domain::time::Timestamp;
 
 use super::context::{Change, Context};
 use super::events::EncodedRecord;
+use super::indexes::Pages;
 use super::item::{Item, get_text, key_of, number, text};
 use super::projects::{self, MAX_RACES, SlotsItem, StoredProject};
 use super::queue_entry::Entry;
 use super::rows::{Found, Row};
 use super::table::{Query, pause};
 use super::transition::{self, LeaseCondition};
-use super::{domains, lookup};
+use super::{counts, domains, lookup};
 use crate::error::alone;
 use crate::schema::{Key, SLOTS, partition};
 
@@ -33,6 +34,9 @@ pub(super) async fn begin(
 ) -> PortResult<Project> {
     let project = close(change, id, deletion, expected).await?;
     cancel_queued(change, id).await?;
+    // Not in each transaction: all of them would write the one item.
+    let (_, slots) = project_and_slots(change.context, id).await?;
+    counts::count(change, id, &slots).await?;
     Ok(project)
 }
 
@@ -143,37 +147,46 @@ async fn is_pushing(context: &Context, id: &ProjectId) -> PortResult<bool> {
 
 /// Whether a newer program has written a queued task of the project.
 async fn has_newer(context: &Context, id: &ProjectId) -> PortResult<bool> {
-    let tasks = queue(context, id).await?.into_iter().filter_map(|entry| Entry::of(&entry).ok());
-    let keys = tasks.map(|entry| Key::task(id, entry.task)).collect();
-    let tasks = context.table.get_all(keys).await?;
-    let newer = |item: &Item| {
-        Row::of(item, None, context.format).is_ok_and(|row| matches!(row.found, Found::Newer(_)))
-    };
-    Ok(tasks.iter().any(newer))
+    let mut pages = queue(context, id);
+    while let Some(entries) = pages.next().await? {
+        let tasks = entries.into_iter().filter_map(|entry| Entry::of(&entry).ok());
+        let keys = tasks.map(|entry| Key::task(id, entry.task)).collect();
+        let newer = |item: &Item| {
+            let row = Row::of(item, None, context.format);
+            row.is_ok_and(|row| matches!(row.found, Found::Newer(_)))
+        };
+        if context.table.get_all(keys).await?.iter().any(newer) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
-/// The entries of the project's queue.
-async fn queue(context: &Context, id: &ProjectId) -> PortResult<Vec<Item>> {
-    let query = || Query {
+/// The entries of the project's queue, in pages.
+fn queue<'a>(context: &'a Context, id: &ProjectId) -> Pages<'a> {
+    let queued = Query {
         keys: "#pk = :pk AND #sk BETWEEN :from AND :to",
         with: vec![(":pk", text(partition(id))), (":from", text("Q#")), (":to", text("R$"))],
         ..Query::default()
     };
-    context.table.query_all(query).await
+    Pages::of(context, queued)
 }
 
 async fn cancel_queued(change: &Change<'_>, id: &ProjectId) -> PortResult<()> {
-    let queued = queue(change.context, id).await?;
-    stream::iter(queued)
-        .map(|entry| async move {
-            match alone(&key_of(&entry), Entry::of(&entry))? {
-                Some(entry) => cancel(change, entry).await,
-                None => Ok(()),
-            }
-        })
-        .buffer_unordered(CANCELLED_AT_ONCE)
-        .try_collect::<()>()
-        .await
+    let mut pages = queue(change.context, id);
+    while let Some(entries) = pages.next().await? {
+        stream::iter(entries)
+            .map(|entry| async move {
+                match alone(&key_of(&entry), Entry::of(&entry))? {
+                    Some(entry) => cancel(change, entry).await,
+                    None => Ok(()),
+                }
+            })
+            .buffer_unordered(CANCELLED_AT_ONCE)
+            .try_collect::<()>()
+            .await?;
+    }
+    Ok(())
 }
 
 async fn cancel(change: &Change<'_>, entry: Entry) -> PortResult<()> {
@@ -185,7 +198,7 @@ async fn cancel(change: &Change<'_>, entry: Entry) -> PortResult<()> {
             Found::Task(record) if record.task.state == TaskState::Queued => {
                 let step = step(&record.task, record.lease.as_ref(), Event::Cancel, change.now)?;
                 let log = EncodedRecord::default();
-                transition::write(change, &row, step, &log, LeaseCondition::Holder).await?.is_some()
+                transition::write(change, &row, step, &log, LeaseCondition::Closed).await?.is_some()
             }
             Found::Corrupt(corrupt) if !corrupt.state.is_terminal() => {
                 transition::poison(change, &row, corrupt).await?.is_some()

@@ -14,12 +14,12 @@ use rdev_domain::wake_up::OutboxEntry;
 use super::context::{Change, Context};
 use super::item::{
     Item, Values, add_to_due, add_to_list, body, get_flag, get_millis, get_number, get_text, item,
-    number, text,
+    millis, number, text,
 };
 use super::newest::{self, Filter};
 use super::table::pause;
 use super::writes::Writes;
-use super::{audit, outbox};
+use super::{audit, outbox, turns};
 use crate::error;
 use crate::schema::{Key, LIST_SHARDS, list_shard, sortable};
 
@@ -53,6 +53,12 @@ pub(super) struct SlotsItem {
     pub(super) served: Option<Timestamp>,
     /// The item is in the index of projects with something due.
     pub(super) waits: bool,
+    /// How many entries the due part of its queue has.
+    pub(super) queued: i64,
+    /// How many entries the later part of its queue has.
+    pub(super) parked: i64,
+    /// When its entries were counted last; `None`: never, by the version that wrote the item.
+    pub(super) counted: Option<Timestamp>,
     pub(super) rev: u64,
 }
 
@@ -70,7 +76,10 @@ impl SlotsItem {
             limit: get_number(item, "limit").unwrap_or_default(),
             closed: get_flag(item, "closed"),
             served: get_millis(item, "served"),
-            waits: get_text(item, "dpk").is_some(),
+            waits: get_text(item, "dpk") == Some(turns::PART),
+            queued: get_number(item, "queued").unwrap_or_default(),
+            parked: get_number(item, "parked").unwrap_or_default(),
+            counted: get_millis(item, "counted"),
             rev: get_number(item, "rev").unwrap_or_default(),
         }
     }
@@ -94,8 +103,14 @@ pub(super) async fn create(change: &Change<'_>, project: &Project) -> PortResult
         add_to_due(&mut record, UNFINISHED.to_owned(), unchanged_since(project));
     }
     let place = writes.put_new(record);
-    let mut slots =
-        item(Key::slots(&project.id), [("limit", number(project.build_limit)), ("rev", number(0))]);
+    let mut slots = item(
+        Key::slots(&project.id),
+        [
+            ("limit", number(project.build_limit)),
+            ("rev", number(0)),
+            ("counted", millis(change.now)),
+        ],
+    );
     if project.state == ProjectState::Deleting {
         slots.insert("closed".to_owned(), AttributeValue::Bool(true));
     }

@@ -9,11 +9,11 @@ use rdev_domain::time::Timestamp;
 use ulid::Ulid;
 
 use super::context::Change;
-use super::indexes::due_keys;
+use super::counts::{self, Moved};
+use super::indexes::{self, Pages};
 use super::item::{
     Item, add_to_due, corrupt, get_millis, get_number, get_text, item, key_of, millis, number, text,
 };
-use super::turns;
 use crate::error::alone;
 use crate::schema::{self, DUE_SHARDS, Key, due_shard, sortable};
 
@@ -119,27 +119,44 @@ impl Entry {
 }
 
 /// Moves up to `limit` entries that have become due to the due part of their queues. Returns the
-/// projects, and whether there may be more.
+/// projects, and whether there may be more. An entry that cannot be moved stops no other.
 pub(super) async fn promote(
     change: &Change<'_>,
     limit: usize,
 ) -> PortResult<(BTreeSet<ProjectId>, bool)> {
-    let mut parked = Vec::new();
-    for shard in 0..DUE_SHARDS {
-        parked.extend(due_keys(change.context, format!("R#{shard}"), Some(change.now)).await?);
-    }
-    let more = parked.len() > limit;
-    parked.truncate(limit);
     let mut projects = BTreeSet::new();
-    for item in change.context.table.get_all(parked.iter().map(key_of).collect()).await? {
-        let key = key_of(&item);
-        projects.extend(alone(&key, promote_one(change, &item).await)?.flatten());
+    let mut moved = 0;
+    for shard in 0..DUE_SHARDS {
+        let due = indexes::due(format!("R#{shard}"), Some(change.now));
+        let mut pages = Pages::of(change.context, due);
+        while let Some(keys) = pages.next().await? {
+            for item in change.context.table.get_all(keys.iter().map(key_of).collect()).await? {
+                if moved == limit {
+                    return Ok((projects, true));
+                }
+                let project = alone(&key_of(&item), promote_one(change, &item).await)?.flatten();
+                moved += usize::from(project.is_some());
+                projects.extend(project);
+            }
+        }
     }
-    Ok((projects, more))
+    Ok((projects, false))
 }
 
-/// Moves an entry. Returns its project, or `None` if the task was claimed or cancelled meanwhile.
-async fn promote_one(change: &Change<'_>, item: &Item) -> PortResult<Option<ProjectId>> {
+/// Whether an entry of the due part has the sort key that an earlier version gave it: it sorts behind
+/// all others, and a claim may not read so far.
+pub(super) fn is_misplaced(item: &Item) -> bool {
+    let place = get_text(item, "sk").unwrap_or_default();
+    is_due(place)
+        && place
+            .split('#')
+            .nth(2)
+            .is_some_and(|rank| rank.len() < sortable(Timestamp::from_millis(0)).len())
+}
+
+/// Moves an entry to its place in the due part. Returns its project, or `None` if the task was claimed or
+/// cancelled meanwhile.
+pub(super) async fn promote_one(change: &Change<'_>, item: &Item) -> PortResult<Option<ProjectId>> {
     let entry = Entry::of(item)?;
     let (from, project, task) = (entry.place.clone(), entry.project.clone(), entry.task);
     let entry = entry.promoted();
@@ -156,6 +173,6 @@ async fn promote_one(change: &Change<'_>, item: &Item) -> PortResult<Option<Proj
     );
     writes.delete(Key::queue_entry(&project, &from), "", vec![]);
     writes.put(entry.item());
-    turns::mark_due(&mut writes, &project);
+    counts::write(&mut writes, &project, Moved::between(Some(&from), Some(&entry.place)));
     Ok(change.context.table.transact(writes).await?.is_ok().then_some(project))
 }

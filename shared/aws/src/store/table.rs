@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
+use aws_sdk_dynamodb::operation::query::QueryOutput;
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{
-    DeleteRequest, KeysAndAttributes, ReturnValue, ReturnValuesOnConditionCheckFailure,
+    DeleteRequest, KeysAndAttributes, ReturnValue, ReturnValuesOnConditionCheckFailure, Select,
     WriteRequest,
 };
 use futures_util::future::try_join_all;
@@ -22,6 +23,10 @@ use crate::schema::Key;
 
 /// How many times a busy call is tried, beside the retries of the SDK.
 const MAX_TRIES: u32 = 8;
+
+/// How many times a write is tried that meets another one of the same item: each of fifty that are made at
+/// the same moment gets its turn, within about 10 s.
+const MAX_MEETINGS: u32 = 16;
 
 /// The most keys of one `BatchGetItem`.
 const MAX_GETS: usize = 100;
@@ -119,9 +124,33 @@ impl Table {
     }
 
     pub(super) async fn query(&self, query: Query) -> PortResult<QueryPage> {
+        let answer = self.send_query(query, None).await?;
+        let last = answer.last_evaluated_key.filter(|key| !key.is_empty());
+        Ok(QueryPage { items: answer.items.unwrap_or_default(), last })
+    }
+
+    /// How many items a query finds. They are counted where they are stored, in pages of 1 MB;
+    /// `None` if there are more than `max_pages` of these.
+    pub(super) async fn count(
+        &self,
+        mut query: Query,
+        max_pages: usize,
+    ) -> PortResult<Option<u64>> {
+        let mut count = 0;
+        for _ in 0..max_pages {
+            let answer = self.send_query(query.clone(), Some(Select::Count)).await?;
+            count += u64::try_from(answer.count).unwrap_or_default();
+            query.after = answer.last_evaluated_key.filter(|key| !key.is_empty());
+            if query.after.is_none() {
+                return Ok(Some(count));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn send_query(&self, query: Query, select: Option<Select>) -> PortResult<QueryOutput> {
         let Query { index, keys, filter, with, newest_first, limit, after } = query;
-        let answer = self
-            .client
+        self.client
             .query()
             .table_name(&self.name)
             .set_index_name(index.map(str::to_owned))
@@ -133,11 +162,10 @@ impl Table {
             .scan_index_forward(!newest_first)
             .set_limit(limit.map(|limit| i32::try_from(limit).unwrap_or(i32::MAX)))
             .set_exclusive_start_key(after)
+            .set_select(select)
             .send()
             .await
-            .map_err(|error| port_error(&self.name, "dynamodb:Query", error))?;
-        let last = answer.last_evaluated_key.filter(|key| !key.is_empty());
-        Ok(QueryPage { items: answer.items.unwrap_or_default(), last })
+            .map_err(|error| port_error(&self.name, "dynamodb:Query", error))
     }
 
     /// Every item of a query.
@@ -324,7 +352,7 @@ impl Table {
 
     /// Waits before the next try of a write that met another one.
     async fn pause_after_conflict(&self, tries: u32) -> PortResult<()> {
-        if tries == MAX_TRIES {
+        if tries == MAX_MEETINGS {
             return Err(Conflict::Contended.into());
         }
         pause(tries).await;

@@ -10,14 +10,15 @@ use rdev_domain::step::{self, Event, Refusal, step};
 use rdev_domain::task::{Task, TaskState};
 
 use super::context::{Change, Context};
+use super::counts::{self, Moved};
 use super::events::EncodedRecord;
 use super::item::{Item, Values, get_flag, get_number, get_text, item, millis, number, text};
-use super::queue_entry::{is_due, new_entry, place_of};
+use super::queue_entry::{new_entry, place_of};
 use super::rows::{Found, Row, new_task, own_refs as own_refs_value, usage as usage_value};
 use super::table::pause;
 use super::transition::{self, LeaseCondition, subject};
 use super::writes::Writes;
-use super::{audit, lookup, outbox, projects, turns};
+use super::{audit, lookup, outbox, projects};
 use crate::error;
 use crate::schema::Key;
 
@@ -39,14 +40,8 @@ pub(super) async fn enqueue(change: &Change<'_>, task: &Task) -> PortResult<Enqu
         let ready = writes.check(Key::project(&task.project_id), is_ready, ready_values.clone());
         if let Some(place) = &place {
             writes.put(new_entry(task, place));
-            if is_due(place) {
-                turns::mark_due(&mut writes, &task.project_id);
-            } else {
-                // A deletion that has read the queue is to notice.
-                let one = vec![(":one", number(1))];
-                writes.update(Key::slots(&task.project_id), "ADD #rev :one", "", one);
-            }
         }
+        counts::write(&mut writes, &task.project_id, Moved::between(None, place.as_deref()));
         let recorded = match task.retry_of {
             Some(old) => match record_retry(change, old, task, &mut writes).await {
                 Ok(place) => Some(place),

@@ -15,9 +15,10 @@ use rdev_domain::wake_up::OutboxEntry;
 use ulid::Ulid;
 
 use super::context::Change;
+use super::counts::{self, Moved};
 use super::events::EncodedRecord;
 use super::item::{Values, get_text, millis, number, seconds, text};
-use super::queue_entry::{is_due, new_entry, place_of};
+use super::queue_entry::{new_entry, place_of};
 use super::rows::{CorruptTask, Found, Row, lease_part, new_lease, own_refs, usage};
 use super::writes::Writes;
 use super::{audit, deliveries, item_size, outbox, turns};
@@ -32,10 +33,20 @@ pub(super) enum LeaseCondition {
     LastHeartbeat,
     /// There is none, and the task is claimed.
     New {
-        /// The rev of the project's slots when nothing else of the project was due: with this
-        /// claim it waits no more, if that is still so.
-        last_due: Option<u64>,
+        /// The project's slots when nothing else of the project was due: with this claim it waits no
+        /// more, if they are still the same.
+        last_due: Option<LastDue>,
     },
+    /// There is none, and the project is being deleted: its queue is counted afterwards.
+    Closed,
+}
+
+/// A project's slots when the only task that was due in it was claimed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct LastDue {
+    pub(super) rev: u64,
+    /// How many tasks were due later.
+    pub(super) parked: i64,
 }
 
 /// The result of a transaction.
@@ -103,8 +114,8 @@ async fn write_all(
     }
     let was = before.found.state();
     write_lease(&mut writes, was, task, (old, lease), condition)?;
-    let due = row.place.as_deref().is_some_and(is_due);
-    write_slots(change, &mut writes, task, (old.is_some(), lease.is_some()), due, condition);
+    let moved = Moved::between(before.place.as_deref(), row.place.as_deref());
+    write_slots(change, &mut writes, task, (old.is_some(), lease.is_some()), moved, condition);
     let subject = subject(task.id);
     writes.put(audit::event(change, nonce, action, subject, Some(&task.project_id))?);
     if !was.is_terminal() {
@@ -263,19 +274,20 @@ fn write_lease(
     Ok(())
 }
 
-/// Takes or frees a slot of the project, and keeps the project's turn: `due` says that the task is
-/// due afterwards.
+/// Takes or frees a slot of the project, counts its queue, and keeps its turn.
 fn write_slots(
     change: &Change<'_>,
     writes: &mut Writes,
     task: &Task,
     (was_leased, is_leased): (bool, bool),
-    due: bool,
+    moved: Moved,
     condition: LeaseCondition,
 ) {
     let project = &task.project_id;
     let slot = AttributeValue::Ss(vec![task.id.to_string()]);
-    let mut with = vec![(":one", number(1))];
+    let (mut set, mut add, mut with) = moved.update(project, is_leased);
+    add.push("#rev :one");
+    with.push((":one", number(1)));
     match (was_leased, is_leased) {
         (false, true) => {
             // The condition is the number of slots and not the rev that was read, so that claims
@@ -283,28 +295,36 @@ fn write_slots(
             let mut condition_on = "attribute_exists(#limit) AND attribute_not_exists(#closed) \
                  AND (attribute_not_exists(#held) OR size(#held) < #limit)"
                 .to_owned();
-            let mut update =
-                "SET #served = :served, #dsk = :place ADD #held :task, #rev :one".to_owned();
+            set.extend(["#served = :served", "#dsk = :place"]);
+            add.push("#held :task");
             with.push((":task", slot));
             with.push((":served", millis(change.now)));
             with.push((":place", text(turns::place(Some(change.now), project))));
+            let mut leave = "";
             if let LeaseCondition::New { last_due: Some(seen) } = condition {
-                update.push_str(" REMOVE #dpk");
+                // Nothing is left in the due part, whatever was counted.
+                add.retain(|added| *added != counts::ADD_QUEUED);
+                with.retain(|(name, _)| *name != counts::QUEUED);
+                set.push("#queued = :none");
+                with.push((":none", number(0)));
+                leave = turns::leave(moved.parked_of(seen.parked), &mut with);
                 condition_on.push_str(" AND #rev = :seen");
-                with.push((":seen", number(seen)));
+                with.push((":seen", number(seen.rev)));
             }
+            let update = format!("ADD {} SET {}{leave}", add.join(", "), set.join(", "));
             writes.update(Key::slots(project), &update, &condition_on, with);
         }
         (true, false) => {
-            let mut update = "DELETE #held :task ADD #rev :one".to_owned();
+            let mut update = format!("DELETE #held :task ADD {}", add.join(", "));
             with.push((":task", slot));
-            if due {
-                update.push_str(&format!(" SET {}", turns::SET_DUE));
-                with.extend(turns::due_values(project));
+            if !set.is_empty() {
+                update.push_str(&format!(" SET {}", set.join(", ")));
             }
             writes.update(Key::slots(project), &update, "", with);
         }
-        (false, false) if due => turns::mark_due(writes, project),
+        (false, false) if condition != LeaseCondition::Closed => {
+            counts::write(writes, project, moved);
+        }
         (false, false) | (true, true) => {}
     }
 }

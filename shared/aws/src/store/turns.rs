@@ -1,5 +1,6 @@
 //! Whose turn it is. The item of a project's slots is in the index of due records while something of
-//! the project is due, by the time of the latest claim. So a claim finds the projects that wait.
+//! the project is queued, by the time of the latest claim: in one part while something is due, in another
+//! while all is due later. So a claim and the sweep find the projects that wait, one item for each.
 
 use rdev_domain::ids::ProjectId;
 use rdev_domain::ports::PortResult;
@@ -7,14 +8,17 @@ use rdev_domain::time::Timestamp;
 use rdev_domain::turn::Turn;
 
 use super::context::Context;
+use super::indexes;
 use super::item::{Values, get_text, key_of, number, text};
 use super::projects::SlotsItem;
 use super::table::Query;
-use super::writes::Writes;
-use crate::schema::{DUE, Key, project_of, sortable};
+use crate::schema::{Key, project_of, sortable};
 
 /// The part of the due index with the projects that have something due.
 pub(super) const PART: &str = "B";
+
+/// The part with the projects all of whose tasks are due later.
+pub(super) const LATER: &str = "L";
 
 /// How many waiting projects a claim looks at, those first whose latest claim is the longest ago.
 const LOOKED_AT: u32 = 100;
@@ -32,13 +36,13 @@ pub(super) fn due_values(project: &ProjectId) -> Values {
     vec![(":waiting", text(PART)), (":never", text(place(None, project)))]
 }
 
-/// Adds to the writes that something of the project has become due. The transaction must not
-/// write the project's slots otherwise.
-pub(super) fn mark_due(writes: &mut Writes, project: &ProjectId) {
-    let mut with = due_values(project);
-    with.push((":one", number(1)));
-    let update = format!("SET {SET_DUE} ADD #rev :one");
-    writes.update(Key::slots(project), &update, "", with);
+/// What an update of the slots' item sets when the project has got something that is due later.
+pub(super) const SET_LATER: &str =
+    "#dpk = if_not_exists(#dpk, :later), #dsk = if_not_exists(#dsk, :never)";
+
+/// The values of [`SET_LATER`].
+pub(super) fn later_values(project: &ProjectId) -> Values {
+    vec![(":later", text(LATER)), (":never", text(place(None, project)))]
 }
 
 /// Puts a project into the index.
@@ -50,23 +54,31 @@ pub(super) async fn mark_waiting(context: &Context, project: &ProjectId) -> Port
     Ok(())
 }
 
-/// Takes a project out of the index in which nothing was due when its slots had the rev `seen`.
-pub(super) async fn mark_idle(context: &Context, project: &ProjectId, seen: u64) -> PortResult<()> {
-    let with = vec![(":seen", number(seen))];
+/// Takes a project out of the index whose queue had no due part when its slots were read.
+pub(super) async fn mark_idle(
+    context: &Context,
+    project: &ProjectId,
+    seen: &SlotsItem,
+) -> PortResult<()> {
+    let mut with = vec![(":none", number(0)), (":seen", number(seen.rev))];
+    let update = format!("SET #queued = :none{}", leave(seen.parked, &mut with));
     // If that fails, something has become due meanwhile.
-    let _ = context.table.update(Key::slots(project), "REMOVE #dpk", "#rev = :seen", with).await?;
+    let _ = context.table.update(Key::slots(project), &update, "#rev = :seen", with).await?;
     Ok(())
+}
+
+/// The end of an update's `SET` with which a project leaves the part of those with something due.
+pub(super) fn leave(parked: i64, with: &mut Values) -> &'static str {
+    if parked > 0 {
+        with.push((":later", text(LATER)));
+        return ", #dpk = :later";
+    }
+    " REMOVE #dpk"
 }
 
 /// The projects other than `hint` that wait and have a free slot.
 pub(super) async fn waiting(context: &Context, hint: Option<&ProjectId>) -> PortResult<Vec<Turn>> {
-    let query = Query {
-        index: Some(DUE.0),
-        keys: "#dpk = :part",
-        with: vec![(":part", text(PART))],
-        limit: Some(LOOKED_AT),
-        ..Query::default()
-    };
+    let query = Query { limit: Some(LOOKED_AT), ..indexes::due(PART.to_owned(), None) };
     let found = context.table.query(query).await?.items;
     let projects = found.iter().filter_map(|item| project_of(get_text(item, "pk")?));
     let keys = projects.filter(|project| Some(project) != hint).map(|project| Key::slots(&project));

@@ -8,9 +8,10 @@ use rdev_domain::ports::{PortError, PortResult};
 use rdev_domain::time::Timestamp;
 use rdev_domain::worker::{Worker, WorkerStatus};
 
+use super::audit;
 use super::context::{Change, Context};
+use super::indexes::{self, Pages};
 use super::item::{Item, body, get_flag, get_millis, get_text, key_of, millis, seconds, text};
-use super::{audit, indexes};
 use crate::error;
 use crate::schema::Key;
 
@@ -71,20 +72,23 @@ pub(super) async fn set_drain(
 /// Marks the workers whose last heartbeat was at `since` or earlier as `offline`. Returns how
 /// many.
 pub(super) async fn mark_offline(change: &Change<'_>, since: Timestamp) -> PortResult<u64> {
-    let online = indexes::due_keys(change.context, LIST.to_owned(), None).await?;
     let mut changed = 0;
-    for item in change.context.table.get_all(online.iter().map(key_of).collect()).await? {
-        let Some(heartbeat) = get_millis(&item, "last_heartbeat_at").filter(|&at| at <= since)
-        else {
-            continue;
-        };
-        let update = change.context.table.update(
-            key_of(&item),
-            "SET #status = :offline REMOVE #dpk, #dsk",
-            "#last_heartbeat_at = :heard AND #status <> :offline",
-            vec![(":offline", text(WorkerStatus::Offline.as_str())), (":heard", millis(heartbeat))],
-        );
-        changed += u64::from(update.await?.is_ok());
+    let mut pages = Pages::of(change.context, indexes::due(LIST.to_owned(), None));
+    while let Some(online) = pages.next().await? {
+        for item in change.context.table.get_all(online.iter().map(key_of).collect()).await? {
+            let Some(heartbeat) = get_millis(&item, "last_heartbeat_at").filter(|&at| at <= since)
+            else {
+                continue;
+            };
+            let with = vec![
+                (":offline", text(WorkerStatus::Offline.as_str())),
+                (":heard", millis(heartbeat)),
+            ];
+            let set = "SET #status = :offline REMOVE #dpk, #dsk";
+            let unheard = "#last_heartbeat_at = :heard AND #status <> :offline";
+            let update = change.context.table.update(key_of(&item), set, unheard, with);
+            changed += u64::from(update.await?.is_ok());
+        }
     }
     Ok(changed)
 }

@@ -21,6 +21,8 @@ fn main() -> ExitCode {
         store::answers::trials(),
         store::calls::trials(),
         store::faults::trials(),
+        store::indexes::trials(),
+        store::scale::trials(),
     ];
     trial::run(Some(AT_ONCE), all)
 }

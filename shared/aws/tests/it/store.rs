@@ -3,6 +3,8 @@
 pub(crate) mod answers;
 pub(crate) mod calls;
 pub(crate) mod faults;
+pub(crate) mod indexes;
+pub(crate) mod scale;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
