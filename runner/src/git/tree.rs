@@ -10,7 +10,9 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use git2::{Delta, Diff, DiffFindOptions, DiffOptions, FileMode, Index, Patch, Repository, Tree};
+use git2::{
+    Delta, Diff, DiffFindOptions, DiffOptions, ErrorClass, FileMode, Index, Patch, Repository, Tree,
+};
 use rdev_domain::git::CommitId;
 use rdev_domain::result::{ChangeStatus, FileChange};
 
@@ -204,12 +206,24 @@ fn update_index(
                 shown(part)
             )));
         }
-        index.add_path(Path::new(OsStr::from_bytes(path))).map_err(|error| {
-            // The remaining cause is the file itself: it is gone or cannot be read.
+        let name = Path::new(OsStr::from_bytes(path));
+        index.add_path(name).map_err(|error| {
+            // What remains is the disk, which may be full, or the file, which is gone or cannot be read.
+            if error.class() == ErrorClass::Os && can_be_read(&root.join(name)) {
+                return broken(error);
+            }
             bad(format!("{} cannot be added: {}", shown(path), error.message()))
         })?;
     }
     Ok(())
+}
+
+fn can_be_read(file: &Path) -> bool {
+    let kind = fs::symlink_metadata(file).map(|data| data.file_type());
+    kind.is_ok_and(|kind| {
+        kind.is_file() && fs::File::open(file).is_ok()
+            || kind.is_symlink() && fs::read_link(file).is_ok()
+    })
 }
 
 fn within(caps: &Caps, files: u64, bytes: u64) -> Result<(), GitError> {
