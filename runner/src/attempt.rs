@@ -27,6 +27,7 @@ pub(crate) mod lease;
 pub(crate) mod session;
 pub(crate) mod settle;
 pub(crate) mod stop;
+pub(crate) mod trash;
 pub(crate) mod unpushed;
 pub(crate) mod workspace;
 

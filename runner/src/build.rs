@@ -187,7 +187,7 @@ async fn checkout(
         attempt.note("Git LFS is not supported: its files are checked out as pointers");
     }
     if let Some(from) = spec.continue_from {
-        machine.restore_session(&workspace.home(), from)?;
+        machine.restore_session(&workspace.home(), from).await?;
     }
     Ok((fetched, checked_out.lfs_pointers))
 }

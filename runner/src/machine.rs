@@ -68,13 +68,14 @@ pub trait Machine: Send + Sync + 'static {
     ) -> Result<Ended, RunError>;
 
     /// Before a runner claims work: ends what an earlier process of it has left running, keeps its
-    /// unpushed commits, and empties its work folder.
+    /// unpushed commits, and empties its work folder. What cannot be removed is no failure.
     fn clean_start(&self) -> Result<()>;
 
     /// Makes an empty workspace. An unpushed commit of an earlier one of this name is kept.
     fn make_workspace(&self, root: &Path) -> Result<()>;
 
-    /// Removes a workspace. Its commit is kept if it is on no remote yet.
+    /// Removes a workspace: it is gone at once, its files later. Its commit is kept if it is on no
+    /// remote yet.
     fn remove_workspace(&self, root: &Path) -> Result<()>;
 
     /// Records that `commit` exists only in this workspace.
@@ -94,7 +95,7 @@ pub trait Machine: Send + Sync + 'static {
     fn find_unpushed(&self, task: TaskId, above: Fence) -> Option<(Fence, CommitId, PathBuf)>;
 
     /// Copies the objects of an unpushed commit's repository into the one of `dirs`.
-    fn borrow_unpushed(&self, dirs: &Workdir, repository: &Path) -> Result<()>;
+    async fn borrow_unpushed(&self, dirs: &Workdir, repository: &Path) -> Result<()>;
 
     /// Removes the unpushed commits of a task: its work is delivered, or nobody needs it any more.
     fn forget_unpushed(&self, task: TaskId);
@@ -118,7 +119,7 @@ pub trait Machine: Send + Sync + 'static {
     fn session_key(&self, task: TaskId) -> Option<String>;
 
     /// Copies the session of `task` to the HOME of a workspace.
-    fn restore_session(&self, home: &Path, task: TaskId) -> Result<()>;
+    async fn restore_session(&self, home: &Path, task: TaskId) -> Result<()>;
 
     /// Removes sessions older than `keep`.
     async fn expire_sessions(&self, keep: Duration);

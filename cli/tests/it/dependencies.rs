@@ -26,6 +26,7 @@ struct Row {
 const ANY: &[&str] = &[
     "rdev-domain",
     "rdev-configuration",
+    "rdev-removal",
     "rdev-embedded",
     "rdev-aws",
     "rdev-platform",
@@ -46,14 +47,21 @@ const fn row(
 const DOMAIN_AND_ADAPTERS: &[&str] = &["rdev-domain", "rdev-embedded", "rdev-aws", "rdev-platform"];
 
 /// The runner's program reads its configuration itself; Lambda functions do it another way.
-const CONFIGURATION_AND_ADAPTERS: &[&str] =
-    &["rdev-domain", "rdev-configuration", "rdev-embedded", "rdev-aws", "rdev-platform"];
+const RUNNERS: &[&str] = &[
+    "rdev-domain",
+    "rdev-configuration",
+    "rdev-removal",
+    "rdev-embedded",
+    "rdev-aws",
+    "rdev-platform",
+];
 
 /// The table, with rows for crates that are made later.
 const TABLE: &[Row] = &[
     row("rdev-domain", &[], &[]),
     row("rdev-configuration", &[], &[]),
-    row("rdev-embedded", &["rdev-domain"], &["rdev-testkit"]),
+    row("rdev-removal", &[], &[]),
+    row("rdev-embedded", &["rdev-domain", "rdev-removal"], &["rdev-testkit"]),
     row("rdev-aws", &["rdev-domain"], &["rdev-testkit"]),
     row("rdev-platform", &["rdev-domain"], &["rdev-testkit"]),
     row("rdev-testkit", &["rdev-domain"], &[]),
@@ -63,7 +71,7 @@ const TABLE: &[Row] = &[
     },
     Row {
         adapters_only_in: Some("src/main.rs"),
-        ..row("rdev-runner", CONFIGURATION_AND_ADAPTERS, &["rdev-embedded", "rdev-testkit"])
+        ..row("rdev-runner", RUNNERS, &["rdev-embedded", "rdev-testkit"])
     },
     Row { behind_feature: &["rdev-aws"], ..row("rdev", ANY, ANY) },
     row("rdev-lab", ANY, ANY),

@@ -201,7 +201,7 @@ impl Machine for SimulatedMachine {
         Some((*fence, commit.clone(), PathBuf::new()))
     }
 
-    fn borrow_unpushed(&self, _: &Workdir, _: &Path) -> Result<()> {
+    async fn borrow_unpushed(&self, _: &Workdir, _: &Path) -> Result<()> {
         // All repositories of the simulation share their commits.
         Ok(())
     }
@@ -233,7 +233,7 @@ impl Machine for SimulatedMachine {
         None
     }
 
-    fn restore_session(&self, _: &Path, task: TaskId) -> Result<()> {
+    async fn restore_session(&self, _: &Path, task: TaskId) -> Result<()> {
         anyhow::bail!("the simulated agent has no session of {task}")
     }
 

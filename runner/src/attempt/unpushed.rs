@@ -7,9 +7,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use rdev_domain::git::CommitId;
 use rdev_domain::ids::{Fence, TaskId};
+use rdev_removal::make_writable;
 use tracing::{info, warn};
 
-use super::folder::{copy_missing, private_folder, read_folder, remove};
+use super::folder::{copy_missing, private_folder, read_folder, read_note};
+use super::trash::Trash;
 use crate::config::Folders;
 use crate::git::Workdir;
 
@@ -37,9 +39,9 @@ pub(crate) fn borrow_objects(workdir: &Workdir, unpushed: &Path) -> Result<()> {
 }
 
 /// Removes the unpushed work of a task: it is delivered, or nobody needs it any more.
-pub(crate) fn forget_unpushed(folders: &Folders, task: TaskId) {
+pub(crate) fn forget_unpushed(folders: &Folders, trash: &Trash, task: TaskId) {
     let folder = unpushed_folder(folders).join(task.to_string());
-    if let Err(error) = remove(&folder) {
+    if let Err(error) = trash.discard(&folder) {
         warn!(error = format!("{error:#}"), "unpushed work was not removed");
     }
 }
@@ -74,14 +76,18 @@ pub(crate) fn clear_finished(root: &Path) -> Result<()> {
 
 /// Moves an attempt's gitdir to `unpushed/` if it has a commit that exists nowhere else. It can
 /// be repeated after a crash at any line.
-pub(super) fn salvage(root: &Path, unpushed: &Path) -> Result<()> {
+pub(super) fn salvage(root: &Path, unpushed: &Path, trash: &Trash) -> Result<()> {
     let Some((task, fence, _)) = read_finished(root) else {
         return Ok(());
     };
     let to = unpushed.join(task.to_string()).join(fence.to_string());
     private_folder(&to)?;
+    // What moves out of it must be writable, and so must what moves. If not, moving says why.
+    for folder in [root, &root.join("git")] {
+        let _ = make_writable(folder);
+    }
     if root.join("git").exists() {
-        remove(&to.join("git"))?;
+        trash.discard(&to.join("git"))?;
         fs::rename(root.join("git"), to.join("git")).context("cannot keep an unpushed commit")?;
     }
     fs::rename(root.join("finished"), to.join("finished"))
@@ -91,7 +97,7 @@ pub(super) fn salvage(root: &Path, unpushed: &Path) -> Result<()> {
 }
 
 fn read_finished(folder: &Path) -> Option<(TaskId, Fence, CommitId)> {
-    let text = fs::read_to_string(folder.join("finished")).ok()?;
+    let text = read_note(&folder.join("finished")).ok()?;
     let mut words = text.split(' ');
     let (task, fence, commit) = (words.next()?, words.next()?, words.next()?);
     Some((task.parse().ok()?, Fence(fence.parse().ok()?), commit.parse().ok()?))

@@ -5,6 +5,7 @@
 //! work/<key>/home, tmp     the agent's HOME and TMPDIR
 //! work/<key>/git           the runner's own gitdir
 //! work/<key>/finished      "<task> <fence> <commit>": committed, but on no remote yet
+//! trash/<key>-<random>     what is being removed
 //! unpushed/<task>/<fence>  such a gitdir, kept after the end of its attempt
 //! sessions/<task>/home     the files that an agent needs to continue a session
 //! sessions/<task>/key      the folder's name under work/ that the session is bound to
@@ -23,11 +24,12 @@ use rdev_domain::ids::{Fence, TaskId};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::folder::{self, private_folder, read_folder};
+use super::folder::{private_folder, read_folder};
 use super::interrupt::Interrupt;
+use super::trash::Trash;
 use super::unpushed::{salvage, unpushed_folder};
 use crate::config::Folders;
-use crate::git::Workdir;
+use crate::git::{self, Workdir};
 use crate::machine::Machine;
 use crate::process;
 
@@ -107,23 +109,32 @@ impl Drop for Workspace {
 }
 
 /// Makes an empty workspace at `root`, on this machine.
-pub(crate) fn make(folders: &Folders, root: &Path) -> Result<()> {
-    remove(folders, root)?;
+pub(crate) fn make(folders: &Folders, trash: &Trash, root: &Path) -> Result<()> {
+    remove(folders, trash, root)?;
     for folder in [root.join("home"), root.join("tmp")] {
         private_folder(&folder)?;
     }
     Ok(())
 }
 
-/// Removes the workspace at `root` from this machine.
-pub(crate) fn remove(folders: &Folders, root: &Path) -> Result<()> {
-    salvage(root, &unpushed_folder(folders))?;
-    folder::remove(root)
+/// Takes the workspace at `root` away. Its files are removed later.
+///
+/// # Errors
+/// When it is still there.
+pub(crate) fn remove(folders: &Folders, trash: &Trash, root: &Path) -> Result<()> {
+    let Err(error) = salvage(root, &unpushed_folder(folders), trash) else {
+        return trash.discard(root);
+    };
+    // The next start tries to keep its commit again.
+    if let Some(to) = trash.set_aside(root)? {
+        warn!(folder = %to.display(), error = format!("{error:#}"), "a commit that is on no remote was not kept, so its workspace is set aside");
+    }
+    Ok(())
 }
 
 /// Before a runner claims work: kills processes that an earlier process of it has left, saves
-/// its unpushed work, and empties `work/`.
-pub(crate) fn clean_start(folders: &Folders) -> Result<()> {
+/// its unpushed work, and empties `work/`. Nothing that a build has left makes it fail.
+pub(crate) fn clean_start(folders: &Folders, trash: &Trash) -> Result<()> {
     for folder in [&folders.work, &folders.cache, &folders.sessions, &unpushed_folder(folders)] {
         private_folder(folder)?;
     }
@@ -131,9 +142,13 @@ pub(crate) fn clean_start(folders: &Folders) -> Result<()> {
     if killed > 0 {
         info!(killed, "killed processes that an earlier process of this runner had left running");
     }
+    trash.open();
     for entry in read_folder(&folders.work)? {
-        remove(folders, &entry)?;
+        if let Err(error) = remove(folders, trash, &entry) {
+            warn!(folder = %entry.display(), error = format!("{error:#}"), "what a build has left stays where it is");
+        }
     }
+    git::discard_leftovers(&folders.cache, |path| trash.discard(path));
     Ok(())
 }
 
@@ -165,7 +180,7 @@ mod tests {
         let data = tempfile::tempdir().expect("a folder");
         let (folders, in_use) = (folders(data.path()), InUse::default());
         let stop = CancellationToken::new();
-        clean_start(&folders).expect("a clean start");
+        clean_start(&folders, &Trash::new(&folders)).expect("a clean start");
         let task: TaskId = "01JDGZ2V9QK8M3T5X7Y9ABCDEF".parse().expect("a ULID");
         let commit: CommitId = "a".repeat(40).parse().expect("a commit");
         for (fence, safe) in [(1, true), (2, false)] {
@@ -183,16 +198,16 @@ mod tests {
         assert!(find_unpushed(&folders, task, Fence(2)).is_none(), "below the floor");
         assert_eq!(tasks_with_unpushed(&folders), [task]);
         assert!(read_folder(&folders.work).expect("work").is_empty());
-        forget_unpushed(&folders, task);
+        forget_unpushed(&folders, &Trash::new(&folders), task);
         assert!(tasks_with_unpushed(&folders).is_empty());
     }
 
     #[tokio::test]
-    async fn a_second_attempt_waits_for_the_folder_and_read_only_folders_are_removed() {
+    async fn a_second_attempt_waits_for_the_folder_and_sees_no_file_of_the_first_one() {
         let data = tempfile::tempdir().expect("a folder");
         let (folders, in_use) = (folders(data.path()), InUse::default());
         let stop = CancellationToken::new();
-        clean_start(&folders).expect("a clean start");
+        clean_start(&folders, &Trash::new(&folders)).expect("a clean start");
         let create =
             || Workspace::create(machine(&folders), folders.work.join("k"), &in_use, &stop);
         let made =

@@ -77,7 +77,7 @@ pub(crate) async fn find(
             && is_recorded(&recorded, candidate, fence, &commit)
         {
             info!(task = %task.id, %fence, "continuing from a commit that an earlier attempt could not push");
-            attempt.machine().borrow_unpushed(&workspace.workdir(), &gitdir)?;
+            attempt.machine().borrow_unpushed(&workspace.workdir(), &gitdir).await?;
             workspace.record_finished(task.id, task.fence, &commit)?;
             let output = adopt(attempt, workspace, &commit).await?;
             let finished = FinishedWork { commit, earlier: None, output };

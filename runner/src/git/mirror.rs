@@ -16,6 +16,7 @@ use std::time::SystemTime;
 use git2::{Oid, Repository};
 use rdev_domain::git::{Branch, CommitId, OwnRef, Tip};
 use rdev_domain::git_url::GitUrl;
+use rdev_removal::remove_tree;
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -23,7 +24,9 @@ use tracing::{info, warn};
 use super::lock::{self, Mode};
 use super::transport::Service;
 use super::wire::Advertised;
-use super::{GitError, OwnTip, Remote, Workdir, checkout, commit_id, local, pack, tip_of};
+use super::{
+    GitError, OwnTip, Remote, Workdir, checkout, commit_id, leftovers, local, pack, tip_of,
+};
 
 /// A repository whose objects an attempt borrows. Keep it for as long as the
 /// attempt's repository or its checkout is used: it keeps the cache from removing them.
@@ -355,7 +358,7 @@ impl Slot {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         };
-        ignore_missing(fs::remove_dir_all(&self.folder))?;
+        leftovers::remove_mirror(&self.folder)?;
         ignore_missing(fs::remove_file(&self.damage_mark))
     }
 }
@@ -363,11 +366,8 @@ impl Slot {
 /// Makes an empty mirror, atomically.
 fn create(folder: &Path) -> Result<(), GitError> {
     let broken = |error| GitError::broken("making a mirror in the cache", error);
-    let making = folder.with_extension("new");
-    match fs::remove_dir_all(&making) {
-        Err(error) if error.kind() != ErrorKind::NotFound => return Err(broken(error)),
-        _ => {}
-    }
+    let making = folder.with_extension(leftovers::UNFINISHED);
+    remove_tree(&making).map_err(|error| broken(error.into()))?;
     checkout::skeleton(&making, &checkout::Skeleton::bare()).map_err(broken)?;
     fs::rename(&making, folder).map_err(broken)
 }

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Machine, OnLine, ServerLack};
 use crate::agent::{self, AgentContext, AgentRequest, Progress, Report};
+use crate::attempt::trash::Trash;
 use crate::attempt::{session, unpushed, workspace};
 use crate::config::{AgentSettings, Folders, RunnerConfig};
 use crate::git::{
@@ -29,6 +30,7 @@ use crate::process::{self, Ended, Launch, Limits, RunError};
 /// This machine. Git's work runs on threads that may block.
 pub struct LocalMachine {
     folders: Folders,
+    trash: Trash,
     max_cache_bytes: u64,
     agents: BTreeMap<AgentName, AgentSettings>,
     heads_only: Remembered,
@@ -45,6 +47,7 @@ impl LocalMachine {
             agents: config.agents.clone(),
             heads_only: Remembered::new(folders.cache.join("heads-only")),
             not_atomic: Remembered::new(git::not_atomic_folder(&folders.cache)),
+            trash: Trash::new(folders),
             folders: folders.clone(),
             looks: Mutex::default(),
         }
@@ -96,15 +99,15 @@ impl Machine for LocalMachine {
     }
 
     fn clean_start(&self) -> Result<()> {
-        workspace::clean_start(&self.folders)
+        workspace::clean_start(&self.folders, &self.trash)
     }
 
     fn make_workspace(&self, root: &Path) -> Result<()> {
-        workspace::make(&self.folders, root)
+        workspace::make(&self.folders, &self.trash, root)
     }
 
     fn remove_workspace(&self, root: &Path) -> Result<()> {
-        workspace::remove(&self.folders, root)
+        workspace::remove(&self.folders, &self.trash, root)
     }
 
     fn record_finished(
@@ -125,12 +128,13 @@ impl Machine for LocalMachine {
         unpushed::find_unpushed(&self.folders, task, above)
     }
 
-    fn borrow_unpushed(&self, dirs: &Workdir, repository: &Path) -> Result<()> {
-        unpushed::borrow_objects(dirs, repository)
+    async fn borrow_unpushed(&self, dirs: &Workdir, repository: &Path) -> Result<()> {
+        let (dirs, repository) = (dirs.clone(), repository.to_owned());
+        on_files(move || unpushed::borrow_objects(&dirs, &repository)).await
     }
 
     fn forget_unpushed(&self, task: TaskId) {
-        unpushed::forget_unpushed(&self.folders, task);
+        unpushed::forget_unpushed(&self.folders, &self.trash, task);
     }
 
     fn tasks_with_unpushed(&self) -> Vec<TaskId> {
@@ -146,21 +150,23 @@ impl Machine for LocalMachine {
     }
 
     fn keep_session(&self, home: &Path, key: &str, task: TaskId) -> Result<()> {
-        session::keep_session(&self.folders, home, key, task)
+        session::keep_session(&self.folders, &self.trash, home, key, task)
     }
 
     fn session_key(&self, task: TaskId) -> Option<String> {
         session::session_key(&self.folders, task)
     }
 
-    fn restore_session(&self, home: &Path, task: TaskId) -> Result<()> {
-        session::restore_session(&self.folders, home, task)
+    async fn restore_session(&self, home: &Path, task: TaskId) -> Result<()> {
+        let (folders, home) = (self.folders.clone(), home.to_owned());
+        on_files(move || session::restore_session(&folders, &home, task)).await
     }
 
     async fn expire_sessions(&self, keep: Duration) {
-        let folders = self.folders.clone();
+        let (folders, trash) = (self.folders.clone(), self.trash.clone());
+        let work = move || session::expire_sessions(&folders, &trash, keep);
         // The only possible failure is a panic, which the runtime has reported.
-        let _ = tokio::task::spawn_blocking(move || session::expire_sessions(&folders, keep)).await;
+        let _ = tokio::task::spawn_blocking(work).await;
     }
 
     fn knows(&self, lack: ServerLack, url: &GitUrl) -> bool {
@@ -344,5 +350,14 @@ impl Machine for LocalMachine {
     ) -> Result<Option<CommitId>, GitError> {
         let (remote, branch, commits) = (remote.clone(), branch.clone(), commits.to_vec());
         blocking(move || git::in_log(&remote, &branch, &commits)).await
+    }
+}
+
+/// Reads and writes files on a thread that may block: how many, an agent decides.
+async fn on_files<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        // Nobody has its handle, so it was not cancelled: it panicked.
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
 }

@@ -33,6 +33,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(600);
 
 pub(crate) struct World {
     pub(crate) data: tempfile::TempDir,
+    /// Where the runner's folders are: in `data` if nothing else is said.
+    pub(crate) place: PathBuf,
     pub(crate) embedded: Embedded,
     pub(crate) config: RunnerConfig,
     pub(crate) protection: Protection,
@@ -46,7 +48,12 @@ pub(crate) struct Running {
 impl World {
     /// An empty world. Its `command` agent runs a build's prompt as a shell script.
     pub(crate) fn new() -> Self {
-        let data = tempfile::tempdir().expect("a temporary folder");
+        Self::below(&std::env::temp_dir())
+    }
+
+    /// The same, in a folder that is there already.
+    pub(crate) fn below(folder: &Path) -> Self {
+        let data = tempfile::tempdir_in(folder).expect("a temporary folder");
         let embedded = rdev_embedded::open(data.path(), rdev_embedded::Options::default())
             .expect("an empty data folder opens");
         let mut config = RunnerConfig::default();
@@ -62,7 +69,8 @@ impl World {
             ..AgentSettings::default()
         };
         config.agents.insert(AgentName::Command, shell);
-        Self { data, embedded, config, protection: Protection::None }
+        let place = data.path().to_owned();
+        Self { data, place, embedded, config, protection: Protection::None }
     }
 
     pub(crate) fn queue(&self) -> Arc<dyn Queue> {
@@ -74,12 +82,12 @@ impl World {
     }
 
     pub(crate) fn folders(&self) -> Folders {
-        let data = self.data.path();
+        let place = &self.place;
         Folders {
-            work: data.join("work"),
-            cache: data.join("cache"),
-            sessions: data.join("sessions"),
-            repositories: Some(data.join("repos")),
+            work: place.join("work"),
+            cache: place.join("cache"),
+            sessions: place.join("sessions"),
+            repositories: Some(self.data.path().join("repos")),
         }
     }
 

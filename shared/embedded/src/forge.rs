@@ -102,9 +102,7 @@ impl Forge for LocalForge {
                 let _locked = names.lock().unwrap_or_else(PoisonError::into_inner);
                 publish(&unfinished, &path).map_err(io_error)
             });
-            if unfinished.exists() {
-                fs::remove_dir_all(&unfinished).map_err(io_error)?;
-            }
+            cleanup::remove(&unfinished);
             // Another call may have been faster: then the repository exists, as requested.
             match created {
                 Err(error) if !path.exists() => Err(error),
@@ -129,7 +127,11 @@ impl Forge for LocalForge {
             match renamed {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
                 Err(error) => Err(io_error(error)),
-                Ok(()) => fs::remove_dir_all(&unfinished).map_err(io_error),
+                Ok(()) => {
+                    // The repository is gone all the same.
+                    cleanup::remove(&unfinished);
+                    Ok(())
+                }
             }
         })
         .await

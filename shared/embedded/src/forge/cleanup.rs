@@ -4,21 +4,35 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use rdev_domain::chain;
+use rdev_removal::remove_tree;
+
 use super::locks;
 
-/// Removes the repositories whose name begins with `unfinished`, and stale lock files.
+/// Removes the repositories whose name begins with `unfinished`, and stale lock files. What people
+/// and builds have put into a repository is no reason not to start.
 pub(super) fn run(folder: &Path, unfinished: &str) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let name = entry.file_name();
         let name = name.to_string_lossy();
         if name.starts_with(unfinished) {
-            fs::remove_dir_all(entry.path())?;
+            remove(&entry.path());
         } else if name.ends_with(".git") && entry.file_type()?.is_dir() {
-            unlock(&entry.path())?;
+            let path = entry.path();
+            if let Err(error) = unlock(&path) {
+                tracing::warn!(repository = %path.display(), %error, "stale lock files may be left in a repository: it cannot be looked through");
+            }
         }
     }
     Ok(())
+}
+
+/// Removes a repository that has lost its name already.
+pub(super) fn remove(repository: &Path) {
+    if let Err(error) = remove_tree(repository) {
+        tracing::warn!(repository = %repository.display(), error = chain(&error), "a deleted repository cannot be removed; the next start tries again");
+    }
 }
 
 /// Removes the `*.lock` files of a repository but for those that tell of a move. The processes that

@@ -10,6 +10,7 @@ use rdev_domain::ports::{
 };
 use rdev_domain::time::Timestamp;
 use rdev_embedded::{Author, Options};
+use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
 use ulid::Ulid;
 
 use crate::scene::Scene;
@@ -246,6 +247,32 @@ async fn stale_lock_files_of_a_killed_git_are_removed_when_the_folder_is_opened(
     assert!(!scene.path("repos/.half-done-x").exists());
     assert_eq!(git(&folder, &["ls-tree", "-r", "--name-only", "main"]), "a");
     git(&folder, &["update-ref", "refs/heads/other", "refs/heads/main"]);
+}
+
+#[tokio::test]
+async fn a_repository_with_thousands_of_nested_folders_is_deleted_and_stops_no_start() {
+    let scene = Scene::new();
+    let created = scene.data.forge.create_repository(&site(&[seed("a", "1")])).await;
+    let folder = created.expect("created").git_url.to_folder().expect("a file: URL");
+    let nest = |folder: &Path| {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let mut at = openat(CWD, folder, flags, Mode::empty()).expect("a folder");
+        for _ in 0..3_000 {
+            mkdirat(&at, c"d", Mode::RWXU).expect("a folder");
+            at = openat(&at, c"d", flags, Mode::empty()).expect("the folder");
+        }
+    };
+    nest(&folder.join("refs/heads"));
+    let half_done = scene.path("repos/.half-done-x");
+    fs::create_dir(&half_done).expect("a folder");
+    nest(&half_done);
+
+    let scene = scene.reopened();
+    assert!(!half_done.exists());
+    assert_eq!(git(&folder, &["show", "main:a"]), "1");
+    let project = "site".parse().expect("a slug");
+    scene.data.forge.delete_repository(&project, Ulid(1)).await.expect("deleted");
+    assert_eq!(fs::read_dir(scene.data.forge.folder()).expect("a folder").count(), 0);
 }
 
 #[tokio::test]
