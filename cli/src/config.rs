@@ -136,6 +136,7 @@ impl Config {
             runner: self.runner.clone(),
             git,
             agents: self.agents.clone(),
+            ..RunnerConfig::default()
         }
     }
 

@@ -76,6 +76,20 @@ fn broken_without(rule: Broken, schedules: u64) -> String {
 }
 
 #[test]
+fn where_one_runner_in_twenty_offers_an_agent_its_builds_wait_only_for_that_runner() {
+    let campaign = run_many(1, 100, Plan::mixed_fleet);
+    assert_good(&campaign);
+    assert_eq!(campaign.tasks.values().sum::<u64>(), 100 * 80, "{:?}", campaign.tasks);
+}
+
+#[test]
+fn wake_ups_of_a_program_that_names_no_agent_are_sent_on_to_the_runner_that_has_it() {
+    let campaign = run_many(1, 30, |seed| Plan { older_api: true, ..Plan::mixed_fleet(seed) });
+    assert_good(&campaign);
+    assert_eq!(campaign.tasks.values().sum::<u64>(), 30 * 80, "{:?}", campaign.tasks);
+}
+
+#[test]
 fn a_server_that_ignores_the_ticket_lets_a_lineage_land_twice() {
     let broken = broken_without(Broken::TicketIgnored, 3_000);
     assert!(broken.contains("has landed twice") || broken.contains("without doubt"), "{broken}");

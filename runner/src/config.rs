@@ -10,6 +10,8 @@ use rdev_domain::secret::Secret;
 use rdev_domain::spec::AgentName;
 use serde::Deserialize;
 
+use crate::runner::own_queue::OwnQueue;
+
 /// The configuration of a runner.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -22,6 +24,9 @@ pub struct RunnerConfig {
     pub git: GitSettings,
     /// Per agent: program, arguments, environment, prices.
     pub agents: BTreeMap<AgentName, AgentSettings>,
+    /// The queue that it receives from; whoever connects the runner to its queue says it.
+    #[serde(skip)]
+    pub queue: OwnQueue,
 }
 
 /// `[runner]`.

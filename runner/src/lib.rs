@@ -25,5 +25,6 @@ mod verify;
 
 pub use config::{Folders, RunnerConfig};
 pub use runner::context::Ports;
+pub use runner::own_queue::{NotOffered, OwnQueue};
 pub use runner::protection::Protection;
 pub use runner::{Health, Runner, RunnerHandle, start, start_on};

@@ -18,6 +18,7 @@ use rdev_aws::{Aws, SettingsError};
 use rdev_configuration::{
     ConfigError, Environment, Layers, Names, default_data_dir, find_file, log_directives,
 };
+use rdev_domain::chain;
 use rdev_domain::ports::Forge;
 use rdev_domain::retention::Retention;
 use rdev_domain::secret::Secret;
@@ -25,7 +26,9 @@ use rdev_domain::spec::AgentName;
 use rdev_platform::config::{ForgeConfig, PlatformConfig};
 use rdev_platform::connect::{WrongSetting, connect};
 use rdev_runner::config::{AgentSettings, GitSettings, RunnerSettings};
-use rdev_runner::{Folders, Ports, Protection, RunnerConfig, RunnerHandle, health};
+use rdev_runner::{
+    Folders, NotOffered, OwnQueue, Ports, Protection, RunnerConfig, RunnerHandle, health,
+};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use tokio::net::TcpListener;
@@ -49,7 +52,17 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// Its variables that are in no section.
 const NAMES: Names = Names {
     top: &["DATA_DIR", "HEALTH_LISTEN", "PUBLIC_URL"],
-    others: &["TABLE", "QUEUE_URL", "DEAD_QUEUE_URL", "LOG_FORMAT"],
+    others: &[
+        "TABLE",
+        "QUEUE_URL",
+        "QUEUE_URL_CLAUDE_CODE",
+        "QUEUE_URL_OPENCODE",
+        "QUEUE_URL_CODEX",
+        "QUEUE_URL_COMMAND",
+        "QUEUE_AGENT",
+        "DEAD_QUEUE_URL",
+        "LOG_FORMAT",
+    ],
 };
 
 /// Variables that must not appear in any record, even if an agent gets hold of them.
@@ -143,6 +156,7 @@ fn is_configuration(error: &anyhow::Error) -> bool {
         cause.is::<ConfigError>()
             || cause.is::<WrongSetting>()
             || cause.is::<SettingsError>()
+            || cause.is::<NotOffered>()
             || cause.downcast_ref::<CheckError>().is_some_and(|check| !check.is_transient())
     })
 }
@@ -223,7 +237,8 @@ fn work(environment: &Environment) -> Result<()> {
         };
         let drain_s = runner.drain_s;
         let secrets = platform.secrets();
-        let config = RunnerConfig { public_url: platform.public_url, runner, git, agents };
+        let public_url = platform.public_url;
+        let config = RunnerConfig { public_url, runner, git, agents, queue: own_queue(&resources) };
         let start = move || {
             rdev_runner::start(ports, config, folders, protection, env!("CARGO_PKG_VERSION"))
         };
@@ -231,6 +246,9 @@ fn work(environment: &Environment) -> Result<()> {
         let ours = OUR_SECRETS.into_iter().filter_map(|name| environment.text(name));
         for secret in ours.map(Secret::new).chain(secrets) {
             runner.redact(secret);
+        }
+        if let Err(error) = runner.warn_of_differences().await {
+            warn!(error = chain(&error), "the other workers are not known; going on without");
         }
         let handle = runner.handle();
         let router = health::router(handle.clone(), metrics);
@@ -254,6 +272,17 @@ fn work(environment: &Environment) -> Result<()> {
     // A blocking call that hangs must not keep the process alive.
     runtime.shutdown_background();
     ended
+}
+
+/// The queue that the runner receives from, and whose it is.
+fn own_queue(resources: &rdev_aws::Settings) -> OwnQueue {
+    let agents = resources.own_agents();
+    if resources.own_queue() == resources.queue_url {
+        let elsewhere = AgentName::ALL.into_iter().filter(|agent| !agents.contains(agent));
+        OwnQueue::Default { elsewhere: elsewhere.collect() }
+    } else {
+        OwnQueue::Of(agents)
+    }
 }
 
 /// The first signal lets running builds finish; the second gives them back to the queue.

@@ -6,14 +6,14 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use futures_util::FutureExt;
 use rdev_domain::ids::{Owner, TaskId, WorkerId};
-use rdev_domain::ports::Capabilities;
+use rdev_domain::ports::{Capabilities, PortResult};
 use rdev_domain::secret::Secret;
 use rdev_domain::worker::{HEARTBEAT_EVERY, WorkerStatus};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::attempt::stop::StopReason;
 use crate::attempt::workspace::InUse;
@@ -25,6 +25,7 @@ use crate::{agent, cleanup, git, process};
 mod claim;
 pub(crate) mod context;
 mod heartbeat;
+pub(crate) mod own_queue;
 pub(crate) mod protection;
 
 use context::{Ports, RunnerContext};
@@ -66,7 +67,8 @@ impl Health {
 /// its unpushed work, and empties its work folder.
 ///
 /// # Errors
-/// When a folder cannot be made, or the host's name is not a valid worker id.
+/// When a folder cannot be made, the host's name is not a valid worker id, or the runner does not offer
+/// an agent whose queue it receives from ([`NotOffered`](crate::NotOffered)).
 pub fn start(
     ports: Ports,
     config: RunnerConfig,
@@ -103,7 +105,8 @@ pub fn start_on(
     let process: String = (0..8).filter_map(letter).collect();
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let slots = config.runner.slots.unwrap_or_else(|| u32::try_from(cores).unwrap_or(1)).max(1);
-    let capabilities = Capabilities { worker_id: worker_id.clone(), agents: machine.agents() };
+    let agents = config.queue.taken(&machine.agents())?;
+    let capabilities = Capabilities { worker_id: worker_id.clone(), agents };
     let tokens = config.git.credentials.iter().map(|entry| entry.token.clone());
     let context = RunnerContext {
         redactor: Redactor::new(tokens.chain(agent::secrets(&config.agents))),
@@ -135,6 +138,21 @@ impl Runner {
     /// Redacts one more secret in every log and record, beside those of the configuration.
     pub fn redact(&self, secret: Secret) {
         self.context.redactor.add([secret]);
+    }
+
+    /// Logs a warning for each agent that only some runners of the default queue take. It looks at those
+    /// that run now: whoever starts last sees the difference.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn warn_of_differences(&self) -> PortResult<()> {
+        let context = &self.context;
+        let workers = context.ports.store.workers().await?;
+        let taken = &context.capabilities.agents;
+        for (agent, worker) in context.config.queue.differing(taken, &workers) {
+            warn!(%agent, %worker, "this runner and that worker receive from the same queue, and only one of them takes builds of this agent: such builds wait until a wake-up meets the right one; give the agent a queue of its own");
+        }
+        Ok(())
     }
 
     /// A handle that controls this runner.

@@ -56,8 +56,8 @@ pub async fn sweep_store(
             info!(recovered = swept.recovered, offline = swept.offline, "swept");
         }
         outbox::send(store, queue, &swept.outbox, clock()).await?;
-        for project_id in swept.wake {
-            queue.send(&WakeUp { project_id }, Duration::ZERO).await?;
+        for wake_up in swept.wake {
+            queue.send(&wake_up, Duration::ZERO).await?;
         }
         deleting.extend(swept.deleting);
         if !swept.more {
@@ -154,6 +154,7 @@ mod tests {
 
     use rdev_domain::page::Page;
     use rdev_domain::ports::Receipt;
+    use rdev_domain::spec::AgentName;
 
     use super::*;
     use crate::clock::now;
@@ -175,8 +176,9 @@ mod tests {
         let (store, queue) = (&*embedded.store, &*embedded.queue);
         let there = project("there");
         store.create_project(&there, &Actor::maintenance(), now()).await.expect("created");
+        let agent = Some(AgentName::Codex);
         for project_id in [there.id.clone(), "gone".parse().expect("a slug")] {
-            queue.send(&WakeUp { project_id }, Duration::ZERO).await.expect("sent");
+            queue.send(&WakeUp { project_id, agent }, Duration::ZERO).await.expect("sent");
             assert!(queue.receive(Duration::ZERO).await.expect("received").is_some());
         }
         dead_letters(store, queue, now).await.expect("done");
@@ -193,7 +195,7 @@ mod tests {
         recorded.sort_unstable();
         assert_eq!(recorded, [("gone", "undelivered"), ("there", "undelivered")]);
         let woken = queue.receive(Duration::ZERO).await.expect("received").expect("a wake-up");
-        assert_eq!(woken.body, Ok(WakeUp { project_id: there.id }));
+        assert_eq!(woken.body, Ok(WakeUp { project_id: there.id, agent }));
         assert_eq!(queue.stats().await.expect("counted").visible, 0);
     }
 

@@ -108,7 +108,7 @@ pub(crate) async fn redrive(
     Ok(done)
 }
 
-/// Sends one wake-up per project and removes its dead letters.
+/// Sends one wake-up for each project and agent, and removes their dead letters.
 async fn wake(
     app: &App,
     by: &Actor,
@@ -122,8 +122,11 @@ async fn wake(
             done.left += 1;
             continue;
         };
-        if !woken.contains(&project_id) {
-            match app.store().project(&project_id).await {
+        // Its text may have been cut, but never one that was a wake-up.
+        let agent = WakeUp::decode(&letter.body).ok().and_then(|wake_up| wake_up.agent);
+        let wake_up = WakeUp { project_id, agent };
+        if !woken.contains(&wake_up) {
+            match app.store().project(&wake_up.project_id).await {
                 Ok(_) => {}
                 Err(PortError::NotFound { .. }) => {
                     done.left += 1;
@@ -131,9 +134,8 @@ async fn wake(
                 }
                 Err(error) => return Err(error),
             }
-            let wake_up = WakeUp { project_id: project_id.clone() };
             app.queue().send(&wake_up, Duration::ZERO).await?;
-            woken.insert(project_id);
+            woken.insert(wake_up);
         }
         app.store().delete_dead_letter(letter.id, by, now).await?;
         done.woken += 1;

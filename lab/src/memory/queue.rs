@@ -1,7 +1,8 @@
-//! A queue in memory, which can lose, double, delay and reorder messages.
+//! Queues in memory, which can lose, double, delay and reorder messages: a default one, and one for
+//! each agent that has its own.
 
-use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -12,6 +13,7 @@ use rdev_domain::outbox::MAX_DELAY;
 use rdev_domain::ports::{
     DeadMessage, MAX_RECEIVES, PortResult, Queue, QueueStats, Receipt, ReceivedMessage, VISIBILITY,
 };
+use rdev_domain::spec::AgentName;
 use rdev_domain::time::Timestamp;
 use rdev_domain::wake_up::WakeUp;
 use tokio::sync::Notify;
@@ -31,6 +33,8 @@ pub struct QueueOptions {
     pub opened_at: Timestamp,
     /// What goes wrong.
     pub faults: Faults,
+    /// The agents that have queues of their own.
+    pub own_queues: BTreeSet<AgentName>,
 }
 
 impl Default for QueueOptions {
@@ -40,6 +44,7 @@ impl Default for QueueOptions {
             max_receives: MAX_RECEIVES,
             opened_at: Timestamp::from_millis(0),
             faults: Faults::default(),
+            own_queues: BTreeSet::new(),
         }
     }
 }
@@ -66,9 +71,17 @@ pub struct Faults {
     pub undeleted: f64,
 }
 
-/// Wake-ups in memory.
+/// Wake-ups in memory, as a runner has them that receives from one of the queues.
 #[derive(Debug)]
 pub struct MemoryQueue {
+    queues: Arc<Queues>,
+    /// The agent of the queue that it receives from; `None` is the default queue.
+    own: Option<AgentName>,
+}
+
+/// All queues.
+#[derive(Debug)]
+struct Queues {
     options: QueueOptions,
     opened: Instant,
     state: Mutex<State>,
@@ -87,6 +100,8 @@ struct State {
 #[derive(Debug, Clone)]
 struct Message {
     body: String,
+    /// The agent whose queue it is in; `None` is the default queue.
+    queue: Option<AgentName>,
     sent_at: Timestamp,
     visible_at: Instant,
     receive_count: u32,
@@ -95,28 +110,44 @@ struct Message {
 }
 
 impl MemoryQueue {
-    /// An empty queue.
+    /// Empty queues; what is received comes from the default one.
     pub fn new(options: QueueOptions) -> Self {
         let random = StdRng::seed_from_u64(options.faults.seed);
         let messages = BTreeMap::new();
         let state = State { random, next_id: 1, messages, dead: BTreeMap::new() };
         let (opened, changed) = (Instant::now(), Notify::new());
-        Self { options, opened, state: Mutex::new(state), changed }
+        let queues = Queues { options, opened, state: Mutex::new(state), changed };
+        Self { queues: Arc::new(queues), own: None }
     }
 
-    /// Sends a message of any text, as another program or another version would.
+    /// The same queues for a runner that receives from this agent's queue.
+    pub fn of(&self, agent: Option<AgentName>) -> Self {
+        Self { queues: Arc::clone(&self.queues), own: self.queue_of(agent) }
+    }
+
+    /// Sends a message of any text to the default queue, as another program or another version would.
     pub fn send_text(&self, body: String, delay: Duration) {
+        self.send_to(None, body, delay);
+    }
+
+    fn send_to(&self, queue: Option<AgentName>, body: String, delay: Duration) {
         let now = Instant::now();
-        let sent_at = self.options.opened_at.plus(now - self.opened);
+        let sent_at = self.queues.options.opened_at.plus(now - self.queues.opened);
+        let visible_at = now + delay;
         self.state().send(
-            Message { body, sent_at, visible_at: now + delay, receive_count: 0, dead_count: 0 },
-            &self.options.faults,
+            Message { body, queue, sent_at, visible_at, receive_count: 0, dead_count: 0 },
+            &self.queues.options.faults,
         );
-        self.changed.notify_waiters();
+        self.queues.changed.notify_waiters();
+    }
+
+    /// The agent whose queue has this agent's wake-ups.
+    fn queue_of(&self, agent: Option<AgentName>) -> Option<AgentName> {
+        agent.filter(|agent| self.queues.options.own_queues.contains(agent))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queues.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -126,7 +157,7 @@ impl Queue for MemoryQueue {
         if delay > MAX_DELAY {
             return Err(Invalid::new("delay", "must be at most 15 minutes").into());
         }
-        self.send_text(wake_up.encode(), delay);
+        self.send_to(self.queue_of(wake_up.agent), wake_up.encode(), delay);
         Ok(())
     }
 
@@ -134,10 +165,10 @@ impl Queue for MemoryQueue {
         let deadline = Instant::now() + wait.min(MAX_WAIT);
         loop {
             // Registered before the look, so that a message sent in between is not missed.
-            let mut changed = std::pin::pin!(self.changed.notified());
+            let mut changed = std::pin::pin!(self.queues.changed.notified());
             changed.as_mut().enable();
             let now = Instant::now();
-            let next = match self.state().receive(&self.options, now) {
+            let next = match self.state().receive(&self.queues.options, self.own, now) {
                 Received::Message(message) => return Ok(Some(message)),
                 Received::Unseen => continue,
                 Received::Nothing { next } => next,
@@ -156,7 +187,7 @@ impl Queue for MemoryQueue {
     async fn delete(&self, receipt: &Receipt) -> PortResult<()> {
         let mut state = self.state();
         if let Some(id) = delivery(receipt, &state.messages, |message| message.receive_count)
-            && !state.happens(self.options.faults.undeleted)
+            && !state.happens(self.queues.options.faults.undeleted)
         {
             state.messages.remove(&id);
         }
@@ -171,16 +202,16 @@ impl Queue for MemoryQueue {
             message.visible_at = Instant::now() + after;
         }
         drop(state);
-        self.changed.notify_waiters();
+        self.queues.changed.notify_waiters();
         Ok(())
     }
 
     async fn receive_dead(&self, limit: u32) -> PortResult<Vec<DeadMessage>> {
         let (now, mut state) = (Instant::now(), self.state());
-        state.bury(self.options.max_receives, now);
+        state.bury(self.queues.options.max_receives, now);
         let visible = state.dead.iter_mut().filter(|(_, message)| message.visible_at <= now);
         let taken = visible.take(limit as usize).map(|(id, message)| {
-            message.visible_at = now + self.options.visibility;
+            message.visible_at = now + self.queues.options.visibility;
             message.dead_count += 1;
             DeadMessage {
                 receipt: receipt(*id, message.dead_count),
@@ -202,7 +233,7 @@ impl Queue for MemoryQueue {
 
     async fn stats(&self) -> PortResult<QueueStats> {
         let (now, mut state) = (Instant::now(), self.state());
-        state.bury(self.options.max_receives, now);
+        state.bury(self.queues.options.max_receives, now);
         let mut stats = QueueStats { dead: state.dead.len() as u64, ..QueueStats::default() };
         for message in state.messages.values() {
             match (message.visible_at <= now, message.receive_count) {
@@ -243,10 +274,15 @@ impl State {
         }
     }
 
-    fn receive(&mut self, options: &QueueOptions, now: Instant) -> Received {
+    fn receive(
+        &mut self,
+        options: &QueueOptions,
+        queue: Option<AgentName>,
+        now: Instant,
+    ) -> Received {
         self.bury(options.max_receives, now);
         let mut visible: Vec<(Instant, u64)> = (self.messages.iter())
-            .filter(|(_, message)| message.visible_at <= now)
+            .filter(|(_, message)| message.queue == queue && message.visible_at <= now)
             .map(|(id, message)| (message.visible_at, *id))
             .collect();
         visible.sort_unstable();
@@ -258,9 +294,8 @@ impl State {
         let unseen = !visible.is_empty() && self.happens(options.faults.unseen);
         let found = visible.get(any).and_then(|(_, id)| Some((*id, self.messages.get_mut(id)?)));
         let Some((id, message)) = found else {
-            return Received::Nothing {
-                next: self.messages.values().map(|message| message.visible_at).min(),
-            };
+            let own = self.messages.values().filter(|message| message.queue == queue);
+            return Received::Nothing { next: own.map(|message| message.visible_at).min() };
         };
         message.receive_count += 1;
         message.visible_at = now + options.visibility;

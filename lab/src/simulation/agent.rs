@@ -27,6 +27,9 @@ pub(super) async fn run(
     let world = &machine.world;
     let task = task_of(request.attempt_dir);
     machine.trace(|| format!("the agent begins {task:?}"));
+    if !machine.agents.contains(&agent.agent) {
+        world.violation(format!("{} runs {}", machine.process.name(), agent.agent));
+    }
     if let Some(task) = task {
         check_that_nothing_may_land(machine, task);
     }

@@ -9,7 +9,7 @@ use rdev_domain::result::{Outcome, TaskResult};
 use rdev_domain::task::{Task, TaskState};
 use std::time::Duration;
 
-use super::Simulation;
+use super::{Simulation, idle};
 use crate::memory::MemoryStore;
 
 /// A task's record, without any fault. `None`: it was never accepted.
@@ -74,6 +74,9 @@ pub(super) async fn end(simulation: &Simulation) {
         check_task(simulation, &task);
     }
     check_landings(simulation);
+    if world.plan.undisturbed && !world.plan.older_api {
+        idle::check(simulation);
+    }
     match simulation.store.work_stats(world.now()).await {
         Ok(stats) => {
             let idle = WorkStats { dead_letters: stats.dead_letters, ..WorkStats::default() };

@@ -46,6 +46,7 @@ pub(super) struct SimulatedMachine {
     pub(super) drawn: Mutex<String>,
     /// When each repository is looked through next.
     pub(super) looks: Mutex<BTreeMap<String, Timestamp>>,
+    pub(super) agents: Vec<AgentName>,
 }
 
 /// What a runner keeps from one process to the next.
@@ -132,7 +133,7 @@ impl Machine for SimulatedMachine {
     }
 
     fn agents(&self) -> Vec<AgentName> {
-        vec![AgentName::default()]
+        self.agents.clone()
     }
 
     async fn run_agent(

@@ -10,6 +10,7 @@ mod campaign;
 mod check;
 mod commits;
 mod faults;
+mod idle;
 mod machine;
 mod people;
 mod plan;
@@ -30,14 +31,15 @@ use rdev_domain::ids::{ProjectId, WorkerId};
 use rdev_domain::ports::Store;
 use rdev_domain::project::Project;
 use rdev_domain::retention::Retention;
+use rdev_domain::spec::AgentName;
 use rdev_functions::services::maintenance;
-use rdev_runner::{Folders, Ports, Protection, RunnerConfig, RunnerHandle};
+use rdev_runner::{Folders, OwnQueue, Ports, Protection, RunnerConfig, RunnerHandle};
 use tokio::sync::oneshot;
 use ulid::Ulid;
 
 pub use campaign::{Campaign, replay_command, run_many};
 pub use faults::{Counts, Fault};
-pub use plan::{Broken, Plan};
+pub use plan::{Broken, Fleet, Plan};
 
 use crate::memory::{MemoryQueue, MemoryStore, QueueOptions};
 use check::Watch;
@@ -66,6 +68,12 @@ pub struct Outcome {
     /// Everything that happened, if it was asked for.
     pub trace: Vec<String>,
 }
+
+/// The agent that every task needs and every runner offers, unless the fleet is mixed.
+const COMMON: AgentName = AgentName::Command;
+
+/// The agent that one runner of a mixed fleet offers.
+const RARE: AgentName = AgentName::Codex;
 
 /// Everything of one simulation.
 struct Simulation {
@@ -104,7 +112,12 @@ impl Simulation {
         let world = Arc::new(World::new(plan, traced));
         let server = Server::new(&world);
         let store = Arc::new(MemoryStore::new(Retention::default()));
-        let options = QueueOptions { opened_at: world.now(), ..QueueOptions::default() };
+        let own_queues = match world.plan.fleet {
+            Fleet::Alike => [].into(),
+            Fleet::Mixed { .. } => [RARE].into(),
+        };
+        let opened_at = world.now();
+        let options = QueueOptions { opened_at, own_queues, ..QueueOptions::default() };
         let queue = Arc::new(MemoryQueue::new(options));
         let mut projects = Vec::new();
         for number in 0..world.plan.projects {
@@ -114,7 +127,7 @@ impl Simulation {
             let nonce = Ulid::from_parts(1, number.into());
             let project = Project {
                 git_url: Some(url.clone()),
-                build_limit: 1 + world.below(2),
+                build_limit: 1 + world.below(world.plan.build_limit),
                 ..Project::new(id.clone(), nonce, world.now())
             };
             let by = Actor::maintenance();
@@ -146,12 +159,16 @@ impl Simulation {
         for number in 0..self.workers.len() {
             tokio::spawn(supervise(Arc::clone(self), number));
         }
-        if world.plan.broken != Some(Broken::NoSweep) {
-            tokio::spawn(sweep(Arc::clone(self)));
+        if world.plan.undisturbed {
+            world.calm_down();
+        } else {
+            if world.plan.broken != Some(Broken::NoSweep) {
+                tokio::spawn(sweep(Arc::clone(self)));
+            }
+            tokio::spawn(weather(Arc::clone(self)));
+            tokio::spawn(people::act_in_repositories(Arc::clone(self)));
+            tokio::spawn(people::ask(Arc::clone(self)));
         }
-        tokio::spawn(weather(Arc::clone(self)));
-        tokio::spawn(people::act_in_repositories(Arc::clone(self)));
-        tokio::spawn(people::ask(Arc::clone(self)));
         let queueing = tokio::spawn(people::queue_tasks(Arc::clone(self)));
         let mut watch = Watch::default();
         while world.elapsed() < world.plan.span {
@@ -238,13 +255,19 @@ async fn supervise(simulation: Arc<Simulation>, number: usize) {
             disk: Arc::clone(&disk),
             drawn: Mutex::default(),
             looks: Mutex::default(),
+            agents: world.plan.agents_of(number),
         });
+        let own_queue = world.plan.queue_of(number);
+        let received = match own_queue {
+            OwnQueue::Default { .. } => Arc::clone(queue),
+            OwnQueue::Of(_) => Arc::new(queue.of(Some(RARE))),
+        };
         let ports = Ports {
             store: Arc::new(FaultyStore::new(world, &name, store, server)),
-            queue: Arc::new(FaultyQueue::new(world, &name, queue)),
+            queue: Arc::new(FaultyQueue::new(world, &name, &received)),
             forge: Arc::new(SimulatedForge::new(world, &name)),
         };
-        let mut config = RunnerConfig::default();
+        let mut config = RunnerConfig { queue: own_queue, ..RunnerConfig::default() };
         config.runner.worker_id = Some(workers[number].clone());
         config.runner.slots = Some(world.plan.slots);
         config.runner.event_flush_ms = 15_000;

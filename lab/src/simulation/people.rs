@@ -12,10 +12,11 @@ use rdev_domain::step::{Event, retry};
 use rdev_domain::task::{Task, TaskState};
 use ulid::Ulid;
 
-use super::Simulation;
 use super::check::record;
 use super::faults::Fault;
+use super::plan::Fleet;
 use super::server::{Refs, State};
+use super::{COMMON, RARE, Simulation};
 use rdev_domain::ids::TaskId;
 
 /// The branch that builds are delivered to.
@@ -163,6 +164,10 @@ pub(super) async fn queue_tasks(simulation: Arc<Simulation>) {
         let mut spec = BuildSpec::of("do it");
         spec.stall_timeout_s = 300;
         spec.timeout_s = 1800;
+        spec.agent = match world.plan.fleet {
+            Fleet::Mixed { rare } if world.happens(rare) => RARE,
+            _ => COMMON,
+        };
         spec.pull_request = world.happens(200);
         spec.auto_push = spec.pull_request || world.happens(920);
         if world.happens(400) {

@@ -24,7 +24,7 @@ use rdev_domain::request::{Begun, RequestKey, StoredAnswer};
 use rdev_domain::step::Event;
 use rdev_domain::task::Task;
 use rdev_domain::time::Timestamp;
-use rdev_domain::wake_up::{OutboxEntry, WakeUp};
+use rdev_domain::wake_up::{DueAgents, OutboxEntry, WakeUp};
 use rdev_domain::webhook::{Webhook, WebhookDelivery};
 use rdev_domain::worker::Worker;
 use ulid::Ulid;
@@ -209,7 +209,7 @@ store! {
     enqueue(task: &Task, by: &Actor, now: Timestamp) -> Enqueued;
     claim_next(hint: &ProjectId, owner: &Owner, can: &Capabilities, now: Timestamp) -> Claim;
     waiting_project(now: Timestamp) -> Option<ProjectId>;
-    has_due(project: &ProjectId, now: Timestamp) -> bool;
+    due_agents(project: &ProjectId, now: Timestamp) -> DueAgents;
     recover_expired(now: Timestamp) -> Vec<OutboxEntry>;
     renew(task: TaskId, holder: &Holder, progress: Progress<'_>, now: Timestamp) -> Renewal;
     task(id: TaskId) -> TaskRecord;
@@ -259,6 +259,8 @@ impl FaultyQueue {
 #[async_trait]
 impl Queue for FaultyQueue {
     async fn send(&self, wake_up: &WakeUp, delay: Duration) -> PortResult<()> {
+        let older = self.line.world.plan.older_api && self.line.name == "user";
+        let wake_up = &WakeUp { agent: wake_up.agent.filter(|_| !older), ..wake_up.clone() };
         let send = async {
             if self.fails(Fault::WakeUpLost) {
                 return Ok(());

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rdev_domain::retention::Retention;
+use rdev_domain::spec::AgentName;
 use rdev_lab::memory::{MemoryQueue, MemoryStore, QueueOptions};
 use rdev_testkit::conformance::AT_ONCE;
 use rdev_testkit::conformance::queue::{self, QueueSettings, QueueUnderTest};
@@ -42,10 +43,12 @@ fn open_store(retention: Retention) -> StoreUnderTest {
 
 fn open_queue(settings: QueueSettings) -> QueueUnderTest {
     let QueueSettings { visibility, max_receives } = settings;
-    let options = QueueOptions { visibility, max_receives, ..QueueOptions::default() };
+    let own_queues = [AgentName::Codex].into();
+    let options = QueueOptions { visibility, max_receives, own_queues, ..QueueOptions::default() };
     let queue = Arc::new(MemoryQueue::new(options));
     QueueUnderTest {
         queue: queue.clone(),
+        of_codex: Some(Arc::new(queue.of(Some(AgentName::Codex)))),
         send_raw: Arc::new(move |body| {
             queue.send_text(body, Duration::ZERO);
             Box::pin(async {})

@@ -16,7 +16,7 @@ use rdev_domain::result::Usage;
 use rdev_domain::step::{Event, Refusal};
 use rdev_domain::task::Task;
 use rdev_domain::time::Timestamp;
-use rdev_domain::wake_up::OutboxEntry;
+use rdev_domain::wake_up::{OutboxEntry, WakeUp};
 use ulid::Ulid;
 
 /// A call with all of its arguments: every store gets the same.
@@ -51,7 +51,7 @@ pub(crate) enum Call {
 }
 
 /// A wake-up that is to be sent.
-pub(crate) type Wake = (ProjectId, Timestamp);
+pub(crate) type Wake = (WakeUp, Timestamp);
 
 /// What a store answered.
 pub(crate) type Answer = Result<Told, Refused>;
@@ -66,7 +66,7 @@ pub(crate) enum Told {
     NotClaimed(Claim),
     Renewed(Renewal),
     Advanced(Box<TaskRecord>, Vec<Wake>),
-    Swept { wakes: Vec<Wake>, due: Vec<ProjectId>, recovered: u64, offline: u64, expired: u64 },
+    Swept { wakes: Vec<Wake>, due: Vec<WakeUp>, recovered: u64, offline: u64, expired: u64 },
     Changed(bool),
     Listed(Vec<TaskRecord>),
     Recovered(Vec<Wake>),
@@ -97,6 +97,7 @@ impl From<PortError> for Refused {
 pub(crate) fn kind(answer: &Answer) -> String {
     match answer {
         Ok(Told::Claimed(claimed)) => format!("claimed {}", claimed.0.state.as_str()),
+        Ok(Told::NotClaimed(Claim::Unsuited { .. })) => "Unsuited".to_owned(),
         Ok(Told::NotClaimed(claim)) => format!("{claim:?}"),
         Ok(Told::Advanced(record, _)) => format!("became {}", record.task.state.as_str()),
         Ok(Told::Swept { recovered: 1.., .. }) => "recovered by a sweep".to_owned(),
@@ -166,9 +167,8 @@ pub(crate) async fn perform(
             Told::Advanced(Box::new(record), noted(outbox, advanced.outbox))
         }
         Call::Sweep { sent } => swept(store, outbox, *sent, now).await?,
-        Call::DeleteOutbox((project, send_at)) => {
-            let same =
-                |entry: &OutboxEntry| entry.project_id == *project && entry.send_at == *send_at;
+        Call::DeleteOutbox(wake) => {
+            let same = |entry: &OutboxEntry| of(entry) == *wake;
             let entry = outbox.iter().position(same).map(|at| outbox.swap_remove(at));
             store.delete_outbox(entry.as_slice()).await?;
             Told::Done
@@ -249,8 +249,11 @@ fn noted(outbox: &mut Outbox, written: Vec<OutboxEntry>) -> Vec<Wake> {
 
 /// What outbox entries say. Their ids are random, and the port promises no order of them.
 fn wakes(entries: &[OutboxEntry]) -> Vec<Wake> {
-    let wake = |entry: &OutboxEntry| (entry.project_id.clone(), entry.send_at);
-    let mut wakes: Vec<Wake> = entries.iter().map(wake).collect();
+    let mut wakes: Vec<Wake> = entries.iter().map(of).collect();
     wakes.sort();
     wakes
+}
+
+fn of(entry: &OutboxEntry) -> Wake {
+    (entry.wake_up(), entry.send_at)
 }

@@ -275,7 +275,7 @@ impl World {
             Op::Sweep { sent } => Call::Sweep { sent: *sent },
             Op::Send { entry } => {
                 let entry = self.outbox.get(*entry % self.outbox.len().max(1))?;
-                Call::DeleteOutbox((entry.project_id.clone(), entry.send_at))
+                Call::DeleteOutbox((entry.wake_up(), entry.send_at))
             }
             Op::Deliver { delivery, status, stale } => {
                 let due = self.store.due_deliveries(now, 100).now_or_never()?.ok()?;

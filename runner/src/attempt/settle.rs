@@ -203,12 +203,7 @@ async fn send(attempt: &Attempt, advanced: &Advanced) -> bool {
     let (store, queue) = (&*attempt.context.ports.store, &*attempt.context.ports.queue);
     let now = attempt.now();
     let Advanced { task, outbox, .. } = advanced;
-    let sent = if task.state.is_terminal() {
-        outbox::send_if_due(store, queue, &task.project_id, outbox, now).await
-    } else {
-        outbox::send(store, queue, outbox, now).await
-    };
-    if let Err(error) = sent {
+    if let Err(error) = outbox::send_for_slot(store, queue, task, outbox, now).await {
         warn!(task = %attempt.task.id, error = chain(&error), "a wake-up was not sent; the next sweep sends it");
         return false;
     }

@@ -21,10 +21,11 @@ use crate::job;
 const RECEIVE_WAIT: Duration = Duration::from_secs(20);
 
 /// When a wake-up is visible again that was received before and finds nothing to claim: its holder
-/// may have died, and then its lease can be recovered soon.
+/// may have died, and then its lease can be recovered soon. Also when another runner of the same queue
+/// may be able to do what this one cannot.
 const LOOK_AGAIN: Duration = Duration::from_secs(15);
 
-/// Up to this receive of a wake-up it comes back. By then the lease of a dead holder can be recovered:
+/// Up to this receive a wake-up comes back. By then the lease of a dead holder can be recovered:
 /// the second receive is at most 40 s before that.
 const LOOKS: u32 = 5;
 
@@ -198,9 +199,11 @@ async fn handle_wake_up(
             {
                 warn!(error = chain(&error), "a wake-up was not sent; the next sweep sends it");
             }
-            if claimed.project.id != wake_up.project_id {
-                // It was another project's turn. This one still has its wake-up to come; one that came
-                // back may be of a dead holder, whose lease ends later.
+            let task = &claimed.task;
+            if task.project_id != wake_up.project_id || task.work.agent() != wake_up.agent {
+                // It was the turn of another project, or of work that needs no agent. What this one is
+                // about still has its wake-up to come; one that came back may be of a dead holder,
+                // whose lease ends later.
                 let delay = if message.receive_count > 1 { LOOK_AGAIN * 3 } else { Duration::ZERO };
                 if let Err(error) = queue.send(&wake_up, delay).await {
                     warn!(error = chain(&error), "a wake-up was not sent; the sweep sends another");
@@ -214,9 +217,18 @@ async fn handle_wake_up(
             queue.set_visibility(&message.receipt, LOOK_AGAIN).await
         }
         Ok(Claim::Nothing | Claim::SlotsTaken) => queue.delete(&message.receipt).await,
-        // The sweep sends another wake-up while something is due. If this runner postponed each
-        // wake-up as well, every sweep would add one to the queue.
-        Ok(Claim::Unsuited) => queue.delete(&message.receipt).await,
+        // It goes to the runners that can do what is due. There it is for that very agent: it is sent
+        // on again only when something else has become first.
+        Ok(Claim::Unsuited { agent }) if agent != wake_up.agent => {
+            let wake_up = WakeUp { agent, ..wake_up };
+            postpone(&**queue, &wake_up, &message.receipt, Duration::ZERO).await
+        }
+        // Another runner of this queue may be able to do it. Not for ever: while something is due, the
+        // sweep sends another.
+        Ok(Claim::Unsuited { .. }) if message.receive_count <= LOOKS => {
+            queue.set_visibility(&message.receipt, LOOK_AGAIN).await
+        }
+        Ok(Claim::Unsuited { .. }) => queue.delete(&message.receipt).await,
         Ok(Claim::Contended) => {
             postpone(&**queue, &wake_up, &message.receipt, Duration::from_secs(1)).await
         }

@@ -53,6 +53,10 @@ fn what_it_is_told_wrongly_ends_it_with_78_and_a_line_that_says_what() {
         (vec![set("RDEV_RUNNER__SLTS", "1")], "unknown setting 'slts'"),
         (vec![set("RDEV_HEALTH_LISTEN", "here")], "health_listen"),
         (vec![set("RDEV_CONFIG", "/nowhere")], "/nowhere"),
+        (
+            vec![table.clone(), queue.clone(), set("RDEV_QUEUE_AGENT", "codex")],
+            "RDEV_QUEUE_URL_CODEX must be the URL of its queue",
+        ),
         (vec![table, queue], "AWS_REGION and credentials"),
     ] {
         let mut all = vec![set("AWS_EC2_METADATA_DISABLED", "true"), set("HOME", "/nowhere")];

@@ -90,7 +90,9 @@ impl CheckError {
 pub async fn resources(aws: &Aws) -> Result<(), CheckError> {
     let Aws { tables, queues, settings, .. } = aws;
     table(tables, &settings.table).await?;
-    queue(queues, &settings.queue_url).await?;
+    for url in settings.queues() {
+        queue(queues, url).await?;
+    }
     match &settings.dead_queue_url {
         Some(url) => queue(queues, url).await,
         None => Ok(()),

@@ -25,10 +25,9 @@ impl Aws {
     pub fn new(sdk: &SdkConfig, settings: &Settings, retention: Retention) -> Self {
         let tables = aws_sdk_dynamodb::Client::new(sdk);
         let queues = aws_sdk_sqs::Client::new(sdk);
-        let Settings { table, queue_url, dead_queue_url } = settings.clone();
         Self {
-            store: Arc::new(DynamoStore::new(tables.clone(), table, retention)),
-            queue: Arc::new(SqsQueue::new(queues.clone(), queue_url, dead_queue_url)),
+            store: Arc::new(DynamoStore::new(tables.clone(), settings.table.clone(), retention)),
+            queue: Arc::new(SqsQueue::new(queues.clone(), settings.clone())),
             tables,
             queues,
             settings: settings.clone(),

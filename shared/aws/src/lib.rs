@@ -20,5 +20,7 @@ mod store;
 pub use connect::{Aws, connect};
 pub use forge::NoForge;
 pub use queue::SqsQueue;
-pub use settings::{DEAD_QUEUE_URL, QUEUE_URL, Settings, SettingsError, TABLE};
+pub use settings::{
+    DEAD_QUEUE_URL, QUEUE_AGENT, QUEUE_URL, Settings, SettingsError, TABLE, agent_queue_url,
+};
 pub use store::DynamoStore;

@@ -1,5 +1,6 @@
 //! The queue on SQS. It is a standard queue with the project's id as the message group, so
-//! that a project with thousands of wake-ups does not delay the others.
+//! that a project with thousands of wake-ups does not delay the others. An agent may have a queue of
+//! its own: then its wake-ups go there, and only the runners that receive from it get them.
 //!
 //! Nothing is exactly once: a retried call may send a wake-up twice, and a received message
 //! whose answer was lost is visible again after its visibility timeout. Both do no harm:
@@ -19,6 +20,7 @@ use aws_sdk_sqs::types::QueueAttributeName::{
     ApproximateNumberOfMessagesNotVisible,
 };
 use aws_sdk_sqs::types::{Message, MessageSystemAttributeName};
+use futures_util::future::try_join_all;
 use rdev_domain::Invalid;
 use rdev_domain::outbox::MAX_DELAY;
 use rdev_domain::ports::{DeadMessage, PortResult, Queue, QueueStats, Receipt, ReceivedMessage};
@@ -27,6 +29,8 @@ use rdev_domain::wake_up::WakeUp;
 
 use deletes::Deletes;
 use error::{Call, is_stale, port_error};
+
+use crate::settings::Settings;
 
 /// The longest wait of one [`Queue::receive`].
 const MAX_WAIT: Duration = Duration::from_secs(20);
@@ -45,16 +49,19 @@ const MAX_BATCH: u32 = 10;
 #[derive(Debug)]
 pub struct SqsQueue {
     client: Client,
+    settings: Settings,
+    /// The queue that this program receives from.
     url: String,
-    dead_url: Option<String>,
     deletes: Deletes,
 }
 
 impl SqsQueue {
-    /// The queue at `queue_url`. Without a `dead_queue_url` no dead letters are read or counted.
-    pub fn new(client: Client, queue_url: String, dead_queue_url: Option<String>) -> Self {
-        let deletes = Deletes::new(client.clone(), queue_url.clone());
-        Self { client, url: queue_url, dead_url: dead_queue_url, deletes }
+    /// The queues of these settings. Without the URL of a dead-letter queue no dead letters are read
+    /// or counted.
+    pub fn new(client: Client, settings: Settings) -> Self {
+        let url = settings.own_queue().to_owned();
+        let deletes = Deletes::new(client.clone(), url.clone());
+        Self { client, settings, url, deletes }
     }
 
     /// Receives up to `limit` messages. All tries together have the time of one: the caller
@@ -117,15 +124,16 @@ impl Queue for SqsQueue {
         if delay > MAX_DELAY {
             return Err(Invalid::new("delay", "must be at most 15 minutes").into());
         }
+        let url = self.settings.queue_of(wake_up.agent);
         self.client
             .send_message()
-            .queue_url(&self.url)
+            .queue_url(url)
             .message_body(wake_up.encode())
             .message_group_id(wake_up.project_id.as_str())
             .delay_seconds(seconds(delay))
             .send()
             .await
-            .map_err(|error| port_error(Call::new("sqs:SendMessage", &self.url), error))?;
+            .map_err(|error| port_error(Call::new("sqs:SendMessage", url), error))?;
         Ok(())
     }
 
@@ -164,7 +172,7 @@ impl Queue for SqsQueue {
     }
 
     async fn receive_dead(&self, limit: u32) -> PortResult<Vec<DeadMessage>> {
-        let Some(url) = &self.dead_url else { return Ok(Vec::new()) };
+        let Some(url) = &self.settings.dead_queue_url else { return Ok(Vec::new()) };
         let attributes = [ApproximateReceiveCount, SentTimestamp];
         let mut dead: Vec<DeadMessage> = Vec::new();
         // A poll without a wait asks only some of SQS's servers, and may find no message where
@@ -190,21 +198,28 @@ impl Queue for SqsQueue {
     }
 
     async fn delete_dead(&self, receipt: &Receipt) -> PortResult<()> {
-        match &self.dead_url {
+        match &self.settings.dead_queue_url {
             Some(url) => deletes::one(&self.client, url, &receipt.0).await,
             None => Ok(()),
         }
     }
 
     async fn stats(&self) -> PortResult<QueueStats> {
+        let live = try_join_all(self.settings.queues().into_iter().map(|url| self.count(url)));
         let dead = async {
-            match &self.dead_url {
+            match &self.settings.dead_queue_url {
                 Some(url) => self.count(url).await,
                 None => Ok(QueueStats::default()),
             }
         };
-        let (queue, dead) = tokio::try_join!(self.count(&self.url), dead)?;
-        Ok(QueueStats { dead: dead.visible + dead.in_flight + dead.delayed, ..queue })
+        let (live, dead) = tokio::try_join!(live, dead)?;
+        let sum = |count: fn(&QueueStats) -> u64| -> u64 { live.iter().map(count).sum() };
+        Ok(QueueStats {
+            visible: sum(|one| one.visible),
+            in_flight: sum(|one| one.in_flight),
+            delayed: sum(|one| one.delayed),
+            dead: dead.visible + dead.in_flight + dead.delayed,
+        })
     }
 }
 

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use crate::ids::ProjectId;
 use crate::ports::{PortResult, Queue, Store};
+use crate::task::Task;
 use crate::time::Timestamp;
-use crate::wake_up::{OutboxEntry, WakeUp};
+use crate::wake_up::OutboxEntry;
 
 /// The longest delay that a queue accepts; a later outbox entry waits for the sweep.
 pub const MAX_DELAY: Duration = Duration::from_secs(15 * 60);
@@ -30,7 +30,7 @@ pub async fn send(
         if delay > MAX_DELAY {
             continue;
         }
-        outcome = queue.send(&WakeUp { project_id: entry.project_id.clone() }, delay).await;
+        outcome = queue.send(&entry.wake_up(), delay).await;
         if outcome.is_err() {
             break;
         }
@@ -42,22 +42,33 @@ pub async fn send(
     outcome
 }
 
-/// Sends the wake-ups of a task's end, which has freed a slot, if anything of its project is due;
-/// otherwise only deletes the entries. What was queued before the slot was freed is seen here, and
-/// what is queued after it has a wake-up of its own, so nothing is left that nobody is told of.
+/// Sends the wake-ups of a transaction that has taken the lease from `task`, and so freed a slot of
+/// its project: one for each agent that the project's due tasks need. What was queued before the slot
+/// was freed is seen here, and what is queued after it has a wake-up of its own, so nothing is left
+/// that nobody is told of. If nothing is due, only the entries are deleted.
 ///
 /// # Errors
 /// The first error of the queue or of the store; the next sweep sends what remains.
-pub async fn send_if_due(
+pub async fn send_for_slot(
     store: &dyn Store,
     queue: &dyn Queue,
-    project: &ProjectId,
+    task: &Task,
     outbox: &[OutboxEntry],
     now: Timestamp,
 ) -> PortResult<()> {
-    if store.has_due(project, now).await? {
-        send(store, queue, outbox, now).await
-    } else {
-        store.delete_outbox(outbox).await
+    let for_slot = |entry: &OutboxEntry| task.state.is_terminal() || entry.send_at <= now;
+    let (freed, later): (Vec<_>, Vec<_>) = outbox.iter().cloned().partition(for_slot);
+    if !freed.is_empty() {
+        let due = store.due_agents(&task.project_id, now).await?;
+        for wake_up in due.wake_ups(&task.project_id) {
+            queue.send(&wake_up, Duration::ZERO).await?;
+        }
+        // The runner that is free now can do the next task of this agent, however far behind it stands.
+        let unseen = |entry: &&OutboxEntry| due.more && !due.agents.contains(&entry.agent);
+        for entry in freed.iter().filter(unseen) {
+            queue.send(&entry.wake_up(), Duration::ZERO).await?;
+        }
+        store.delete_outbox(&freed).await?;
     }
+    send(store, queue, &later, now).await
 }

@@ -10,7 +10,7 @@ fn queue(faults: Faults) -> MemoryQueue {
 
 async fn send(queue: &MemoryQueue, project: &str) {
     let project_id = project.parse().expect("a slug");
-    queue.send(&WakeUp { project_id }, Duration::ZERO).await.expect("it is accepted");
+    queue.send(&WakeUp { project_id, agent: None }, Duration::ZERO).await.expect("it is accepted");
 }
 
 async fn receive(queue: &MemoryQueue, wait: Duration) -> Option<ReceivedMessage> {

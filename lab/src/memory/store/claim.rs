@@ -8,7 +8,7 @@ use rdev_domain::step::{Event, Refusal, Slots};
 use rdev_domain::task::{QueuePlace, TaskState};
 use rdev_domain::time::Timestamp;
 use rdev_domain::turn::Turn;
-use rdev_domain::wake_up::OutboxEntry;
+use rdev_domain::wake_up::{DueAgents, OutboxEntry};
 
 use super::rows::{Reading, Row};
 use super::transaction::{State, Tx};
@@ -47,12 +47,10 @@ pub(super) fn claim_next(
         // The wake-up is older than the end of its project.
         _ => return Ok(Claim::Nothing),
     };
-    Ok(if tx.state.due(hint, tx.now).is_empty() {
-        Claim::Nothing
-    } else if tx.state.taken(hint) >= limit {
-        Claim::SlotsTaken
-    } else {
-        Claim::Unsuited
+    Ok(match tx.state.due(hint, tx.now).first() {
+        None => Claim::Nothing,
+        Some(_) if tx.state.taken(hint) >= limit => Claim::SlotsTaken,
+        Some(first) => Claim::Unsuited { agent: tx.state.tasks[first].needs() },
     })
 }
 
@@ -100,8 +98,7 @@ fn claim_of(
     for task in tx.state.due(id, tx.now) {
         let row = tx.state.row(task)?;
         let push = row.task.state == TaskState::Pushing;
-        let agent = row.agent.filter(|_| !push);
-        if agent.is_some_and(|agent| !can.agents.contains(&agent)) {
+        if row.needs().is_some_and(|agent| !can.agents.contains(&agent)) {
             continue;
         }
         match row.reading(format) {
@@ -157,6 +154,11 @@ impl State {
             .collect();
         due.sort_unstable();
         due.into_iter().map(|(.., id)| id).collect()
+    }
+
+    /// The agents that the due tasks of the project need.
+    pub(super) fn due_agents(&self, project: &ProjectId, now: Timestamp) -> DueAgents {
+        self.due(project, now).iter().map(|id| self.tasks[id].needs()).collect()
     }
 
     fn turn(&self, project: &ProjectId) -> Turn {

@@ -36,7 +36,7 @@ use rdev_domain::retention::Retention;
 use rdev_domain::step::Event;
 use rdev_domain::task::Task;
 use rdev_domain::time::Timestamp;
-use rdev_domain::wake_up::OutboxEntry;
+use rdev_domain::wake_up::{DueAgents, OutboxEntry};
 use rdev_domain::webhook::{Webhook, WebhookDelivery};
 use rdev_domain::worker::Worker;
 use ulid::Ulid;
@@ -240,8 +240,8 @@ impl Store for MemoryStore {
         self.read(|state| Ok(state.turns(now).into_iter().min().map(|turn| turn.project)))
     }
 
-    async fn has_due(&self, project: &ProjectId, now: Timestamp) -> PortResult<bool> {
-        self.read(|state| Ok(!state.due(project, now).is_empty()))
+    async fn due_agents(&self, project: &ProjectId, now: Timestamp) -> PortResult<DueAgents> {
+        self.read(|state| Ok(state.due_agents(project, now)))
     }
 
     async fn recover_expired(&self, now: Timestamp) -> PortResult<Vec<OutboxEntry>> {

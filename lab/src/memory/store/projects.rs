@@ -13,9 +13,6 @@ use super::rows::Reading;
 use super::transaction::{State, Tx};
 use super::{domains, lists};
 
-/// The most outbox entries that a raised build limit writes.
-const MAX_OUTBOX: u32 = 100;
-
 pub(super) fn create(tx: &mut Tx<'_>, project: &Project) -> PortResult<Project> {
     if let Some(there) = tx.state.projects.get(&project.id) {
         if there.nonce != project.nonce {
@@ -45,8 +42,8 @@ pub(super) fn update(
     let added = patch.build_limit.map_or(0, |limit| limit.saturating_sub(before.build_limit));
     let project = before.patched(patch.clone(), tx.now);
     write(tx, project.clone(), "project.updated");
-    let times = vec![tx.now; added.min(MAX_OUTBOX) as usize];
-    let outbox = tx.wake(id, &times);
+    let agents = tx.state.due_agents(id, tx.now).for_slots(added);
+    let outbox = agents.into_iter().flat_map(|agent| tx.wake(id, agent, &[tx.now])).collect();
     Ok((project, outbox))
 }
 

@@ -68,6 +68,12 @@ impl Row {
         self.task.queue_place(self.lease.is_some(), now)
     }
 
+    /// The agent that a runner must offer to claim it.
+    pub(super) fn needs(&self) -> Option<AgentName> {
+        // A push needs none.
+        self.agent.filter(|_| self.task.state != TaskState::Pushing)
+    }
+
     /// Whether a program of this format can read it.
     pub(super) fn reading(&self, format: Format) -> Reading {
         match self.reading {
@@ -172,10 +178,10 @@ impl Tx<'_> {
         let step = step(&row.task, row.lease.as_ref(), event, now)?;
         row.write(step.task, format);
         row.lease = step.lease;
-        let project = row.task.project_id.clone();
+        let (project, agent) = (row.task.project_id.clone(), row.task.work.agent());
         self.written(id);
         self.record(step.action, subject(id), Some(&project));
-        Ok(self.wake(&project, &step.wake_ups))
+        Ok(self.wake(&project, agent, &step.wake_ups))
     }
 
     /// Ends a task whose record is corrupt as `poison`.
@@ -186,11 +192,11 @@ impl Tx<'_> {
         let (state, finished_at) = (TaskState::Failed, Some(now));
         let task = Task { state, updated_at: now, finished_at, ..row.task.clone() };
         row.write(task, format);
-        let project = row.task.project_id.clone();
+        let (project, agent) = (row.task.project_id.clone(), row.task.work.agent());
         self.written(id);
         self.record("task.failed", subject(id), Some(&project));
         let wake_ups = if held { &[now][..] } else { &[] };
-        Ok(self.wake(&project, wake_ups))
+        Ok(self.wake(&project, agent, wake_ups))
     }
 
     /// What follows from the new state of a task: its place in the queue; and when it has ended,

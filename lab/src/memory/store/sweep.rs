@@ -8,6 +8,7 @@ use rdev_domain::ports::{PortResult, Swept, WorkStats};
 use rdev_domain::project::{ABANDONED_AFTER, Project, ProjectState};
 use rdev_domain::task::{QueuePlace, TaskState};
 use rdev_domain::time::Timestamp;
+use rdev_domain::wake_up::WakeUp;
 
 use super::claim::recover_expired;
 use super::deliveries;
@@ -58,9 +59,9 @@ fn take_abandoned(tx: &mut Tx<'_>) -> Vec<Project> {
     taken
 }
 
-/// The projects with a free slot that have something due for long, or something that was parked
+/// One wake-up for each due agent of the projects with a free slot that have something due for long, or something that was parked
 /// and is due now.
-fn to_wake(state: &mut State, now: Timestamp) -> Vec<ProjectId> {
+fn to_wake(state: &mut State, now: Timestamp) -> Vec<WakeUp> {
     let since = now.minus(DUE_FOR_LONG);
     let mut wake = BTreeSet::new();
     for (project, id) in &state.live {
@@ -76,7 +77,8 @@ fn to_wake(state: &mut State, now: Timestamp) -> Vec<ProjectId> {
             project.state != ProjectState::Deleting && state.taken(id) < project.build_limit
         })
     };
-    wake.into_iter().filter(free).collect()
+    let wake = wake.into_iter().filter(free);
+    wake.flat_map(|id| state.due_agents(&id, now).wake_ups(&id).collect::<Vec<_>>()).collect()
 }
 
 /// Deletes what has expired. Returns how many records.

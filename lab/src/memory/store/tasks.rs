@@ -37,7 +37,7 @@ pub(super) fn enqueue(tx: &mut Tx<'_>, task: &Task) -> PortResult<Enqueued> {
     tx.state.live.insert((task.project_id.clone(), task.id));
     tx.state.tasks.insert(task.id, Row::new(task.clone(), tx.now, tx.state.format));
     tx.record("task.enqueued", subject(task.id), Some(&task.project_id));
-    let outbox = tx.wake(&task.project_id, &[task.available_at.max(tx.now)]);
+    let outbox = tx.wake(&task.project_id, task.work.agent(), &[task.available_at.max(tx.now)]);
     Ok(Enqueued { task: task.clone(), outbox })
 }
 

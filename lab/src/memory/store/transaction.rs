@@ -16,8 +16,9 @@ use rdev_domain::project::Project;
 use rdev_domain::record::Format;
 use rdev_domain::retention::Retention;
 use rdev_domain::secret::Secret;
+use rdev_domain::spec::AgentName;
 use rdev_domain::time::Timestamp;
-use rdev_domain::wake_up::OutboxEntry;
+use rdev_domain::wake_up::{OutboxEntry, WakeUp};
 use rdev_domain::webhook::WebhookDelivery;
 use ulid::Ulid;
 
@@ -44,7 +45,7 @@ pub(super) struct State {
     pub(super) tasks: BTreeMap<TaskId, Row>,
     /// The tasks that have not ended: the queues, the slots and the leases are theirs.
     pub(super) live: BTreeSet<(ProjectId, TaskId)>,
-    pub(super) outbox: BTreeMap<(Timestamp, Ulid), ProjectId>,
+    pub(super) outbox: BTreeMap<(Timestamp, Ulid), WakeUp>,
     pub(super) audit: BTreeMap<Ulid, (AuditEvent, Option<Timestamp>)>,
     pub(super) domains: BTreeMap<DomainName, Domain>,
     pub(super) deliveries: BTreeMap<Ulid, WebhookDelivery>,
@@ -113,12 +114,18 @@ impl Tx<'_> {
         self.state.audit.insert(event.id, (event, expires_at));
     }
 
-    /// Writes an outbox entry for each time at which a wake-up for the project is to be sent.
-    pub(super) fn wake(&mut self, project: &ProjectId, times: &[Timestamp]) -> Vec<OutboxEntry> {
+    /// Writes an outbox entry for each time at which the wake-up is to be sent.
+    pub(super) fn wake(
+        &mut self,
+        project: &ProjectId,
+        agent: Option<AgentName>,
+        times: &[Timestamp],
+    ) -> Vec<OutboxEntry> {
         let entry = |&send_at| {
+            let wake_up = WakeUp { project_id: project.clone(), agent };
             let id = self.next_id();
-            self.state.outbox.insert((send_at, id), project.clone());
-            OutboxEntry { id, project_id: project.clone(), send_at }
+            self.state.outbox.insert((send_at, id), wake_up.clone());
+            entry_of((send_at, id), wake_up)
         };
         times.iter().map(entry).collect()
     }
@@ -127,14 +134,12 @@ impl Tx<'_> {
     pub(super) fn overdue_outbox(&self) -> Vec<OutboxEntry> {
         let until = (self.now.minus(OVERDUE_AFTER), Ulid(u128::MAX));
         let overdue = self.state.outbox.range(..=until);
-        overdue
-            .map(|(&(send_at, id), project)| OutboxEntry {
-                id,
-                project_id: project.clone(),
-                send_at,
-            })
-            .collect()
+        overdue.map(|(&key, wake_up)| entry_of(key, wake_up.clone())).collect()
     }
+}
+
+fn entry_of((send_at, id): (Timestamp, Ulid), wake_up: WakeUp) -> OutboxEntry {
+    OutboxEntry { id, project_id: wake_up.project_id, agent: wake_up.agent, send_at }
 }
 
 /// Whether something that expires then has expired at `now`.

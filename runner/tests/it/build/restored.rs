@@ -49,8 +49,7 @@ async fn restored_with(file: &Path, change: impl FnOnce(&Path)) -> World {
     let queue = &*again.embedded.queue;
     rdev_domain::outbox::send(&*again.store(), queue, &recovered, now()).await.expect("sent");
     let wake = again.store().sweep(now().plus(std::time::Duration::from_secs(180))).await;
-    for project in wake.expect("swept").wake {
-        let wake_up = rdev_domain::wake_up::WakeUp { project_id: project };
+    for wake_up in wake.expect("swept").wake {
         rdev_domain::ports::Queue::send(queue, &wake_up, Default::default()).await.expect("sent");
     }
     again

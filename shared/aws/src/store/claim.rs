@@ -8,10 +8,9 @@ use rdev_domain::ids::{Owner, ProjectId, TaskId};
 use rdev_domain::ports::{Capabilities, Claim, Claimed, Conflict, PortError, PortResult};
 use rdev_domain::project::{Project, ProjectState};
 use rdev_domain::step::{Event, Slots, step};
-use rdev_domain::time::Timestamp;
 use rdev_domain::turn::{Turn, in_order};
 
-use super::context::{Change, Context};
+use super::context::Change;
 use super::events::EncodedRecord;
 use super::item::{Item, get_text, text};
 use super::projects::{SlotsItem, StoredProject};
@@ -45,6 +44,8 @@ struct ProjectQueue {
     is_idle: bool,
     /// Nothing is in it beside one task that is due.
     only_one: bool,
+    /// The due task that comes first, whoever can do it.
+    foremost: Option<Entry>,
     /// The first due task that the runner can do.
     first: Option<Entry>,
 }
@@ -108,7 +109,10 @@ pub(super) async fn claim_next(
         if !raced {
             let why_not = match &own {
                 Some(queue) if queue.any_due && queue.is_full() => Claim::SlotsTaken,
-                Some(queue) if queue.any_due => Claim::Unsuited,
+                Some(queue) if queue.any_due => {
+                    let agent = queue.foremost.as_ref().and_then(Entry::agent);
+                    Claim::Unsuited { agent }
+                }
                 _ => Claim::Nothing,
             };
             match claimer.claim_in_turn(hint, own, races).await? {
@@ -265,7 +269,7 @@ async fn read_queue(
 ) -> PortResult<Option<ProjectQueue>> {
     let (mut project, mut slots) = (None, SlotsItem::of(&Item::new()));
     let (mut due, mut early, mut in_due_part) = (0_usize, 0_usize, 0_usize);
-    let mut first = None::<Entry>;
+    let (mut first, mut foremost) = (None::<Entry>, None::<Entry>);
     let mut read_all = false;
     let (mut from, mut after, mut limit) = (META, None, Some(FIRST_PAGE));
     let to = format!("R#{}~", sortable(change.now));
@@ -295,7 +299,11 @@ async fn read_queue(
                         continue;
                     }
                     due += 1;
-                    let before = first.as_ref().is_none_or(|first| entry.order() < first.order());
+                    let before = |other: &Entry| entry.order() < other.order();
+                    if foremost.as_ref().is_none_or(before) {
+                        foremost = Some(entry.clone());
+                    }
+                    let before = first.as_ref().is_none_or(before);
                     if before && suits(&entry, can) && !newer.contains(&entry.task) {
                         first = Some(entry);
                     }
@@ -323,26 +331,9 @@ async fn read_queue(
     let any_due = due > 0;
     let is_idle = read_all && in_due_part == 0;
     let only_one = read_all && due == 1 && early == 0;
-    Ok(project.map(|project| ProjectQueue { project, slots, any_due, is_idle, only_one, first }))
-}
-
-/// Whether something of the project is due.
-pub(super) async fn has_due(
-    context: &Context,
-    project: &ProjectId,
-    now: Timestamp,
-) -> PortResult<bool> {
-    let query = Query {
-        keys: "#pk = :pk AND #sk BETWEEN :from AND :to",
-        with: vec![
-            (":pk", text(partition(project))),
-            (":from", text("Q#")),
-            (":to", text(format!("R#{}~", sortable(now)))),
-        ],
-        limit: Some(1),
-        ..Query::default()
-    };
-    Ok(!context.table.query(query).await?.items.is_empty())
+    Ok(project.map(|project| {
+        ProjectQueue { project, slots, any_due, is_idle, only_one, foremost, first }
+    }))
 }
 
 fn suits(entry: &Entry, can: &Capabilities) -> bool {

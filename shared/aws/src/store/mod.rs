@@ -63,7 +63,7 @@ use rdev_domain::retention::Retention;
 use rdev_domain::step::Event;
 use rdev_domain::task::Task;
 use rdev_domain::time::Timestamp;
-use rdev_domain::wake_up::OutboxEntry;
+use rdev_domain::wake_up::{DueAgents, OutboxEntry};
 use rdev_domain::webhook::{Webhook, WebhookDelivery};
 use rdev_domain::worker::Worker;
 use ulid::Ulid;
@@ -263,10 +263,9 @@ impl Store for DynamoStore {
         Ok(turns.into_iter().min().map(|turn| turn.project))
     }
 
-    async fn has_due(&self, project: &ProjectId, now: Timestamp) -> PortResult<bool> {
+    async fn due_agents(&self, project: &ProjectId, now: Timestamp) -> PortResult<DueAgents> {
         let by = Actor::maintenance();
-        let change = self.change(&by, now);
-        claim::has_due(change.context, project, change.now).await
+        queue_entry::due_agents(&self.change(&by, now), project, queue_entry::AT_A_GLANCE).await
     }
 
     async fn recover_expired(&self, now: Timestamp) -> PortResult<Vec<OutboxEntry>> {

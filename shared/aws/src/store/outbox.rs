@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rdev_domain::ids::ProjectId;
 use rdev_domain::ports::PortResult;
+use rdev_domain::spec::AgentName;
 use rdev_domain::time::Timestamp;
 use rdev_domain::wake_up::OutboxEntry;
 use ulid::Ulid;
@@ -18,15 +19,14 @@ use crate::schema::Key;
 /// The process that wrote an outbox entry this old will not send it.
 const OVERDUE_AFTER: Duration = Duration::from_secs(30);
 
-/// Adds to the writes an outbox entry for each time at which a wake-up for the project is to be
-/// sent.
+/// Adds to the writes an outbox entry for each agent of the project that is to be woken, and when.
 pub(super) fn write(
     change: &Change<'_>,
     writes: &mut Writes,
     project: &ProjectId,
-    times: &[Timestamp],
+    wanted: &[(Option<AgentName>, Timestamp)],
 ) -> Vec<OutboxEntry> {
-    let outbox = new_entries(project, times);
+    let outbox = new_entries(project, wanted);
     for entry in &outbox {
         writes.put(entry_item(entry));
     }
@@ -38,17 +38,22 @@ pub(super) fn write(
 }
 
 /// Entries whose ids are in the order of their times.
-fn new_entries(project: &ProjectId, times: &[Timestamp]) -> Vec<OutboxEntry> {
-    let entry = |&send_at: &Timestamp| {
+fn new_entries(project: &ProjectId, wanted: &[(Option<AgentName>, Timestamp)]) -> Vec<OutboxEntry> {
+    let entry = |&(agent, send_at): &(Option<AgentName>, Timestamp)| {
         let id = Ulid::from_parts(ulid_time(send_at), Ulid::generate().random());
-        OutboxEntry { id, project_id: project.clone(), send_at }
+        OutboxEntry { id, project_id: project.clone(), agent, send_at }
     };
-    times.iter().map(entry).collect()
+    wanted.iter().map(entry).collect()
 }
 
 fn entry_item(entry: &OutboxEntry) -> Item {
     let project = text(entry.project_id.as_str());
-    item(Key::outbox_entry(entry), [("project", project), ("send_at", millis(entry.send_at))])
+    let values = [("project", project), ("send_at", millis(entry.send_at))];
+    let mut item = item(Key::outbox_entry(entry), values);
+    if let Some(agent) = entry.agent {
+        item.insert("agent".to_owned(), text(agent.as_str()));
+    }
+    item
 }
 
 pub(super) async fn delete(context: &Context, outbox: &[OutboxEntry]) -> PortResult<()> {
@@ -81,6 +86,7 @@ pub(super) async fn overdue(
             Some(OutboxEntry {
                 id: Ulid::from_string(get_text(item, "sk")?).ok()?,
                 project_id: get_text(item, "project")?.parse().ok()?,
+                agent: get_text(item, "agent").and_then(|agent| agent.parse().ok()),
                 send_at: change.context.clock.local(get_millis(item, "send_at")?),
             })
         };

@@ -19,12 +19,9 @@ use super::item::{
 use super::newest::{self, Filter};
 use super::table::pause;
 use super::writes::Writes;
-use super::{audit, outbox, turns};
+use super::{audit, outbox, queue_entry, turns};
 use crate::error;
 use crate::schema::{Key, LIST_SHARDS, list_shard, sortable};
-
-/// The most outbox entries that a raised build limit writes.
-const MAX_OUTBOX: u32 = 100;
 
 /// The most outbox entries in the transaction of a raised limit. The others are written before.
 const OUTBOX_AT_ONCE: usize = 90;
@@ -147,8 +144,12 @@ pub(super) async fn update(
         let patch = patch.clone();
         let limit_changed = patch.build_limit.is_some_and(|limit| limit != before.build_limit);
         let project = before.patched(patch, change.now);
-        let times = vec![change.now; added.min(MAX_OUTBOX) as usize];
-        let (ahead, times) = times.split_at(times.len().saturating_sub(OUTBOX_AT_ONCE));
+        let agents = match added {
+            0 => Vec::new(),
+            _ => queue_entry::due_agents(change, id, queue_entry::FAR).await?.for_slots(added),
+        };
+        let wake_ups: Vec<_> = agents.into_iter().map(|agent| (agent, change.now)).collect();
+        let (ahead, wake_ups) = wake_ups.split_at(wake_ups.len().saturating_sub(OUTBOX_AT_ONCE));
         let mut outbox = Vec::new();
         if !ahead.is_empty() {
             // They are too many for one transaction. A superfluous wake-up does no harm, a
@@ -165,7 +166,7 @@ pub(super) async fn update(
             writes.update(Key::slots(id), "SET #limit = :limit ADD #rev :one", "", limit);
         }
         record_change(change, &mut writes, "project.updated", id)?;
-        outbox.extend(outbox::write(change, &mut writes, id, times));
+        outbox.extend(outbox::write(change, &mut writes, id, wake_ups));
         if change.context.table.transact(writes).await?.is_ok() {
             return Ok((project, outbox));
         }

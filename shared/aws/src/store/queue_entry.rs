@@ -4,8 +4,10 @@ use std::collections::BTreeSet;
 
 use rdev_domain::ids::{ProjectId, TaskId};
 use rdev_domain::ports::PortResult;
+use rdev_domain::spec::AgentName;
 use rdev_domain::task::{Priority, QueuePlace, Task, TaskState, rank};
 use rdev_domain::time::Timestamp;
+use rdev_domain::wake_up::DueAgents;
 use ulid::Ulid;
 
 use super::context::Change;
@@ -14,8 +16,10 @@ use super::indexes::{self, Pages};
 use super::item::{
     Item, add_to_due, corrupt, get_millis, get_number, get_text, item, key_of, millis, number, text,
 };
+use super::table::Query;
+use super::turns;
 use crate::error::alone;
-use crate::schema::{self, DUE_SHARDS, Key, due_shard, sortable};
+use crate::schema::{self, DUE_SHARDS, Key, due_shard, partition, sortable};
 
 /// The sort key of the queue entry of a task, if its state gives it one.
 pub(super) fn place_of(task: &Task, leased: bool, now: Timestamp) -> Option<String> {
@@ -107,6 +111,11 @@ impl Entry {
         Self { place: due_place(self.class, self.rank(), self.task.0), ..self }
     }
 
+    /// The agent, if this program knows it. A newer program's runners find what it is for.
+    pub(super) fn agent(&self) -> Option<AgentName> {
+        self.agent.as_deref().and_then(|agent| agent.parse().ok())
+    }
+
     fn rank(&self) -> Timestamp {
         rank(self.at, self.priority)
     }
@@ -116,6 +125,36 @@ impl Entry {
     pub(super) fn order(&self) -> (u8, Timestamp, TaskId) {
         (self.class, self.rank(), self.task)
     }
+}
+
+/// How much of a queue is looked at when a slot is freed: about what one read unit has.
+pub(super) const AT_A_GLANCE: u32 = 16;
+
+/// How much of it is looked at when it matters that many tasks for an absent agent hide no others.
+pub(super) const FAR: u32 = 500;
+
+/// The agents of the first `limit` due tasks of the project.
+pub(super) async fn due_agents(
+    change: &Change<'_>,
+    project: &ProjectId,
+    limit: u32,
+) -> PortResult<DueAgents> {
+    let query = Query {
+        keys: "#pk = :pk AND #sk BETWEEN :from AND :to",
+        with: vec![
+            (":pk", text(partition(project))),
+            (":from", text("Q#")),
+            (":to", text(format!("R#{}~", sortable(change.now)))),
+        ],
+        limit: Some(limit),
+        ..Query::default()
+    };
+    let found = change.context.table.query(query).await?;
+    // The clock may have gone back since an entry became due.
+    let due = |item: &&Item| get_millis(item, "at").is_none_or(|at| at <= change.now);
+    let agent = |item: &Item| get_text(item, "agent").and_then(|agent| agent.parse().ok());
+    let due: DueAgents = found.items.iter().filter(due).map(agent).collect();
+    Ok(DueAgents { more: found.last.is_some(), ..due })
 }
 
 /// Moves up to `limit` entries that have become due to the due part of their queues. Returns the

@@ -63,7 +63,10 @@ pub(super) async fn page(change: &Change<'_>) -> PortResult<Swept> {
         walk::step(change).await?;
         wake.extend(due_for_long(change).await?);
     }
-    swept.wake = with_free_slot(change, wake).await?;
+    for project in with_free_slot(change, wake).await? {
+        let due = queue_entry::due_agents(change, &project, queue_entry::FAR).await?;
+        swept.wake.extend(due.wake_ups(&project));
+    }
     Ok(swept)
 }
 

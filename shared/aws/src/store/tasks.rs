@@ -60,8 +60,8 @@ pub(super) async fn enqueue(change: &Change<'_>, task: &Task) -> PortResult<Enqu
         let id = context.next_id(change.now);
         let (what, project) = (subject(task.id), Some(&task.project_id));
         writes.put(audit::event(change, id, "task.enqueued", what, project)?);
-        let times = [task.available_at.max(change.now)];
-        let outbox = outbox::write(change, &mut writes, &task.project_id, &times);
+        let wake_up = (task.work.agent(), task.available_at.max(change.now));
+        let outbox = outbox::write(change, &mut writes, &task.project_id, &[wake_up]);
         let Err(cancelled) = context.table.transact(writes).await? else {
             context.leases.insert_project(task.id, &task.project_id);
             return Ok(Enqueued { task: task.clone(), outbox });

@@ -121,6 +121,8 @@ async fn write_all(
     if !was.is_terminal() {
         deliveries::create(change, task, &mut writes)?;
     }
+    let agent = task.work.agent();
+    let wake_ups: Vec<_> = wake_ups.into_iter().map(|at| (agent, at)).collect();
     let outbox = outbox::write(change, &mut writes, &task.project_id, &wake_ups);
 
     if let Err(cancelled) = change.context.table.transact(writes).await? {

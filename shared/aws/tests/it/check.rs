@@ -12,6 +12,7 @@ use rdev_aws::check::{self, CheckError, Resource};
 use rdev_aws::{Aws, Settings, SqsQueue, schema};
 use rdev_domain::ports::{PortError, Queue};
 use rdev_domain::retention::Retention;
+use rdev_domain::spec::AgentName;
 use rdev_testkit::servers::emulator::{Account, Emulator};
 use rdev_testkit::servers::proxy::{Fault, On, Proxy, Rule, Service};
 use rdev_testkit::tools::needs::NotRun;
@@ -92,9 +93,8 @@ async fn create_with(
 async fn scene() -> Result<(Account, SdkConfig, Settings), NotRun> {
     let account = account()?;
     let sdk = sdk(&account).await;
-    let (queue_url, dead) = queues(&aws_sdk_sqs::Client::new(&sdk), 60, 10).await;
-    let table = TABLE.to_owned();
-    Ok((account, sdk, Settings { table, queue_url, dead_queue_url: Some(dead) }))
+    let settings = queues(&aws_sdk_sqs::Client::new(&sdk), 60, 10).await;
+    Ok((account, sdk, settings))
 }
 
 const OURS: [(&str, (&str, &str)); 2] = [("lists", ("lpk", "lsk")), ("due", ("dpk", "dsk"))];
@@ -117,6 +117,9 @@ async fn a_missing_resource_is_named() -> Outcome {
     let missing = Err(CheckError::Missing(Resource::Queue(none.clone())));
     let queue = Settings { queue_url: none.clone(), ..settings.clone() };
     assert_eq!(look(&sdk, &queue).await, missing);
+    let agent_queue_urls = [(AgentName::ClaudeCode, none.clone())].into();
+    let own = Settings { agent_queue_urls, ..settings.clone() };
+    assert_eq!(look(&sdk, &own).await, missing);
     let dead = Settings { dead_queue_url: Some(none), ..settings };
     let error = look(&sdk, &dead).await;
     assert_eq!(error, missing);
@@ -223,14 +226,11 @@ async fn an_unknown_key_is_denied_where_signatures_are_checked() -> Outcome {
     let emulator = Emulator::start_with(&[("AUTH", "true")])?;
     let account = Account { id: "AKIAIOSFODNN7EXAMPLE".to_owned(), ..emulator.account() };
     let sdk = sdk(&account).await;
-    let settings = Settings {
-        table: TABLE.to_owned(),
-        queue_url: format!("{}/123456789012/rdev", account.endpoint),
-        dead_queue_url: None,
-    };
+    let queue_url = format!("{}/123456789012/rdev", account.endpoint);
+    let settings = Settings::new(TABLE.to_owned(), queue_url);
     let error = look(&sdk, &settings).await.expect_err("denied");
     assert!(matches!(error, CheckError::Denied { .. }), "{error:?}");
-    let queue = SqsQueue::new(aws_sdk_sqs::Client::new(&sdk), settings.queue_url, None);
+    let queue = SqsQueue::new(aws_sdk_sqs::Client::new(&sdk), settings);
     let error = queue.receive(Duration::ZERO).await.expect_err("denied");
     assert!(matches!(error, PortError::Denied { .. }), "{error:?}");
     Ok(())

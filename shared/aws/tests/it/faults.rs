@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aws_sdk_sqs::Client;
-use rdev_aws::SqsQueue;
+use rdev_aws::{Settings, SqsQueue};
 use rdev_domain::ports::{PortError, Queue, QueueStats};
 use rdev_domain::wake_up::WakeUp;
 use rdev_testkit::servers::proxy::{Fault, On, Proxy, Rule, Service};
@@ -43,9 +43,9 @@ impl Bench {
         let account = account()?;
         let proxy = Proxy::start(&account.endpoint, 4);
         let client = Client::new(&sdk(&account.at(proxy.endpoint())).await);
-        let (url, dead) = queues(&client, 1, 10).await;
+        let queues = queues(&client, 1, 10).await;
         proxy.forget_seen();
-        Ok(Self { proxy, queue: SqsQueue::new(client, url, Some(dead)) })
+        Ok(Self { proxy, queue: SqsQueue::new(client, queues) })
     }
 
     async fn send(&self, project: &str) -> Result<(), PortError> {
@@ -75,7 +75,7 @@ impl Bench {
 }
 
 fn wake_up(project: &str) -> WakeUp {
-    WakeUp { project_id: project.parse().expect("a slug") }
+    WakeUp { project_id: project.parse().expect("a slug"), agent: None }
 }
 
 async fn a_send_whose_answer_is_lost_is_tried_again_and_the_wake_up_arrives_at_least_once()
@@ -187,7 +187,7 @@ async fn a_denied_or_missing_queue_is_named_and_not_tried_again() -> Outcome {
     let account = account()?;
     let client = Client::new(&sdk(&account).await);
     let url = format!("{}/{}/none", account.endpoint, account.id);
-    let queue = SqsQueue::new(client, url.clone(), None);
+    let queue = SqsQueue::new(client, Settings::new("rdev".to_owned(), url.clone()));
     let error = queue.send(&wake_up("site"), Duration::ZERO).await.expect_err("missing");
     let source = std::error::Error::source(&error).expect("what is missing").to_string();
     assert!(matches!(error, PortError::Broken { .. }), "{error:?}");

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use rdev_aws::SqsQueue;
+use rdev_aws::{Settings, SqsQueue};
+use rdev_domain::spec::AgentName;
 use rdev_testkit::conformance::queue::{self, QueueSettings, QueueUnderTest};
 use rdev_testkit::tools::trial::Trial;
 
@@ -12,11 +13,12 @@ use crate::scene::{account, queues, sdk};
 pub(crate) fn conformance() -> Vec<Trial> {
     queue::trials(async |settings: QueueSettings| {
         let client = aws_sdk_sqs::Client::new(&sdk(&account()?).await);
-        let (url, dead) =
-            queues(&client, settings.visibility.as_secs(), settings.max_receives).await;
-        let queue = SqsQueue::new(client.clone(), url.clone(), Some(dead));
+        let queues = queues(&client, settings.visibility.as_secs(), settings.max_receives).await;
+        let url = queues.queue_url.clone();
+        let of_codex = Settings { queue_agent: Some(AgentName::Codex), ..queues.clone() };
         Ok(QueueUnderTest {
-            queue: Arc::new(queue),
+            queue: Arc::new(SqsQueue::new(client.clone(), queues)),
+            of_codex: Some(Arc::new(SqsQueue::new(client.clone(), of_codex))),
             send_raw: Arc::new(move |body| {
                 let send = client.send_message().queue_url(&url).message_body(body);
                 Box::pin(async move {

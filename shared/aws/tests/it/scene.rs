@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use aws_config::SdkConfig;
 use aws_sdk_sqs::config::{Credentials, Region};
 use aws_sdk_sqs::types::QueueAttributeName;
+use rdev_aws::Settings;
+use rdev_domain::spec::AgentName;
 use rdev_testkit::servers::emulator::{Account, Emulator, REGION};
 use rdev_testkit::tools::needs::NotRun;
 
@@ -33,12 +35,12 @@ pub(crate) async fn sdk(account: &Account) -> SdkConfig {
         .await
 }
 
-/// A queue with a dead-letter queue; their URLs.
+/// A queue with a dead-letter queue, and one that only Codex has; no table.
 pub(crate) async fn queues(
     client: &aws_sdk_sqs::Client,
     visibility_s: u64,
     max_receives: u32,
-) -> (String, String) {
+) -> Settings {
     let visibility = visibility_s.to_string();
     let create = |name: &str| {
         let visibility = (QueueAttributeName::VisibilityTimeout, visibility.clone());
@@ -57,6 +59,12 @@ pub(crate) async fn queues(
         .expect("its ARN");
     let redrive =
         format!(r#"{{"deadLetterTargetArn":"{arn}","maxReceiveCount":"{max_receives}"}}"#);
-    let live = create("rdev").attributes(QueueAttributeName::RedrivePolicy, redrive);
-    (live.send().await.expect("a queue").queue_url.expect("its URL"), dead)
+    let live = async |name: &str| {
+        let live = create(name).attributes(QueueAttributeName::RedrivePolicy, redrive.clone());
+        live.send().await.expect("a queue").queue_url.expect("its URL")
+    };
+    let queue_url = live("rdev").await;
+    let agent_queue_urls = [(AgentName::Codex, live("rdev-codex").await)].into();
+    let settings = Settings::new("rdev".to_owned(), queue_url);
+    Settings { dead_queue_url: Some(dead), agent_queue_urls, ..settings }
 }

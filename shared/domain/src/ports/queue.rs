@@ -20,6 +20,10 @@ pub const MAX_RECEIVES: u32 = 10;
 /// and comes back unless deleted, one that was received
 /// [`MAX_RECEIVES`] times goes to the dead-letter queue. It has a clock
 /// of its own, as a remote queue has.
+///
+/// Where runners differ, an agent has a queue of its own: [`Queue::send`] goes to the queue of the
+/// wake-up's agent, and every other method is about the queue that this runner receives from, but for
+/// the dead-letter queue, which all share, and [`Queue::stats`], which counts all.
 #[async_trait]
 pub trait Queue: Send + Sync + 'static {
     /// Sends a wake-up that becomes visible after `delay` (at most 15 min).
@@ -42,7 +46,7 @@ pub trait Queue: Send + Sync + 'static {
     /// Deletes a dead message after it was recorded.
     async fn delete_dead(&self, receipt: &Receipt) -> PortResult<()>;
 
-    /// Roughly how many messages there are.
+    /// Roughly how many messages there are, in all queues.
     async fn stats(&self) -> PortResult<QueueStats>;
 }
 

@@ -21,7 +21,7 @@ use crate::spec::AgentName;
 use crate::step::Event;
 use crate::task::{Task, TaskState};
 use crate::time::Timestamp;
-use crate::wake_up::OutboxEntry;
+use crate::wake_up::{DueAgents, OutboxEntry, WakeUp};
 use crate::webhook::{Webhook, WebhookDelivery};
 use crate::worker::Worker;
 
@@ -49,7 +49,8 @@ pub trait Store: Send + Sync + 'static {
     /// Projects by creation, newest first (by `nonce`, the creating request's ULID).
     async fn projects(&self, page: &Page) -> PortResult<Listed<Project>>;
 
-    /// Changes a project. A raised limit writes an outbox entry for each slot it adds (at most 100).
+    /// Changes a project. A raised limit writes an outbox entry for each slot it adds and each agent
+    /// that is due ([`DueAgents::for_slots`]).
     ///
     /// Errors: `NotFound`; `Conflict(ProjectNotReady)` when it is being deleted;
     /// `Conflict(ProjectChanged)` when it is not at the stage that the patch expects.
@@ -196,9 +197,10 @@ pub trait Store: Send + Sync + 'static {
     /// runner that looks for work without a wake-up.
     async fn waiting_project(&self, now: Timestamp) -> PortResult<Option<ProjectId>>;
 
-    /// Whether something of the project is due now. Whoever has freed a slot asks this afterwards:
-    /// nothing due, then no wake-up is needed, since what is queued later has its own.
-    async fn has_due(&self, project: &ProjectId, now: Timestamp) -> PortResult<bool>;
+    /// The agents that the project's due tasks need. Whoever has freed a slot asks this afterwards:
+    /// nothing due, then no wake-up is needed, since what is queued later has its own. A store may
+    /// look at the beginning of a long queue only ([`DueAgents::more`]).
+    async fn due_agents(&self, project: &ProjectId, now: Timestamp) -> PortResult<DueAgents>;
 
     /// Recovers up to a page of expired leases, whatever project they are of. A wake-up that comes
     /// back may be one whose receiver claimed another project's task, and died.
@@ -365,7 +367,11 @@ pub enum Claim {
     /// Something is due, but every slot has a live holder: when one is freed, a wake-up follows.
     SlotsTaken,
     /// Something is due, but nothing that the claimer can do.
-    Unsuited,
+    Unsuited {
+        /// What the first due task needs; `None` for one that every runner could do if a newer
+        /// program or an earlier project had not made it.
+        agent: Option<AgentName>,
+    },
     /// Lost the race five times.
     Contended,
 }
@@ -481,8 +487,9 @@ pub struct DeadLetter {
 pub struct Swept {
     /// Outbox entries past their time and outbox entries just written, to be sent.
     pub outbox: Vec<OutboxEntry>,
-    /// Projects with something due and a free slot that may have no wake-up under way.
-    pub wake: Vec<ProjectId>,
+    /// Wake-ups of projects with something due and a free slot that may have none under way: one for
+    /// each agent that is due, so that tasks for an absent agent hide no others.
+    pub wake: Vec<WakeUp>,
     /// Projects whose deletion was cut short, as they are: `deleting`, and unchanged for
     /// [`crate::project::ABANDONED_AFTER`]. The caller ends their deletion. Each is found again only
     /// after that time, so that of two sweeps only one has it.

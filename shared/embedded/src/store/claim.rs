@@ -2,7 +2,8 @@
 
 use rdev_domain::ids::{Owner, ProjectId, TaskId};
 use rdev_domain::ports::{Capabilities, Claim, Claimed};
-use rdev_domain::project::ProjectState;
+use rdev_domain::project::{Project, ProjectState};
+use rdev_domain::spec::AgentName;
 use rdev_domain::step::{Event, Slots, step};
 use rdev_domain::wake_up::OutboxEntry;
 use rusqlite::{OptionalExtension, params};
@@ -48,7 +49,9 @@ pub(super) fn claim_next(
     } else if leased_tasks(tx, hint)? >= limit {
         Claim::SlotsTaken
     } else {
-        Claim::Unsuited
+        let all = AgentName::ALL.map(|agent| agent.as_str());
+        let first = first_of(tx, hint, std::iter::once("").chain(all), None)?;
+        Claim::Unsuited { agent: first.and_then(|(_, queue)| queue_entry::agent(queue)) }
     })
 }
 
@@ -127,7 +130,7 @@ fn claim_of(
     let mut otherwise = Taken::Nothing;
     let slots = Slots { taken: leased_tasks(tx, id)?, limit: project.build_limit };
     let mut after = None;
-    while let Some(place) = first_suitable(tx, id, can, after)? {
+    while let Some((place, _)) = first_of(tx, id, queues(can), after)? {
         match rows::find_any(tx, TaskId(place.2))? {
             Some(Found::Task(record)) if !project.owns_task(&record.task) => {
                 match step(&record.task, record.lease.as_ref(), Event::Cancel, tx.now) {
@@ -180,14 +183,14 @@ fn something_due(tx: &Tx<'_>, project: &ProjectId) -> Result<bool, Error> {
 /// A place in the queue: class, rank and task.
 type Place = (u8, i64, Ulid);
 
-/// The first due task behind `after` that the runner can do: the first of those that need no
-/// agent, and of those that need each agent that the runner offers.
-fn first_suitable(
+/// The first due task behind `after` in any of the queues: the first of those that need no agent, and
+/// of those that need each agent. With the queue that it is in.
+fn first_of<'a>(
     tx: &Tx<'_>,
     project: &ProjectId,
-    can: &Capabilities,
+    queues: impl Iterator<Item = &'a str>,
     after: Option<Place>,
-) -> Result<Option<Place>, Error> {
+) -> Result<Option<(Place, &'a str)>, Error> {
     let (class, rank, task) =
         after.map_or((-1, 0, Ulid::nil()), |(class, rank, task)| (i64::from(class), rank, task));
     // The clock may have gone back since an entry became due: such an entry is skipped. The
@@ -197,12 +200,12 @@ fn first_suitable(
              AND (class, rank, task) > (?4, ?5, ?6)
          ORDER BY class, rank, task LIMIT 1",
     )?;
-    let mut first: Option<Place> = None;
-    for agent in queues(can) {
+    let mut first: Option<(Place, &str)> = None;
+    for agent in queues {
         let of_agent = head
             .query_row(
                 params![project.as_str(), agent, tx.now.as_millis(), class, rank, rows::blob(task)],
-                |row| Ok((row.get(0)?, row.get(1)?, rows::ulid(row, 2)?)),
+                |row| Ok(((row.get(0)?, row.get(1)?, rows::ulid(row, 2)?), agent)),
             )
             .optional()?;
         first = match (first, of_agent) {

@@ -56,7 +56,7 @@ use rdev_domain::retention::Retention;
 use rdev_domain::step::Event;
 use rdev_domain::task::Task;
 use rdev_domain::time::Timestamp;
-use rdev_domain::wake_up::OutboxEntry;
+use rdev_domain::wake_up::{DueAgents, OutboxEntry};
 use rdev_domain::webhook::{Webhook, WebhookDelivery};
 use rdev_domain::worker::Worker;
 use rusqlite::Connection;
@@ -312,9 +312,9 @@ impl Store for SqliteStore {
         self.read(|conn, _| turns::waiting(conn)).await
     }
 
-    async fn has_due(&self, project: &ProjectId, now: Timestamp) -> PortResult<bool> {
+    async fn due_agents(&self, project: &ProjectId, now: Timestamp) -> PortResult<DueAgents> {
         let project = project.clone();
-        self.read(move |conn, _| queue_entry::has_due(conn, &project, now)).await
+        self.read(move |conn, _| queue_entry::due_agents(conn, &project, now)).await
     }
 
     async fn recover_expired(&self, now: Timestamp) -> PortResult<Vec<OutboxEntry>> {

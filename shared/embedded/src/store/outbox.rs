@@ -4,10 +4,12 @@
 use std::time::Duration;
 
 use rdev_domain::ids::ProjectId;
+use rdev_domain::spec::AgentName;
 use rdev_domain::time::Timestamp;
 use rdev_domain::wake_up::OutboxEntry;
 use rusqlite::{Connection, params};
 
+use super::queue_entry;
 use super::rows::{self, blob};
 use super::transaction::Tx;
 use crate::error::Error;
@@ -19,15 +21,18 @@ pub(super) const OVERDUE_AFTER: Duration = Duration::from_secs(30);
 pub(super) fn write(
     tx: &Tx<'_>,
     project: &ProjectId,
+    agent: Option<AgentName>,
     times: &[Timestamp],
 ) -> Result<Vec<OutboxEntry>, Error> {
-    let mut insert =
-        tx.conn.prepare_cached("INSERT INTO marks (send_at, id, project) VALUES (?1, ?2, ?3)")?;
+    let mut insert = tx.conn.prepare_cached(
+        "INSERT INTO marks (send_at, id, project, agent) VALUES (?1, ?2, ?3, ?4)",
+    )?;
+    let queue = agent.map_or("", |agent| agent.as_str());
     let mut outbox = Vec::with_capacity(times.len());
     for &send_at in times {
         let id = tx.context.next_id(tx.now);
-        insert.execute(params![send_at.as_millis(), blob(id), project.as_str()])?;
-        outbox.push(OutboxEntry { id, project_id: project.clone(), send_at });
+        insert.execute(params![send_at.as_millis(), blob(id), project.as_str(), queue])?;
+        outbox.push(OutboxEntry { id, project_id: project.clone(), agent, send_at });
     }
     Ok(outbox)
 }
@@ -44,7 +49,8 @@ pub(super) fn delete(conn: &Connection, outbox: &[OutboxEntry]) -> Result<(), Er
 /// The first `limit` entries that their writers should have sent by now.
 pub(super) fn overdue(tx: &Tx<'_>, limit: u32) -> Result<Vec<OutboxEntry>, Error> {
     let mut overdue = tx.conn.prepare_cached(
-        "SELECT send_at, id, project FROM marks WHERE send_at <= ?1 ORDER BY send_at, id LIMIT ?2",
+        "SELECT send_at, id, project, agent FROM marks WHERE send_at <= ?1
+         ORDER BY send_at, id LIMIT ?2",
     )?;
     let until = tx.now.minus(OVERDUE_AFTER).as_millis();
     let mut rows = overdue.query(params![until, limit])?;
@@ -52,7 +58,10 @@ pub(super) fn overdue(tx: &Tx<'_>, limit: u32) -> Result<Vec<OutboxEntry>, Error
     while let Some(row) = rows.next()? {
         let (send_at, id) = (Timestamp::from_millis(row.get(0)?), rows::ulid(row, 1)?);
         match rows::parsed(row, 2) {
-            Ok(project_id) => found.push(OutboxEntry { send_at, id, project_id }),
+            Ok(project_id) => {
+                let agent = queue_entry::agent(&row.get::<_, String>(3)?);
+                found.push(OutboxEntry { send_at, id, project_id, agent });
+            }
             Err(error) => unreadable.push((send_at, id, error)),
         }
     }

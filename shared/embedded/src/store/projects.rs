@@ -10,11 +10,8 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::rows::{self, blob, bound};
 use super::transaction::Tx;
-use super::{audit, outbox, turns};
+use super::{audit, outbox, queue_entry, turns};
 use crate::error::Error;
-
-/// The most outbox entries that a raised build limit writes.
-const MAX_OUTBOX: u32 = 100;
 
 pub(super) fn create(tx: &Tx<'_>, project: Project) -> Result<Project, Error> {
     if let Some(there) = find(tx.conn, &project.id)? {
@@ -73,8 +70,10 @@ pub(super) fn update(
     let project = before.patched(patch, tx.now);
     write(tx, &project)?;
     record(tx, "project.updated", id)?;
-    let times = vec![tx.now; added.min(MAX_OUTBOX) as usize];
-    let outbox = outbox::write(tx, id, &times)?;
+    let mut outbox = Vec::new();
+    for agent in queue_entry::due_agents(tx.conn, id, tx.now)?.for_slots(added) {
+        outbox.extend(outbox::write(tx, id, agent, &[tx.now])?);
+    }
     Ok((project, outbox))
 }
 

@@ -3,9 +3,11 @@
 use std::collections::BTreeSet;
 
 use rdev_domain::ids::{ProjectId, TaskId};
+use rdev_domain::spec::AgentName;
 use rdev_domain::task::{QueuePlace, Task, TaskState, rank};
 use rdev_domain::time::Timestamp;
-use rusqlite::{Connection, Params, Statement, params};
+use rdev_domain::wake_up::DueAgents;
+use rusqlite::{Connection, OptionalExtension, Params, Statement, params};
 
 use super::rows::{self, CorruptTask, blob};
 use super::sweep::PAGE;
@@ -159,15 +161,42 @@ pub(super) fn due_since(tx: &Tx<'_>, project: &ProjectId, time: Timestamp) -> Re
     Ok(any.exists(params![project.as_str(), time.as_millis()])?)
 }
 
-/// Whether something of the project is due now, in whichever part of the queue it is.
-pub(super) fn has_due(
+/// The agents that the project's due tasks need, in whichever part of the queue they are.
+pub(super) fn due_agents(
     conn: &Connection,
     project: &ProjectId,
     now: Timestamp,
-) -> Result<bool, Error> {
-    let mut any = conn.prepare_cached(
-        "SELECT EXISTS (SELECT 1 FROM due WHERE project = ?1)
-             OR EXISTS (SELECT 1 FROM later WHERE project = ?1 AND at <= ?2)",
+) -> Result<DueAgents, Error> {
+    let mut agents = Vec::new();
+    let mut next = conn.prepare_cached(
+        "SELECT agent FROM due WHERE project = ?1 AND agent >= ?2 ORDER BY agent LIMIT 1",
     )?;
-    Ok(any.query_row(params![project.as_str(), now.as_millis()], |row| row.get(0))?)
+    // The clock may have gone back since an entry became due.
+    let mut any = conn.prepare_cached(
+        "SELECT 1 FROM due WHERE project = ?1 AND agent = ?2 AND +since <= ?3 LIMIT 1",
+    )?;
+    let mut from = String::new();
+    while let Some(name) =
+        next.query_row([project.as_str(), &from], |row| row.get::<_, String>(0)).optional()?
+    {
+        if any.exists(params![project.as_str(), name, now.as_millis()])? {
+            agents.push(agent(&name));
+        }
+        // The least text that is greater.
+        from = name + "\0";
+    }
+    let mut promoted =
+        conn.prepare_cached("SELECT agent FROM later WHERE project = ?1 AND at <= ?2")?;
+    let promoted = promoted
+        .query_map(params![project.as_str(), now.as_millis()], |row| row.get::<_, String>(0))?;
+    for name in promoted {
+        agents.push(agent(&name?));
+    }
+    Ok(agents.into_iter().collect())
+}
+
+/// The agent of a column: `''` is none. One that only a newer program knows is none, too: that
+/// program's runners find it.
+pub(super) fn agent(column: &str) -> Option<AgentName> {
+    column.parse().ok()
 }

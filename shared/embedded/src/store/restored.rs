@@ -5,11 +5,12 @@
 use rdev_domain::audit::Actor;
 use rdev_domain::ids::ProjectId;
 use rdev_domain::retention::Retention;
+use rdev_domain::spec::AgentName;
 use rdev_domain::time::Timestamp;
 use rusqlite::Connection;
 
 use super::transaction::{Context, Tx};
-use super::{audit, outbox, rows};
+use super::{audit, outbox, queue_entry, rows};
 use crate::error::Error;
 
 /// By how much fences grow, so that the refs of the new life are named otherwise than those of the
@@ -53,16 +54,19 @@ pub(crate) fn mark(conn: &Connection, now: Timestamp) -> Result<Marked, Error> {
     let context = Context::new(Retention::default(), audit::last_id(&transaction)?);
     let by = Actor::maintenance();
     let tx = Tx { conn: &transaction, context: &context, by: &by, now };
-    for project in due_projects(&tx)? {
-        outbox::write(&tx, &project, &[now.minus(outbox::OVERDUE_AFTER)])?;
+    for (project, agent) in due(&tx)? {
+        outbox::write(&tx, &project, agent, &[now.minus(outbox::OVERDUE_AFTER)])?;
     }
     audit::record(&tx, "installation.restored", "installation", None)?;
     transaction.commit()?;
     Ok(Marked { unfinished: unfinished as u64 })
 }
 
-fn due_projects(tx: &Tx<'_>) -> Result<Vec<ProjectId>, Error> {
-    let mut due = tx.conn.prepare("SELECT DISTINCT project FROM due")?;
-    let due = due.query_map([], |row| rows::parsed(row, 0))?;
+/// The projects with something due, with each agent that it needs.
+fn due(tx: &Tx<'_>) -> Result<Vec<(ProjectId, Option<AgentName>)>, Error> {
+    let mut due = tx.conn.prepare("SELECT DISTINCT project, agent FROM due")?;
+    let due = due.query_map([], |row| {
+        Ok((rows::parsed(row, 0)?, queue_entry::agent(&row.get::<_, String>(1)?)))
+    })?;
     Ok(due.collect::<rusqlite::Result<_>>()?)
 }

@@ -10,6 +10,7 @@ pub(crate) const SCHEMA: Schema = Schema {
         include_str!("../../migrations/store-3.sql"),
         include_str!("../../migrations/store-4.sql"),
         include_str!("../../migrations/store-5.sql"),
+        include_str!("../../migrations/store-6.sql"),
     ],
     durable: true,
 };

@@ -45,7 +45,8 @@ pub(super) fn page(tx: &Tx<'_>) -> Result<Swept, Error> {
     }
     for project in wake {
         if tx.alone(&project, || has_free_slot(tx, &project))?.unwrap_or(false) {
-            swept.wake.push(project);
+            let due = queue_entry::due_agents(tx.conn, &project, tx.now)?;
+            swept.wake.extend(due.wake_ups(&project));
         }
     }
     Ok(swept)

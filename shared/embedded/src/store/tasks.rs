@@ -72,7 +72,8 @@ pub(super) fn enqueue(tx: &Tx<'_>, new: NewTask) -> Result<Enqueued, Error> {
     }
     let subject = transition::subject(task.id);
     audit::record(tx, "task.enqueued", &subject, Some(&task.project_id))?;
-    let outbox = outbox::write(tx, &task.project_id, &[task.available_at.max(tx.now)])?;
+    let times = [task.available_at.max(tx.now)];
+    let outbox = outbox::write(tx, &task.project_id, task.work.agent(), &times)?;
     Ok(Enqueued { task, outbox })
 }
 

@@ -44,7 +44,7 @@ pub(super) fn write(
         deliveries::create(tx, task)?;
     }
     audit::record(tx, step.action, &subject(task.id), Some(&task.project_id))?;
-    outbox::write(tx, &task.project_id, &step.wake_ups)
+    outbox::write(tx, &task.project_id, task.work.agent(), &step.wake_ups)
 }
 
 /// Ends a task whose record is corrupt as `poison`. Nothing is read from its body, which is
@@ -65,7 +65,7 @@ pub(super) fn poison(tx: &Tx<'_>, corrupt: &CorruptTask) -> Result<Vec<OutboxEnt
     deliveries::create(tx, &task)?;
     audit::record(tx, "task.failed", &subject(task.id), Some(&task.project_id))?;
     let wake_ups = if corrupt.lease.is_some() { &[tx.now][..] } else { &[] };
-    outbox::write(tx, &task.project_id, wake_ups)
+    outbox::write(tx, &task.project_id, task.work.agent(), wake_ups)
 }
 
 /// The name of a task in the audit log.

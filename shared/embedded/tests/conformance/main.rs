@@ -62,6 +62,8 @@ fn open_queue(settings: QueueSettings) -> QueueUnderTest {
     let file: PathBuf = data.folder.join("queue.db");
     QueueUnderTest {
         queue: data.queue.clone(),
+        // On one machine there is one runner.
+        of_codex: None,
         send_raw: Arc::new(move |body| {
             let file = file.clone();
             Box::pin(async move {

@@ -121,7 +121,7 @@ fn write_until_killed(folder: &Path) -> ! {
                 loop {
                     let task = enqueue(&*store, &project).await;
                     say("enqueued", task.id);
-                    let wake_up = WakeUp { project_id: project.clone() };
+                    let wake_up = WakeUp { project_id: project.clone(), agent: None };
                     queue.send(&wake_up, std::time::Duration::ZERO).await.expect("it is sent");
                     let claimed = claim(&*store, &project).await;
                     let holder =

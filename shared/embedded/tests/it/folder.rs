@@ -7,10 +7,11 @@ use std::process::Command;
 use std::time::Duration;
 
 use rdev_domain::ports::Store;
+use rdev_domain::wake_up::WakeUp;
 use rdev_embedded::{OpenError, Options, open};
 use rusqlite::Connection;
 
-use crate::scene::{Scene, claim, create, enqueue};
+use crate::scene::{NOW, Scene, claim, create, enqueue};
 
 #[tokio::test]
 async fn a_folder_in_use_is_refused_with_the_pid_of_its_process() {
@@ -66,7 +67,7 @@ async fn written_records_exist_when_the_folder_is_opened_again() {
     let task = enqueue(&*scene.data.store, &project).await;
     let scene = scene.reopened();
     assert_eq!(scene.data.store.task(task.id).await.expect("it exists").task, task);
-    assert_eq!(version(&scene.path("rdev.db")), 4);
+    assert_eq!(version(&scene.path("rdev.db")), 5);
     assert_eq!(version(&scene.path("queue.db")), 1);
 }
 
@@ -83,7 +84,8 @@ async fn a_database_of_the_first_version_is_migrated_with_its_records() {
             INSERT INTO projects VALUES ('site', zeroblob(16), 'ready', 1, '{"id": "site",
                 "description": "", "template": null, "git_url": null, "default_branch": "main",
                 "build_limit": 1, "state": "ready", "created_at": "2026-01-01T00:00:00Z",
-                "updated_at": "2026-01-01T00:00:00Z", "nonce": "00000000000000000000000000"}');"#,
+                "updated_at": "2026-01-01T00:00:00Z", "nonce": "00000000000000000000000000"}');
+            INSERT INTO marks VALUES (1, zeroblob(16), 'site');"#,
         )
         .expect("a project");
     drop(first);
@@ -92,10 +94,12 @@ async fn a_database_of_the_first_version_is_migrated_with_its_records() {
     let site = "site".parse().expect("a slug");
     let project = data.store.project(&site).await.expect("it exists");
     assert_eq!((project.webhook_url, project.ci_id), (None, None));
+    let [entry] = &data.store.sweep(NOW).await.expect("a sweep").outbox[..] else { panic!("one") };
+    assert_eq!(entry.wake_up(), WakeUp { project_id: project.id, agent: None });
     let queued = enqueue(&*data.store, &site).await;
     let claimed = claim(&*data.store, &site).await;
     assert_eq!((claimed.task.id, claimed.task.notify), (queued.id, false));
-    assert_eq!(version(&path.join("rdev.db")), 4);
+    assert_eq!(version(&path.join("rdev.db")), 5);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use rusqlite::Connection;
 use crate::scene::Scene;
 
 fn wake_up(name: &str) -> WakeUp {
-    WakeUp { project_id: name.parse().expect("a slug") }
+    WakeUp { project_id: name.parse().expect("a slug"), agent: None }
 }
 
 /// Longer than every step of these tests, shorter than a receiver's own wait.

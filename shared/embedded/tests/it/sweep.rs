@@ -16,6 +16,7 @@ use rdev_domain::spec::{CheckSpec, Work};
 use rdev_domain::step::Event;
 use rdev_domain::task::Task;
 use rdev_domain::time::Timestamp;
+use rdev_domain::wake_up::WakeUp;
 use rdev_domain::worker::{Worker, WorkerStatus};
 use rdev_embedded::SqliteStore;
 use rusqlite::Connection;
@@ -68,7 +69,9 @@ async fn a_sweep_promotes_five_hundred_tasks_in_a_page() {
     let now = after(Duration::from_secs(60));
     for (more, due, later) in [(true, 500, 1), (false, 501, 0)] {
         let page = store.sweep(now).await.expect("a page");
-        assert_eq!((page.outbox, page.more, page.wake), (vec![], more, vec![site.clone()]));
+        let agent = task(&site).work.agent();
+        let woken = vec![WakeUp { project_id: site.clone(), agent }];
+        assert_eq!((page.outbox, page.more, page.wake), (vec![], more, woken));
         assert_eq!((rows.count("due"), rows.count("later")), (due, later));
     }
 }
@@ -291,7 +294,7 @@ async fn records_that_cannot_be_read_stop_no_sweep_and_no_delivery() {
     let ids: Vec<_> = swept.deleting.iter().map(|project| project.id.as_str()).collect();
     assert_eq!(ids, ["good-deleting"]);
     assert_eq!(rows.count("projects WHERE state = 'provisioning_failed'"), 1);
-    let woken: Vec<_> = swept.wake.iter().map(|id| id.as_str()).collect();
+    let woken: Vec<_> = swept.wake.iter().map(|one| one.project_id.as_str()).collect();
     assert_eq!(woken, ["good"]);
     assert_eq!(rows.count("marks WHERE send_at = 0"), 0, "it names no project");
     let due = store.due_deliveries(NOW, 1).await.expect("deliveries");

@@ -261,7 +261,8 @@ async fn a_long_queue_is_read_only_as_far_as_necessary() -> Outcome {
     let owner = rdev_domain::ids::Owner::new(&worker_id, "first");
     let mut can = rdev_domain::ports::Capabilities { worker_id, agents: Vec::new() };
     let unsuited = bench.store.claim_next(&project, &owner, &can, NOW).await;
-    assert_eq!(unsuited.expect("an answer"), Claim::Unsuited);
+    let agent = Some(AgentName::Codex);
+    assert_eq!(unsuited.expect("an answer"), Claim::Unsuited { agent });
     assert_eq!(bench.called(), "3 Query", "the last one for other projects that wait");
     can.agents = vec![AgentName::Command];
     let found = bench.store.claim_next(&project, &owner, &can, NOW).await.expect("an answer");

@@ -6,7 +6,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use rdev_domain::ports::{DeadMessage, QueueStats, ReceivedMessage};
+use rdev_domain::ports::{DeadMessage, Queue, QueueStats, ReceivedMessage};
+use rdev_domain::spec::AgentName;
 use rdev_domain::wake_up::{Undecodable, WakeUp};
 
 use super::{QueueCase, QueueSettings, QueueUnderTest};
@@ -40,6 +41,10 @@ macro_rules! cases {
 
 cases! {
     a_sent_wake_up_is_received with SLOW;
+    a_wake_up_keeps_its_agent with SLOW;
+    a_runner_receives_only_from_its_queue with SLOW;
+    a_message_of_an_agent_s_queue_is_hidden_and_deleted_there with SLOW;
+    the_queues_of_all_agents_share_the_dead_letters with QUICK;
     an_empty_queue_answers_after_the_wait with SLOW;
     a_long_poll_ends_when_a_message_comes with SLOW;
     every_long_poller_gets_a_message with SLOW;
@@ -72,6 +77,70 @@ async fn a_sent_wake_up_is_received(s: Subject) {
     let message = s.receive().await;
     assert_eq!(message.body, Ok(wake_up("landing-page")));
     assert_eq!(message.receive_count, 1);
+}
+
+async fn a_wake_up_keeps_its_agent(s: Subject) {
+    let agents = std::iter::once(None).chain(AgentName::ALL.map(Some));
+    for agent in agents {
+        let wake_up = WakeUp { agent, ..wake_up("site") };
+        s.queue.send(&wake_up, Duration::ZERO).await.expect("it is sent");
+        let from = s.queue_of(agent);
+        let message = receive_from(from).await;
+        assert_eq!(message.body, Ok(wake_up));
+        from.delete(&message.receipt).await.expect("it can be deleted");
+    }
+}
+
+async fn a_runner_receives_only_from_its_queue(s: Subject) {
+    let of = |agent, project: &str| WakeUp { agent, ..wake_up(project) };
+    let (codex, command) = (Some(AgentName::Codex), Some(AgentName::Command));
+    let sent =
+        [of(codex, "site-1"), of(command, "site-2"), of(None, "site-3"), of(codex, "site-4")];
+    for (number, wake_up) in sent.iter().enumerate() {
+        // Both runners send, and to both queues.
+        let by = if number % 2 == 0 { &*s.queue } else { s.queue_of(codex) };
+        by.send(wake_up, Duration::ZERO).await.expect("it is sent");
+    }
+    s.stats_become(QueueStats { visible: 4, ..QueueStats::default() }).await;
+    let queues = match &s.of_codex {
+        Some(of_codex) => vec![(of_codex, vec![0, 3]), (&s.queue, vec![1, 2])],
+        None => vec![(&s.queue, vec![0, 1, 2, 3])],
+    };
+    for (queue, expected) in queues {
+        let mut expected: Vec<&WakeUp> = expected.into_iter().map(|one| &sent[one]).collect();
+        let mut received = Vec::new();
+        for _ in &expected {
+            received.push(receive_from(&**queue).await.body.expect("a wake-up"));
+        }
+        received.sort();
+        expected.sort();
+        assert_eq!(received.iter().collect::<Vec<_>>(), expected);
+        assert_eq!(queue.receive(SECOND).await.expect("the queue answers"), None);
+    }
+    s.stats_become(QueueStats { in_flight: 4, ..QueueStats::default() }).await;
+}
+
+async fn a_message_of_an_agent_s_queue_is_hidden_and_deleted_there(s: Subject) {
+    let wake_up = WakeUp { agent: Some(AgentName::Codex), ..wake_up("site") };
+    let queue = s.queue_of(wake_up.agent);
+    s.queue.send(&wake_up, SECOND).await.expect("it is sent");
+    let message = receive_from(queue).await;
+    assert_eq!(queue.receive(Duration::ZERO).await.expect("the queue answers"), None);
+    queue.set_visibility(&message.receipt, Duration::ZERO).await.expect("it can be shown");
+    let again = receive_from(queue).await;
+    assert_eq!((again.body, again.receive_count), (Ok(wake_up), 2));
+    queue.delete(&again.receipt).await.expect("it can be deleted");
+    s.stats_become(QueueStats::default()).await;
+}
+
+async fn the_queues_of_all_agents_share_the_dead_letters(s: Subject) {
+    for agent in [None, Some(AgentName::Codex)] {
+        let wake_up = WakeUp { agent, ..wake_up("site") };
+        s.queue.send(&wake_up, Duration::ZERO).await.expect("it is sent");
+        let dead = s.until_dead_in(s.queue_of(agent), |_| {}).await;
+        assert_eq!(WakeUp::decode(&dead.body), Ok(wake_up));
+        s.queue.delete_dead(&dead.receipt).await.expect("it can be deleted");
+    }
 }
 
 async fn an_empty_queue_answers_after_the_wait(s: Subject) {
@@ -398,18 +467,25 @@ impl QueueUnderTest {
 
     /// The next message, which must come.
     async fn receive(&self) -> ReceivedMessage {
-        let begun = Instant::now();
-        loop {
-            let wait = Duration::from_secs(20);
-            if let Some(message) = self.queue.receive(wait).await.expect("the queue answers") {
-                return message;
-            }
-            assert!(begun.elapsed() < DEADLINE, "a message comes");
-        }
+        receive_from(&*self.queue).await
+    }
+
+    /// What the runners receive from that have this agent.
+    fn queue_of(&self, agent: Option<AgentName>) -> &dyn Queue {
+        let codex = self.of_codex.as_ref().filter(|_| agent == Some(AgentName::Codex));
+        &**codex.unwrap_or(&self.queue)
     }
 
     /// Receives, and deletes nothing, until a message is dead.
-    async fn until_dead(&self, mut on_message: impl FnMut(&ReceivedMessage)) -> DeadMessage {
+    async fn until_dead(&self, on_message: impl FnMut(&ReceivedMessage)) -> DeadMessage {
+        self.until_dead_in(&*self.queue, on_message).await
+    }
+
+    async fn until_dead_in(
+        &self,
+        queue: &dyn Queue,
+        mut on_message: impl FnMut(&ReceivedMessage),
+    ) -> DeadMessage {
         let begun = Instant::now();
         loop {
             let mut dead = self.queue.receive_dead(1).await.expect("the queue answers");
@@ -417,7 +493,7 @@ impl QueueUnderTest {
                 return message;
             }
             assert!(begun.elapsed() < DEADLINE, "a message is dead");
-            if let Some(message) = self.queue.receive(SECOND).await.expect("the queue answers") {
+            if let Some(message) = queue.receive(SECOND).await.expect("the queue answers") {
                 on_message(&message);
             }
         }
@@ -437,6 +513,18 @@ impl QueueUnderTest {
     }
 }
 
+/// The next message of a queue, which must come.
+async fn receive_from(queue: &dyn Queue) -> ReceivedMessage {
+    let begun = Instant::now();
+    loop {
+        let wait = Duration::from_secs(20);
+        if let Some(message) = queue.receive(wait).await.expect("the queue answers") {
+            return message;
+        }
+        assert!(begun.elapsed() < DEADLINE, "a message comes");
+    }
+}
+
 fn wake_up(project: &str) -> WakeUp {
-    WakeUp { project_id: project.parse().expect("a slug") }
+    WakeUp { project_id: project.parse().expect("a slug"), agent: None }
 }

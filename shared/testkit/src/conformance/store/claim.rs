@@ -360,7 +360,7 @@ async fn claimed_by(
     let held = |claim| match claim {
         Claim::Claimed(claimed) => Some(ClaimedTask::new(*claimed)),
         Claim::Nothing | Claim::SlotsTaken | Claim::Contended => None,
-        Claim::Unsuited => panic!("every claimer offers every agent"),
+        Claim::Unsuited { .. } => panic!("every claimer offers every agent"),
     };
     claims.await.into_iter().map(held).collect()
 }

@@ -19,7 +19,7 @@ cases! {
     a_parked_task_never_stands_before_a_due_one;
     a_task_that_becomes_due_is_queued_by_its_priority;
     a_runner_gets_the_first_task_that_it_can_do;
-    a_runner_that_can_do_no_due_task_learns_so;
+    a_runner_that_can_do_no_due_task_learns_which_agent_the_first_needs;
     a_push_needs_no_agent;
 }
 
@@ -130,13 +130,24 @@ async fn a_runner_gets_the_first_task_that_it_can_do(w: World) {
     assert_eq!(w.claim_as(&project, &Runner::named("all")).await.id, codex.id);
 }
 
-async fn a_runner_that_can_do_no_due_task_learns_so(w: World) {
-    let project = w.project().await;
+async fn a_runner_that_can_do_no_due_task_learns_which_agent_the_first_needs(w: World) {
+    let project = w.project_with_limit(9).await;
     let task = w.enqueue_task(build_by(&w, &project, AgentName::Codex)).await;
     let runner = Runner::named("w1").with_agents(&[AgentName::ClaudeCode]);
     let before = w.snapshot(task.id).await;
-    assert_eq!(w.try_claim(&project, &runner).await, Claim::Unsuited);
+    let codex = Claim::Unsuited { agent: Some(AgentName::Codex) };
+    assert_eq!(w.try_claim(&project, &runner).await, codex);
     assert_eq!(w.snapshot(task.id).await, before);
+
+    w.pass(SECOND);
+    let second = build_by(&w, &project, AgentName::Opencode);
+    w.enqueue_task(second).await;
+    assert_eq!(w.try_claim(&project, &runner).await, codex);
+    let urgent = build_by(&w, &project, AgentName::Opencode);
+    let priority = 9.try_into().expect("a priority");
+    w.enqueue_task(Task { priority, ..urgent }).await;
+    let opencode = Claim::Unsuited { agent: Some(AgentName::Opencode) };
+    assert_eq!(w.try_claim(&project, &runner).await, opencode, "it is first now");
 }
 
 async fn a_push_needs_no_agent(w: World) {

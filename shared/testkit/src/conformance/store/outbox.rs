@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use rdev_domain::failure::FailureClass;
+use rdev_domain::ids::ProjectId;
 use rdev_domain::ports::{Advanced, PortResult};
+use rdev_domain::spec::{AgentName, BuildSpec, Work};
 use rdev_domain::task::{Task, TaskState};
 use rdev_domain::wake_up::OutboxEntry;
 
@@ -15,7 +17,9 @@ cases! {
     every_end_of_a_lease_writes_an_outbox_entry;
     a_slot_freed_while_a_task_is_enqueued_wakes_a_runner;
     a_raised_limit_writes_an_outbox_entry_for_each_slot;
+    a_raised_limit_wakes_each_agent_that_is_due;
     a_lowered_limit_writes_no_outbox_entry;
+    an_outbox_entry_has_the_agent_of_its_task;
     an_outbox_entry_is_sent_half_a_minute_after_its_time_until_it_is_deleted;
     deleting_an_outbox_entry_deletes_only_it;
     the_outbox_entry_of_a_parked_task_waits_for_its_time;
@@ -108,6 +112,57 @@ async fn a_raised_limit_writes_an_outbox_entry_for_each_slot(w: World) {
     assert_eq!(outbox.len(), 3, "one for each slot that it adds");
     w.woke("a raised limit", &outbox, &project).await;
     assert_eq!(w.set_limit(&project, 100).await.len(), 96);
+}
+
+async fn a_raised_limit_wakes_each_agent_that_is_due(w: World) {
+    let project = w.project().await;
+    for agent in [AgentName::Codex, AgentName::Codex, AgentName::Command] {
+        w.enqueue_task(build_by(&w, &project, agent)).await;
+    }
+    w.send_outbox().await;
+    let outbox = w.set_limit(&project, 3).await;
+    let mut agents: Vec<_> = outbox.iter().map(|entry| entry.agent).collect();
+    agents.sort();
+    let (codex, command) = (Some(AgentName::Codex), Some(AgentName::Command));
+    assert_eq!(agents, [codex, codex, command, command], "any slot may be for any of them");
+    w.woke("a raised limit", &outbox, &project).await;
+    let idle = w.project().await;
+    assert!(w.set_limit(&idle, 3).await.iter().all(|entry| entry.agent.is_none()));
+}
+
+async fn an_outbox_entry_has_the_agent_of_its_task(w: World) {
+    let project = w.project().await;
+    let tasks = [
+        build_by(&w, &project, AgentName::Codex),
+        build_by(&w, &project, AgentName::ClaudeCode),
+        w.new_check(&project),
+    ];
+    for task in tasks {
+        let agent = task.work.agent();
+        let enqueued = w.store.enqueue(&task, &key_actor(), w.now()).await.expect("accepted");
+        let held = w.claim(&project).await;
+        // Back to its queue, with a wake-up for now and one for later; and then ended.
+        let parked = w.fail(&held, FailureClass::Infra).await.expect("a holder may fail");
+        assert_eq!(parked.outbox.len(), 2);
+        w.pass(parked.task.available_at.since(w.now()) + SECOND);
+        let held = w.claim(&project).await;
+        assert_eq!(held.id, task.id);
+        let ended = w.fail(&held, FailureClass::Auth).await.expect("a holder may fail");
+        assert_eq!(ended.task.state, TaskState::Failed);
+        let mut written = [enqueued.outbox, parked.outbox, ended.outbox].concat();
+        assert!(written.iter().all(|entry| entry.agent == agent), "{agent:?}: {written:?}");
+        w.pass(31 * SECOND);
+        let mut swept = swept_outbox(&w).await;
+        swept.sort_by_key(|entry| entry.id);
+        written.sort_by_key(|entry| entry.id);
+        assert_eq!(swept, written);
+        w.store.delete_outbox(&written).await.expect("outbox entries can be deleted");
+    }
+}
+
+fn build_by(w: &World, project: &ProjectId, agent: AgentName) -> Task {
+    let spec = BuildSpec { agent, ..BuildSpec::of("make the header blue") };
+    Task { work: Work::Build(spec), ..w.new_task(project) }
 }
 
 async fn a_lowered_limit_writes_no_outbox_entry(w: World) {

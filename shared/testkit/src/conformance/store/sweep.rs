@@ -2,10 +2,12 @@
 
 use rdev_domain::audit::Actor;
 use rdev_domain::failure::FailureClass;
-use rdev_domain::ids::Fence;
+use rdev_domain::ids::{Fence, ProjectId};
 use rdev_domain::project::{ABANDONED_AFTER, Deletion, Project, ProjectState};
+use rdev_domain::spec::{AgentName, BuildSpec, Work};
 use rdev_domain::step::Refusal;
 use rdev_domain::task::{Task, TaskState};
+use rdev_domain::wake_up::WakeUp;
 
 use super::cases;
 use super::world::{HOUR, MINUTE, Runner, SECOND, World, key_actor, race, refusal};
@@ -18,6 +20,7 @@ cases! {
     a_task_that_waits_for_a_slot_is_not_woken;
     a_parked_task_is_woken_when_it_is_due;
     an_unowned_push_is_woken;
+    each_agent_that_is_due_is_woken;
     a_project_that_is_stuck_in_provisioning_has_failed;
     a_deletion_that_was_cut_short_is_found_until_it_is_ended;
     a_deletion_is_ended_as_the_newest_request_asked;
@@ -82,8 +85,8 @@ async fn a_task_due_for_two_minutes_is_woken(w: World) {
     assert_eq!((swept.outbox.len(), swept.wake), (1, vec![]), "its outbox entry woke it just now");
     w.pass(MINUTE + SECOND);
     let swept = w.sweep().await;
-    assert_eq!((swept.outbox, swept.wake), (vec![], vec![project.clone()]));
-    assert_eq!(w.sweep().await.wake, vec![project.clone()], "until a runner claims it");
+    assert_eq!((swept.outbox, swept.wake), (vec![], vec![for_command(&project)]));
+    assert_eq!(w.sweep().await.wake, vec![for_command(&project)], "until a runner claims it");
     w.claim(&project).await;
     assert_eq!(w.sweep().await.wake, vec![]);
 }
@@ -98,7 +101,7 @@ async fn a_task_that_waits_for_a_slot_is_not_woken(w: World) {
     }
     assert_eq!(w.sweep().await.wake, vec![], "the end of the lease wakes it");
     w.set_limit(&project, 2).await;
-    assert_eq!(w.sweep().await.wake, vec![project]);
+    assert_eq!(w.sweep().await.wake, vec![for_command(&project)]);
 }
 
 async fn a_parked_task_is_woken_when_it_is_due(w: World) {
@@ -110,7 +113,7 @@ async fn a_parked_task_is_woken_when_it_is_due(w: World) {
     w.pass(after.task.available_at.since(w.now()) - SECOND);
     assert_eq!(w.sweep().await.wake, vec![], "it is not due");
     w.pass(2 * SECOND);
-    assert_eq!(w.sweep().await.wake, vec![held.project().clone()]);
+    assert_eq!(w.sweep().await.wake, vec![for_command(held.project())]);
     assert_eq!(w.claim(held.project()).await.id, held.id);
 }
 
@@ -119,7 +122,30 @@ async fn an_unowned_push_is_woken(w: World) {
     w.release(&held).await.expect("a holder may release");
     w.send_outbox().await;
     w.pass(2 * MINUTE);
-    assert_eq!(w.sweep().await.wake, vec![held.project().clone()]);
+    let any_runner = WakeUp { agent: None, ..for_command(held.project()) };
+    assert_eq!(w.sweep().await.wake, vec![any_runner]);
+}
+
+async fn each_agent_that_is_due_is_woken(w: World) {
+    let project = w.project_with_limit(1).await;
+    let of = |agent| {
+        let work = Work::Build(BuildSpec { agent, ..BuildSpec::of("make the header blue") });
+        Task { work, ..w.new_task(&project) }
+    };
+    // Many for an agent that no runner has do not hide the others.
+    for _ in 0..30 {
+        w.enqueue_task(of(AgentName::Codex)).await;
+    }
+    w.enqueue_task(of(AgentName::Command)).await;
+    w.send_outbox().await;
+    w.pass(2 * MINUTE);
+    let codex = WakeUp { agent: Some(AgentName::Codex), ..for_command(&project) };
+    assert_eq!(w.sweep().await.wake, vec![codex, for_command(&project)]);
+}
+
+/// The wake-up for the tasks that the cases queue.
+fn for_command(project: &ProjectId) -> WakeUp {
+    WakeUp { project_id: project.clone(), agent: Some(AgentName::Command) }
 }
 
 async fn a_project_that_is_stuck_in_provisioning_has_failed(w: World) {

@@ -27,6 +27,7 @@ cases! {
     an_expired_lease_of_any_project_is_recovered_on_request;
     what_is_due_is_seen_and_what_is_held_or_due_later_is_not;
     a_project_that_waits_is_found_without_a_wake_up;
+    each_agent_that_something_due_needs_is_known_once;
 }
 
 async fn one_project_s_forty_builds_delay_another_s_first_one_by_one(w: World) {
@@ -107,7 +108,8 @@ async fn a_project_whose_tasks_need_another_agent_is_passed_over(w: World) {
     let check = w.enqueue_task(w.new_check(&other)).await;
     let bare = Runner::named("bare").with_agents(&[AgentName::Command]);
     assert_eq!(w.claim_as(&special, &bare).await.id, check.id);
-    assert_eq!(w.try_claim(&special, &bare).await, Claim::Unsuited);
+    let codex = Some(AgentName::Codex);
+    assert_eq!(w.try_claim(&special, &bare).await, Claim::Unsuited { agent: codex });
     let able = Runner::named("able").with_agents(&[AgentName::Codex]);
     assert_eq!(w.claim_as(&other, &able).await.id, special_one.id);
 }
@@ -177,7 +179,8 @@ async fn an_expired_lease_of_any_project_is_recovered_on_request(w: World) {
 
 async fn what_is_due_is_seen_and_what_is_held_or_due_later_is_not(w: World) {
     let project = w.project().await;
-    let has_due = async || w.store.has_due(&project, w.now()).await.expect("an answer");
+    let due = async || w.store.due_agents(&project, w.now()).await.expect("an answer");
+    let has_due = async || !due().await.agents.is_empty();
     assert!(!has_due().await);
     w.enqueue(&project).await;
     assert!(has_due().await);
@@ -209,6 +212,40 @@ async fn a_project_that_waits_is_found_without_a_wake_up(w: World) {
     assert_eq!(waits().await, Some(site.clone()));
     w.remake(&site).await;
     assert_eq!(waits().await, None, "it was deleted");
+}
+
+async fn each_agent_that_something_due_needs_is_known_once(w: World) {
+    let project = w.project_with_limit(9).await;
+    let of = |agent| {
+        let spec = BuildSpec { agent, ..BuildSpec::of("make the header blue") };
+        Task { work: Work::Build(spec), ..w.new_task(&project) }
+    };
+    let due = async || {
+        let due = w.store.due_agents(&project, w.now()).await.expect("an answer");
+        assert!(!due.more, "the queue is short");
+        due.agents
+    };
+    let (codex, command) = (Some(AgentName::Codex), Some(AgentName::Command));
+    w.enqueue_task(of(AgentName::Codex)).await;
+    w.enqueue_task(of(AgentName::Codex)).await;
+    assert_eq!(due().await, [codex]);
+    w.enqueue_task(w.new_check(&project)).await;
+    w.enqueue_task(of(AgentName::Command)).await;
+    let available_at = w.now().plus(MINUTE);
+    w.enqueue_task(Task { available_at, ..of(AgentName::Opencode) }).await;
+    assert_eq!(due().await, [None, codex, command]);
+    w.pass(MINUTE + Duration::from_millis(1));
+    assert_eq!(due().await, [None, Some(AgentName::Opencode), codex, command]);
+
+    // A push needs no agent, whoever made the commit.
+    let able = Runner::named("able").with_agents(&[AgentName::Opencode]);
+    let check = w.claim_as(&project, &able).await;
+    assert_eq!(check.claimed.task.work.agent(), None);
+    let held = w.claim_as(&project, &able).await;
+    assert_eq!(due().await, [codex, command]);
+    w.prepare(&held).await.expect("a holder may prepare");
+    w.release(&held).await.expect("a holder may release");
+    assert_eq!(due().await, [None, codex, command]);
 }
 
 /// What a runner gets that offers every agent, by a wake-up of this project.
