@@ -16,6 +16,7 @@ rdev_testkit::trials! {
     fn a_runner_has_no_rights_on_its_node_and_the_time_to_end_a_whole_build;
     fn agents_cannot_reach_the_addresses_where_a_machine_gives_credentials;
     fn the_scaler_counts_what_is_visible_and_in_flight_in_the_queue_of_the_runners;
+    fn the_runners_of_an_agent_s_queue_are_beside_the_others_and_share_nothing_but_the_secret;
 }
 
 /// The manifests of an overlay.
@@ -24,7 +25,9 @@ struct Rendered {
     all: Vec<Value>,
 }
 
-const OVERLAYS: [&str; 2] = ["dev", "prod"];
+/// Each with the variable that names the queue which its runners receive from.
+const OVERLAYS: [(&str, &str); 3] =
+    [("dev", "RDEV_QUEUE_URL"), ("prod", "RDEV_QUEUE_URL"), ("prod-codex", "RDEV_QUEUE_URL_CODEX")];
 
 const READ: &str = "import json, sys, yaml; \
     json.dump(list(yaml.safe_load_all(open(sys.argv[1]))), sys.stdout)";
@@ -55,7 +58,7 @@ impl Rendered {
 }
 
 fn the_rendered_manifests_are_valid() -> Outcome {
-    for overlay in OVERLAYS {
+    for (overlay, _) in OVERLAYS {
         let (rendered, validate) =
             (rendered(overlay)?, installed(KUBERNETES_VALIDATE)?.join("kubernetes-validate"));
         let folder = tempfile::tempdir().expect("a folder");
@@ -76,7 +79,7 @@ fn the_rendered_manifests_are_valid() -> Outcome {
 }
 
 fn a_runner_has_no_rights_on_its_node_and_the_time_to_end_a_whole_build() -> Outcome {
-    for overlay in OVERLAYS {
+    for (overlay, _) in OVERLAYS {
         let rendered = rendered(overlay)?;
         let pod = &rendered.one("Deployment")["spec"]["template"]["spec"];
         assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
@@ -128,7 +131,7 @@ fn agents_cannot_reach_the_addresses_where_a_machine_gives_credentials() -> Outc
 }
 
 fn the_scaler_counts_what_is_visible_and_in_flight_in_the_queue_of_the_runners() -> Outcome {
-    for overlay in OVERLAYS {
+    for (overlay, queue) in OVERLAYS {
         let rendered = rendered(overlay)?;
         let scaler = &rendered.one("ScaledObject")["spec"];
         assert_eq!(
@@ -138,12 +141,38 @@ fn the_scaler_counts_what_is_visible_and_in_flight_in_the_queue_of_the_runners()
         let trigger = &scaler["triggers"][0];
         assert_eq!(trigger["type"], "aws-sqs-queue");
         assert_eq!(trigger["metadata"]["scaleOnInFlight"], "true");
-        assert_eq!(trigger["metadata"]["queueURL"], rendered.setting("RDEV_QUEUE_URL"));
+        assert_eq!(trigger["metadata"]["queueURL"], rendered.setting(queue));
+        let login = &rendered.one("TriggerAuthentication")["metadata"]["name"];
+        assert_eq!(trigger["authenticationRef"]["name"], *login);
         assert_eq!(trigger["metadata"]["queueLength"], rendered.setting("RDEV_RUNNER__SLOTS"));
         assert_eq!(trigger["metadata"]["awsRegion"], rendered.setting("AWS_REGION"));
         let budget = &rendered.one("PodDisruptionBudget")["spec"]["selector"]["matchLabels"];
         let labels = &rendered.one("Deployment")["spec"]["selector"]["matchLabels"];
         assert_eq!(budget, labels);
     }
+    Ok(())
+}
+
+fn the_runners_of_an_agent_s_queue_are_beside_the_others_and_share_nothing_but_the_secret()
+-> Outcome {
+    let (all, own) = (rendered("prod")?, rendered("prod-codex")?);
+    assert_eq!(own.setting("RDEV_QUEUE_AGENT"), "codex");
+    for name in ["RDEV_TABLE", "RDEV_QUEUE_URL", "AWS_REGION"] {
+        assert_eq!(own.setting(name), all.setting(name), "both send to the default queue");
+    }
+    let name = |of: &Value| (of["kind"].clone(), of["metadata"]["name"].clone());
+    let shared = all.all.iter().map(name).filter(|one| own.all.iter().map(name).any(|o| o == *one));
+    let shared: Vec<Value> = shared.map(|(kind, _)| kind).collect();
+    assert_eq!(shared, ["Namespace"]);
+    let selector = |of: &Rendered| of.one("Deployment")["spec"]["selector"]["matchLabels"].clone();
+    let label = "app.kubernetes.io/name";
+    assert_ne!(selector(&all)[label], selector(&own)[label]);
+    let policy = &own.one("NetworkPolicy")["spec"]["podSelector"]["matchLabels"];
+    assert_eq!(policy[label], selector(&own)[label]);
+    let of_pod = |of: &Rendered| {
+        of.one("Deployment")["spec"]["template"]["spec"]["containers"][0]["envFrom"].clone()
+    };
+    assert_eq!(of_pod(&all)[1], of_pod(&own)[1], "the secret");
+    assert_eq!(of_pod(&own)[0]["configMapRef"]["name"], own.one("ConfigMap")["metadata"]["name"]);
     Ok(())
 }

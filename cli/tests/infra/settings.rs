@@ -25,7 +25,16 @@ rdev_testkit::trials! {
 /// What the runner's program reads beside the sections of its configuration.
 const NAMES: Names = Names {
     top: &["HEALTH_LISTEN", "DATA_DIR", "PUBLIC_URL"],
-    others: &["TABLE", "QUEUE_URL", "DEAD_QUEUE_URL"],
+    others: &[
+        "TABLE",
+        "QUEUE_URL",
+        "QUEUE_URL_CLAUDE_CODE",
+        "QUEUE_URL_OPENCODE",
+        "QUEUE_URL_CODEX",
+        "QUEUE_URL_COMMAND",
+        "QUEUE_AGENT",
+        "DEAD_QUEUE_URL",
+    ],
 };
 
 /// What a variable may be set to, by what its name ends in.

@@ -5,6 +5,7 @@ use std::fs;
 use std::process::Command;
 
 use rdev_aws::schema;
+use rdev_domain::spec::AgentName;
 use rdev_functions::lambda::families::{self, Route};
 use serde_json::{Value, json};
 
@@ -19,6 +20,8 @@ rdev_testkit::trials! {
     fn every_program_is_a_function_with_a_role_and_a_log_of_its_own;
     fn what_a_local_aws_lacks_hangs_on_the_switch;
     fn the_table_and_the_queues_are_as_the_protocol_wants_them;
+    fn every_agent_may_have_a_queue_of_its_own_and_every_program_knows_it;
+    fn the_runners_of_one_agent_are_as_the_others_but_for_their_queue;
 }
 
 /// What a part of the stack hangs on that a local AWS does not have.
@@ -200,5 +203,93 @@ fn the_table_and_the_queues_are_as_the_protocol_wants_them() -> Outcome {
     assert_eq!(dead["RedriveAllowPolicy"]["redrivePermission"], "byQueue");
     let source = &all["DeadLettersSource"]["Properties"];
     assert_eq!(source["FunctionResponseTypes"][0], "ReportBatchItemFailures");
+    Ok(())
+}
+
+fn every_agent_may_have_a_queue_of_its_own_and_every_program_knows_it() -> Outcome {
+    let template = template()?;
+    let all = &template["Resources"];
+    let of_functions = &template["Globals"]["Function"]["Environment"]["Variables"];
+    let of_runners = &all["RunnerTask"]["Properties"]["ContainerDefinitions"][0]["Environment"];
+    let may = |policy: &str| {
+        let statement = &all[policy]["Properties"]["PolicyDocument"]["Statement"][0];
+        statement["Resource"].as_array().expect("queues").clone()
+    };
+    let sources = &all["DeadQueue"]["Properties"]["RedriveAllowPolicy"]["sourceQueueArns"];
+    let sources = sources.as_array().expect("queues");
+    for agent in AgentName::ALL {
+        let capital = |part: &str| part[..1].to_uppercase() + &part[1..];
+        let name: String = agent.as_str().split('-').map(capital).collect();
+        let (parameter, queue) = (format!("{name}Queue"), format!("{name}WakeUps"));
+        assert_eq!(template["Parameters"][&parameter]["Default"], "false", "{agent}");
+        let condition = format!("Has{parameter}");
+        assert_eq!(all[&queue]["Condition"], condition.as_str());
+
+        // As the default queue, but for its name.
+        let mut like = all["Queue"]["Properties"].clone();
+        like["QueueName"]["Fn::Sub"] = format!("${{AWS::StackName}}-wake-ups-{agent}").into();
+        assert_eq!(all[&queue]["Properties"], like);
+        let end = format!("-wake-ups-{agent}");
+        let dies_there = |arn: &Value| string(arn, "Fn::Sub").ends_with(&end);
+        assert!(sources.iter().any(dies_there), "{agent} has no dead letters");
+
+        let chosen = |value: Value| json!({"Fn::If": [condition, value, {"Ref": "AWS::NoValue"}]});
+        let variable = rdev_aws::agent_queue_url(agent);
+        let url = json!({"Ref": queue});
+        assert_eq!(of_functions[&variable], chosen(url.clone()));
+        let told = chosen(json!({"Name": variable, "Value": url}));
+        assert!(of_runners.as_array().expect("variables").contains(&told), "{variable}");
+        let arn = chosen(json!({"Fn::GetAtt": [queue, "Arn"]}));
+        for policy in ["SendWakeUpsPolicy", "CountMessagesPolicy", "RunnerPolicy"] {
+            assert!(may(policy).contains(&arn), "{policy} lacks {queue}");
+        }
+        let output = &template["Outputs"][format!("{name}QueueUrl")];
+        assert_eq!(
+            (&output["Condition"], &output["Value"]["Ref"]),
+            (&condition.into(), &queue.into())
+        );
+    }
+    Ok(())
+}
+
+fn the_runners_of_one_agent_are_as_the_others_but_for_their_queue() -> Outcome {
+    let template = template()?;
+    let queue = json!({"Name": "RDEV_QUEUE_AGENT", "Value": {"Ref": "AgentRunners"}});
+    let mut like = 0;
+    for (name, resource) in template["Resources"].as_object().expect("resources") {
+        let Some(original) = name.strip_prefix("Agent").filter(|one| one.starts_with("Runner"))
+        else {
+            continue;
+        };
+        assert_eq!(resource["Condition"], "AgentRunnersOnEcs", "{name}");
+        let mut own = resource["Properties"].clone();
+        if let Some(variables) = own.pointer_mut("/ContainerDefinitions/0/Environment") {
+            let variables = variables.as_array_mut().expect("variables");
+            let before = variables.len();
+            variables.retain(|variable| *variable != queue);
+            assert_eq!(variables.len(), before - 1, "it receives from the agent's queue");
+        }
+        let mut own = own.to_string();
+        let all = template["Resources"][original]["Properties"].to_string();
+        for (of_one, of_all) in [
+            ("Agent", ""),
+            (
+                r#"{"Fn::Sub":"${AWS::StackName}-wake-ups-${Runners}"}"#,
+                r#"{"Fn::GetAtt":["Queue","QueueName"]}"#,
+            ),
+            (r#"{"Fn::Sub":"runner-${Runners}"}"#, r#""runner""#),
+            ("-${Runners}", ""),
+            (" for the agent", ""),
+        ] {
+            own = own.replace(of_one, of_all);
+        }
+        assert_eq!(own, all, "{name}");
+        like += 1;
+    }
+    assert_eq!(like, 7);
+    let needs = template["Rules"]["AgentRunnersHaveAQueue"]["Assertions"].to_string();
+    for agent in AgentName::ALL {
+        assert!(needs.contains(agent.as_str()), "{agent}");
+    }
     Ok(())
 }
