@@ -17,7 +17,6 @@ use super::item::{
     Item, add_to_due, corrupt, get_millis, get_number, get_text, item, key_of, millis, number, text,
 };
 use super::table::Query;
-use super::turns;
 use crate::error::alone;
 use crate::schema::{self, DUE_SHARDS, Key, due_shard, partition, sortable};
 
