@@ -126,8 +126,8 @@ impl Entry {
     }
 }
 
-/// How much of a queue is looked at when a slot is freed: about what one read unit has.
-pub(super) const AT_A_GLANCE: u32 = 16;
+/// How much of a queue is looked at when a slot is freed: as much as a claim looks at first.
+pub(super) const AT_A_GLANCE: u32 = 100;
 
 /// How much of it is looked at when it matters that many tasks for an absent agent hide no others.
 pub(super) const FAR: u32 = 500;

@@ -257,6 +257,9 @@ async fn a_long_queue_is_read_only_as_far_as_necessary() -> Outcome {
     enqueue(&last).await;
 
     bench.called();
+    let due = bench.store.due_agents(&project, NOW).await.expect("an answer");
+    assert_eq!((due.agents, due.more), (vec![Some(AgentName::Codex)], true), "not all is read");
+    assert_eq!(bench.called(), "1 Query");
     let worker_id: rdev_domain::ids::WorkerId = "w1".parse().expect("a worker id");
     let owner = rdev_domain::ids::Owner::new(&worker_id, "first");
     let mut can = rdev_domain::ports::Capabilities { worker_id, agents: Vec::new() };
