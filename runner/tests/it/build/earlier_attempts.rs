@@ -480,26 +480,6 @@ async fn a_pull_request_follows_its_base_that_was_rewound_and_brings_nothing_bac
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_task_that_starts_over_says_that_its_first_push_may_still_land() {
-    let world = World::new();
-    let site = world.project("site", &[("a", "1\n")]).await;
-    let id = world.build_with(&site, "echo 3 > a", |spec| spec.verify = vec!["false".into()]).await;
-    let ghost = Ghost::claims(&world, &site).await;
-    let commit = ghost.commits("a", "2\n", &ghost.wip()).await;
-    ghost.prepares_on(&commit, "main", false).await;
-    git(&world.repository(&site), &["update-ref", "-d", &ghost.wip()]);
-    ghost.dies().await;
-    let running = world.run();
-    assert_eq!(world.failed(id).await.0, "verify_failed");
-    let failed = world.store().task(id).await.expect("its record").task;
-    assert!(failed.failure.expect("a failure").push_in_doubt, "it was not answered");
-    let retried = world.retry(id).await;
-    let retry = world.store().task(retried).await.expect("its record").task;
-    assert!(retry.in_doubt, "the retry knows it");
-    running.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_push_is_resumed_on_its_branch_though_the_project_has_another_default_now() {
     let world = World::new();
     let site = world.project("site", &[("a", "1\n")]).await;
