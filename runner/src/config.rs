@@ -50,6 +50,8 @@ pub struct RunnerSettings {
     /// Milliseconds that an event may wait before it is written: 500. On AWS
     /// every write costs; there the renewals (every 15 s) are often enough.
     pub event_flush_ms: u64,
+    /// Seconds without a wake-up after which the runner looks for work by itself: 300.
+    pub look_interval_s: u64,
     /// Seconds that a stopped process gets between TERM and KILL: 10.
     pub term_grace_s: u64,
     /// Seconds that a drain waits for builds before it gives them back: 60.
@@ -69,6 +71,7 @@ impl Default for RunnerSettings {
             max_event_bytes: 20 << 20,
             max_cache_bytes: 10 << 30,
             event_flush_ms: 500,
+            look_interval_s: 300,
             term_grace_s: 10,
             drain_s: 60,
             keep_sessions_s: 7 * 24 * 60 * 60,

@@ -29,11 +29,6 @@ const LOOK_AGAIN: Duration = Duration::from_secs(15);
 /// the second receive is at most 40 s before that.
 const LOOKS: u32 = 5;
 
-/// A runner that has received nothing for this long looks for work by itself. Where runners differ, in
-/// their versions or in their agents, others may have received every wake-up and could do nothing: what
-/// only this one can do is not to wait until it happens to receive one.
-const LOOK_EVERY: Duration = Duration::from_secs(5 * 60);
-
 /// How often a runner looks for expired leases of all projects at most. The fifth receive is at least 45 s
 /// after the second one, so a look of 5 s before it finds the same leases.
 const RECOVER_EVERY: Duration = Duration::from_secs(5);
@@ -49,19 +44,23 @@ pub(super) async fn claim_work(
 ) {
     let mut pause = Duration::from_millis(200);
     let mut protection: Option<ProtectedSlot> = None;
-    // It looks when it starts, too: the wake-ups of a newer version's tasks may be used up.
+    // Where runners differ, in their versions or in their agents, others may have received every
+    // wake-up and could do nothing. What only this one can do is not to wait until it happens to
+    // receive one: if it was told nothing for long, and when it starts, it looks by itself.
+    let look_interval = Duration::from_secs(context.config.runner.look_interval_s);
     let mut next_look = Instant::now();
     let mut recovered = None;
     loop {
         let next = async {
             drain_order(context, false).await;
             let permit = Arc::clone(slots).acquire_owned().await.ok()?;
-            if Instant::now() >= next_look {
+            let until_look = next_look.saturating_duration_since(Instant::now());
+            if until_look.is_zero() {
                 return Some((permit, Ok(Received::Nothing)));
             }
             let received = tokio::select! {
                 biased;
-                received = context.ports.queue.receive(RECEIVE_WAIT) => {
+                received = context.ports.queue.receive(RECEIVE_WAIT.min(until_look)) => {
                     received.map(|message| message.map_or(Received::Nothing, Received::Message))
                 }
                 // A drain was ordered meanwhile: wait again.
@@ -81,12 +80,12 @@ pub(super) async fn claim_work(
             Ok(Received::DrainOrder) => Ok(WakeUpOutcome::Handled),
             Ok(Received::Nothing) if Instant::now() < next_look => Ok(WakeUpOutcome::Handled),
             Ok(Received::Nothing) => {
-                next_look = Instant::now() + LOOK_EVERY;
+                next_look = Instant::now() + look_interval;
                 look(context, permit, jobs).await
             }
             Ok(Received::Message(message)) => {
                 // Any claim looks at all projects.
-                next_look = Instant::now() + LOOK_EVERY;
+                next_look = Instant::now() + look_interval;
                 handle_wake_up(context, message, &mut recovered, permit, jobs).await
             }
             Err(error) => Err(error),
@@ -318,6 +317,6 @@ mod tests {
         }
         assert_eq!(looks, [0, 50, 100]);
         // So the last look for a wake-up is at least 40 s after its second receive.
-        assert!(LOOK_AGAIN * (LOOKS - 2) - LOOK_EVERY >= Duration::from_secs(40));
+        assert!(LOOK_AGAIN * (LOOKS - 2) - RECOVER_EVERY >= Duration::from_secs(40));
     }
 }

@@ -105,6 +105,7 @@ impl World {
     pub(crate) fn run_as(&self, name: &str, format: Format) -> Running {
         let mut config = self.config.clone();
         config.runner.worker_id = Some(name.parse().expect("a worker id"));
+        config.runner.look_interval_s = 1;
         let own = self.data.path().join(name);
         let folders = Folders {
             work: own.join("work"),

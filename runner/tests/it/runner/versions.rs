@@ -78,7 +78,7 @@ async fn an_old_runner_leaves_what_is_newer_and_a_new_one_does_it_though_every_w
         assert_eq!((seen.state, seen.attempt, seen.failure), (TaskState::Queued, 0, None));
     }
 
-    // A new runner looks when it starts, and again when it was told nothing for a minute.
+    // A new runner looks when it starts, and again when it was told nothing for a while.
     let new = world.run_as("new", NEW);
     for &id in &newer {
         let done = ended(&world, id).await;
