@@ -4,6 +4,7 @@ mod backup;
 mod client;
 mod dependencies;
 mod drain;
+mod fault_list;
 mod quickstart;
 mod rdev;
 mod up;
