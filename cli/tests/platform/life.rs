@@ -145,7 +145,7 @@ async fn a_step_that_failed_is_told_and_the_next_provision_does_the_rest() -> Ou
         [(System::Forge, "repository"), (System::Ci, "ci"), (System::Dns, "domain")]
     {
         let name = format!("late-{step}");
-        world.system(system).answer_with(rdev_testkit::servers::faults::Fault::Status(500));
+        world.system(system).answer_with(Fault::Status(500));
         let answer = server.post("/project", wanted(&name)).await;
         assert_problem(&answer, 503, "unavailable");
         let project = server.get(&format!("/projects/{name}")).await.body;

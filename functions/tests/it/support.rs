@@ -345,6 +345,13 @@ impl rdev_domain::ports::Forge for TestForge {
         self.inner.delete_repository(project, nonce).await
     }
 
+    async fn find_pull_request(
+        &self,
+        branches: &rdev_domain::ports::PullRequestBranches,
+    ) -> rdev_domain::ports::PortResult<Option<rdev_domain::ports::FoundPullRequest>> {
+        self.inner.find_pull_request(branches).await
+    }
+
     async fn pull_request(
         &self,
         request: &rdev_domain::ports::PullRequest,

@@ -52,7 +52,7 @@ impl Child {
         Self { command }
     }
 
-    pub(crate) fn as_somebody(mut self) -> Self {
+    pub(crate) fn of_somebody(mut self) -> Self {
         self.command.env(USER, SOMEBODY.to_string());
         self
     }

@@ -83,7 +83,7 @@ fn files_of_another_user_are_set_aside_and_read_only_folders_are_removed() -> Ou
         give(&path);
     }
 
-    let log = Child::new("start as somebody else", &place).as_somebody().log();
+    let log = Child::new("start as somebody else", &place).of_somebody().log();
     let (work, trash) = (names(&place.join("work")), names(&place.join("trash")));
     assert_eq!((work.len(), trash.len()), (1, 1), "{work:?} {trash:?}\n{log}");
     assert!(work[0].starts_with(&format!("set-aside-{}-", name(&foreign))), "{work:?}");
@@ -97,7 +97,7 @@ fn files_of_another_user_are_set_aside_and_read_only_folders_are_removed() -> Ou
     assert_eq!(lines(&log, "cannot be moved to the trash, so it is set aside").len(), 1, "{log}");
 
     // The same again: nothing is moved from one name to the next. Then somebody has helped.
-    Child::new("start as somebody else", &place).as_somebody().log();
+    Child::new("start as somebody else", &place).of_somebody().log();
     assert_eq!((names(&place.join("work")), names(&place.join("trash"))), (work.clone(), trash));
     let foreign = place.join("work").join(&work[0]);
     for path in [checkout.join("theirs"), checkout.join("theirs/below")] {
@@ -106,7 +106,7 @@ fn files_of_another_user_are_set_aside_and_read_only_folders_are_removed() -> Ou
     for path in [foreign.join("checkout"), foreign] {
         give(&path);
     }
-    let log = Child::new("start as somebody else", &place).as_somebody().log();
+    let log = Child::new("start as somebody else", &place).of_somebody().log();
     assert_eq!(lines(&log, "what a build has left"), Vec::<&str>::new());
     assert!(names(&place.join("work")).is_empty() && names(&place.join("trash")).is_empty());
     Ok(())

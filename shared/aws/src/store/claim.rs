@@ -331,8 +331,14 @@ async fn read_queue(
     let any_due = due > 0;
     let is_idle = read_all && in_due_part == 0;
     let only_one = read_all && due == 1 && early == 0;
-    Ok(project.map(|project| {
-        ProjectQueue { project, slots, any_due, is_idle, only_one, foremost, first }
+    Ok(project.map(|project| ProjectQueue {
+        project,
+        slots,
+        any_due,
+        is_idle,
+        only_one,
+        foremost,
+        first,
     }))
 }
 

@@ -159,7 +159,7 @@ impl Store for DynamoStore {
         by: &Actor,
         now: Timestamp,
     ) -> PortResult<Project> {
-        project_delete::begin(&self.change(by, now), id, deletion, expected).await
+        Box::pin(project_delete::begin(&self.change(by, now), id, deletion, expected)).await
     }
 
     async fn forget_project(&self, id: &ProjectId, by: &Actor, now: Timestamp) -> PortResult<()> {

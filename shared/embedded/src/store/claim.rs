@@ -2,7 +2,7 @@
 
 use rdev_domain::ids::{Owner, ProjectId, TaskId};
 use rdev_domain::ports::{Capabilities, Claim, Claimed};
-use rdev_domain::project::{Project, ProjectState};
+use rdev_domain::project::ProjectState;
 use rdev_domain::spec::AgentName;
 use rdev_domain::step::{Event, Slots, step};
 use rdev_domain::wake_up::OutboxEntry;

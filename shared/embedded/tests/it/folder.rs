@@ -67,7 +67,7 @@ async fn written_records_exist_when_the_folder_is_opened_again() {
     let task = enqueue(&*scene.data.store, &project).await;
     let scene = scene.reopened();
     assert_eq!(scene.data.store.task(task.id).await.expect("it exists").task, task);
-    assert_eq!(version(&scene.path("rdev.db")), 5);
+    assert_eq!(version(&scene.path("rdev.db")), 6);
     assert_eq!(version(&scene.path("queue.db")), 1);
 }
 
@@ -99,7 +99,7 @@ async fn a_database_of_the_first_version_is_migrated_with_its_records() {
     let queued = enqueue(&*data.store, &site).await;
     let claimed = claim(&*data.store, &site).await;
     assert_eq!((claimed.task.id, claimed.task.notify), (queued.id, false));
-    assert_eq!(version(&path.join("rdev.db")), 5);
+    assert_eq!(version(&path.join("rdev.db")), 6);
 }
 
 #[test]

@@ -115,6 +115,7 @@ fn fill(data: &Path, projects: usize, wait: Duration) {
 }
 
 /// What a process does in a minute.
+#[expect(clippy::print_stdout, reason = "the test reads it")]
 async fn work(data: &Path, projects: usize, wait: Duration) {
     let data = open(data, Options::default()).expect("the folder is free");
     let store = &*data.store;

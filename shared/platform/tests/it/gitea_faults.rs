@@ -262,7 +262,7 @@ async fn opening_a_pull_request() {
         },
         |gitea, request| {
             let pulls = gitea.pulls("acme/site");
-            let of = |pull: &&gitea::Pull| pull.open && pull.head == request.head.as_str();
+            let of = |pull: &&gitea::Pull| pull.open && pull.head == request.branches.head.as_str();
             assert_eq!(pulls.iter().filter(of).count(), 1);
         },
     )

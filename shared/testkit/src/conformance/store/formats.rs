@@ -205,7 +205,8 @@ async fn an_old_program_beside_a_new_one_does_what_it_can_and_leaves_the_rest(ol
     old.finish(&held).await.expect("a holder may finish");
     let dead = old.claim_as(&project, &Runner::named("w2")).await;
     assert_eq!(dead.id, own[1].id);
-    assert_eq!(old.try_claim(&project, &Runner::named("w1")).await, Claim::Unsuited);
+    let claim = old.try_claim(&project, &Runner::named("w1")).await;
+    assert!(matches!(claim, Claim::Unsuited { .. }), "{claim:?}");
     old.let_leases_expire();
     assert_eq!(old.sweep().await.recovered, 1, "its own dead holder's");
     assert_eq!(refusal(old.cancel(newer[0].id).await), Refusal::NewerRecord);
@@ -213,7 +214,7 @@ async fn an_old_program_beside_a_new_one_does_what_it_can_and_leaves_the_rest(ol
 
     // A wake-up that the old one could do nothing with is sent again.
     old.pass(2 * MINUTE + SECOND);
-    assert!(old.sweep().await.wake.contains(&project));
+    assert!(old.sweep().await.wake.iter().any(|wake_up| wake_up.project_id == project));
 
     // The new one does all of it, also what the old one has begun.
     let mut done = Vec::new();
