@@ -80,7 +80,7 @@ impl fmt::Debug for World {
 }
 
 /// The machine that draws operations and applies them to the reference. `RECOVERS_ALL`: the store
-/// that is compared offers that.
+/// that is compared offers that; those that do not are DynamoDB's, whose claims promote nothing.
 pub(crate) struct Machine<const RECOVERS_ALL: bool>;
 
 impl<const RECOVERS_ALL: bool> ReferenceStateMachine for Machine<RECOVERS_ALL> {
@@ -88,8 +88,9 @@ impl<const RECOVERS_ALL: bool> ReferenceStateMachine for Machine<RECOVERS_ALL> {
     type Transition = Op;
 
     fn init_state() -> BoxedStrategy<World> {
+        let store = MemoryStore::new(Retention::default());
         let world = World {
-            store: MemoryStore::new(Retention::default()),
+            store: if RECOVERS_ALL { store } else { store.woken_by_sweeps() },
             outbox: Vec::new(),
             now: START,
             latest: START,

@@ -201,10 +201,15 @@ pub fn held_back(remote: &Remote, ticket: OwnRef) -> Option<&CommitId> {
     }
 }
 
-/// The branch's lock, where no process that is known is moving it.
-pub fn stale_lock(remote: &Remote) -> bool {
-    let moving = |lock: &Lock| matches!(lock, Lock::Goes { target: Name::Branch, .. });
-    remote.locks.contains_key(&Name::Branch) && !remote.locks.values().any(moving)
+/// The locks of refs that no known process is moving: somebody has removed the lock of the ticket
+/// that told of it.
+pub fn stale_locks(remote: &Remote) -> Vec<Name> {
+    let moving =
+        |name: &Name, lock: &Lock| matches!(lock, Lock::Goes { target, .. } if target == name);
+    let stale = |(name, lock): &(&Name, &Lock)| {
+        matches!(lock, Lock::Moves(_)) && !remote.locks.values().any(|lock| moving(name, lock))
+    };
+    remote.locks.iter().filter(stale).map(|(name, _)| *name).collect()
 }
 
 /// What every list of the refs does first.

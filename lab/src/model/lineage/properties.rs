@@ -4,7 +4,7 @@ use rdev_domain::failure::FailureClass;
 use rdev_domain::task::TaskState;
 use stateright::Property;
 
-use super::folder::{self, Name};
+use super::folder;
 use super::people::STRANGER;
 use super::remote::work_of;
 use super::runner::{self, Choice};
@@ -92,10 +92,10 @@ fn can_end(protocol: &Protocol, world: &World) -> bool {
             world.kill(runner);
         }
     }
-    // A push that the branch's stale lock keeps away is given up after two hours. Here a person
-    // removes the lock.
-    if folder::stale_lock(&world.remote) {
-        world.remote.change(|remote| remote.locks.remove(&Name::Branch));
+    // A push that a stale lock keeps away is given up after two hours. Here a person removes the
+    // lock.
+    for name in folder::stale_locks(&world.remote) {
+        world.remote.change(|remote| remote.locks.remove(&name));
     }
     let key = |world: &World| {
         let remote = &world.remote;

@@ -3,8 +3,10 @@
 
 use std::path::{Path, PathBuf};
 
+use rdev_domain::audit::Actor;
 use rdev_domain::failure::{Failure, FailureClass};
 use rdev_domain::ids::{Fence, TaskId};
+use rdev_domain::ports::Record;
 use rdev_domain::project::Project;
 use rdev_domain::result::{BuildResult, Outcome, TaskResult};
 use rdev_domain::spec::{BuildSpec, Work};
@@ -243,9 +245,11 @@ async fn a_commit_that_no_server_had_at_the_backup_is_delivered_from_it() {
 
     let mut again = restored_with(&file, |_| ()).await;
     again.config = world.config.clone();
+    // As a person who does not want to wait for the backoff; before a runner could claim it.
+    let cancel = Event::Cancel;
+    let by = Actor::maintenance();
+    again.store().advance(id, cancel, Record::default(), &by, now()).await.expect("cancelled");
     let runner = again.run();
-    // As a person who does not want to wait for the backoff.
-    again.cancel(id, &runner).await;
     let retry = again.retry(id).await;
     assert_eq!(again.succeeded(retry).await.outcome, Outcome::Delivered);
     assert_eq!(server.git("site", &["show", "main:a"]), "1\nx");
