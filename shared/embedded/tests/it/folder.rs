@@ -104,7 +104,7 @@ async fn a_database_of_the_first_version_is_migrated_with_its_records() {
 
 #[test]
 fn a_database_of_a_newer_version_is_refused_and_not_changed() {
-    for (name, latest) in [("rdev.db", 4), ("queue.db", 1)] {
+    for (name, latest) in [("rdev.db", 6), ("queue.db", 1)] {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("data");
         drop(open(&path, Options::default()).expect("a data folder"));
