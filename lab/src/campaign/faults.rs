@@ -109,6 +109,11 @@ pub(crate) async fn strike(
             }
             _ => {
                 if let Some(disk) = targets.disk {
+                    // Their git would fail as rdev's does, and they do not try again.
+                    let Ok(_people) = tokio::time::timeout(SLOWEST, targets.people.write()).await
+                    else {
+                        bail!("people do not leave the repositories alone");
+                    };
                     disk.fill(Duration::from_millis(random.random_range(500..4_000))).await?;
                     faults.full_disks += 1;
                 }

@@ -92,11 +92,6 @@ fn can_end(protocol: &Protocol, world: &World) -> bool {
             world.kill(runner);
         }
     }
-    // A push that a stale lock keeps away is given up after two hours. Here a person removes the
-    // lock.
-    for name in folder::stale_locks(&world.remote) {
-        world.remote.change(|remote| remote.locks.remove(&name));
-    }
     let key = |world: &World| {
         let remote = &world.remote;
         let refs = (&remote.branch, &remote.own, &remote.locks, &remote.log);
@@ -109,6 +104,11 @@ fn can_end(protocol: &Protocol, world: &World) -> bool {
 fn goes_on(world: &mut World, whole: &Protocol) -> Step {
     if world.tasks.iter().all(|record| record.task.state.is_terminal()) {
         return Step::Ended;
+    }
+    // A push that a stale lock keeps away is given up after two hours. Here a person removes the
+    // lock.
+    for name in folder::stale_locks(&world.remote) {
+        world.remote.change(|remote| remote.locks.remove(&name));
     }
     if let Some(runner) = world.runners.iter().position(Option::is_some) {
         runner::go(world, whole, runner, Choice::Well);
