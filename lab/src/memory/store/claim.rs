@@ -65,11 +65,12 @@ fn bring_up_to_date(
         Some(project) if project.state != ProjectState::Deleting => project.build_limit,
         _ => return Ok(false),
     };
-    if !tx.state.sweeps_promote {
-        for task in tx.state.due(id, tx.now) {
-            // The claimer looks at what has become due: no sweep needs to wake anybody for it.
-            tx.state.row(task)?.parked = false;
-        }
+    let sweeps_promote = tx.state.sweeps_promote;
+    for task in tx.state.due(id, tx.now) {
+        // The claimer looks at what has become due: no sweep needs to wake anybody for it.
+        let row = tx.state.row(task)?;
+        row.parked = false;
+        row.unswept &= sweeps_promote;
     }
     let taken = tx.state.taken(id);
     if taken > 0 && (taken >= limit || tx.state.due(id, tx.now).is_empty()) {

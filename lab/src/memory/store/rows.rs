@@ -30,6 +30,8 @@ pub(super) struct Row {
     pub(super) lease: Option<Lease>,
     /// It was to become due later when it was queued, and no sweep has seen it due.
     pub(super) parked: bool,
+    /// A sweep is to wake its project when it is due.
+    pub(super) unswept: bool,
     pub(super) events: BTreeMap<u64, BuildEvent>,
     pub(super) diff: Option<String>,
     pub(super) expires_at: Option<Timestamp>,
@@ -51,6 +53,7 @@ impl Row {
     pub(super) fn new(task: Task, now: Timestamp, format: Format) -> Self {
         Self {
             parked: task.available_at > now,
+            unswept: task.available_at > now,
             agent: task.work.agent(),
             task,
             reading: Reading::Readable,
@@ -205,6 +208,7 @@ impl Tx<'_> {
         let retention = self.state.retention;
         let Some(row) = self.state.tasks.get_mut(&id) else { return };
         row.parked = matches!(row.place(self.now), Some(QueuePlace::Later { .. }));
+        row.unswept = row.parked;
         if !row.task.state.is_terminal() {
             return;
         }

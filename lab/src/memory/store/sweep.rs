@@ -67,8 +67,8 @@ fn to_wake(state: &mut State, now: Timestamp) -> Vec<WakeUp> {
     for (project, id) in &state.live {
         let Some(row) = state.tasks.get_mut(id) else { continue };
         let due = matches!(row.place(now), Some(QueuePlace::Due { .. }));
-        if due && (row.parked || row.task.available_at <= since) {
-            row.parked = false;
+        if due && (row.unswept || row.task.available_at <= since) {
+            (row.parked, row.unswept) = (false, false);
             wake.insert(project.clone());
         }
     }
