@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow};
 use rand::RngExt;
 use rand::rngs::StdRng;
 use rdev_domain::time::Timestamp;
-use tokio::sync::{RwLock, watch};
+use tokio::sync::{RwLock, RwLockWriteGuard, watch};
 use tokio::time::sleep;
 
 use super::api::Api;
@@ -103,6 +103,7 @@ pub(crate) async fn strike(
                 faults.pauses += 1;
             }
             94..97 => {
+                let _alone = alone(targets.people).await?;
                 let place = targets.machine.drain(&mut random).await?;
                 targets.api.moved(place);
                 faults.drains += 1;
@@ -110,10 +111,7 @@ pub(crate) async fn strike(
             _ => {
                 if let Some(disk) = targets.disk {
                     // Their git would fail as rdev's does, and they do not try again.
-                    let Ok(_people) = tokio::time::timeout(SLOWEST, targets.people.write()).await
-                    else {
-                        bail!("people do not leave the repositories alone");
-                    };
+                    let _alone = alone(targets.people).await?;
                     disk.fill(Duration::from_millis(random.random_range(500..4_000))).await?;
                     faults.full_disks += 1;
                 }
@@ -153,7 +151,10 @@ async fn kill_machine(
     if random.random_bool(0.3) {
         sleep(Duration::from_millis(random.random_range(10..1_000))).await;
     }
+    // A start removes locks from the repositories of its folder, also those of a living git.
+    let nobody = alone(targets.people).await?;
     let place = targets.machine.restart(&killed).await?;
+    drop(nobody);
     targets.api.moved(place);
     // On one machine it is ready, and has ended them. Elsewhere their guardians end them, or the
     // next start of the runner: soon, but nobody says when.
@@ -199,8 +200,12 @@ async fn kill_git(
     if random.random_bool(0.5) {
         sleep(Duration::from_millis(random.random_range(10..2_000))).await;
     }
-    let Ok(_people) = tokio::time::timeout(SLOWEST, targets.people.write()).await else {
-        bail!("people do not leave the repositories alone");
-    };
+    let _alone = alone(targets.people).await?;
     targets.git.restart().await
+}
+
+/// Waits until no person is in a repository, and keeps them out.
+async fn alone(people: &RwLock<()>) -> Result<RwLockWriteGuard<'_, ()>> {
+    let nobody = tokio::time::timeout(SLOWEST, people.write()).await;
+    nobody.map_err(|_| anyhow!("people do not leave the repositories alone"))
 }
