@@ -3,20 +3,17 @@
 
 use std::path::{Path, PathBuf};
 
-use rdev_domain::audit::Actor;
 use rdev_domain::failure::{Failure, FailureClass};
 use rdev_domain::ids::{Fence, TaskId};
-use rdev_domain::ports::Record;
 use rdev_domain::project::Project;
 use rdev_domain::result::{BuildResult, Outcome, TaskResult};
 use rdev_domain::spec::{BuildSpec, Work};
 use rdev_domain::step::Event;
 use rdev_domain::task::{Task, TaskState};
-use rdev_testkit::servers::git_http::{Behaviour, GitServer, TOKEN};
+use rdev_testkit::servers::git_http::GitServer;
 
 use crate::build::ghost::{Ghost, agent_ran, commits_of, forbidden};
 use crate::build::outcomes::{appears, wait_script};
-use crate::build::remote::world_with;
 use crate::world::{World, git, now, person_commits, ulid};
 
 /// A backup of the world as it is now.
@@ -225,35 +222,6 @@ async fn a_landing_that_was_killed_half_way_before_the_backup_is_not_repeated_af
     assert_eq!(result.warnings[0].code, "branch_rewritten", "{result:?}");
     let repository = again.repository(&site_of(&again).await);
     assert_eq!(git(&repository, &["rev-parse", "main"]), before, "it landed once");
-    runner.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_commit_that_no_server_had_at_the_backup_is_delivered_from_it() {
-    let (world, server, site) = world_with(TOKEN).await;
-    let (begun, go) = (world.data.path().join("begun"), world.data.path().join("go"));
-    let runner = world.run();
-    let id = world.build(&site, &wait_script("echo x >> a", &begun, &go)).await;
-    appears(&begun).await;
-    server.behave(Behaviour::Status(503));
-    std::fs::write(&go, "").expect("go");
-    world.until(id, "put back", |record| record.task.failure.is_some()).await;
-    let file = back_up(&world);
-    runner.stop().await;
-    server.behave(Behaviour::Serve);
-    std::fs::remove_file(&begun).expect("begun");
-
-    let mut again = restored_with(&file, |_| ()).await;
-    again.config = world.config.clone();
-    // As a person who does not want to wait for the backoff; before a runner could claim it.
-    let cancel = Event::Cancel;
-    let by = Actor::maintenance();
-    again.store().advance(id, cancel, Record::default(), &by, now()).await.expect("cancelled");
-    let runner = again.run();
-    let retry = again.retry(id).await;
-    assert_eq!(again.succeeded(retry).await.outcome, Outcome::Delivered);
-    assert_eq!(server.git("site", &["show", "main:a"]), "1\nx");
-    assert!(!begun.exists(), "the agent ran again");
     runner.stop().await;
 }
 
