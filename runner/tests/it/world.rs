@@ -33,8 +33,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(600);
 
 pub(crate) struct World {
     pub(crate) data: tempfile::TempDir,
-    /// Where the runner's folders are: in `data` if nothing else is said.
-    pub(crate) place: PathBuf,
+    /// Where the runner's folders are, if not in `data`.
+    pub(crate) elsewhere: Option<PathBuf>,
     pub(crate) embedded: Embedded,
     pub(crate) config: RunnerConfig,
     pub(crate) protection: Protection,
@@ -69,8 +69,7 @@ impl World {
             ..AgentSettings::default()
         };
         config.agents.insert(AgentName::Command, shell);
-        let place = data.path().to_owned();
-        Self { data, place, embedded, config, protection: Protection::None }
+        Self { data, elsewhere: None, embedded, config, protection: Protection::None }
     }
 
     pub(crate) fn queue(&self) -> Arc<dyn Queue> {
@@ -81,8 +80,13 @@ impl World {
         self.embedded.store.clone()
     }
 
+    /// Where the runner's folders are.
+    pub(crate) fn place(&self) -> &Path {
+        self.elsewhere.as_deref().unwrap_or(self.data.path())
+    }
+
     pub(crate) fn folders(&self) -> Folders {
-        let place = &self.place;
+        let place = self.place();
         Folders {
             work: place.join("work"),
             cache: place.join("cache"),

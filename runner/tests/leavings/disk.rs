@@ -60,8 +60,8 @@ fn free(folder: &Path) -> u64 {
 /// A world whose runner works on a small disk of its own.
 fn small(folder: &Path) -> World {
     let mut world = World::new();
-    world.place = folder.join("disk");
-    mount_disk(&world.place, 16);
+    world.elsewhere = Some(folder.join("disk"));
+    mount_disk(world.place(), 16);
     world
 }
 
@@ -70,7 +70,7 @@ async fn an_agent_fills_the_disk(folder: PathBuf) {
     let site = world.project("site", &[("a", "1\n"), (".gitignore", "ignored\n")]).await;
     let before = git(&world.repository(&site), &["rev-parse", "main"]);
     let running = world.run();
-    let unused = free(&world.place);
+    let unused = free(world.place());
     let fill = |name: &str| format!("head -c 100000000 /dev/urandom > {name}");
     let cases = [
         // It says that it has failed.
@@ -96,16 +96,16 @@ async fn an_agent_fills_the_disk(folder: PathBuf) {
     running.stop().await;
     until_trash_is_seen_to().await;
     for name in ["work", "trash", "unpushed"] {
-        assert_eq!(entries(&world.place.join(name)), Vec::<PathBuf>::new());
+        assert_eq!(entries(&world.place().join(name)), Vec::<PathBuf>::new());
     }
-    assert!(free(&world.place) + 100_000 > unused, "{unused} were free");
+    assert!(free(world.place()) + 100_000 > unused, "{unused} were free");
 }
 
 async fn full_in_other_phases(folder: PathBuf) {
     let world = small(&folder);
     let site = world.project("site", &[("a", "1\n")]).await;
     let running = world.run();
-    let ballast = world.place.join("ballast");
+    let ballast = world.place().join("ballast");
     let mut all = fs::File::create(&ballast).expect("a file");
     // Until nothing more fits.
     std::io::copy(&mut fs::File::open("/dev/zero").expect("zeros"), &mut all).expect_err("full");
@@ -130,7 +130,7 @@ async fn full_in_other_phases(folder: PathBuf) {
     running.stop().await;
     until_trash_is_seen_to().await;
     for name in ["work", "trash", "unpushed"] {
-        assert_eq!(entries(&world.place.join(name)), Vec::<PathBuf>::new());
+        assert_eq!(entries(&world.place().join(name)), Vec::<PathBuf>::new());
     }
 }
 
@@ -138,7 +138,7 @@ async fn the_store_s_disk_is_full(folder: PathBuf) {
     let disk = folder.join("disk");
     mount_disk(&disk, 32);
     let mut world = World::below(&disk);
-    world.place = folder.join("place");
+    world.elsewhere = Some(folder.join("place"));
     let site = world.project("site", &[("a", "1\n")]).await;
     let running = world.run();
     let ballast = disk.join("ballast");

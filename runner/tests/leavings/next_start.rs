@@ -90,7 +90,7 @@ fn whatever_builds_leave_the_next_start_removes_it_beside_the_next_build() {
 
 async fn start_among_leavings(place: PathBuf) {
     let mut world = World::new();
-    world.place.clone_from(&place);
+    world.elsewhere = Some(place.clone());
     let begun = Instant::now();
     let running = world.run();
     tracing::info!(elapsed = ?begun.elapsed(), "the runner has started");
@@ -132,7 +132,7 @@ fn what_a_killed_runner_was_removing_is_removed_by_the_next_one() {
 
 async fn start_and_wait(place: PathBuf) {
     let mut world = World::new();
-    world.place = place;
+    world.elsewhere = Some(place);
     let _running = world.run();
     std::future::pending::<()>().await;
 }

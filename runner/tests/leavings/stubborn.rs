@@ -114,7 +114,7 @@ fn files_of_another_user_are_set_aside_and_read_only_folders_are_removed() -> Ou
 
 async fn start_as_somebody_else(place: PathBuf) {
     let mut world = World::below(place.parent().expect("a folder of its own"));
-    world.place = place;
+    world.elsewhere = Some(place);
     let running = world.run();
     a_build_works(&world).await;
     running.stop().await;
@@ -161,7 +161,7 @@ fn immutable_files_are_set_aside_and_the_task_of_an_immutable_folder_fails() -> 
 /// Also builds each task whose workspace is still there: it must not see the files of before.
 async fn start_with_immutable_files(place: PathBuf) {
     let mut world = World::new();
-    world.place.clone_from(&place);
+    world.elsewhere = Some(place.clone());
     let running = world.run();
     a_build_works(&world).await;
     let site = world.project("site", &[("a", "1\n")]).await;
@@ -200,7 +200,7 @@ async fn start_with_mounts(folder: PathBuf) {
     mount_disk(&whole, 1);
 
     let mut world = World::new();
-    world.place.clone_from(&place);
+    world.elsewhere = Some(place.clone());
     let running = world.run();
     a_build_works(&world).await;
     running.stop().await;

@@ -10,10 +10,11 @@ use rdev_domain::result::{BuildResult, Outcome, TaskResult};
 use rdev_domain::spec::{BuildSpec, Work};
 use rdev_domain::step::Event;
 use rdev_domain::task::{Task, TaskState};
-use rdev_testkit::servers::git_http::GitServer;
+use rdev_testkit::servers::git_http::{Behaviour, GitServer, TOKEN};
 
 use crate::build::ghost::{Ghost, agent_ran, commits_of, forbidden};
 use crate::build::outcomes::{appears, wait_script};
+use crate::build::remote::world_with;
 use crate::world::{World, git, now, person_commits, ulid};
 
 /// A backup of the world as it is now.
@@ -222,6 +223,36 @@ async fn a_landing_that_was_killed_half_way_before_the_backup_is_not_repeated_af
     assert_eq!(result.warnings[0].code, "branch_rewritten", "{result:?}");
     let repository = again.repository(&site_of(&again).await);
     assert_eq!(git(&repository, &["rev-parse", "main"]), before, "it landed once");
+    runner.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_no_server_had_at_the_backup_is_delivered_from_it() {
+    let (world, server, site) = world_with(TOKEN).await;
+    let (begun, go) = (world.data.path().join("begun"), world.data.path().join("go"));
+    let runner = world.run();
+    let work = Work::Build(BuildSpec::of(&wait_script("echo x >> a", &begun, &go)));
+    let task = Task::new(TaskId(ulid()), site.id.clone(), work, now());
+    // It fails for good: a retry does not wait for a backoff.
+    let id = world.enqueue(Task { project_nonce: site.nonce, max_attempts: 1, ..task }).await;
+    appears(&begun).await;
+    server.behave(Behaviour::Status(503));
+    std::fs::write(&go, "").expect("go");
+    assert_eq!(world.failed(id).await.0, "infra");
+    // The commit is kept when the workspace goes, after the failure is on record.
+    appears(&world.data.path().join(format!("unpushed/{id}/1/finished"))).await;
+    let file = back_up(&world);
+    runner.stop().await;
+    server.behave(Behaviour::Serve);
+    std::fs::remove_file(&begun).expect("begun");
+
+    let mut again = restored_with(&file, |_| ()).await;
+    again.config = world.config.clone();
+    let runner = again.run();
+    let retry = again.retry(id).await;
+    assert_eq!(again.succeeded(retry).await.outcome, Outcome::Delivered);
+    assert_eq!(server.git("site", &["show", "main:a"]), "1\nx");
+    assert!(!begun.exists(), "the agent ran again");
     runner.stop().await;
 }
 
