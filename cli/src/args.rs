@@ -31,13 +31,16 @@ pub(crate) struct Cli {
 /// The options of all commands.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Common {
-    /// The configuration file [env: RDEV_CONFIG; default: ./rdev.toml, else rdev.toml in the data folder].
+    /// The configuration file [env: RDEV_CONFIG; default: ./rdev.toml, else rdev.toml in the data
+    /// folder].
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// The data folder [env: RDEV_DATA_DIR; default: $XDG_DATA_HOME/rdev, else ~/.local/share/rdev].
+    /// The data folder [env: RDEV_DATA_DIR; default: $XDG_DATA_HOME/rdev, else
+    /// ~/.local/share/rdev].
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
-    /// The server for client commands [env: RDEV_URL; default: the server that uses the data folder].
+    /// The server for client commands [env: RDEV_URL; default: the server that uses the data
+    /// folder].
     #[arg(long, global = true, value_name = "URL")]
     pub(crate) url: Option<String>,
     /// Print the server's answer as JSON.
@@ -64,7 +67,8 @@ pub(crate) enum Command {
     Up(server::Up),
     /// Start a server, create a project, build it once and show the commit.
     Quickstart(server::Quickstart),
-    /// Back the data folder up to a file: store, repositories and unpushed work. The server may run.
+    /// Back the data folder up to a file: store, repositories and unpushed work. The server may
+    /// run.
     Backup(server::Backup),
     /// Restore a backup into the data folder, which must be empty or absent.
     Restore(server::Restore),

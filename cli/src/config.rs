@@ -41,7 +41,8 @@ pub(crate) struct Config {
     pub(crate) agents: BTreeMap<AgentName, AgentSettings>,
     /// How long rdev keeps records.
     pub(crate) retention: Retention,
-    /// The public address of this server, such as `https://rdev.example.com`: for webhooks and links.
+    /// The public address of this server, such as `https://rdev.example.com`: for webhooks and
+    /// links.
     pub(crate) public_url: Option<String>,
     /// The container registry that templates push to, such as `registry.example.com/acme`.
     pub(crate) registry: Option<String>,

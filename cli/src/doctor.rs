@@ -86,7 +86,8 @@ fn settings(flags: &Flags, environment: &Environment) -> anyhow::Result<Finding>
     Ok(Finding::problem(what, problem))
 }
 
-/// Changes nothing: for a folder that does not exist yet, it checks the folder that will contain it.
+/// Changes nothing: for a folder that does not exist yet, it checks the folder that will contain
+/// it.
 fn disk(folder: &Path) -> Vec<Finding> {
     let what = format!("the data folder {}", folder.display());
     let existing = folder.ancestors().find(|folder| folder.is_dir()).unwrap_or(folder);

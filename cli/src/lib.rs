@@ -1,7 +1,8 @@
 //! `rdev`: the server, the quickstart and the client in one program.
 //!
-//! `up` and `quickstart` run `server`. `backup`, `restore` and `doctor` work on the data folder. Every
-//! other command is a client of the HTTP API, and `quickstart` is one, too, once its server runs.
+//! `up` and `quickstart` run `server`. `backup`, `restore` and `doctor` work on the data folder.
+//! Every other command is a client of the HTTP API, and `quickstart` is one, too, once its server
+//! runs.
 
 mod admin;
 mod agents;

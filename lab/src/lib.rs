@@ -1,6 +1,6 @@
 //! Proofs of rdev, kept apart from the product: explicit-state models of its protocol, the ports in
-//! memory, a seeded simulation of the runner's own code over them, and a campaign with real processes
-//! that are killed.
+//! memory, a seeded simulation of the runner's own code over them, and a campaign with real
+//! processes that are killed.
 //!
 //! `cargo run -p rdev-lab --release --bin model` checks the models in their full bounds,
 //! `--bin simulate` runs a million schedules; `cargo test -p rdev-lab` does both in small bounds.

@@ -51,18 +51,17 @@ pub(crate) fn after_attempt(attempt: &Attempt, task: &Task) {
         }
         return;
     }
-    // A ticket of a push that is in doubt tells a retry that it has not landed.
-    let in_doubt = |own| task.own_refs.iter().any(|one| one.may_land && one.own == own);
     let cancelled = task.state == TaskState::Cancelled;
     refs.retain(|name| match OwnRef::parse(name) {
         None | Some(OwnRef::Kept(_)) => false,
-        Some(own) => !(cancelled && in_doubt(own)),
+        Some(own) => !(cancelled && is_in_doubt(task, own)),
     });
     delete(&attempt.context, remote, refs);
 }
 
-/// At a fetch: removes refs of other tasks that nobody needs any more: wip and part refs of tasks
-/// that succeeded or were cancelled, and all refs of old tasks whose records have expired.
+/// At a fetch: notes the refs that the task's own earlier attempts have left, which go with its
+/// end, and removes refs of other tasks that nobody needs any more: wip and part refs of tasks that
+/// succeeded or were cancelled, and all refs of old tasks whose records have expired.
 pub(crate) fn remove_refs_of_ended_tasks(
     attempt: &Attempt,
     remote: &Remote,
@@ -102,11 +101,9 @@ pub(crate) fn remove_refs_of_ended_tasks(
             let removable = match context.ports.store.task(own.task()).await {
                 Ok(record) => {
                     again_soon |= !record.task.state.is_terminal();
-                    // A ticket of a push that is in doubt tells a retry that it has not landed.
-                    let mut own_refs = record.task.own_refs.iter();
                     done_with(record.task.state)
                         && !matches!(own, OwnRef::Kept(_))
-                        && !own_refs.any(|recorded| recorded.may_land && recorded.own == own)
+                        && !is_in_doubt(&record.task, own)
                 }
                 Err(PortError::NotFound { .. }) => expired(own.task(), &*context.machine),
                 Err(_) => {
@@ -150,6 +147,11 @@ pub(crate) async fn forget_ended_unpushed(context: &RunnerContext) {
 
 fn expired(task: TaskId, machine: &dyn Machine) -> bool {
     machine.now().since(task.created_at()) > EXPIRED_AFTER
+}
+
+/// Whether it is the ticket of a push that is in doubt: it tells a retry that it has not landed.
+fn is_in_doubt(task: &Task, own: OwnRef) -> bool {
+    task.own_refs.iter().any(|recorded| recorded.may_land && recorded.own == own)
 }
 
 fn done_with(state: TaskState) -> bool {

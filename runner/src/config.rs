@@ -50,7 +50,7 @@ pub struct RunnerSettings {
     /// Milliseconds that an event may wait before it is written: 500. On AWS
     /// every write costs; there the renewals (every 15 s) are often enough.
     pub event_flush_ms: u64,
-    /// Seconds without a wake-up after which the runner looks for work by itself: 300.
+    /// Seconds without a wake-up after which the runner looks for work by itself: 300; at least 1.
     pub look_interval_s: u64,
     /// Seconds that a stopped process gets between TERM and KILL: 10.
     pub term_grace_s: u64,
@@ -142,8 +142,8 @@ pub struct AgentSettings {
     /// beside those that every agent gets (`PATH`, `LANG`, `TERM`, `TZ`, `HOME`, `TMPDIR`)
     /// and those that it is known to need (`ANTHROPIC_API_KEY` …).
     pub env: Vec<String>,
-    /// Variables with their values; `AWS_*`, `ECS_*` and `RDEV_*` are refused. They count as secrets and are redacted when
-    /// their name ends in `_KEY`, `_TOKEN`, `_SECRET` or `_PASSWORD`.
+    /// Variables with their values; `AWS_*`, `ECS_*` and `RDEV_*` are refused. They count as
+    /// secrets and are redacted when their name ends in `_KEY`, `_TOKEN`, `_SECRET` or `_PASSWORD`.
     pub set_env: BTreeMap<String, String>,
     /// The model for builds that do not name one.
     pub model: Option<String>,

@@ -39,7 +39,8 @@ pub trait Machine: Send + Sync + 'static {
     /// The wall clock.
     fn now(&self) -> Timestamp;
 
-    /// A random number below `end`, for jitter and names. Nothing that a record keeps depends on it.
+    /// A random number below `end`, for jitter and names. Nothing that a record keeps depends on
+    /// it.
     fn random(&self, end: u32) -> u32;
 
     /// Runs work beside the caller's. It ends with the process.

@@ -67,8 +67,8 @@ impl Health {
 /// its unpushed work, and empties its work folder.
 ///
 /// # Errors
-/// When a folder cannot be made, the host's name is not a valid worker id, or the runner does not offer
-/// an agent whose queue it receives from ([`NotOffered`](crate::NotOffered)).
+/// When a folder cannot be made, the host's name is not a valid worker id, or the runner does not
+/// offer an agent whose queue it receives from ([`NotOffered`](crate::NotOffered)).
 pub fn start(
     ports: Ports,
     config: RunnerConfig,
@@ -140,8 +140,8 @@ impl Runner {
         self.context.redactor.add([secret]);
     }
 
-    /// Logs a warning for each agent that only some runners of the default queue take. It looks at those
-    /// that run now: whoever starts last sees the difference.
+    /// Logs a warning for each agent that only some runners of the default queue take. It looks at
+    /// those that run now: whoever starts last sees the difference.
     ///
     /// # Errors
     /// When the store does not answer.

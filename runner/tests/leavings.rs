@@ -1,7 +1,8 @@
 //! What builds leave on the disk, and disks without room.
 //!
 //! Each case is a process of its own: some run as another user, some have mounts of their own, one
-//! is killed. What a machine does not permit is counted as ignored; with `RDEV_REQUIRE=all` it fails.
+//! is killed. What a machine does not permit is counted as ignored; with `RDEV_REQUIRE=all` it
+//! fails.
 
 #[path = "leavings/child.rs"]
 mod child;

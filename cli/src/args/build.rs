@@ -23,7 +23,8 @@ pub(crate) enum Build {
     },
     /// Show a build: its state, result, attempts and cost.
     Show(BuildRef),
-    /// Print a build's log. With -f, follow it and exit with a status that tells how the build ended.
+    /// Print a build's log. With -f, follow it and exit with a status that tells how the build
+    /// ended.
     Logs {
         #[command(flatten)]
         build: BuildRef,

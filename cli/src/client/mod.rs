@@ -123,7 +123,8 @@ impl Client {
         self.base.as_str().trim_end_matches('/')
     }
 
-    /// `GET` of a JSON answer. `path` has no leading slash and needs no escaping: it consists of ids.
+    /// `GET` of a JSON answer. `path` has no leading slash and needs no escaping: it consists of
+    /// ids.
     pub(crate) async fn get(&self, path: &str, query: &[(&str, String)]) -> anyhow::Result<Value> {
         self.json(self.request(Method::GET, path, query)).await
     }

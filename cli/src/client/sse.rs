@@ -31,8 +31,8 @@ pub(crate) struct Frames {
 }
 
 impl Frames {
-    /// Parses the next bytes and returns the events that they complete. `None` if an event is larger
-    /// than [`MAX_EVENT`].
+    /// Parses the next bytes and returns the events that they complete. `None` if an event is
+    /// larger than [`MAX_EVENT`].
     pub(crate) fn push(&mut self, bytes: &[u8]) -> Option<Vec<Frame>> {
         let mut frames = Vec::new();
         for &byte in bytes {

@@ -1,4 +1,5 @@
-//! The table of faults in docs/reliability.md, checked against the tests: each that it names is there.
+//! The table of faults in docs/reliability.md, checked against the tests: each that it names is
+//! there.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -202,7 +202,8 @@ impl Drop for Server {
     }
 }
 
-/// Writes the data folder's `rdev.toml`: the `command` agent runs a build's prompt as a shell script.
+/// Writes the data folder's `rdev.toml`: the `command` agent runs a build's prompt as a shell
+/// script.
 pub(crate) fn configure(data: &Path, more: &str) {
     let text = format!(
         r#"

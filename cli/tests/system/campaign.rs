@@ -150,7 +150,8 @@ fn wish(n: usize, hidden: &Path, random: &mut StdRng) -> Wish {
             hidden.display()
         ),
     };
-    // A kill spends an attempt; those that fail by themselves get no second one, whose backoff would be waited for.
+    // A kill spends an attempt; those that fail by themselves get no second one, whose backoff
+    // would be waited for.
     let attempts = if good { 10 } else { 1 };
     Wish {
         project: PROJECTS[random.random_range(0..PROJECTS.len())].0,

@@ -63,7 +63,8 @@ pub struct CreateAndBuild {
     /// The URL that is notified when a build ends.
     #[serde(default)]
     pub webhook_url: Option<WebhookUrl>,
-    /// The secret that signs notifications: `whsec_` and 24 to 64 bytes in base64. Given together with `webhook_url`.
+    /// The secret that signs notifications: `whsec_` and 24 to 64 bytes in base64. Given together
+    /// with `webhook_url`.
     #[serde(default)]
     pub webhook_secret: Option<String>,
 }

@@ -31,7 +31,8 @@ const POLL_FIRST: [Duration; 2] = [Duration::from_millis(500), Duration::from_se
 
 const POLL_LONG: Duration = Duration::from_secs(5);
 
-/// How long a stream that is one batch waits for its first event. Gateways end a request after 29 s.
+/// How long a stream that is one batch waits for its first event. Gateways end a request after 29
+/// s.
 const BATCH_WAIT: Duration = Duration::from_secs(20);
 
 /// How soon a client reconnects after a stream has ended.

@@ -39,8 +39,8 @@ pub async fn sweep(context: &Context, clock: impl Fn() -> Timestamp) -> PortResu
     Ok(())
 }
 
-/// Runs the sweep of the store to its end, and sends the wake-ups that it finds missing. Returns the
-/// projects whose deletion was cut short.
+/// Runs the sweep of the store to its end, and sends the wake-ups that it finds missing. Returns
+/// the projects whose deletion was cut short.
 ///
 /// # Errors
 /// The first error of store or queue; the next sweep does the rest.

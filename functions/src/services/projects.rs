@@ -92,8 +92,8 @@ pub(crate) async fn resume(
 pub(crate) enum Deleted {
     /// It is gone.
     Now,
-    /// What it had is gone, but a step of its creation may be under way. The sweep ends the deletion,
-    /// once such a step has ended or its process is dead.
+    /// What it had is gone, but a step of its creation may be under way. The sweep ends the
+    /// deletion, once such a step has ended or its process is dead.
     Later(Box<Project>),
 }
 
@@ -158,7 +158,8 @@ async fn begin_deletion(
 }
 
 /// Ends the deletion of a project that is `deleting`, and no step of whose creation is under way:
-/// removes what it has in other systems, and then its record. Repeated, it resumes where it stopped.
+/// removes what it has in other systems, and then its record. Repeated, it resumes where it
+/// stopped.
 pub(crate) async fn end_deletion(
     app: &App,
     by: &Actor,

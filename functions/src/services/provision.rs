@@ -28,8 +28,8 @@ use crate::services::templates::{Template, Values};
 const MAX_ROUNDS: usize = 20;
 
 /// The longest time of a step. A deletion beside it waits for longer before it forgets the project
-/// ([`rdev_domain::project::ABANDONED_AFTER`]), with more than the clocks' difference between, so a step that has ended always
-/// finds the project that is being deleted.
+/// ([`rdev_domain::project::ABANDONED_AFTER`]), with more than the clocks' difference between, so a
+/// step that has ended always finds the project that is being deleted.
 const STEP_LIMIT: Duration = Duration::from_secs(90);
 
 /// Runs the steps of a project that are not done; it is `ready` then.
@@ -90,9 +90,9 @@ pub(crate) async fn run(
     Err(Conflict::Contended.into())
 }
 
-/// Undoes a step of `begun` that has ended beside the deletion of its project: what is made after the
-/// deletion has looked would be nobody's. If this fails, or the process dies before, the sweep does it,
-/// which ends such a deletion.
+/// Undoes a step of `begun` that has ended beside the deletion of its project: what is made after
+/// the deletion has looked would be nobody's. If this fails, or the process dies before, the sweep
+/// does it, which ends such a deletion.
 async fn undo_beside_deletion(
     app: &App,
     begun: &Project,
@@ -115,9 +115,9 @@ async fn undo_beside_deletion(
     }
 }
 
-/// Removes what a step has made in another system and nobody has recorded: of a project that is being
-/// deleted, and with the project's own tag. Nobody was told of it, so it is removed also when the
-/// project's repository is to be kept.
+/// Removes what a step has made in another system and nobody has recorded: of a project that is
+/// being deleted, and with the project's own tag. Nobody was told of it, so it is removed also when
+/// the project's repository is to be kept.
 pub(crate) async fn remove_unrecorded(app: &App, project: &Project) -> PortResult<()> {
     if project.next_step() == Some(StepName::Repository) {
         match app.forge().delete_repository(&project.id, project.nonce).await {

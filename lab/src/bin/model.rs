@@ -1,5 +1,5 @@
-//! Checks the models of the protocol in all their bounds, and that every variant that lacks a rule is
-//! caught.
+//! Checks the models of the protocol in all their bounds, and that every variant that lacks a rule
+//! is caught.
 
 // What it prints is its result.
 #![allow(clippy::print_stdout)]

@@ -71,8 +71,8 @@ impl Faults {
     }
 }
 
-/// Kills, pauses and fills until there were as many kills as were asked for. Builds may come in step
-/// with them.
+/// Kills, pauses and fills until there were as many kills as were asked for. Builds may come in
+/// step with them.
 pub(crate) async fn strike(
     targets: &mut Targets<'_>,
     options: &Options,

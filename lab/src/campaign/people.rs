@@ -1,8 +1,8 @@
 //! People who change the repositories while builds run: they commit, rewind, delete the branch and
 //! put it back, squash, bring a ticket's commit in by hand, delete tickets, pack refs.
 //!
-//! They act in the repository itself, past the server, so that its log tells them from rdev. Each of
-//! their moves is a compare-and-swap: nobody overwrites by accident what he has not seen.
+//! They act in the repository itself, past the server, so that its log tells them from rdev. Each
+//! of their moves is a compare-and-swap: nobody overwrites by accident what he has not seen.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -70,8 +70,8 @@ impl Repository {
         git(&self.folder, &["config", "gc.auto", "0"]);
         let hook = self.folder.join("hooks/reference-transaction");
         fs::create_dir_all(self.folder.join("hooks"))?;
-        // `prepared`: the refs are locked, so that nobody else writes the log. Packing a ref looks like
-        // a deletion, but for the variable.
+        // `prepared`: the refs are locked, so that nobody else writes the log. Packing a ref looks
+        // like a deletion, but for the variable.
         let script = format!(
             r#"#!/bin/sh
 [ -n "${DELETES}" ] || exit 0
@@ -99,7 +99,8 @@ exit 0
         Ok(())
     }
 
-    /// Whether somebody is moving the branch or a ticket at this moment, or was killed while he did.
+    /// Whether somebody is moving the branch or a ticket at this moment, or was killed while he
+    /// did.
     pub(crate) fn is_locked(&self) -> bool {
         let is_lock = |path: &Path| path.extension().is_some_and(|end| end == "lock");
         self.folder.join(format!("{BRANCH}.lock")).exists()

@@ -38,8 +38,8 @@ pub(crate) fn last_line(builds: usize, kills: usize, breaches: &[Breach]) -> Str
     line
 }
 
-/// How long it took until a task of a killed runner was claimed again, in milliseconds, sorted. `events`
-/// are the audit log's, oldest first; `kills` are the times with the runners' worker ids.
+/// How long it took until a task of a killed runner was claimed again, in milliseconds, sorted.
+/// `events` are the audit log's, oldest first; `kills` are the times with the runners' worker ids.
 pub(crate) fn reclaimed(events: &[Audited], kills: &[(Timestamp, String)]) -> Vec<u64> {
     let mut times = Vec::new();
     for (index, recovered) in events.iter().enumerate() {

@@ -308,8 +308,8 @@ async fn clean_up(world: &mut World, accepted: &Accepted, calm: bool) -> Result<
     Ok(run)
 }
 
-/// Waits until nothing is left in the store: what a crash has left there goes with the next sweep but
-/// one.
+/// Waits until nothing is left in the store: what a crash has left there goes with the next sweep
+/// but one.
 async fn settle(world: &World) -> Result<()> {
     let begun = Instant::now();
     while begun.elapsed() < SETTLE && !world.machine.left_in_store().await?.is_empty() {

@@ -121,11 +121,11 @@ impl MemoryQueue {
     }
 
     /// The same queues for a runner that receives from this agent's queue.
-    pub fn of(&self, agent: Option<AgentName>) -> Self {
-        Self { queues: Arc::clone(&self.queues), own: self.queue_of(agent) }
+    pub fn of(&self, agent: AgentName) -> Self {
+        Self { queues: Arc::clone(&self.queues), own: self.queue_of(Some(agent)) }
     }
 
-    /// Sends a message of any text to the default queue, as another program or another version would.
+    /// Sends a message of any text to the default queue, as another program or version would.
     pub fn send_text(&self, body: String, delay: Duration) {
         self.send_to(None, body, delay);
     }

@@ -67,6 +67,10 @@ impl Watch {
     }
 }
 
+/// An entry of the outbox that is so old was met by a sweep: it is overdue after 30 s, and a sweep
+/// comes each minute.
+const SENT_BY_THEN: Duration = Duration::from_secs(90);
+
 /// Checks everything at the end.
 pub(super) async fn end(simulation: &Simulation) {
     let world = &simulation.world;
@@ -90,7 +94,7 @@ pub(super) async fn end(simulation: &Simulation) {
     match simulation.store.sweep(later).await {
         Ok(mut swept) => {
             // What was parked for long and cancelled then has its wake-up still to come.
-            swept.outbox.retain(|entry| entry.send_at.plus(Duration::from_secs(90)) < now);
+            swept.outbox.retain(|entry| entry.send_at.plus(SENT_BY_THEN) < now);
             if !swept.outbox.is_empty() || !swept.wake.is_empty() || swept.recovered > 0 {
                 world.violation(format!("the sweep has something left to do: {swept:?}"));
             }

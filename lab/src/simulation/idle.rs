@@ -9,7 +9,6 @@ use rdev_domain::ids::{ProjectId, WorkerId};
 use rdev_domain::ports::Store;
 use rdev_domain::task::Task;
 use rdev_domain::time::Timestamp;
-use rdev_runner::OwnQueue;
 
 use super::{Simulation, check};
 
@@ -74,10 +73,10 @@ fn could_run(simulation: &Simulation, held: &[Held], task: &Task, at: Timestamp)
         let worker = &simulation.workers[number];
         now.iter().filter(|held| held.worker == *worker).count() < plan.slots as usize
     };
-    let takes = |number: &usize| match (plan.queue_of(*number), task.work.agent()) {
-        (OwnQueue::Of(agents), Some(agent)) => agents.contains(&agent),
-        (OwnQueue::Default { elsewhere }, Some(agent)) => !elsewhere.contains(&agent),
-        (_, None) => true,
+    let takes = |number: &usize| {
+        let taken = plan.queue_of(*number).taken(&plan.agents_of(*number));
+        let has = |agent| taken.as_ref().is_ok_and(|taken| taken.contains(&agent));
+        task.work.agent().is_none_or(has)
     };
     let in_project = now.iter().filter(|held| held.project == task.project_id).count();
     in_project < limit && (0..simulation.workers.len()).filter(takes).any(free)

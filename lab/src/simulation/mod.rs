@@ -186,8 +186,8 @@ impl Simulation {
         {
             tokio::time::sleep(Duration::from_secs(20)).await;
         }
-        // The last wake-ups are sent by the next sweep but one; those of a clock that was ahead wait
-        // until it would have been right.
+        // The last wake-ups are sent by the next sweep but one; those of a clock that was ahead
+        // wait until it would have been right.
         let ahead = if world.plan.skewed { 600 } else { 0 };
         tokio::time::sleep(Duration::from_secs(200 + ahead)).await;
         watch.look(self);
@@ -260,7 +260,7 @@ async fn supervise(simulation: Arc<Simulation>, number: usize) {
         let own_queue = world.plan.queue_of(number);
         let received = match own_queue {
             OwnQueue::Default { .. } => Arc::clone(queue),
-            OwnQueue::Of(_) => Arc::new(queue.of(Some(RARE))),
+            OwnQueue::Of(_) => Arc::new(queue.of(RARE)),
         };
         let ports = Ports {
             store: Arc::new(FaultyStore::new(world, &name, store, server)),

@@ -25,8 +25,8 @@ pub enum Broken {
 pub enum Fleet {
     /// All offer the agent that every task needs.
     Alike,
-    /// Of 1,000 tasks, so many need a rare agent, which has a queue of its own. Only the last runner
-    /// offers it.
+    /// Of 1,000 tasks, so many need a rare agent, which has a queue of its own. Only the last
+    /// runner offers it.
     Mixed { rare: u32 },
 }
 
@@ -63,8 +63,8 @@ pub struct Plan {
     /// The git server goes away for so long right before the first push of a branch arrives, also
     /// when nothing else goes wrong any more.
     pub outage: Option<Duration>,
-    /// Nothing goes wrong, nobody acts in the repositories, and nobody sweeps. Then no build may wait
-    /// that could run.
+    /// Nothing goes wrong, nobody acts in the repositories, and nobody sweeps. Then no build may
+    /// wait that could run.
     pub undisturbed: bool,
     /// Users reach a program of a version whose wake-ups name no agent.
     pub older_api: bool,

@@ -48,7 +48,7 @@ fn open_queue(settings: QueueSettings) -> QueueUnderTest {
     let queue = Arc::new(MemoryQueue::new(options));
     QueueUnderTest {
         queue: queue.clone(),
-        of_codex: Some(Arc::new(queue.of(Some(AgentName::Codex)))),
+        of_codex: Some(Arc::new(queue.of(AgentName::Codex))),
         send_raw: Arc::new(move |body| {
             queue.send_text(body, Duration::ZERO);
             Box::pin(async {})

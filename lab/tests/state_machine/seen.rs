@@ -89,8 +89,8 @@ impl Shown {
     }
 }
 
-/// The audit log, newest first. The ids are random. One call may change many tasks, in no order that
-/// the port promises: what happened at one time is in the order of what it happened to.
+/// The audit log, newest first. The ids are random. One call may change many tasks, in no order
+/// that the port promises: what happened at one time is in the order of what it happened to.
 async fn audit(store: &dyn Store) -> PortResult<Vec<AuditEvent>> {
     let (mut all, mut page) = (Vec::new(), Page { limit: 100, before: None });
     loop {

@@ -80,7 +80,8 @@ impl fmt::Debug for World {
 }
 
 /// The machine that draws operations and applies them to the reference. `RECOVERS_ALL`: the store
-/// that is compared offers that; those that do not are DynamoDB's, whose claims promote nothing.
+/// that is compared offers that; those that do not are DynamoDB's, whose sweeps wake also for what
+/// a claim has seen.
 pub(crate) struct Machine<const RECOVERS_ALL: bool>;
 
 impl<const RECOVERS_ALL: bool> ReferenceStateMachine for Machine<RECOVERS_ALL> {

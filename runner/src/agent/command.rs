@@ -1,8 +1,8 @@
 //! Any program as an agent.
 //!
 //! It gets the prompt on standard input and in `RDEV_PROMPT`, works in the checkout, and ends with
-//! status 0 when it has succeeded. `RDEV_MODEL` and `RDEV_SESSION` are set when the build names them.
-//! Each line of standard output that is a JSON object of one of these kinds is an event:
+//! status 0 when it has succeeded. `RDEV_MODEL` and `RDEV_SESSION` are set when the build names
+//! them. Each line of standard output that is a JSON object of one of these kinds is an event:
 //!
 //! ```text
 //! {"kind": "agent.text", "text": "…"}

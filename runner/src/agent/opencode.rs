@@ -1,9 +1,9 @@
 //! OpenCode: `opencode run --format json`.
 //!
-//! Observed with 1.18.33: there is no result event, so the reason of the last step decides. The exit
-//! status is 0 also for answers that were cut, refused or empty. `OPENCODE_DISABLE_PROJECT_CONFIG`
-//! does not affect a second reader of the repository's settings, which loads plugins: the runner
-//! hides those settings.
+//! Observed with 1.18.33: there is no result event, so the reason of the last step decides. The
+//! exit status is 0 also for answers that were cut, refused or empty.
+//! `OPENCODE_DISABLE_PROJECT_CONFIG` does not affect a second reader of the repository's settings,
+//! which loads plugins: the runner hides those settings.
 
 use rdev_domain::failure::{Failure, FailureClass};
 use rdev_domain::result::Usage;

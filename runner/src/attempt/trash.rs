@@ -1,4 +1,5 @@
-//! What builds have left, on its way out: moved out of the way at once, removed later by one thread.
+//! What builds have left, on its way out: moved out of the way at once, removed later by one
+//! thread.
 //!
 //! An agent decides how much there is to remove, and whether it can be removed at all. So neither
 //! an attempt nor a start of the runner waits for it, and neither fails because of it.
@@ -71,7 +72,8 @@ impl Trash {
         Ok(())
     }
 
-    /// Gives what is at `path` a name that nothing else uses, and keeps it. `None`: nothing is there.
+    /// Gives what is at `path` a name that nothing else uses, and keeps it. `None`: nothing is
+    /// there.
     ///
     /// # Errors
     /// When it cannot be renamed: then it is where it was.

@@ -1,4 +1,5 @@
-//! Opening a pull request for the delivered commit, and what one tells of a commit that was delivered.
+//! Opening a pull request for the delivered commit, and what one tells of a commit that was
+//! delivered.
 
 use std::time::Duration;
 

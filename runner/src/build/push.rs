@@ -291,8 +291,8 @@ impl PushContext<'_> {
     /// same change.
     ///
     /// A branch that was deleted is not made again, unless it is a pull request's: that one is
-    /// rdev's own, and begins at its base. (Where the commit is based on something else, people have
-    /// rewound the base, and what they took away must not come back with it.)
+    /// rdev's own, and begins at its base. (Where the commit is based on something else, people
+    /// have rewound the base, and what they took away must not come back with it.)
     pub(super) async fn rebase_onto(&mut self, tip: &Tip) -> Result<bool, Interrupt> {
         let start = self.start.clone();
         let onto = match (tip, &self.base, &start) {

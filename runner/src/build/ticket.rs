@@ -226,7 +226,8 @@ pub(super) async fn revoke(
     match push_own(attempt, target, workspace, &push, stop).await {
         Ok(_) => {
             info!(task = %attempt.task.id, of = %task, %fence, class = class.as_str(), "revoked a ticket");
-            // Each ticket that may land was made of the one before: with this one all are dealt with.
+            // Each ticket that may land was made of the one before: with this one all are dealt
+            // with.
             attempt.lease.own_refs.lock().await.retain(|recorded| {
                 recorded.own != ticket.own && !(ticket.may_land && recorded.may_land)
             });

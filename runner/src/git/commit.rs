@@ -70,8 +70,8 @@ pub fn parent(dirs: &Workdir, commit: &CommitId) -> Result<Option<CommitId>, Git
     Ok(commit.parent_ids().next().map(commit_id))
 }
 
-/// Applies the changes of `commit` against its parent (against nothing, when it has none) to `onto`,
-/// which must be in the attempt's repository. The checkout does not change.
+/// Applies the changes of `commit` against its parent (against nothing, when it has none) to
+/// `onto`, which must be in the attempt's repository. The checkout does not change.
 ///
 /// # Errors
 /// [`GitError::Broken`].

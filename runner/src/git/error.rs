@@ -50,8 +50,8 @@ pub enum GitError {
         /// Its full name.
         name: String,
     },
-    /// The server does not apply a push of two refs, one of them deleted, as a whole: it says so, or
-    /// it refused the deletion by itself. Nothing was changed.
+    /// The server does not apply a push of two refs, one of them deleted, as a whole: it says so,
+    /// or it refused the deletion by itself. Nothing was changed.
     #[error("the git server does not delete a ref and move another one in one atomic push")]
     NotAtomic,
     /// The server refused a ref outside `refs/heads`; it may accept a branch.

@@ -433,7 +433,7 @@ fn size(folder: &Path) -> std::io::Result<u64> {
     Ok(total)
 }
 
-pub(crate) fn cache_name(url: &GitUrl) -> String {
+fn cache_name(url: &GitUrl) -> String {
     hash(url.as_str())
 }
 

@@ -1,4 +1,5 @@
-//! Moves refs of the remote by compare and swap; where the server can, it deletes another one with it.
+//! Moves refs of the remote by compare and swap; where the server can, it deletes another one with
+//! it.
 
 use git2::Oid;
 use rdev_domain::git::{Branch, CommitId, OwnRef, Tip};

@@ -10,11 +10,12 @@
 //! | `landing` | there | not moved | put the ticket back, say `preparing`, remove both locks |
 //! | `landing` | not there | moved | delete the ticket, remove its lock |
 //!
-//! The ticket is deleted before the branch moves. After it, a kill between the two and a person
-//! who rewinds the branch (and who has removed the ticket's stale lock, as git advises) would leave
-//! the ticket, and nothing of its commit: the next process would push it again. This way round, the
+//! The ticket is deleted before the branch moves. After it, a kill between the two and a person who
+//! rewinds the branch (and who has removed the ticket's stale lock, as git advises) would leave the
+//! ticket, and nothing of its commit: the next process would push it again. This way round, the
 //! worst that people who remove locks can bring about is a ticket that is gone, and what is gone is
-//! never pushed again. While a living process is between the two, lists show the ticket ([`held_back`]).
+//! never pushed again. While a living process is between the two, lists show the ticket
+//! ([`held_back`]).
 //!
 //! A living process has `flock` on the lock file that it made, so a stale one is told from one that
 //! is in use. Locks of other programs have other contents; they are waited for and never removed.
@@ -108,7 +109,7 @@ pub(super) fn exchange(repository: &Repository, exchange: &Exchange<'_>) -> Resu
     say(&ticket.file, &Stage::Landing(move_of.clone())).map_err(broken)?;
     let moved = delete(folder, gone).and_then(|()| fs::rename(&target_lock, folder.join(target)));
     if let Err(error) = moved {
-        undo(&ticket.file, folder, gone, &target_lock, &move_of).map_err(broken)?;
+        undo(&ticket.file, folder, gone, &move_of).map_err(broken)?;
         ticket.remove()?;
         return Err(broken(error));
     }

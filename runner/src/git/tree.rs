@@ -208,7 +208,8 @@ fn update_index(
         }
         let name = Path::new(OsStr::from_bytes(path));
         index.add_path(name).map_err(|error| {
-            // What remains is the disk, which may be full, or the file, which is gone or cannot be read.
+            // What remains is the disk, which may be full, or the file, which is gone or cannot be
+            // read.
             if error.class() == ErrorClass::Os && can_be_read(&root.join(name)) {
                 return broken(error);
             }

@@ -185,7 +185,8 @@ pub(super) fn fetch_pack(
     Ok(())
 }
 
-/// Requests `updates`, of which the server applies all or none if it is to be `atomic`, with the pack that `pack` writes (none when refs are only removed).
+/// Requests `updates`, of which the server applies all or none if it is to be `atomic`, with the
+/// pack that `pack` writes (none when refs are only removed).
 pub(super) fn send_updates(
     remote: &Remote,
     server: &Advertised,

@@ -88,7 +88,8 @@ unsafe fn guard(runner: libc::pid_t, agent: libc::pid_t, report: RawFd, folder: 
                 if runner_died {
                     end_children(agent);
                 }
-                // Wait until a child or the runner ends; briefly while the children are being ended.
+                // Wait until a child or the runner ends; briefly while the children are being
+                // ended.
                 let (seconds, nanoseconds) = if runner_died { (0, 2_000_000) } else { (1, 0) };
                 let timeout = libc::timespec { tv_sec: seconds, tv_nsec: nanoseconds };
                 libc::sigtimedwait(&raw const all, std::ptr::null_mut(), &raw const timeout);

@@ -104,7 +104,8 @@ fn parent_if_alive(pid: i32) -> Option<i32> {
 fn descendants(root: i32, parents: &HashMap<i32, i32>) -> BTreeSet<i32> {
     let below = |pid: i32| {
         let mut at = pid;
-        // A chain is never longer than the number of processes, even if it changed while it was read.
+        // A chain is never longer than the number of processes, even if it changed while it was
+        // read.
         for _ in 0..parents.len() {
             match parents.get(&at) {
                 Some(parent) if *parent == root => return true,

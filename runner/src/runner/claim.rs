@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
-use super::context::RunnerContext;
+use super::context::{Ports, RunnerContext};
 use super::protection::ProtectedSlot;
 use crate::job;
 
@@ -21,16 +21,16 @@ use crate::job;
 const RECEIVE_WAIT: Duration = Duration::from_secs(20);
 
 /// When a wake-up is visible again that was received before and finds nothing to claim: its holder
-/// may have died, and then its lease can be recovered soon. Also when another runner of the same queue
-/// may be able to do what this one cannot.
+/// may have died, and then its lease can be recovered soon. Also when another runner of the same
+/// queue may be able to do what this one cannot.
 const LOOK_AGAIN: Duration = Duration::from_secs(15);
 
 /// Up to this receive a wake-up comes back. By then the lease of a dead holder can be recovered:
 /// the second receive is at most 40 s before that.
 const LOOKS: u32 = 5;
 
-/// How often a runner looks for expired leases of all projects at most. The fifth receive is at least 45 s
-/// after the second one, so a look of 5 s before it finds the same leases.
+/// How often a runner looks for expired leases of all projects at most. The fifth receive is at
+/// least 45 s after the second one, so a look of 5 s before it finds the same leases.
 const RECOVER_EVERY: Duration = Duration::from_secs(5);
 
 /// The longest pause while the store or the queue is away, or protection is denied.
@@ -47,7 +47,7 @@ pub(super) async fn claim_work(
     // Where runners differ, in their versions or in their agents, others may have received every
     // wake-up and could do nothing. What only this one can do is not to wait until it happens to
     // receive one: if it was told nothing for long, and when it starts, it looks by itself.
-    let look_interval = Duration::from_secs(context.config.runner.look_interval_s);
+    let look_interval = Duration::from_secs(context.config.runner.look_interval_s.max(1));
     let mut next_look = Instant::now();
     let mut recovered = None;
     loop {
@@ -84,7 +84,7 @@ pub(super) async fn claim_work(
                 look(context, permit, jobs).await
             }
             Ok(Received::Message(message)) => {
-                // Any claim looks at all projects.
+                // Whoever is told something does not look by itself.
                 next_look = Instant::now() + look_interval;
                 handle_wake_up(context, message, &mut recovered, permit, jobs).await
             }
@@ -155,12 +155,12 @@ enum WakeUpOutcome {
     Unprotected,
 }
 
-/// Steps 2 and 3 of the protocol: claims a task for the project whose turn it is, and starts its job.
-/// `looked` is when this runner has looked for expired leases of all projects last.
+/// Steps 2 and 3 of the protocol: claims a task for the project whose turn it is, and starts its
+/// job. `recovered` is when this runner has looked for expired leases of all projects last.
 async fn handle_wake_up(
     context: &Arc<RunnerContext>,
     message: ReceivedMessage,
-    looked: &mut Option<Instant>,
+    recovered: &mut Option<Instant>,
     permit: OwnedSemaphorePermit,
     jobs: &TaskTracker,
 ) -> Result<WakeUpOutcome, PortError> {
@@ -182,48 +182,43 @@ async fn handle_wake_up(
         }
     };
     let (store, machine) = (&context.ports.store, &context.machine);
-    if message.receive_count > 1 && is_time_to_look(*looked, Instant::now()) {
+    if message.receive_count > 1 && is_time_to_recover(*recovered, Instant::now()) {
         // Its receiver may have died with a task of any project.
         let outbox = store.recover_expired(machine.now()).await?;
-        *looked = Some(Instant::now());
+        *recovered = Some(Instant::now());
         outbox::send(&**store, &**queue, &outbox, machine.now()).await?;
     }
     let (hint, can) = (&wake_up.project_id, &context.capabilities);
     let claim = store.claim_next(hint, &context.owner, can, machine.now()).await;
     let outcome = match claim {
         Ok(Claim::Claimed(claimed)) => {
-            metrics::counter!("rdev_tasks_claimed_total").increment(1);
-            if let Err(error) =
-                outbox::send(&**store, &**queue, &claimed.outbox, machine.now()).await
-            {
-                warn!(error = chain(&error), "a wake-up was not sent; the next sweep sends it");
-            }
             let task = &claimed.task;
             if task.project_id != wake_up.project_id || task.work.agent() != wake_up.agent {
-                // It was the turn of another project, or of work that needs no agent. What this one is
-                // about still has its wake-up to come; one that came back may be of a dead holder,
-                // whose lease ends later.
+                // It was the turn of another project, or of work that needs no agent. What this one
+                // is about still has its wake-up to come; one that came back may be of a dead
+                // holder, whose lease ends later.
                 let delay = if message.receive_count > 1 { LOOK_AGAIN * 3 } else { Duration::ZERO };
                 if let Err(error) = queue.send(&wake_up, delay).await {
                     warn!(error = chain(&error), "a wake-up was not sent; the sweep sends another");
                 }
             }
-            start_job(context, *claimed, Some(message.receipt), (permit, slot), jobs);
+            start_job(context, *claimed, Some(message.receipt), (permit, slot), jobs).await;
             Ok(())
         }
-        // The holder may have died just now: then nobody else would send a wake-up before the sweep.
+        // The holder may have died just now: then nobody else would send a wake-up before the
+        // sweep.
         Ok(Claim::Nothing | Claim::SlotsTaken) if (2..=LOOKS).contains(&message.receive_count) => {
             queue.set_visibility(&message.receipt, LOOK_AGAIN).await
         }
         Ok(Claim::Nothing | Claim::SlotsTaken) => queue.delete(&message.receipt).await,
-        // It goes to the runners that can do what is due. There it is for that very agent: it is sent
-        // on again only when something else has become first.
+        // It goes to the runners that can do what is due. There it is for that very agent: it is
+        // sent on again only when something else has become first.
         Ok(Claim::Unsuited { agent }) if agent != wake_up.agent => {
             let wake_up = WakeUp { agent, ..wake_up };
             postpone(&**queue, &wake_up, &message.receipt, Duration::ZERO).await
         }
-        // Another runner of this queue may be able to do it. Not for ever: while something is due, the
-        // sweep sends another.
+        // Another runner of this queue may be able to do it. Not for ever: while something is due,
+        // the sweep sends another.
         Ok(Claim::Unsuited { .. }) if message.receive_count <= LOOKS => {
             queue.set_visibility(&message.receipt, LOOK_AGAIN).await
         }
@@ -240,14 +235,14 @@ async fn handle_wake_up(
     outcome.map(|()| WakeUpOutcome::Handled)
 }
 
-/// Claims without a wake-up, if anything waits: whatever this runner can do, of the project whose turn
-/// it is. If this process dies, no wake-up comes back, and the sweep recovers the task.
+/// Claims without a wake-up, if anything waits: whatever this runner can do, of the project whose
+/// turn it is. If this process dies, no wake-up comes back, and the sweep recovers the task.
 async fn look(
     context: &Arc<RunnerContext>,
     permit: OwnedSemaphorePermit,
     jobs: &TaskTracker,
 ) -> Result<WakeUpOutcome, PortError> {
-    let (store, queue, machine) = (&context.ports.store, &context.ports.queue, &context.machine);
+    let (store, machine) = (&context.ports.store, &context.machine);
     let Some(hint) = store.waiting_project(machine.now()).await? else {
         return Ok(WakeUpOutcome::Handled);
     };
@@ -257,24 +252,26 @@ async fn look(
     let claim =
         store.claim_next(&hint, &context.owner, &context.capabilities, machine.now()).await?;
     if let Claim::Claimed(claimed) = claim {
-        metrics::counter!("rdev_tasks_claimed_total").increment(1);
-        let sent = outbox::send(&**store, &**queue, &claimed.outbox, machine.now()).await;
-        if let Err(error) = sent {
-            warn!(error = chain(&error), "a wake-up was not sent; the next sweep sends it");
-        }
-        start_job(context, *claimed, None, (permit, slot), jobs);
+        start_job(context, *claimed, None, (permit, slot), jobs).await;
     }
     Ok(WakeUpOutcome::Handled)
 }
 
-/// Starts the job of a claimed task, which holds a slot and the protection from scale-in.
-fn start_job(
+/// Sends the wake-ups that the claim has written, and starts the job of the claimed task, which
+/// holds a slot and the protection from scale-in.
+async fn start_job(
     context: &Arc<RunnerContext>,
     claimed: Claimed,
     receipt: Option<Receipt>,
     (permit, slot): (OwnedSemaphorePermit, ProtectedSlot),
     jobs: &TaskTracker,
 ) {
+    metrics::counter!("rdev_tasks_claimed_total").increment(1);
+    let Ports { store, queue, .. } = &context.ports;
+    let sent = outbox::send(&**store, &**queue, &claimed.outbox, context.machine.now()).await;
+    if let Err(error) = sent {
+        warn!(error = chain(&error), "a wake-up was not sent; the next sweep sends it");
+    }
     let job = job::run(Arc::clone(context), claimed, receipt).boxed();
     let holding = async move {
         job.await;
@@ -285,8 +282,8 @@ fn start_job(
 }
 
 /// Whether a wake-up that came back is a reason to look for expired leases: many at once are one.
-fn is_time_to_look(looked: Option<Instant>, now: Instant) -> bool {
-    looked.is_none_or(|looked| now.saturating_duration_since(looked) >= RECOVER_EVERY)
+fn is_time_to_recover(recovered: Option<Instant>, now: Instant) -> bool {
+    recovered.is_none_or(|last| now.saturating_duration_since(last) >= RECOVER_EVERY)
 }
 
 /// Sends the wake-up again with a delay, then deletes the old one: the receive count starts at 0.
@@ -307,11 +304,11 @@ mod tests {
     #[test]
     fn many_wake_ups_that_come_back_are_one_look_in_five_seconds() {
         let begun = Instant::now();
-        let (mut looked, mut looks) = (None, Vec::new());
+        let (mut recovered, mut looks) = (None, Vec::new());
         for tenths in 0..=100_u64 {
             let now = begun + Duration::from_millis(tenths * 100);
-            if is_time_to_look(looked, now) {
-                looked = Some(now);
+            if is_time_to_recover(recovered, now) {
+                recovered = Some(now);
                 looks.push(tenths);
             }
         }

@@ -24,7 +24,8 @@ impl Default for OwnQueue {
     }
 }
 
-/// A runner receives from the queue of an agent that it does not offer: builds would get lost there.
+/// A runner receives from the queue of an agent that it does not offer: builds would get lost
+/// there.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "this runner receives from the queue of {0}, and does not offer {0}: \

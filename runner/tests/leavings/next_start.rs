@@ -67,7 +67,8 @@ fn whatever_builds_leave_the_next_start_removes_it_beside_the_next_build() {
     let odd = workspace(&place);
     symlink(&outside, odd.join("link")).expect("a link");
     fs::write(odd.join(OsStr::from_bytes(b"\xff\xfe")), "").expect("a file");
-    // What the runner itself reads in a workspace: a pipe without a writer, and a file without an end.
+    // What the runner itself reads in a workspace: a pipe without a writer, and a file without an
+    // end.
     let (pipe, endless) = (workspace(&place), workspace(&place));
     mknodat(CWD, pipe.join("finished"), FileType::Fifo, Mode::RWXU, 0).expect("a pipe");
     symlink("/dev/zero", endless.join("finished")).expect("a link");

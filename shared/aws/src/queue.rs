@@ -1,6 +1,6 @@
-//! The queue on SQS. It is a standard queue with the project's id as the message group, so
-//! that a project with thousands of wake-ups does not delay the others. An agent may have a queue of
-//! its own: then its wake-ups go there, and only the runners that receive from it get them.
+//! The queue on SQS. It is a standard queue with the project's id as the message group, so that a
+//! project with thousands of wake-ups does not delay the others. An agent may have a queue of its
+//! own: then its wake-ups go there, and only the runners that receive from it get them.
 //!
 //! Nothing is exactly once: a retried call may send a wake-up twice, and a received message
 //! whose answer was lost is visible again after its visibility timeout. Both do no harm:
@@ -56,8 +56,8 @@ pub struct SqsQueue {
 }
 
 impl SqsQueue {
-    /// The queues of these settings. Without the URL of a dead-letter queue no dead letters are read
-    /// or counted.
+    /// The queues of these settings. Without the URL of a dead-letter queue no dead letters are
+    /// read or counted.
     pub fn new(client: Client, settings: Settings) -> Self {
         let url = settings.own_queue().to_owned();
         let deletes = Deletes::new(client.clone(), url.clone());

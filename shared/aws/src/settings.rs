@@ -21,11 +21,11 @@ pub fn agent_queue_url(agent: AgentName) -> String {
 pub struct Settings {
     /// The table's name, from [`TABLE`].
     pub table: String,
-    /// The URL of the default queue, from [`QUEUE_URL`]: it has the wake-ups of all agents that have
-    /// no queue of their own, and of work that needs no agent.
+    /// The URL of the default queue, from [`QUEUE_URL`]: it has the wake-ups of all agents that
+    /// have no queue of their own, and of work that needs no agent.
     pub queue_url: String,
-    /// The URLs of the agents' own queues, from [`agent_queue_url`]. Where runners differ, each program
-    /// that sends wake-ups must know them.
+    /// The URLs of the agents' own queues, from [`agent_queue_url`]. Where runners differ, each
+    /// program that sends wake-ups must know them.
     pub agent_queue_urls: BTreeMap<AgentName, String>,
     /// The agent whose queue this runner receives from, of [`QUEUE_AGENT`]; else the default queue.
     pub queue_agent: Option<AgentName>,
@@ -63,8 +63,8 @@ impl Settings {
         }
     }
 
-    /// Reads [`TABLE`], [`QUEUE_URL`], [`DEAD_QUEUE_URL`], [`QUEUE_AGENT`] and the URLs of the agents'
-    /// own queues.
+    /// Reads [`TABLE`], [`QUEUE_URL`], [`DEAD_QUEUE_URL`], [`QUEUE_AGENT`] and the URLs of the
+    /// agents' own queues.
     ///
     /// # Errors
     /// For the first variable that is missing, not valid UTF-8, or an agent without a queue.

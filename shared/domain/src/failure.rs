@@ -156,7 +156,7 @@ impl FailureClass {
         use Unfinished::{Dropped, Kept};
 
         let (running, pushing, unfinished, retry, retryable, names_a_time) = match self {
-            //                      running    pushing   unfinished  retry            retryable  names a time
+            // running    pushing   unfinished  retry            retryable  names a time
             Self::Auth             => (Fail,      Fails,    Dropped, PreparedOrResumed, true,  false),
             Self::Quota            => (Park,      Postpone, Dropped, Resumed,           true,  true),
             Self::RateLimited      => (Retry,     Postpone, Dropped, Resumed,           true,  true),

@@ -43,9 +43,9 @@ pub async fn send(
 }
 
 /// Sends the wake-ups of a transaction that has taken the lease from `task`, and so freed a slot of
-/// its project: one for each agent that the project's due tasks need. What was queued before the slot
-/// was freed is seen here, and what is queued after it has a wake-up of its own, so nothing is left
-/// that nobody is told of. If nothing is due, only the entries are deleted.
+/// its project: one for each agent that the project's due tasks need. What was queued before the
+/// slot was freed is seen here, and what is queued after it has a wake-up of its own, so nothing is
+/// left that nobody is told of. If nothing is due, only the entries are deleted.
 ///
 /// # Errors
 /// The first error of the queue or of the store; the next sweep sends what remains.
@@ -63,7 +63,8 @@ pub async fn send_for_slot(
         for wake_up in due.wake_ups(&task.project_id) {
             queue.send(&wake_up, Duration::ZERO).await?;
         }
-        // The runner that is free now can do the next task of this agent, however far behind it stands.
+        // The runner that is free now can do the next task of this agent, however far behind it
+        // stands.
         let unseen = |entry: &&OutboxEntry| due.more && !due.agents.contains(&entry.agent);
         for entry in freed.iter().filter(unseen) {
             queue.send(&entry.wake_up(), Duration::ZERO).await?;

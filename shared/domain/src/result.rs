@@ -79,7 +79,8 @@ pub struct BuildResult {
     pub agent: Option<AgentRun>,
     /// What all attempts of the task used.
     pub usage: Usage,
-    /// Milliseconds per phase (`checkout`, `agent`, `verify`, `commit`, `push`, `report`) of the attempt that ended it.
+    /// Milliseconds per phase (`checkout`, `agent`, `verify`, `commit`, `push`, `report`) of the
+    /// attempt that ended it.
     pub durations_ms: BTreeMap<String, u64>,
     /// The agent's last words, at most 4,000 characters.
     pub summary: String,

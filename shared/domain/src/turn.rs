@@ -37,9 +37,10 @@ const ALIKE: usize = 5;
 /// How much later than the first one an equal turn was served at most.
 const ABOUT_THE_SAME: Duration = Duration::from_secs(1);
 
-/// The order in which a runner tries turns: the least first, but of the first few that hold the same
-/// number of tasks and were served within the same second one that `chance` picks. So the runners of a
-/// fleet that claim at the same time do not all meet at one project. With 0 it is the plain order.
+/// The order in which a runner tries turns: the least first, but of the first few that hold the
+/// same number of tasks and were served within the same second one that `chance` picks. So the
+/// runners of a fleet that claim at the same time do not all meet at one project. With 0 it is the
+/// plain order.
 pub fn in_order(mut turns: Vec<Turn>, chance: u32) -> Vec<Turn> {
     turns.sort();
     let Some(first) = turns.first().cloned() else { return turns };

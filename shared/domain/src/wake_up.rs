@@ -76,7 +76,8 @@ pub struct OutboxEntry {
     pub id: Ulid,
     /// The project to wake.
     pub project_id: ProjectId,
-    /// The agent of the task that the transaction was about.
+    /// The agent of the task that the transaction was about; where it was about a project, one that
+    /// something due needs.
     pub agent: Option<AgentName>,
     /// When to send it.
     pub send_at: Timestamp,
@@ -105,8 +106,8 @@ impl DueAgents {
     }
 
     /// The agents of the wake-ups for `added` more slots. Any of the slots may be for any of the
-    /// agents: nobody knows which of their runners are free. A wake-up also goes out when nothing is
-    /// due: what was queued meanwhile may have been told that every slot is taken.
+    /// agents: nobody knows which of their runners are free. A wake-up also goes out when nothing
+    /// is due: what was queued meanwhile may have been told that every slot is taken.
     pub fn for_slots(&self, added: u32) -> Vec<Option<AgentName>> {
         let agents = if self.agents.is_empty() { &[None][..] } else { &self.agents };
         let many = (added as usize).saturating_mul(agents.len()).min(MAX_FOR_SLOTS);

@@ -181,7 +181,8 @@ impl WebhookDelivery {
         Self { tries: self.tries + 1, next_at, updated_at: now, ..self.clone() }
     }
 
-    /// A try, begun by [`WebhookDelivery::begun`], was answered (or not, and then `error` says why).
+    /// A try, begun by [`WebhookDelivery::begun`], was answered (or not, and then `error` says
+    /// why).
     #[must_use]
     pub fn ended(&self, status: Option<u16>, error: Option<String>, now: Timestamp) -> Self {
         let delivered = status.is_some_and(|status| (200..300).contains(&status));

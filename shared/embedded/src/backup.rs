@@ -1,10 +1,10 @@
 //! Backup of a data folder that is in use, and its restoration.
 //!
 //! A backup has the store, the repositories, and `unpushed/`. The store comes first: what the
-//! repositories have beyond it, a restored task finds on its branch, whereas a commit that the store
-//! knows and the repository lacks would be lost. The queue is left out, since it holds only hints;
-//! so are mirrors, workspaces and agent sessions, the configuration, and the text of the local admin
-//! key.
+//! repositories have beyond it, a restored task finds on its branch, whereas a commit that the
+//! store knows and the repository lacks would be lost. The queue is left out, since it holds only
+//! hints; so are mirrors, workspaces and agent sessions, the configuration, and the text of the
+//! local admin key.
 //!
 //! ```text
 //! manifest.json                which rdev made it, and when

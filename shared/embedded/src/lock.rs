@@ -40,8 +40,8 @@ pub(crate) enum Acquired {
 }
 
 /// Locks the file at `path`, and writes this process's id into it. While the process that the file
-/// names is dead and the lock is not free, waits: a child that it was starting when it was killed has
-/// the file open too, until it ends.
+/// names is dead and the lock is not free, waits: a child that it was starting when it was killed
+/// has the file open too, until it ends.
 ///
 /// The file is never deleted: a process that has opened it could then lock a file
 /// that no longer has this name.

@@ -123,7 +123,8 @@ impl Cloudflare {
                 self.try_call(Method::PATCH, &path, &[], Some(&target.body())).await?;
             return Ok(Step::Done(changed.id));
         }
-        // One transaction, deletes first: the name always has a record, and never a CNAME beside an A.
+        // One transaction, deletes first: the name always has a record, and never a CNAME beside an
+        // A.
         let same_kind = kept.kind == target.kind();
         let obsolete = if same_kind { others } else { ours };
         let deletes: Vec<Value> =

@@ -1,8 +1,10 @@
-//! Removes folders that somebody else has filled: an agent, a build, whoever pushes to a repository.
+//! Removes folders that somebody else has filled: an agent, a build, whoever pushes to a
+//! repository.
 //!
 //! `std::fs::remove_dir_all` keeps a descriptor and a frame of the stack for each level. So a
 //! folder with a few thousand levels cannot be removed by it, and with more of both it overflows
-//! the stack. It also gives up at the first entry that cannot be removed, and at a read-only folder.
+//! the stack. It also gives up at the first entry that cannot be removed, and at a read-only
+//! folder.
 
 mod walk;
 

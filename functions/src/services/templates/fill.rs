@@ -1,10 +1,10 @@
 //! Filling templates: placeholders get values, and sections whose condition is false are removed.
 //!
 //! `{{project}}`, `{{zone}}`, `{{registry}}`, `{{registry_host}}`, `{{description}}` and
-//! `{{default_branch}}` are replaced by values. A section lies between a line with `{{#name}}` and one
-//! with `{{/name}}`, which may be a comment of the file's language; sections do not nest. It
-//! stays when the installation has what it is named after: `zone`, `registry`, or `deploy` for both.
-//! A file that becomes empty is omitted.
+//! `{{default_branch}}` are replaced by values. A section lies between a line with `{{#name}}` and
+//! one with `{{/name}}`, which may be a comment of the file's language; sections do not nest. It
+//! stays when the installation has what it is named after: `zone`, `registry`, or `deploy` for
+//! both. A file that becomes empty is omitted.
 
 use std::borrow::Cow;
 
@@ -25,8 +25,9 @@ pub struct Values {
     pub default_branch: String,
 }
 
-/// Checks the registry that images are pushed to: `<host>[:<port>][/<path>]`, as `registry.example.com/acme`,
-/// at most 200 bytes. The image's name is this, `/` and the project's id.
+/// Checks the registry that images are pushed to: `<host>[:<port>][/<path>]`, as
+/// `registry.example.com/acme`, at most 200 bytes. The image's name is this, `/` and the project's
+/// id.
 ///
 /// # Errors
 /// The rule that was broken.

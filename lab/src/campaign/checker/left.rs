@@ -11,7 +11,8 @@ use serde_json::Value;
 use super::history::History;
 use super::tasks::{Seen, State};
 
-/// Tables of `rdev.db` that are empty when nothing runs and nothing waits, and what a row of each is.
+/// Tables of `rdev.db` that are empty when nothing runs and nothing waits, and what a row of each
+/// is.
 const EMPTY: [(&str, &str); 4] = [
     ("leases", "lease, and the slot that it takes"),
     ("marks", "outbox entry"),

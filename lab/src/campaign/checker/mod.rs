@@ -123,8 +123,8 @@ pub(crate) fn judge(evidence: &Evidence) -> Vec<Breach> {
     breaches
 }
 
-/// Whether all tasks of a lineage have ended, none of them successfully, and none says that its push
-/// is in doubt.
+/// Whether all tasks of a lineage have ended, none of them successfully, and none says that its
+/// push is in doubt.
 fn nobody_says_so(evidence: &Evidence, project: &str, lineage: &str) -> bool {
     let of_lineage = |task: &&Seen| task.project == project && task.lineage == lineage;
     evidence.tasks.values().filter(of_lineage).all(|task| task.state == State::Undelivered)

@@ -1,5 +1,5 @@
-//! Steps 3 and 7: a runner claims the first due task that it can do, of the project whose turn it is,
-//! and a task whose lease has expired returns to the queue.
+//! Steps 3 and 7: a runner claims the first due task that it can do, of the project whose turn it
+//! is, and a task whose lease has expired returns to the queue.
 
 use rdev_domain::ids::{Owner, ProjectId, TaskId};
 use rdev_domain::ports::{Capabilities, Claim, Claimed, PortResult};
@@ -65,12 +65,12 @@ fn bring_up_to_date(
         Some(project) if project.state != ProjectState::Deleting => project.build_limit,
         _ => return Ok(false),
     };
-    let sweeps_promote = tx.state.sweeps_promote;
+    let sweeps_wake_too = tx.state.sweeps_wake_too;
     for task in tx.state.due(id, tx.now) {
         // The claimer looks at what has become due: no sweep needs to wake anybody for it.
         let row = tx.state.row(task)?;
         row.parked = false;
-        row.unswept &= sweeps_promote;
+        row.unswept &= sweeps_wake_too;
     }
     let taken = tx.state.taken(id);
     if taken > 0 && (taken >= limit || tx.state.due(id, tx.now).is_empty()) {

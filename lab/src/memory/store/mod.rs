@@ -67,11 +67,11 @@ impl MemoryStore {
         Self { state, format: Format::CURRENT }
     }
 
-    /// The same store, in which a sweep wakes a project for what was parked and is due now also if a
-    /// claim has seen it, as DynamoDB's does. A wake-up too many does no harm.
+    /// The same store, in which a sweep wakes a project for what was parked and is due now also if
+    /// a claim has seen it, as DynamoDB's does. A wake-up too many does no harm.
     #[must_use]
     pub fn woken_by_sweeps(self) -> Self {
-        self.read(|state| state.sweeps_promote = true);
+        self.read(|state| state.sweeps_wake_too = true);
         self
     }
 

@@ -59,8 +59,8 @@ fn take_abandoned(tx: &mut Tx<'_>) -> Vec<Project> {
     taken
 }
 
-/// One wake-up for each due agent of the projects with a free slot that have something due for long, or something that was parked
-/// and is due now.
+/// One wake-up for each due agent of the projects with a free slot that have something due for
+/// long, or something that was parked and is due now.
 fn to_wake(state: &mut State, now: Timestamp) -> Vec<WakeUp> {
     let since = now.minus(DUE_FOR_LONG);
     let mut wake = BTreeSet::new();

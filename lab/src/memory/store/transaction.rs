@@ -35,8 +35,8 @@ pub(super) struct State {
     pub(super) retention: Retention,
     /// The format of the program whose operation this is.
     pub(super) format: Format,
-    /// Whether only a sweep notices that what was parked has become due.
-    pub(super) sweeps_promote: bool,
+    /// Whether a sweep also wakes for what was parked and a claim has already seen due.
+    pub(super) sweeps_wake_too: bool,
     /// The latest time that any caller has passed. Readers do not see what had expired by then.
     pub(super) latest: Timestamp,
     last_id: Ulid,
@@ -70,7 +70,7 @@ impl State {
         Self {
             retention,
             format: Format::CURRENT,
-            sweeps_promote: false,
+            sweeps_wake_too: false,
             latest: Timestamp::MIN,
             last_id: Ulid::nil(),
             projects: BTreeMap::new(),

@@ -3,9 +3,9 @@
 //!
 //! What a runner does between two transitions is the model's own ([`runner`]); it follows
 //! `runner/src/build/`. There is no clock: a lease may be recovered at any moment, also while its
-//! holder lives, which covers clocks that disagree, pauses at every step, and crashes (a runner that
-//! never goes on). Each answer of the git server may get lost, and the push be applied later or
-//! never.
+//! holder lives, which covers clocks that disagree, pauses at every step, and crashes (a runner
+//! that never goes on). Each answer of the git server may get lost, and the push be applied later
+//! or never.
 
 pub mod bounds;
 pub mod folder;

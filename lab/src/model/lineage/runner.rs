@@ -1,5 +1,5 @@
-//! What a runner does with a claimed task, write by write, as `runner/src/build/` does it: look, work,
-//! record, write the ticket, prepare, push, look again, revoke, report.
+//! What a runner does with a claimed task, write by write, as `runner/src/build/` does it: look,
+//! work, record, write the ticket, prepare, push, look again, revoke, report.
 
 use rdev_domain::failure::FailureClass;
 use rdev_domain::git::{CommitId, OwnRef, RecordedRef};
@@ -55,7 +55,8 @@ enum Phase {
     Look,
     /// Runs the agent, on this tip.
     Agent { base: Option<History> },
-    /// Writes its ticket, which the store knows: from its own old value, or taking another one over.
+    /// Writes its ticket, which the store knows: from its own old value, or taking another one
+    /// over.
     Write { value: CommitId, base: Option<History>, from: Option<CommitId>, takes: Option<Named> },
     /// Tells the store that the commit is ready.
     Prepare { value: CommitId, base: Option<History> },

@@ -27,11 +27,13 @@ pub enum Variant {
     FailsWithoutRevoking,
     /// A ticket that is gone counts as one that never was: the work is done again.
     GoneIsDoneAgain,
-    /// Where tickets prove nothing, a task that is started over forgets that a push was not answered.
+    /// Where tickets prove nothing, a task that is started over forgets that a push was not
+    /// answered.
     StartingOverForgetsTheDoubt,
     /// What fails after the commit has landed counts as if nothing had been pushed.
     ForgetsThatItHasLanded,
-    /// The ticket is written before the work was verified, and whoever adopts it does not verify it.
+    /// The ticket is written before the work was verified, and whoever adopts it does not verify
+    /// it.
     DeliversUnverified,
     /// In a folder the ticket is deleted after the branch has moved. A lock tells, unless a person
     /// removes it.

@@ -3,9 +3,9 @@
 /// What the queue does with wake-ups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Queue {
-    /// It delivers one at any moment, any number of times, though none was sent; or none ever. So it
-    /// loses, doubles and delays them, and brings them back after their deletion. Nothing may depend
-    /// on it: what ends the tasks is the sweep.
+    /// It delivers one at any moment, any number of times, though none was sent; or none ever. So
+    /// it loses, doubles and delays them, and brings them back after their deletion. Nothing may
+    /// depend on it: what ends the tasks is the sweep.
     Any,
     /// It loses nothing, and delivers again only after the holder's lease has ended. There is no
     /// sweep, but for what sends marks again; no time passes between a receipt and its claim.

@@ -11,8 +11,8 @@ use crate::model::record::NOW;
 /// one more changes nothing.
 const MOST: usize = 4;
 
-/// For how many seconds a wake-up is hidden from its receipt, its claim or a renewal on: longer than
-/// the lease lasts.
+/// For how many seconds a wake-up is hidden from its receipt, its claim or a renewal on: longer
+/// than the lease lasts.
 pub const HIDDEN_FOR: i32 = 75;
 
 /// A wake-up in the queue.

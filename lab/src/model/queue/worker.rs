@@ -1,4 +1,5 @@
-//! What a runner does with a wake-up: read, claim, renew, prepare, push, report, delete the wake-up.
+//! What a runner does with a wake-up: read, claim, renew, prepare, push, report, delete the
+//! wake-up.
 
 use rdev_domain::failure::FailureClass;
 use rdev_domain::ids::{Fence, Owner};

@@ -83,7 +83,7 @@ fn recover_one(folder: &Path, path: &Path) -> std::io::Result<()> {
             remove_file(path)
         }
         Stage::Landing(move_of) if ours => {
-            undo(&file, folder, name, &target_lock, &move_of)?;
+            undo(&file, folder, name, &move_of)?;
             remove_file(path)
         }
         Stage::Landing(_) => {
@@ -99,7 +99,6 @@ pub(super) fn undo(
     lock: &File,
     folder: &Path,
     ticket: &str,
-    target_lock: &Path,
     move_of: &Move,
 ) -> std::io::Result<()> {
     let path = folder.join(ticket);
@@ -116,7 +115,7 @@ pub(super) fn undo(
         made.persist(&path)?;
     }
     say(lock, &Stage::Preparing(move_of.clone()))?;
-    remove_file(target_lock)
+    remove_file(&lock_path(folder, &move_of.target))
 }
 
 /// Writes into a ticket's lock how far the move is. Both texts have the same length.

@@ -180,7 +180,8 @@ async fn verify_sends_its_complaint_back_to_the_agent_at_most_twice() {
     let world = World::new();
     let site = world.project("site", &[("a", "0")]).await;
     let running = world.run();
-    // The complaint is appended to the prompt of an agent without sessions; this one ends before it.
+    // The complaint is appended to the prompt of an agent without sessions; this one ends before
+    // it.
     let add_one = "printf %s $(( $(cat a) + 1 )) > a; exit 0";
     let passes = world
         .build_with(&site, add_one, |spec| spec.verify = vec!["test $(cat a) -ge 3".into()])

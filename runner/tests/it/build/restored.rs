@@ -231,7 +231,7 @@ async fn a_commit_that_no_server_had_at_the_backup_is_delivered_from_it() {
     let (world, server, site) = world_with(TOKEN).await;
     let (begun, go) = (world.data.path().join("begun"), world.data.path().join("go"));
     let runner = world.run();
-    let work = Work::Build(BuildSpec::of(&wait_script("echo x >> a", &begun, &go)));
+    let work = Work::Build(BuildSpec::of(wait_script("echo x >> a", &begun, &go)));
     let task = Task::new(TaskId(ulid()), site.id.clone(), work, now());
     // It fails for good: a retry does not wait for a backoff.
     let id = world.enqueue(Task { project_nonce: site.nonce, max_attempts: 1, ..task }).await;

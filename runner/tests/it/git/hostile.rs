@@ -1,4 +1,5 @@
-//! What an agent, a repository or a user's configuration may plant: nothing of it runs or redirects.
+//! What an agent, a repository or a user's configuration may plant: nothing of it runs or
+//! redirects.
 
 use std::os::unix::fs::PermissionsExt;
 

@@ -1,4 +1,5 @@
-//! Git against the real thing: `git http-backend` over HTTP, and the `git` program to look at what came of it.
+//! Git against the real thing: `git http-backend` over HTTP, and the `git` program to look at what
+//! came of it.
 
 mod atomic;
 mod checkout;

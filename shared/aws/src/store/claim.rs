@@ -1,6 +1,6 @@
 //! Step 3: a runner claims the first due task that it can do, of the project whose turn it is.
-//! Usually that takes three calls: one query for everything that the queue depends on, the task, and
-//! the transaction. Two more when others may wait: for who they are, and for their slots.
+//! Usually that takes three calls: one query for everything that the queue depends on, the task,
+//! and the transaction. Two more when others may wait: for who they are, and for their slots.
 
 use std::collections::HashSet;
 
@@ -12,22 +12,22 @@ use rdev_domain::turn::{Turn, in_order};
 
 use super::context::Change;
 use super::events::EncodedRecord;
-use super::item::{Item, get_text, text};
+use super::item::{Item, get_text};
 use super::projects::{SlotsItem, StoredProject};
-use super::queue_entry::{Entry, is_due};
+use super::queue_entry::{self, Entry, is_due};
 use super::recover;
 use super::rows::{Found, Row};
 use super::table::{Query, pause};
 use super::transition::{self, LastDue, LeaseCondition};
 use super::turns;
 use crate::error::alone;
-use crate::schema::{Key, META, SLOTS, partition, sortable};
+use crate::schema::{Key, META, SLOTS, sortable};
 
 /// How many times a claim is tried that races with another one.
 const MAX_RACES: u32 = 5;
 
 /// The most items of the first query of a claim. Nearly every queue is shorter.
-const FIRST_PAGE: u32 = 100;
+const FIRST_PAGE: u32 = queue_entry::AT_A_GLANCE;
 
 /// The most pages of a long queue that are searched for a task that the runner can do.
 const MAX_PAGES: usize = 20;
@@ -88,7 +88,8 @@ pub(super) async fn claim_next(
     loop {
         let mut own = read_queue(change, hint, can, &claimer.newer).await?;
         if let Some(queue) = own.as_mut().filter(|queue| queue.any_due && !queue.slots.waits) {
-            // It has become due by the time that has passed. Claims by other wake-ups see it too now.
+            // It has become due by the time that has passed. Claims by other wake-ups see it too
+            // now.
             turns::mark_waiting(change.context, hint).await?;
             queue.slots.waits = true;
         }
@@ -169,7 +170,7 @@ impl Claimer<'_> {
                         return Ok(taken);
                     }
                 }
-                Some(queue) if queue.is_idle && !queue.any_due && queue.slots.waits => {
+                Some(queue) if queue.is_idle && queue.slots.waits => {
                     turns::mark_idle(change.context, &turn.project, &queue.slots).await?;
                 }
                 _ => {}
@@ -274,17 +275,7 @@ async fn read_queue(
     let (mut from, mut after, mut limit) = (META, None, Some(FIRST_PAGE));
     let to = format!("R#{}~", sortable(change.now));
     for _ in 0..MAX_PAGES {
-        let query = Query {
-            keys: "#pk = :pk AND #sk BETWEEN :from AND :to",
-            with: vec![
-                (":pk", text(partition(id))),
-                (":from", text(from)),
-                (":to", text(to.as_str())),
-            ],
-            limit,
-            after: after.take(),
-            ..Query::default()
-        };
+        let query = Query { limit, after: after.take(), ..Query::between(id, from, &to) };
         let found = change.context.table.query(query).await?;
         for item in &found.items {
             match get_text(item, "sk") {
@@ -329,7 +320,7 @@ async fn read_queue(
     }
     let project = project.filter(|project| project.state != ProjectState::Deleting);
     let any_due = due > 0;
-    let is_idle = read_all && in_due_part == 0;
+    let is_idle = read_all && due == 0 && in_due_part == 0;
     let only_one = read_all && due == 1 && early == 0;
     Ok(project.map(|project| ProjectQueue {
         project,

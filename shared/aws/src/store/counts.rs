@@ -1,9 +1,10 @@
-//! How many entries each part of a project's queue has. The item of the project's slots counts them,
-//! in the transactions that move them, and is in the index of due records while there are any.
+//! How many entries each part of a project's queue has. The item of the project's slots counts
+//! them, in the transactions that move them, and is in the index of due records while there are
+//! any.
 //!
-//! A version before this one did not count, and may run beside it. So the sweep counts the entries of
-//! a project itself if nobody has done so for a day; and a queue that a claim or a sweep finds empty is
-//! at 0.
+//! A version before this one did not count, and may run beside it. So the sweep counts the entries
+//! of a project itself if nobody has done so for a day; and a queue that a claim or a sweep finds
+//! empty is at 0.
 
 use std::time::Duration;
 
@@ -12,13 +13,13 @@ use rdev_domain::ports::PortResult;
 use rdev_domain::time::Timestamp;
 
 use super::context::Change;
-use super::item::{Item, Values, millis, number, text};
+use super::item::{Item, Values, millis, number};
 use super::projects::SlotsItem;
 use super::queue_entry::is_due;
 use super::table::Query;
 use super::turns;
 use super::writes::Writes;
-use crate::schema::{Key, partition};
+use crate::schema::Key;
 
 /// For how long counted numbers are trusted.
 const TRUSTED_FOR: Duration = Duration::from_secs(24 * 60 * 60);
@@ -29,15 +30,12 @@ pub(super) const MAX_COUNTED: usize = 50;
 /// The most pages of a queue that are counted at once: about a million entries.
 const MAX_PAGES: usize = 250;
 
-/// What an update adds to the number of due entries, and the value's name in it.
-pub(super) const ADD_QUEUED: &str = "#queued :queued";
-pub(super) const QUEUED: &str = ":queued";
-
 /// What a transaction does to the numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Moved {
     queued: i64,
-    parked: i64,
+    /// How many entries the later part gets, or loses.
+    pub(super) parked: i64,
     /// What the project has afterwards, as far as this entry tells.
     after: After,
 }
@@ -71,8 +69,8 @@ impl Moved {
         self.after == After::Due || (self.queued, self.parked) != (0, 0)
     }
 
-    /// The parts of an update of the slots' item, after `SET` and after `ADD`. A claim sets the place
-    /// in the index by itself.
+    /// The parts of an update of the slots' item, after `SET` and after `ADD`. A claim sets the
+    /// place in the index by itself.
     pub(super) fn update(
         self,
         project: &ProjectId,
@@ -89,8 +87,8 @@ impl Moved {
             });
         }
         if self.queued != 0 {
-            add.push(ADD_QUEUED);
-            with.push((QUEUED, number(self.queued)));
+            add.push("#queued :queued");
+            with.push((":queued", number(self.queued)));
         }
         if self.parked != 0 {
             add.push("#parked :parked");
@@ -99,9 +97,9 @@ impl Moved {
         (set, add, with)
     }
 
-    /// How many entries the later part has after this, of `before`.
-    pub(super) fn parked_of(self, before: i64) -> i64 {
-        before + self.parked
+    /// The same, where the number of due entries is set otherwise.
+    pub(super) fn without_queued(self) -> Self {
+        Self { queued: 0, ..self }
     }
 }
 
@@ -133,15 +131,10 @@ pub(super) async fn count(
     project: &ProjectId,
     slots: &SlotsItem,
 ) -> PortResult<()> {
-    let part = |from: &'static str, to: &'static str| Query {
-        keys: "#pk = :pk AND #sk BETWEEN :from AND :to",
-        with: vec![(":pk", text(partition(project))), (":from", text(from)), (":to", text(to))],
-        ..Query::default()
-    };
     let table = &change.context.table;
     let (queued, parked) = tokio::try_join!(
-        table.count(part("Q#", "Q$"), MAX_PAGES),
-        table.count(part("R#", "R$"), MAX_PAGES),
+        table.count(Query::between(project, "Q#", "Q$"), MAX_PAGES),
+        table.count(Query::between(project, "R#", "R$"), MAX_PAGES),
     )?;
     let (Some(queued), Some(parked)) = (queued, parked) else {
         tracing::warn!(%project, "a queue is too long to be counted");

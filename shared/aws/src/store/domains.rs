@@ -125,7 +125,7 @@ pub(super) async fn get(context: &Context, name: &DomainName) -> PortResult<Doma
 }
 
 pub(super) async fn list(context: &Context, project: &ProjectId) -> PortResult<Vec<Domain>> {
-    let query = || Query {
+    let query = Query {
         keys: "#pk = :pk AND begins_with(#sk, :prefix)",
         with: vec![(":pk", text(partition(project))), (":prefix", text("D#"))],
         ..Query::default()

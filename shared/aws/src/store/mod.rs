@@ -109,8 +109,8 @@ impl DynamoStore {
         self
     }
 
-    /// The same store, with claims that choose among projects whose turns are equal by `chance` instead
-    /// of at random.
+    /// The same store, with claims that choose among projects whose turns are equal by `chance`
+    /// instead of at random.
     #[must_use]
     pub fn choosing_by(mut self, chance: fn() -> u32) -> Self {
         self.context.chance = chance;

@@ -12,7 +12,7 @@ use rdev_domain::time::Timestamp;
 use super::context::{Change, Context};
 use super::events::EncodedRecord;
 use super::indexes::Pages;
-use super::item::{Item, get_text, key_of, number, text};
+use super::item::{Item, get_text, key_of, number};
 use super::projects::{self, MAX_RACES, SlotsItem, StoredProject};
 use super::queue_entry::Entry;
 use super::rows::{Found, Row};
@@ -20,7 +20,7 @@ use super::table::{Query, pause};
 use super::transition::{self, LeaseCondition};
 use super::{counts, domains, lookup};
 use crate::error::alone;
-use crate::schema::{Key, SLOTS, partition};
+use crate::schema::{Key, SLOTS};
 
 /// How many queued tasks are cancelled at the same time.
 const CANCELLED_AT_ONCE: usize = 8;
@@ -52,7 +52,7 @@ async fn close(
         if !stored.project.is_at(expected) {
             return Err(Conflict::ProjectChanged.into());
         }
-        if !slots.leased.is_empty() || is_pushing(context, id).await? {
+        if !slots.leased.is_empty() || Box::pin(is_pushing(context, id)).await? {
             return Err(Conflict::TasksRunning.into());
         }
         let StoredProject { project, rev } = stored;
@@ -65,8 +65,8 @@ async fn close(
         let project = project.deleting(deletion, change.now);
         let mut writes = context.table.writes();
         projects::write(&mut writes, &project, rev)?;
-        // A holder that has ended meanwhile and left a push without a lease has changed this, and so
-        // has whoever has queued a task.
+        // A holder that has ended meanwhile and left a push without a lease has changed this, and
+        // so has whoever has queued a task.
         writes.update(
             Key::slots(id),
             "SET #closed = :closed, #rev = :rev",
@@ -128,19 +128,14 @@ pub(super) async fn take_abandoned(
 
 /// Whether there is a push without a lease. A part of it may have been done.
 async fn is_pushing(context: &Context, id: &ProjectId) -> PortResult<bool> {
-    let pushes = |from: &'static str, to: &'static str| Query {
-        keys: "#pk = :pk AND #sk BETWEEN :from AND :to",
-        filter: "#rank = :push".to_owned(),
-        with: vec![
-            (":pk", text(partition(id))),
-            (":from", text(from)),
-            (":to", text(to)),
-            (":push", number(0)),
-        ],
-        ..Query::default()
+    let pushes = |from, to| {
+        let mut query = Query::between(id, from, to);
+        query.filter = "#rank = :push".to_owned();
+        query.with.push((":push", number(0)));
+        query
     };
-    let due = context.table.query_all(|| pushes("Q#0#", "Q#0$"));
-    let later = context.table.query_all(|| pushes("R#", "R$"));
+    let due = context.table.query_all(pushes("Q#0#", "Q#0$"));
+    let later = context.table.query_all(pushes("R#", "R$"));
     let (due, later) = tokio::try_join!(due, later)?;
     Ok(!due.is_empty() || !later.is_empty())
 }
@@ -164,12 +159,7 @@ async fn has_newer(context: &Context, id: &ProjectId) -> PortResult<bool> {
 
 /// The entries of the project's queue, in pages.
 fn queue<'a>(context: &'a Context, id: &ProjectId) -> Pages<'a> {
-    let queued = Query {
-        keys: "#pk = :pk AND #sk BETWEEN :from AND :to",
-        with: vec![(":pk", text(partition(id))), (":from", text("Q#")), (":to", text("R$"))],
-        ..Query::default()
-    };
-    Pages::of(context, queued)
+    Pages::of(context, Query::between(id, "Q#", "R$"))
 }
 
 async fn cancel_queued(change: &Change<'_>, id: &ProjectId) -> PortResult<()> {

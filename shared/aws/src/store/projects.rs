@@ -86,6 +86,11 @@ impl SlotsItem {
         u32::try_from(self.leased.len()).unwrap_or(u32::MAX)
     }
 
+    /// Whether a task of the project could be claimed.
+    pub(super) fn has_free_slot(&self) -> bool {
+        !self.closed && self.held() < self.limit
+    }
+
     pub(super) fn turn(&self, project: ProjectId) -> Turn {
         Turn { held: self.held(), served: self.served, project }
     }

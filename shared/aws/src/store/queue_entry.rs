@@ -18,7 +18,7 @@ use super::item::{
 };
 use super::table::Query;
 use crate::error::alone;
-use crate::schema::{self, DUE_SHARDS, Key, due_shard, partition, sortable};
+use crate::schema::{self, DUE_SHARDS, Key, due_shard, sortable};
 
 /// The sort key of the queue entry of a task, if its state gives it one.
 pub(super) fn place_of(task: &Task, leased: bool, now: Timestamp) -> Option<String> {
@@ -138,16 +138,8 @@ pub(super) async fn due_agents(
     project: &ProjectId,
     limit: u32,
 ) -> PortResult<DueAgents> {
-    let query = Query {
-        keys: "#pk = :pk AND #sk BETWEEN :from AND :to",
-        with: vec![
-            (":pk", text(partition(project))),
-            (":from", text("Q#")),
-            (":to", text(format!("R#{}~", sortable(change.now)))),
-        ],
-        limit: Some(limit),
-        ..Query::default()
-    };
+    let to = format!("R#{}~", sortable(change.now));
+    let query = Query { limit: Some(limit), ..Query::between(project, "Q#", &to) };
     let found = change.context.table.query(query).await?;
     // The clock may have gone back since an entry became due.
     let due = |item: &&Item| get_millis(item, "at").is_none_or(|at| at <= change.now);
@@ -181,8 +173,8 @@ pub(super) async fn promote(
     Ok((projects, false))
 }
 
-/// Whether an entry of the due part has the sort key that an earlier version gave it: it sorts behind
-/// all others, and a claim may not read so far.
+/// Whether an entry of the due part has the sort key that an earlier version gave it: it sorts
+/// behind all others, and a claim may not read so far.
 pub(super) fn is_misplaced(item: &Item) -> bool {
     let place = get_text(item, "sk").unwrap_or_default();
     is_due(place)
@@ -192,8 +184,8 @@ pub(super) fn is_misplaced(item: &Item) -> bool {
             .is_some_and(|rank| rank.len() < sortable(Timestamp::from_millis(0)).len())
 }
 
-/// Moves an entry to its place in the due part. Returns its project, or `None` if the task was claimed or
-/// cancelled meanwhile.
+/// Moves an entry to its place in the due part. Returns its project, or `None` if the task was
+/// claimed or cancelled meanwhile.
 pub(super) async fn promote_one(change: &Change<'_>, item: &Item) -> PortResult<Option<ProjectId>> {
     let entry = Entry::of(item)?;
     let (from, project, task) = (entry.place.clone(), entry.project.clone(), entry.task);

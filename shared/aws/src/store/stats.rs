@@ -1,5 +1,6 @@
-//! How much work there is. It reads one item for each project with something queued, and counts a key
-//! for each task that somebody holds. What is queued is counted where it changes ([`super::counts`]).
+//! How much work there is. It reads one item for each project with something queued, and counts a
+//! key for each task that somebody holds. What is queued is counted where it changes
+//! ([`super::counts`]).
 
 use futures_util::future::try_join_all;
 use rdev_domain::ids::TaskId;

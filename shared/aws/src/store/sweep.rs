@@ -1,6 +1,6 @@
-//! Step 11: one page of the sweep, which runs every minute, over the due index and the outbox. It costs
-//! what it finds, a key for each task and worker that lives, and one item for each project with something
-//! due; never what waits in a queue.
+//! Step 11: one page of the sweep, which runs every minute, over the due index and the outbox. It
+//! costs what it finds, a key for each task and worker that lives, and one item for each project
+//! with something due; never what waits in a queue.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -16,13 +16,13 @@ use ulid::Ulid;
 
 use super::context::Change;
 use super::indexes::{self, Pages};
-use super::item::{Item, get_millis, get_text, key_of, text};
+use super::item::{Item, get_millis, get_text, key_of};
 use super::projects::{SlotsItem, StoredProject, UNFINISHED, fail_stuck_provisioning};
 use super::rows::lease_part;
 use super::table::Query;
 use super::{counts, outbox, project_delete, queue_entry, recover, turns, walk, workers};
 use crate::error::alone;
-use crate::schema::{DUE, DUE_SHARDS, Key, SLOTS, partition, project_of};
+use crate::schema::{DUE, DUE_SHARDS, Key, SLOTS, project_of};
 
 /// The most records of one kind in a page.
 const PAGE: usize = 200;
@@ -33,8 +33,8 @@ const DUE_FOR_LONG: Duration = Duration::from_secs(2 * 60);
 /// How many projects are looked at at the same time.
 const LOOKS_AT_ONCE: usize = 8;
 
-/// How many entries of a queue are looked at: those that are claimed first, which are nearly always the
-/// oldest.
+/// How many entries of a queue are looked at: those that are claimed first, which are nearly always
+/// the oldest.
 const LOOKED_AT: u32 = 100;
 
 pub(super) async fn page(change: &Change<'_>) -> PortResult<Swept> {
@@ -146,20 +146,15 @@ async fn due_for_long(change: &Change<'_>) -> PortResult<BTreeSet<ProjectId>> {
     Ok(found)
 }
 
-/// Looks at the queue of a project by the item of its slots. Returns the project if it has a free slot,
-/// and something of it has been due for long.
+/// Looks at the queue of a project by the item of its slots. Returns the project if it has a free
+/// slot, and something of it has been due for long.
 async fn look_at(change: &Change<'_>, item: Item) -> PortResult<Option<ProjectId>> {
     let Some(project) = project_of(&key_of(&item).pk) else { return Ok(None) };
     let slots = SlotsItem::of(&item);
-    if slots.closed || slots.held() >= slots.limit {
+    if !slots.has_free_slot() {
         return Ok(None);
     }
-    let query = Query {
-        keys: "#pk = :pk AND #sk BETWEEN :from AND :to",
-        with: vec![(":pk", text(partition(&project))), (":from", text("Q#")), (":to", text("Q$"))],
-        limit: Some(LOOKED_AT),
-        ..Query::default()
-    };
+    let query = Query { limit: Some(LOOKED_AT), ..Query::between(&project, "Q#", "Q$") };
     let due = change.context.table.query(query).await?;
     if due.items.is_empty() {
         turns::mark_idle(change.context, &project, &slots).await?;

@@ -13,19 +13,20 @@ use aws_sdk_dynamodb::types::{
     WriteRequest,
 };
 use futures_util::future::try_join_all;
+use rdev_domain::ids::ProjectId;
 use rdev_domain::ports::{Conflict, PortResult};
 use ulid::Ulid;
 
-use super::item::{Item, Values, key_item, names, values};
+use super::item::{Item, Values, key_item, names, text, values};
 use super::writes::{Cancellation, Writes};
 use crate::error::{busy, defect, port_error};
-use crate::schema::Key;
+use crate::schema::{Key, partition};
 
 /// How many times a busy call is tried, beside the retries of the SDK.
 const MAX_TRIES: u32 = 8;
 
-/// How many times a write is tried that meets another one of the same item: each of fifty that are made at
-/// the same moment gets its turn, within about 10 s.
+/// How many times a write is tried that meets another one of the same item: each of fifty that are
+/// made at the same moment gets its turn, within about 10 s.
 const MAX_MEETINGS: u32 = 16;
 
 /// The most keys of one `BatchGetItem`.
@@ -46,6 +47,17 @@ pub(super) struct Query {
     pub(super) limit: Option<u32>,
     /// The last key of the previous page.
     pub(super) after: Option<Item>,
+}
+
+impl Query {
+    /// The items of a project whose sort keys lie between these two, both included.
+    pub(super) fn between(project: &ProjectId, from: &str, to: &str) -> Self {
+        Self {
+            keys: "#pk = :pk AND #sk BETWEEN :from AND :to",
+            with: vec![(":pk", text(partition(project))), (":from", text(from)), (":to", text(to))],
+            ..Self::default()
+        }
+    }
 }
 
 /// A page of a query.
@@ -169,14 +181,16 @@ impl Table {
     }
 
     /// Every item of a query.
-    pub(super) async fn query_all(&self, query: impl Fn() -> Query) -> PortResult<Vec<Item>> {
-        let mut found = self.query(query()).await?;
-        let mut items = found.items;
-        while let Some(after) = found.last {
-            found = self.query(Query { after: Some(after), ..query() }).await?;
+    pub(super) async fn query_all(&self, mut query: Query) -> PortResult<Vec<Item>> {
+        let mut items = Vec::new();
+        loop {
+            let found = self.query(query.clone()).await?;
             items.extend(found.items);
+            match found.last {
+                Some(last) => query.after = Some(last),
+                None => return Ok(items),
+            }
         }
-        Ok(items)
     }
 
     /// Updates an item and returns the new one. If the condition does not hold, returns the

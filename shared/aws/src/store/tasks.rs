@@ -88,7 +88,8 @@ pub(super) async fn enqueue(change: &Change<'_>, task: &Task) -> PortResult<Enqu
                 None => projects::not_found(&task.project_id),
             });
         }
-        // The old task has changed meanwhile, or the item of the new task exists without its pointer.
+        // The old task has changed meanwhile, or the item of the new task exists without its
+        // pointer.
         if recorded.is_none_or(|place| !cancelled.failed_at(place)) {
             return Err(Conflict::IdTaken.into());
         }

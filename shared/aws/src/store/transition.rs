@@ -33,8 +33,8 @@ pub(super) enum LeaseCondition {
     LastHeartbeat,
     /// There is none, and the task is claimed.
     New {
-        /// The project's slots when nothing else of the project was due: with this claim it waits no
-        /// more, if they are still the same.
+        /// The project's slots when nothing else of the project was due: with this claim it waits
+        /// no more, if they are still the same.
         last_due: Option<LastDue>,
     },
     /// There is none, and the project is being deleted: its queue is counted afterwards.
@@ -287,7 +287,13 @@ fn write_slots(
 ) {
     let project = &task.project_id;
     let slot = AttributeValue::Ss(vec![task.id.to_string()]);
-    let (mut set, mut add, mut with) = moved.update(project, is_leased);
+    let last_due = match condition {
+        LeaseCondition::New { last_due } if is_leased && !was_leased => last_due,
+        _ => None,
+    };
+    // Nothing is left in the due part then, whatever was counted.
+    let counted = if last_due.is_some() { moved.without_queued() } else { moved };
+    let (mut set, mut add, mut with) = counted.update(project, is_leased);
     add.push("#rev :one");
     with.push((":one", number(1)));
     match (was_leased, is_leased) {
@@ -303,13 +309,10 @@ fn write_slots(
             with.push((":served", millis(change.now)));
             with.push((":place", text(turns::place(Some(change.now), project))));
             let mut leave = "";
-            if let LeaseCondition::New { last_due: Some(seen) } = condition {
-                // Nothing is left in the due part, whatever was counted.
-                add.retain(|added| *added != counts::ADD_QUEUED);
-                with.retain(|(name, _)| *name != counts::QUEUED);
+            if let Some(seen) = last_due {
                 set.push("#queued = :none");
                 with.push((":none", number(0)));
-                leave = turns::leave(moved.parked_of(seen.parked), &mut with);
+                leave = turns::leave(seen.parked + moved.parked, &mut with);
                 condition_on.push_str(" AND #rev = :seen");
                 with.push((":seen", number(seen.rev)));
             }

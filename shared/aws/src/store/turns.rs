@@ -1,6 +1,7 @@
-//! Whose turn it is. The item of a project's slots is in the index of due records while something of
-//! the project is queued, by the time of the latest claim: in one part while something is due, in another
-//! while all is due later. So a claim and the sweep find the projects that wait, one item for each.
+//! Whose turn it is. The item of a project's slots is in the index of due records while something
+//! of the project is queued, by the time of the latest claim: in one part while something is due,
+//! in another while all is due later. So a claim and the sweep find the projects that wait, one
+//! item for each.
 
 use rdev_domain::ids::ProjectId;
 use rdev_domain::ports::PortResult;
@@ -86,8 +87,7 @@ pub(super) async fn waiting(context: &Context, hint: Option<&ProjectId>) -> Port
     for item in context.table.get_all(keys.collect()).await? {
         let slots = SlotsItem::of(&item);
         if let Some(project) = project_of(&key_of(&item).pk)
-            && !slots.closed
-            && slots.held() < slots.limit
+            && slots.has_free_slot()
         {
             turns.push(slots.turn(project));
         }

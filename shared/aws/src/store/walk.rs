@@ -1,7 +1,7 @@
-//! A part of all queues at each sweep, so that all of them are met in the course of time, however long
-//! they are. It finds what no transaction of this version leaves behind, and an earlier one has left:
-//! entries whose sort key has another form, and projects that the index of those with something queued
-//! does not have.
+//! A part of all queues at each sweep, so that all of them are met in the course of time, however
+//! long they are. It finds what no transaction of this version leaves behind, and an earlier one
+//! has left: entries whose sort key has another form, and projects that the index of those with
+//! something queued does not have.
 
 use std::collections::BTreeSet;
 
@@ -14,11 +14,13 @@ use super::projects::SlotsItem;
 use super::table::Query;
 use super::{counts, queue_entry, turns};
 use crate::error::alone;
-use crate::schema::{DUE, Key, project_of};
+use crate::schema::{DUE, DUE_SHARDS, Key, project_of};
 
-/// The parts of the index that are walked, and the names under which the places are kept up to which
-/// they have been.
+/// The parts of the index that are walked, and the names under which the places are kept up to
+/// which they have been.
 const PARTS: [(&str, &str); 4] = [("Q#0", "q0"), ("Q#1", "q1"), ("R#0", "r0"), ("R#1", "r1")];
+
+const _: () = assert!(PARTS.len() == 2 * DUE_SHARDS as usize, "a part for each shard of both");
 
 /// How many keys of a part a step reads: 200,000 entries are met within four hours.
 const STEP: u32 = 500;
@@ -73,8 +75,8 @@ async fn read(change: &Change<'_>, part: &str, from: &str) -> PortResult<Vec<Ite
     Ok(change.context.table.query(query).await?.items)
 }
 
-/// Counts the queues of those projects that are not where the index should have them, or were not counted
-/// for long. Returns whether that is all of them.
+/// Counts the queues of those projects that are not where the index should have them, or were not
+/// counted for long. Returns whether that is all of them.
 async fn meet(
     change: &Change<'_>,
     due: &BTreeSet<ProjectId>,

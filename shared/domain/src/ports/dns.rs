@@ -19,10 +19,10 @@ pub trait Dns: Send + Sync + 'static {
     /// The A, AAAA and CNAME records of a name, ours and others.
     async fn records(&self, name: &DomainName) -> PortResult<Vec<DnsRecord>>;
 
-    /// Deletes what is ours of a name: every record with the ownership tag, which belongs to one domain
-    /// and was recorded with it before there was a record. The recorded `id` alone makes nothing
-    /// ours. It may be of a record that is gone, since the answer that named the one in its place
-    /// was lost; that one is deleted. Where nothing is, nothing is to do.
+    /// Deletes what is ours of a name: every record with the ownership tag, which belongs to one
+    /// domain and was recorded with it before there was a record. The recorded `id` alone makes
+    /// nothing ours. It may be of a record that is gone, since the answer that named the one in its
+    /// place was lost; that one is deleted. Where nothing is, nothing is to do.
     ///
     /// Errors: `Conflict(RecordNotOurs)` when the name has only records of another owner.
     async fn delete(&self, name: &DomainName, id: Option<&str>, tag: &str) -> PortResult<()>;

@@ -22,8 +22,8 @@ pub const MAX_RECEIVES: u32 = 10;
 /// of its own, as a remote queue has.
 ///
 /// Where runners differ, an agent has a queue of its own: [`Queue::send`] goes to the queue of the
-/// wake-up's agent, and every other method is about the queue that this runner receives from, but for
-/// the dead-letter queue, which all share, and [`Queue::stats`], which counts all.
+/// wake-up's agent, and every other method is about the queue that this runner receives from, but
+/// for the dead-letter queue, which all share, and [`Queue::stats`], which counts all.
 #[async_trait]
 pub trait Queue: Send + Sync + 'static {
     /// Sends a wake-up that becomes visible after `delay` (at most 15 min).

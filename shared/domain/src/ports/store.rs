@@ -49,8 +49,8 @@ pub trait Store: Send + Sync + 'static {
     /// Projects by creation, newest first (by `nonce`, the creating request's ULID).
     async fn projects(&self, page: &Page) -> PortResult<Listed<Project>>;
 
-    /// Changes a project. A raised limit writes an outbox entry for each slot it adds and each agent
-    /// that is due ([`DueAgents::for_slots`]).
+    /// Changes a project. A raised limit writes an outbox entry for each slot it adds and each
+    /// agent that is due ([`DueAgents::for_slots`]).
     ///
     /// Errors: `NotFound`; `Conflict(ProjectNotReady)` when it is being deleted;
     /// `Conflict(ProjectChanged)` when it is not at the stage that the patch expects.
@@ -70,10 +70,10 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// Errors: `NotFound`; `Conflict(ProjectChanged)` when it is not at the stage that is expected
     /// (`None`: any); `Conflict(TasksRunning)` while a task has a lease or is `pushing`;
-    /// `Refused(NewerRecord)` while a task is queued whose record has a newer format: nothing but the
-    /// newer program that wrote it can cancel it, and that one does it, or runs it, or deletes the
-    /// project. Left in a project that is gone, nobody would look for it and it would never end. Then
-    /// nothing changes: the project stays open, and what is queued stays queued.
+    /// `Refused(NewerRecord)` while a task is queued whose record has a newer format: nothing but
+    /// the newer program that wrote it can cancel it, and that one does it, or runs it, or deletes
+    /// the project. Left in a project that is gone, nobody would look for it and it would never
+    /// end. Then nothing changes: the project stays open, and what is queued stays queued.
     async fn begin_delete_project(
         &self,
         id: &ProjectId,
@@ -172,11 +172,11 @@ pub trait Store: Send + Sync + 'static {
     /// of the same name; `Conflict(IdTaken)`.
     async fn enqueue(&self, task: &Task, by: &Actor, now: Timestamp) -> PortResult<Enqueued>;
 
-    /// Claims a task for the project whose turn it is ([`crate::turn`]), of all that have a free slot
-    /// and something due that `can` do. `hint` is the project that the wake-up named; when nothing
-    /// can be claimed anywhere, the answer says why not there. Before, the expired leases of the hint
-    /// are recovered if its slots are taken or nothing is due in it; so they are as well when
-    /// nothing is due in it any more, because the claim has ended what was (see below).
+    /// Claims a task for the project whose turn it is ([`crate::turn`]), of all that have a free
+    /// slot and something due that `can` do. `hint` is the project that the wake-up named; when
+    /// nothing can be claimed anywhere, the answer says why not there. Before, the expired leases
+    /// of the hint are recovered if its slots are taken or nothing is due in it; so they are as
+    /// well when nothing is due in it any more, because the claim has ended what was (see below).
     ///
     /// Of a project's due tasks the one of the lowest rank is claimed ([`crate::task::rank`]). A
     /// task whose record cannot be read, or whose type is unknown, fails as `poison`
@@ -193,8 +193,8 @@ pub trait Store: Send + Sync + 'static {
         now: Timestamp,
     ) -> PortResult<Claim>;
 
-    /// A project that has a free slot and something due, whoever can do it; `None`: nothing waits. For a
-    /// runner that looks for work without a wake-up.
+    /// A project that has a free slot and something due, whoever can do it; `None`: nothing waits.
+    /// For a runner that looks for work without a wake-up.
     async fn waiting_project(&self, now: Timestamp) -> PortResult<Option<ProjectId>>;
 
     /// The agents that the project's due tasks need. Whoever has freed a slot asks this afterwards:
@@ -258,9 +258,9 @@ pub trait Store: Send + Sync + 'static {
     /// If `more` is set, the caller calls again.
     async fn sweep(&self, now: Timestamp) -> PortResult<Swept>;
 
-    /// Recovers every lease, expired or not, but for those of records in a newer format. Only for a store whose
-    /// holders are known to be dead: one machine, at start, under the data
-    /// folder's lock.
+    /// Recovers every lease, expired or not, but for those of records in a newer format. Only for a
+    /// store whose holders are known to be dead: one machine, at start, under the data folder's
+    /// lock.
     async fn recover_all(&self, now: Timestamp) -> PortResult<Vec<OutboxEntry>>;
 
     /// Begins an idempotent request; `nonce` is taken if it is the first.
@@ -368,8 +368,8 @@ pub enum Claim {
     SlotsTaken,
     /// Something is due, but nothing that the claimer can do.
     Unsuited {
-        /// What the first due task needs; `None` for one that every runner could do if a newer
-        /// program or an earlier project had not made it.
+        /// What the first due task needs; `None` for one that every runner could do, if a newer
+        /// program or an earlier project had not made it or somebody else had not taken it first.
         agent: Option<AgentName>,
     },
     /// Lost the race five times.
@@ -487,12 +487,12 @@ pub struct DeadLetter {
 pub struct Swept {
     /// Outbox entries past their time and outbox entries just written, to be sent.
     pub outbox: Vec<OutboxEntry>,
-    /// Wake-ups of projects with something due and a free slot that may have none under way: one for
-    /// each agent that is due, so that tasks for an absent agent hide no others.
+    /// Wake-ups of projects with something due and a free slot that may have none under way: one
+    /// for each agent that is due, so that tasks for an absent agent hide no others.
     pub wake: Vec<WakeUp>,
     /// Projects whose deletion was cut short, as they are: `deleting`, and unchanged for
-    /// [`crate::project::ABANDONED_AFTER`]. The caller ends their deletion. Each is found again only
-    /// after that time, so that of two sweeps only one has it.
+    /// [`crate::project::ABANDONED_AFTER`]. The caller ends their deletion. Each is found again
+    /// only after that time, so that of two sweeps only one has it.
     pub deleting: Vec<Project>,
     /// How many leases were recovered.
     pub recovered: u64,

@@ -2,14 +2,14 @@
 //!
 //! The copy is as the repository was at one moment, and complete:
 //!
-//! * The refs are read twice. If both are the same, no ref had another value in between, so they are
-//!   the refs of one moment: a branch and the ticket that its push deletes are never from before and
-//!   after that push. The locks of a move that a killed process has left half done belong to them
-//!   ([`crate::forge::locks`]); no other lock is copied.
+//! * The refs are read twice. If both are the same, no ref had another value in between, so they
+//!   are the refs of one moment: a branch and the ticket that its push deletes are never from
+//!   before and after that push. The locks of a move that a killed process has left half done
+//!   belong to them ([`crate::forge::locks`]); no other lock is copied.
 //! * The objects come after the refs. git adds what an object needs before the object, and the
-//!   object before a ref, and removes nothing that a ref needs. It may only move: from a file of its
-//!   own to a pack, from a pack to another one. The new place is there before the old one goes. So
-//!   single objects come before packs, and packs are listed until two lists are the same.
+//!   object before a ref, and removes nothing that a ref needs. It may only move: from a file of
+//!   its own to a pack, from a pack to another one. The new place is there before the old one goes.
+//!   So single objects come before packs, and packs are listed until two lists are the same.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};

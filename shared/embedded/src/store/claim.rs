@@ -55,8 +55,8 @@ pub(super) fn claim_next(
     })
 }
 
-/// Claims for the first project in turn in which this runner can do something. [`Taken::Ended`] when
-/// tasks of the hint have ended instead.
+/// Claims for the first project in turn in which this runner can do something. [`Taken::Ended`]
+/// when tasks of the hint have ended instead.
 fn claim_in_turn(
     tx: &Tx<'_>,
     hint: &ProjectId,
@@ -183,8 +183,8 @@ fn something_due(tx: &Tx<'_>, project: &ProjectId) -> Result<bool, Error> {
 /// A place in the queue: class, rank and task.
 type Place = (u8, i64, Ulid);
 
-/// The first due task behind `after` in any of the queues: the first of those that need no agent, and
-/// of those that need each agent. With the queue that it is in.
+/// The first due task behind `after` in any of the queues: the first of those that need no agent,
+/// and of those that need each agent. With the queue that it is in.
 fn first_of<'a>(
     tx: &Tx<'_>,
     project: &ProjectId,

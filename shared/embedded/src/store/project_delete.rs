@@ -54,7 +54,8 @@ pub(super) fn begin(
     if claim::leased_tasks(tx, id)? > 0 || is_pushing(tx, id)? {
         return Err(Conflict::TasksRunning.into());
     }
-    // Before anything is written: what has more than a page of tasks is closed in several transactions.
+    // Before anything is written: what has more than a page of tasks is closed in several
+    // transactions.
     if has_newer(tx, id)? {
         return Err(Refusal::NewerRecord.into());
     }

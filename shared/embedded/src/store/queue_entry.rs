@@ -95,8 +95,8 @@ pub(super) fn delete(conn: &Connection, entry: &Entry<'_>) -> Result<(), Error> 
     Ok(())
 }
 
-/// Moves what has become due to the due part of the queue, of one project: a page of it, and the sweep
-/// moves the rest.
+/// Moves what has become due to the due part of the queue, of one project: a page of it, and the
+/// sweep moves the rest.
 pub(super) fn promote_project(tx: &Tx<'_>, project: &ProjectId) -> Result<(), Error> {
     let mut due = tx.conn.prepare_cached(
         "SELECT project, at, task FROM later WHERE project = ?1 AND at <= ?2 ORDER BY at LIMIT ?3",

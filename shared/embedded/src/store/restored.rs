@@ -30,8 +30,8 @@ pub(crate) struct Marked {
 /// * Each task that may run (again) is marked: its branch is searched before any agent runs. Those
 ///   that failed or were cancelled are too, because a retry inherits the mark.
 /// * Fences grow.
-/// * Each project with a due task gets an outbox entry, which the first sweep sends: the queue, with
-///   its wake-ups, is in no backup. What is due later the sweep finds when it is.
+/// * Each project with a due task gets an outbox entry, which the first sweep sends: the queue,
+///   with its wake-ups, is in no backup. What is due later the sweep finds when it is.
 /// * Workers and their drains are forgotten. Leases end when the folder is opened, as those of any
 ///   earlier process do.
 pub(crate) fn mark(conn: &Connection, now: Timestamp) -> Result<Marked, Error> {

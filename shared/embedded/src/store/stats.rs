@@ -1,5 +1,5 @@
-//! How much work there is. What is queued is counted where it changes (the triggers of version 5), so
-//! that a long queue costs no more than a short one; what is held is counted here.
+//! How much work there is. What is queued is counted where it changes (the triggers of version 5),
+//! so that a long queue costs no more than a short one; what is held is counted here.
 
 use rdev_domain::ports::WorkStats;
 use rdev_domain::time::Timestamp;

@@ -1,5 +1,5 @@
-//! 200,000 queued tasks and 2,000 workers, in one project, in a thousand, and parked: a process that
-//! sweeps, counts, lists workers and claims stays small.
+//! 200,000 queued tasks and 2,000 workers, in one project, in a thousand, and parked: a process
+//! that sweeps, counts, lists workers and claims stays small.
 
 use std::path::Path;
 use std::process::Command;

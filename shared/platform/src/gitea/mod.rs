@@ -131,7 +131,8 @@ impl Gitea {
         self.http.send(method, path, query, body).await
     }
 
-    /// The first item of a list that `matches`. `refused` turns another status than 200 into an error.
+    /// The first item of a list that `matches`. `refused` turns another status than 200 into an
+    /// error.
     async fn find<T: DeserializeOwned>(
         &self,
         path: &[&str],

@@ -1,4 +1,5 @@
-//! The conformance suite of [`Dns`]: one record of ours at a name, and no foreign record is touched.
+//! The conformance suite of [`Dns`]: one record of ours at a name, and no foreign record is
+//! touched.
 //!
 //! An adapter hands in a constructor. Every case becomes a trial of its own, named
 //! `dns::<provider>::<module>::<case>`, and works on names of its own, so that all of them may

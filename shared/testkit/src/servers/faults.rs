@@ -148,7 +148,8 @@ impl Server {
         Self::run(None)
     }
 
-    /// Starts one that forwards to `upstream`, as `http://127.0.0.1:3000`, until a test plans a fault.
+    /// Starts one that forwards to `upstream`, as `http://127.0.0.1:3000`, until a test plans a
+    /// fault.
     pub fn before(upstream: &str) -> Self {
         Self::run(Some(upstream.to_owned()))
     }

@@ -258,7 +258,8 @@ async fn answer(
     }
 }
 
-/// Lets the answer run to its end, so that the push is applied, and breaks off before its first byte.
+/// Lets the answer run to its end, so that the push is applied, and breaks off before its first
+/// byte.
 async fn lose(response: Response) -> Response {
     let (parts, body) = response.into_parts();
     // Its content does not matter, and that it failed is what the test is about.

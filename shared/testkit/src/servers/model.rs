@@ -87,7 +87,8 @@ impl ModelServer {
         Ok(Self { address, play, task })
     }
 
-    /// `http://127.0.0.1:<port>`: the base URL for Anthropic's protocol. OpenAI's has `/v1` after it.
+    /// `http://127.0.0.1:<port>`: the base URL for Anthropic's protocol. OpenAI's has `/v1` after
+    /// it.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }

@@ -101,7 +101,8 @@ impl PowerDns {
             .unwrap_or_else(|error| panic!("PowerDNS answers: {error}; {}", self.log()))
     }
 
-    /// Writes a set of records without rdev, with a comment. Without contents it is removed. Names in contents end with a dot.
+    /// Writes a set of records without rdev, with a comment. Without contents it is removed. Names
+    /// in contents end with a dot.
     ///
     /// # Panics
     /// When it is refused.

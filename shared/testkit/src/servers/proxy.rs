@@ -104,16 +104,16 @@ impl Proxy {
         locked(&self.shared.plan).rules = rules.into_iter().collect();
     }
 
-    /// Queries of an index are answered from now on by the index of this table: a copy of the one that is
-    /// asked, as that was some time ago. `None`: no more.
+    /// Queries of an index are answered from now on by the index of this table: a copy of the one
+    /// that is asked, as that was some time ago. `None`: no more.
     pub fn answer_indexes_from(&self, table: Option<&str>) {
         self.shared.tables.answer_indexes_from(table);
     }
 
-    /// From now on, a transaction or a write is refused while another call writes one of its items, as
-    /// DynamoDB does.
+    /// From now on, a transaction or a write is refused while another call writes one of its items,
+    /// as DynamoDB does.
     pub fn refuse_writes_that_meet(&self) {
-        self.shared.tables.refuse_writes_that_meet(true);
+        self.shared.tables.refuse_writes_that_meet();
     }
 
     /// The calls so far, in the order in which they came, each try as one.

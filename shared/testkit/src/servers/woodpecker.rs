@@ -1,14 +1,13 @@
 //! A Woodpecker server for tests: it keeps repositories and pipelines, answers in Woodpecker's
 //! own shapes and with its quirks, and really runs pipelines.
 //!
-//! A test tells it what the forge has ([`add_forge_repository`], [`ask_forge`]), and sends it pushes
-//! by [`push`] instead of a webhook. A pipeline is the commit's own `.woodpecker.yaml`,
-//! checked out from a bare repository on disk and run **on this machine, without containers**:
-//! a step runs when a test has allowed its image ([`allow_image`]), with the tools and the
-//! environment that are here. Plugins, and steps with other images, would need Docker: they get
-//! the status `skipped`, and their log says why. Conditions other than `event`, `branch`,
-//! `status` and simple `evaluate`, and what else is not understood, make the pipeline an `error`
-//! that says so.
+//! A test tells it what the forge has ([`add_forge_repository`], [`ask_forge`]), and sends it
+//! pushes by [`push`] instead of a webhook. A pipeline is the commit's own `.woodpecker.yaml`,
+//! checked out from a bare repository on disk and run **on this machine, without containers**: a
+//! step runs when a test has allowed its image ([`allow_image`]), with the tools and the
+//! environment that are here. Plugins, and steps with other images, would need Docker: they get the
+//! status `skipped`, and their log says why. Conditions other than `event`, `branch`, `status` and
+//! simple `evaluate`, and what else is not understood, make the pipeline an `error` that says so.
 //!
 //! It ends, with the processes of its steps, when it is dropped.
 //!

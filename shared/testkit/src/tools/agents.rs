@@ -1,7 +1,7 @@
 //! The real agents, at the versions that the runner was written for.
 //!
-//! Each ships a native binary in a package per platform. Only that package is installed, once per version,
-//! below the user's cache folder; its scripts are not run.
+//! Each ships a native binary in a package per platform. Only that package is installed, once per
+//! version, below the user's cache folder; its scripts are not run.
 
 use std::env;
 use std::fs::{self, File};

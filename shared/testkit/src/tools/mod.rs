@@ -1,4 +1,5 @@
-//! Programs that tests run, installed on first use, and the small things that servers and suites share.
+//! Programs that tests run, installed on first use, and the small things that servers and suites
+//! share.
 
 pub mod agents;
 pub(crate) mod clock;

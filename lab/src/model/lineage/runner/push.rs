@@ -1,4 +1,5 @@
-//! The push that moves the branch, what follows any answer but success, and a claim that resumes it.
+//! The push that moves the branch, what follows any answer but success, and a claim that resumes
+//! it.
 
 use rdev_domain::failure::FailureClass;
 use rdev_domain::git::{CommitId, OwnRef, RecordedRef};
@@ -173,7 +174,8 @@ pub(super) fn revoked(
 ) -> Option<Phase> {
     match answer {
         Answer::Done => {
-            // Each ticket that may land was made of the one before: with this one all are dealt with.
+            // Each ticket that may land was made of the one before: with this one all are dealt
+            // with.
             let mut of_it = attempt.refs.iter().filter(|recorded| recorded.own == ticket.own);
             let may_land = of_it.any(|recorded| recorded.may_land);
             attempt

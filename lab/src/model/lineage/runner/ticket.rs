@@ -38,7 +38,8 @@ pub(super) fn ticket_push(
     let own = attempt.own();
     let takes = takes.filter(|_| protocol.is_atomic());
     let from = from.or_else(|| {
-        // A stranger's ref of this name is replaced; what this attempt recorded is not a stranger's.
+        // A stranger's ref of this name is replaced; what this attempt recorded is not a
+        // stranger's.
         let there = world.remote.own.get(&own)?;
         (work_of(there) == STRANGER).then(|| there.clone())
     });

@@ -105,8 +105,8 @@ pub(super) fn reports(
     }
 }
 
-/// The end is reported. What is left is to delete the wake-up, which of a queue that delivers anyhow
-/// makes no difference.
+/// The end is reported. What is left is to delete the wake-up, which of a queue that delivers
+/// anyhow makes no difference.
 fn done(project: &Project, work: &mut Work, end: End) -> Option<Phase> {
     (work.age, work.cancelled, work.in_doubt) = (0, false, false);
     (project.bounds.queue == Queue::Good).then_some(Phase::Done(end))

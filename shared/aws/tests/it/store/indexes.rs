@@ -1,5 +1,5 @@
-//! The store while DynamoDB's indexes are behind their table: what they still show is not done twice,
-//! nothing is recovered early, and what they do not show yet is found later.
+//! The store while DynamoDB's indexes are behind their table: what they still show is not done
+//! twice, nothing is recovered early, and what they do not show yet is found later.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,6 +1,6 @@
-//! Long queues, many projects and many workers: what a sweep, the stats, a list of workers and a claim
-//! read depends on what they find. The emulator is too slow for 200,000 tasks, so a queue is much longer
-//! than all that may be read of it; calls and bytes are what is bounded.
+//! Long queues, many projects and many workers: what a sweep, the stats, a list of workers and a
+//! claim read depends on what they find. The emulator is too slow for 200,000 tasks, so a queue is
+//! much longer than all that may be read of it; calls and bytes are what is bounded.
 
 use std::collections::HashMap;
 use std::time::Duration;

@@ -20,8 +20,8 @@ use crate::tools::trial::Trial;
 pub struct QueueUnderTest {
     /// As a runner has it that receives from the default queue.
     pub queue: Arc<dyn Queue>,
-    /// As a runner has it that receives from the queue that Codex has for itself. `None` where there
-    /// is one queue for all agents.
+    /// As a runner has it that receives from the queue that Codex has for itself. `None` where
+    /// there is one queue for all agents.
     pub of_codex: Option<Arc<dyn Queue>>,
     /// Sends a message of any text, as another program or another version would.
     pub send_raw: SendRaw,

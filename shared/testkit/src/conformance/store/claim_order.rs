@@ -5,7 +5,7 @@ use std::time::Duration;
 use rdev_domain::failure::FailureClass;
 use rdev_domain::ids::ProjectId;
 use rdev_domain::ports::Claim;
-use rdev_domain::spec::{AgentName, BuildSpec, Work};
+use rdev_domain::spec::AgentName;
 use rdev_domain::task::{Task, TaskState};
 
 use super::cases;
@@ -119,8 +119,8 @@ async fn a_task_that_becomes_due_is_queued_by_its_priority(w: World) {
 
 async fn a_runner_gets_the_first_task_that_it_can_do(w: World) {
     let project = w.project_with_limit(9).await;
-    let codex = w.enqueue_task(build_by(&w, &project, AgentName::Codex)).await;
-    let opencode = w.enqueue_task(build_by(&w, &project, AgentName::Opencode)).await;
+    let codex = w.enqueue_task(w.build_by(&project, AgentName::Codex)).await;
+    let opencode = w.enqueue_task(w.build_by(&project, AgentName::Opencode)).await;
     let check = w.enqueue_task(w.new_check(&project)).await;
 
     let bare = Runner::named("bare").with_agents(&[]);
@@ -132,7 +132,7 @@ async fn a_runner_gets_the_first_task_that_it_can_do(w: World) {
 
 async fn a_runner_that_can_do_no_due_task_learns_which_agent_the_first_needs(w: World) {
     let project = w.project_with_limit(9).await;
-    let task = w.enqueue_task(build_by(&w, &project, AgentName::Codex)).await;
+    let task = w.enqueue_task(w.build_by(&project, AgentName::Codex)).await;
     let runner = Runner::named("w1").with_agents(&[AgentName::ClaudeCode]);
     let before = w.snapshot(task.id).await;
     let codex = Claim::Unsuited { agent: Some(AgentName::Codex) };
@@ -140,10 +140,10 @@ async fn a_runner_that_can_do_no_due_task_learns_which_agent_the_first_needs(w: 
     assert_eq!(w.snapshot(task.id).await, before);
 
     w.pass(SECOND);
-    let second = build_by(&w, &project, AgentName::Opencode);
+    let second = w.build_by(&project, AgentName::Opencode);
     w.enqueue_task(second).await;
     assert_eq!(w.try_claim(&project, &runner).await, codex);
-    let urgent = build_by(&w, &project, AgentName::Opencode);
+    let urgent = w.build_by(&project, AgentName::Opencode);
     let priority = 9.try_into().expect("a priority");
     w.enqueue_task(Task { priority, ..urgent }).await;
     let opencode = Claim::Unsuited { agent: Some(AgentName::Opencode) };
@@ -152,7 +152,7 @@ async fn a_runner_that_can_do_no_due_task_learns_which_agent_the_first_needs(w: 
 
 async fn a_push_needs_no_agent(w: World) {
     let project = w.project().await;
-    w.enqueue_task(build_by(&w, &project, AgentName::Codex)).await;
+    w.enqueue_task(w.build_by(&project, AgentName::Codex)).await;
     let pushing = w.claim(&project).await;
     w.prepare(&pushing).await.expect("a holder may prepare");
     w.release(&pushing).await.expect("a holder may release");
@@ -165,9 +165,4 @@ async fn parked(w: &World, project: &ProjectId, priority: u8, wait: Duration) ->
     let priority = priority.try_into().expect("a priority");
     let available_at = w.now().plus(wait);
     w.enqueue_task(Task { priority, available_at, ..w.new_task(project) }).await
-}
-
-fn build_by(w: &World, project: &ProjectId, agent: AgentName) -> Task {
-    let spec = BuildSpec { agent, ..BuildSpec::of("make the header blue") };
-    Task { work: Work::Build(spec), ..w.new_task(project) }
 }

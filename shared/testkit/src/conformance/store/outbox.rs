@@ -1,11 +1,11 @@
-//! Steps 1 and 11: whatever queues a task or frees a slot leaves an outbox entry that the sweep sends.
+//! Steps 1 and 11: whatever queues a task or frees a slot leaves an outbox entry that the sweep
+//! sends.
 
 use std::time::Duration;
 
 use rdev_domain::failure::FailureClass;
-use rdev_domain::ids::ProjectId;
 use rdev_domain::ports::{Advanced, PortResult};
-use rdev_domain::spec::{AgentName, BuildSpec, Work};
+use rdev_domain::spec::AgentName;
 use rdev_domain::task::{Task, TaskState};
 use rdev_domain::wake_up::OutboxEntry;
 
@@ -117,7 +117,7 @@ async fn a_raised_limit_writes_an_outbox_entry_for_each_slot(w: World) {
 async fn a_raised_limit_wakes_each_agent_that_is_due(w: World) {
     let project = w.project().await;
     for agent in [AgentName::Codex, AgentName::Codex, AgentName::Command] {
-        w.enqueue_task(build_by(&w, &project, agent)).await;
+        w.enqueue_task(w.build_by(&project, agent)).await;
     }
     w.send_outbox().await;
     let outbox = w.set_limit(&project, 3).await;
@@ -133,8 +133,8 @@ async fn a_raised_limit_wakes_each_agent_that_is_due(w: World) {
 async fn an_outbox_entry_has_the_agent_of_its_task(w: World) {
     let project = w.project().await;
     let tasks = [
-        build_by(&w, &project, AgentName::Codex),
-        build_by(&w, &project, AgentName::ClaudeCode),
+        w.build_by(&project, AgentName::Codex),
+        w.build_by(&project, AgentName::ClaudeCode),
         w.new_check(&project),
     ];
     for task in tasks {
@@ -158,11 +158,6 @@ async fn an_outbox_entry_has_the_agent_of_its_task(w: World) {
         assert_eq!(swept, written);
         w.store.delete_outbox(&written).await.expect("outbox entries can be deleted");
     }
-}
-
-fn build_by(w: &World, project: &ProjectId, agent: AgentName) -> Task {
-    let spec = BuildSpec { agent, ..BuildSpec::of("make the header blue") };
-    Task { work: Work::Build(spec), ..w.new_task(project) }
 }
 
 async fn a_lowered_limit_writes_no_outbox_entry(w: World) {

@@ -4,7 +4,7 @@ use rdev_domain::audit::Actor;
 use rdev_domain::failure::FailureClass;
 use rdev_domain::ids::{Fence, ProjectId};
 use rdev_domain::project::{ABANDONED_AFTER, Deletion, Project, ProjectState};
-use rdev_domain::spec::{AgentName, BuildSpec, Work};
+use rdev_domain::spec::AgentName;
 use rdev_domain::step::Refusal;
 use rdev_domain::task::{Task, TaskState};
 use rdev_domain::wake_up::WakeUp;
@@ -128,10 +128,7 @@ async fn an_unowned_push_is_woken(w: World) {
 
 async fn each_agent_that_is_due_is_woken(w: World) {
     let project = w.project_with_limit(1).await;
-    let of = |agent| {
-        let work = Work::Build(BuildSpec { agent, ..BuildSpec::of("make the header blue") });
-        Task { work, ..w.new_task(&project) }
-    };
+    let of = |agent| w.build_by(&project, agent);
     // Many for an agent that no runner has do not hide the others.
     for _ in 0..30 {
         w.enqueue_task(of(AgentName::Codex)).await;

@@ -7,7 +7,7 @@ use rdev_domain::ids::ProjectId;
 use rdev_domain::ports::Claim;
 use rdev_domain::project::Deletion;
 use rdev_domain::record::{Format, VERSION};
-use rdev_domain::spec::{AgentName, BuildSpec, Work};
+use rdev_domain::spec::AgentName;
 use rdev_domain::task::{Task, TaskState};
 
 use super::cases;
@@ -101,9 +101,7 @@ async fn a_wake_up_of_a_project_with_nothing_to_do_claims_for_another(w: World) 
 
 async fn a_project_whose_tasks_need_another_agent_is_passed_over(w: World) {
     let (special, other) = (w.project().await, w.project().await);
-    let spec = BuildSpec { agent: AgentName::Codex, ..BuildSpec::of("make the header blue") };
-    let special_one =
-        w.enqueue_task(Task { work: Work::Build(spec), ..w.new_task(&special) }).await;
+    let special_one = w.enqueue_task(w.build_by(&special, AgentName::Codex)).await;
     w.pass(SECOND);
     let check = w.enqueue_task(w.new_check(&other)).await;
     let bare = Runner::named("bare").with_agents(&[AgentName::Command]);
@@ -216,10 +214,7 @@ async fn a_project_that_waits_is_found_without_a_wake_up(w: World) {
 
 async fn each_agent_that_something_due_needs_is_known_once(w: World) {
     let project = w.project_with_limit(9).await;
-    let of = |agent| {
-        let spec = BuildSpec { agent, ..BuildSpec::of("make the header blue") };
-        Task { work: Work::Build(spec), ..w.new_task(&project) }
-    };
+    let of = |agent| w.build_by(&project, agent);
     let due = async || {
         let due = w.store.due_agents(&project, w.now()).await.expect("an answer");
         assert!(!due.more, "the queue is short");

@@ -20,7 +20,7 @@ use rdev_domain::ports::{
 use rdev_domain::project::{Deletion, Project, ProjectPatch};
 use rdev_domain::record::Format;
 use rdev_domain::result::Usage;
-use rdev_domain::spec::{BuildSpec, CheckSpec, Work};
+use rdev_domain::spec::{AgentName, BuildSpec, CheckSpec, Work};
 use rdev_domain::step::{Event, Refusal};
 use rdev_domain::task::{Task, TaskState};
 use rdev_domain::time::Timestamp;
@@ -175,6 +175,12 @@ impl World {
     /// A build that was not enqueued yet.
     pub(super) fn new_task(&self, project: &ProjectId) -> Task {
         self.task_of(project, Work::Build(BuildSpec::of("make the header blue")))
+    }
+
+    /// A build by this agent that was not enqueued yet.
+    pub(super) fn build_by(&self, project: &ProjectId, agent: AgentName) -> Task {
+        let spec = BuildSpec { agent, ..BuildSpec::of("make the header blue") };
+        self.task_of(project, Work::Build(spec))
     }
 
     /// A check that was not enqueued yet.

@@ -1,5 +1,5 @@
-//! What DynamoDB does and its emulator does not: an index that is behind its table, and transactions that
-//! meet.
+//! What DynamoDB does and its emulator does not: an index that is behind its table, and
+//! transactions that meet.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
@@ -45,8 +45,8 @@ impl Tables {
         *locked(&self.indexes_of) = table.map(str::to_owned);
     }
 
-    pub(super) fn refuse_writes_that_meet(&self, refuse: bool) {
-        *locked(&self.exclusive) = refuse;
+    pub(super) fn refuse_writes_that_meet(&self) {
+        *locked(&self.exclusive) = true;
     }
 
     /// The body of a call as it goes on, if it is not the one that came.
@@ -61,15 +61,18 @@ impl Tables {
         serde_json::to_vec(&query).ok()
     }
 
-    /// Takes the items that a call writes or checks, for as long as it lasts. `Err` is the answer if
-    /// another call has one of them.
+    /// Takes the items that a call writes or checks, for as long as it lasts. `Err` is the answer
+    /// if another call has one of them.
     pub(super) fn hold(
         self: &Arc<Self>,
         call: &Call,
         body: &[u8],
     ) -> Result<Option<Held>, (StatusCode, String)> {
+        if !*locked(&self.exclusive) {
+            return Ok(None);
+        }
         let items = items(call, body);
-        if items.is_empty() || !*locked(&self.exclusive) {
+        if items.is_empty() {
             return Ok(None);
         }
         let mut written = locked(&self.written);

@@ -109,7 +109,8 @@ async fn supervise(shared: &Shared, place: &Place, id: u64, command: Command) ->
     ended
 }
 
-/// Both of its outputs are one pipe, as Woodpecker's: with two, a line could overtake the one before it.
+/// Both of its outputs are one pipe, as Woodpecker's: with two, a line could overtake the one
+/// before it.
 fn spawn(mut command: Command) -> io::Result<(Child, pipe::Receiver)> {
     let (read, write) = io::pipe()?;
     command.stdin(Stdio::null()).stdout(write.try_clone()?).stderr(write);
