@@ -52,36 +52,6 @@ async fn a_build_is_cloned_and_pushed_with_a_token_that_the_agent_never_sees() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_warm_build_makes_seven_requests_to_its_git_server() {
-    let (world, server, site) = world_with(TOKEN).await;
-    for n in 0..2 {
-        server.forget_seen();
-        let running = world.run();
-        let id = world.build(&site, &format!("echo {n} > a")).await;
-        world.succeeded(id).await;
-        running.stop().await;
-        let seen = server.seen();
-        let what = |target: &str| target.rsplit(['/', '=']).next().unwrap_or_default().to_owned();
-        let seen: Vec<String> =
-            seen.iter().map(|one| format!("{} {}", one.method, what(&one.target))).collect();
-        let expected = [
-            // The fetch.
-            "GET git-upload-pack",
-            "POST git-upload-pack",
-            // The ticket.
-            "GET git-receive-pack",
-            "POST git-receive-pack",
-            // The branch, and the ticket's deletion.
-            "GET git-receive-pack",
-            "POST git-receive-pack",
-            // Reading the branch back.
-            "GET git-upload-pack",
-        ];
-        assert_eq!(seen, expected, "build {n}");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_token_fails_as_auth_and_is_in_no_message() {
     let (world, server, site) = world_with("wrong-token-0123456789").await;
     let running = world.run();
