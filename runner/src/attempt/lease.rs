@@ -177,12 +177,15 @@ pub(crate) async fn renew_periodically(
                 if renewal.cancel_requested {
                     lease.stop.request(StopReason::Cancelled);
                 }
-                if Instant::now() >= next_visibility {
-                    next_visibility = Instant::now() + EXTEND_EVERY;
-                    if let Some(receipt) = &receipt
-                        && let Err(error) = queue.set_visibility(receipt, VISIBILITY).await
-                    {
-                        debug!(task = %lease.task, %error, "the wake-up's visibility was not extended");
+                if let Some(receipt) = &receipt
+                    && Instant::now() >= next_visibility
+                {
+                    match queue.set_visibility(receipt, VISIBILITY).await {
+                        Ok(()) => next_visibility = Instant::now() + EXTEND_EVERY,
+                        // The next renewal tries again.
+                        Err(error) => {
+                            debug!(task = %lease.task, %error, "the wake-up's visibility was not extended");
+                        }
                     }
                 }
             }

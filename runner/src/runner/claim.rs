@@ -33,6 +33,9 @@ const LOOKS: u32 = 5;
 /// least 45 s after the second one, so a look of 5 s before it finds the same leases.
 const RECOVER_EVERY: Duration = Duration::from_secs(5);
 
+/// How long a runner that starts waits for a wake-up before it looks by itself.
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+
 /// The longest pause while the store or the queue is away, or protection is denied.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
@@ -46,9 +49,11 @@ pub(super) async fn claim_work(
     let mut protection: Option<ProtectedSlot> = None;
     // Where runners differ, in their versions or in their agents, others may have received every
     // wake-up and could do nothing. What only this one can do is not to wait until it happens to
-    // receive one: if it was told nothing for long, and when it starts, it looks by itself.
+    // receive one: if it was told nothing for long, and when it starts, it looks by itself. But it
+    // asks the queue first: should it die, only a task that it has claimed by a wake-up is noticed
+    // before the sweep.
     let look_interval = Duration::from_secs(context.config.runner.look_interval_s.max(1));
-    let mut next_look = Instant::now();
+    let mut next_look = Instant::now() + FIRST_WAIT;
     let mut recovered = None;
     loop {
         let next = async {
