@@ -309,10 +309,11 @@ impl super::pkt::Pieces for Rest {
     }
 }
 
-/// A server's message for a log: printable, in lines, not too long.
+/// A server's message for a log: printable, in lines, not too long. A refusal is told as one: a
+/// Gitea puts an empty `error:` before and after what it says.
 fn words(said: &[u8]) -> String {
     let said = String::from_utf8_lossy(said);
-    let lines = said.split(['\n', '\r']).map(str::trim_end).filter(|line| !line.is_empty());
+    let lines = said.split(['\n', '\r']).map(unlabelled).filter(|line| !line.is_empty());
     let mut text = lines.collect::<Vec<_>>().join("\n");
     text.retain(|c| c == '\n' || !c.is_control());
     if text.len() > MAX_WORDS {
@@ -320,4 +321,39 @@ fn words(said: &[u8]) -> String {
         text.push('…');
     }
     text
+}
+
+/// A line without what the programs of git put before an error.
+fn unlabelled(line: &str) -> &str {
+    let mut line = line.trim_end();
+    while let Some(rest) =
+        ["remote:", "error:", "fatal:"].iter().find_map(|label| line.strip_prefix(label))
+    {
+        line = rest.trim_start();
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_told_without_the_labels_of_gits_programs() {
+        for (said, told) in [
+            (
+                "error:\nerror: Not allowed to push to protected branch main\nerror:",
+                "Not allowed to push to protected branch main",
+            ),
+            (
+                "error: GH006: Protected branch update failed.\r\nremote: error: A review is required\n",
+                "GH006: Protected branch update failed.\nA review is required",
+            ),
+            ("  a hook's list:\n   - one error: here\n", "  a hook's list:\n   - one error: here"),
+            ("fatal: error: error:\n\n", ""),
+            ("errors were found\n", "errors were found"),
+        ] {
+            assert_eq!(words(said.as_bytes()), told);
+        }
+    }
 }
