@@ -1,6 +1,7 @@
 //! The lease of an attempt: its renewals, which also write events, and the right to push.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rdev_domain::git::RecordedRef;
@@ -38,6 +39,9 @@ pub(crate) struct ActiveLease {
     /// Locked during each write that carries events: whoever takes events writes them or puts them
     /// back before anyone else takes more. So no event is lost and the order stays.
     pub(crate) writing: Mutex<()>,
+    /// Whether the end of the attempt is being reported. From then on the store may have ended the
+    /// lease by that report, whatever a renewal is told: whoever reports finds out.
+    pub(crate) ending: AtomicBool,
     /// When the last renewal that succeeded was sent.
     last_renewal: watch::Sender<Sent>,
 }
@@ -78,8 +82,15 @@ impl ActiveLease {
             usage: watch::Sender::new(Usage::default()),
             stop: Stop::default(),
             writing: Mutex::new(()),
+            ending: AtomicBool::new(false),
             last_renewal: watch::Sender::new(Sent::at(now)),
         }
+    }
+
+    /// Stops the attempt, whose lease another process has or has ended.
+    pub(crate) fn lose(&self) {
+        warn!(task = %self.task, fence = %self.holder.fence, "the lease is lost");
+        self.stop.request(StopReason::LeaseLost);
     }
 
     /// Waits until the attempt may push: the store has acknowledged a renewal that was sent less
@@ -122,8 +133,7 @@ pub(crate) async fn record_refs(
                 return true;
             }
             Err(PortError::Refused(Refusal::Stale) | PortError::NotFound { .. }) => {
-                warn!(task = %lease.task, fence = %lease.holder.fence, "the lease is lost");
-                lease.stop.request(StopReason::LeaseLost);
+                lease.lose();
                 return false;
             }
             Err(error) => {
@@ -190,8 +200,9 @@ pub(crate) async fn renew_periodically(
                 }
             }
             Err(PortError::Refused(Refusal::Stale) | PortError::NotFound { .. }) => {
-                warn!(task = %lease.task, fence = %lease.holder.fence, "the lease is lost");
-                lease.stop.request(StopReason::LeaseLost);
+                if !lease.ending.load(Ordering::Relaxed) {
+                    lease.lose();
+                }
                 return;
             }
             Err(error) => {

@@ -1,5 +1,6 @@
 //! Reports the transitions of an attempt to the store, and repeats when the store does not answer.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rdev_domain::audit::Actor;
@@ -61,9 +62,11 @@ async fn report(
     let mut pause = Duration::from_millis(100);
     let mut in_doubt = false;
     let begun = Instant::now();
+    let ends = !matches!(event, Event::Prepare { .. });
     loop {
         let outcome = {
             let _writing = lease.writing.lock().await;
+            lease.ending.store(ends, Ordering::Relaxed);
             advance_once(attempt, event.clone(), diff.clone(), &by).await
         };
         match outcome {
@@ -95,7 +98,7 @@ async fn report(
                         return Ok((Advanced { task, lease, outbox: vec![] }, false));
                     }
                     _ => {
-                        lease.stop.request(StopReason::LeaseLost);
+                        lease.lose();
                         return Err(Interrupt::Stopped);
                     }
                 }
@@ -103,7 +106,7 @@ async fn report(
             Err(
                 PortError::Refused(Refusal::Stale | Refusal::Ended(_)) | PortError::NotFound { .. },
             ) => {
-                lease.stop.request(StopReason::LeaseLost);
+                lease.lose();
                 return Err(Interrupt::Stopped);
             }
             Err(error) => {

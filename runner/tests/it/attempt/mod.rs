@@ -1,3 +1,4 @@
 //! Attempts that are stopped from outside.
 
+mod lease;
 mod stop;
