@@ -224,8 +224,7 @@ async fn show(State(app): State<App>, InPath(id): InPath<TaskId>) -> ApiResult<J
 )]
 async fn status(State(app): State<App>, InPath(id): InPath<TaskId>) -> ApiResult<Json<TaskStatus>> {
     let TaskView { task, cancel_requested, .. } = app.store().task(id).await?.into();
-    let ended = task.state == TaskState::Succeeded;
-    let build = task.result.as_ref().filter(|_| ended).and_then(TaskResult::as_build);
+    let build = task.result.as_ref().and_then(TaskResult::as_build);
     Ok(Json(TaskStatus {
         id: task.id,
         kind: task.work.kind().to_owned(),

@@ -157,6 +157,31 @@ async fn a_running_build_is_stopped_by_its_worker_and_a_pushing_one_is_not() {
 }
 
 #[tokio::test]
+async fn a_build_that_is_being_pushed_has_no_result_yet_and_names_the_intended_one() {
+    let fixture = Fixture::new().await;
+    let project = fixture.project("site").await;
+    let task = fixture.build(&project).await;
+    let (_, holder) = fixture.claim(&project).await;
+    let path = format!("/projects/site/builds/{task}");
+    assert!(fixture.get(&path).await.json().get("intended_result").is_none());
+    fixture.advance(task, prepared(task, holder.clone()), Record::default()).await;
+    let list = fixture.get("/projects/site/builds").await.json();
+    let work = fixture.get(&format!("/work/{task}")).await.json();
+    for shown in [fixture.get(&path).await.json(), work, list["items"][0].clone()] {
+        assert_eq!((&shown["state"], &shown["result"]), (&json!("pushing"), &json!(null)));
+        assert_eq!(shown["intended_result"]["outcome"], "delivered", "{shown}");
+    }
+    assert_eq!(fixture.get(&format!("/work/{task}/status")).await.json()["outcome"], json!(null));
+
+    let record = fixture.store().task(task).await.expect("its record").task;
+    let Some(TaskResult::Build(result)) = record.result else { panic!("it has what is pushed") };
+    fixture.advance(task, Event::Complete { holder, result }, Record::default()).await;
+    let shown = fixture.get(&path).await.json();
+    assert_eq!(shown["result"]["outcome"], "delivered");
+    assert!(shown.get("intended_result").is_none(), "{shown}");
+}
+
+#[tokio::test]
 async fn a_failed_build_is_retried_as_a_new_task_of_its_lineage() {
     let fixture = Fixture::new().await;
     let project = fixture.project("site").await;
