@@ -13,6 +13,8 @@ use rustix::fs::Access;
 use serde_json::{Value, json};
 
 use crate::args::Common;
+use crate::client::Client;
+use crate::command;
 use crate::config::{Config, Flags, NAMES};
 use crate::exit::Exit;
 use crate::folder::Local;
@@ -50,7 +52,7 @@ pub(crate) async fn run(common: &Common, environment: &Environment) -> anyhow::R
         Some(dns) => findings.extend(dns.check().await),
         None => findings.push(Finding::fine("the DNS provider: none is configured")),
     }
-    findings.push(server(&folder).await);
+    findings.extend(server(&folder).await);
     print(common.json, &findings)
 }
 
@@ -145,20 +147,46 @@ fn repositories(cache: &Path) -> anyhow::Result<Vec<Finding>> {
     Ok(findings)
 }
 
-async fn server(folder: &Path) -> Finding {
+/// The server that runs on the data folder, and the repositories of its projects.
+async fn server(folder: &Path) -> Vec<Finding> {
     let what = "the server on this data folder";
     let local = match Local::read(folder) {
         Ok(Some(local)) if local.pid.is_some() => local,
-        Ok(_) => return Finding::fine(format!("{what}: none is running")),
-        Err(error) => return Finding::problem(what, format!("{error:#}")),
+        Ok(_) => return vec![Finding::fine(format!("{what}: none is running"))],
+        Err(error) => return vec![Finding::problem(what, format!("{error:#}"))],
     };
-    let client = match crate::client::Client::new(&local.url, &local.admin_key) {
+    let client = match Client::new(&local.url, &local.admin_key) {
         Ok(client) => client,
-        Err(error) => return Finding::problem(what, format!("{error:#}")),
+        Err(error) => return vec![Finding::problem(what, format!("{error:#}"))],
     };
     match tokio::time::timeout(TIMEOUT, client.get("ready", &[])).await {
-        Ok(Ok(_)) => Finding::fine(format!("{what}: {} is ready", client.url())),
-        Ok(Err(error)) => Finding::problem(what, format!("it is not ready: {error:#}")),
-        Err(_) => Finding::problem(what, "it does not answer; stop it and start `rdev up` again"),
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => {
+            return vec![Finding::problem(what, format!("it is not ready: {error:#}"))];
+        }
+        Err(_) => {
+            let problem = "it does not answer; stop it and start `rdev up` again";
+            return vec![Finding::problem(what, problem)];
+        }
     }
+    let mut findings = vec![Finding::fine(format!("{what}: {} is ready", client.url()))];
+    match projects(&client).await {
+        Ok(found) => findings.extend(found),
+        Err(error) => findings.push(Finding::problem("its projects", format!("{error:#}"))),
+    }
+    findings
+}
+
+/// The newest projects whose repository takes no builds, or is elsewhere by now.
+async fn projects(client: &Client) -> anyhow::Result<Vec<Finding>> {
+    let list = client.get("projects", &[("limit", "100".to_owned())]).await?;
+    let mut findings = Vec::new();
+    for project in list["items"].as_array().into_iter().flatten() {
+        let Some(id) = project["id"].as_str() else { continue };
+        let shown = client.get(&format!("projects/{id}"), &[]).await?;
+        if let Some(problem) = command::project::standing(&shown) {
+            findings.push(Finding::problem(format!("the project {id}"), problem));
+        }
+    }
+    Ok(findings)
 }

@@ -26,6 +26,7 @@ pub(crate) mod interrupt;
 pub(crate) mod lease;
 pub(crate) mod session;
 pub(crate) mod settle;
+pub(crate) mod statuses;
 pub(crate) mod stop;
 pub(crate) mod trash;
 pub(crate) mod unpushed;
@@ -33,6 +34,7 @@ pub(crate) mod workspace;
 
 use interrupt::Interrupt;
 use lease::ActiveLease;
+use statuses::Statuses;
 use workspace::Workspace;
 
 /// One attempt at a task. Every phase gets it.
@@ -47,6 +49,7 @@ pub(crate) struct Attempt {
     pub(crate) committed: AtomicBool,
     /// Whether its push is prepared: the task is `pushing`.
     pub(crate) prepared: AtomicBool,
+    pub(crate) statuses: Statuses,
     durations: Mutex<BTreeMap<String, u64>>,
     pushed: Mutex<Option<(Remote, Vec<String>)>>,
 }
@@ -67,6 +70,7 @@ impl Attempt {
             deadline,
             committed: AtomicBool::new(false),
             prepared: AtomicBool::new(false),
+            statuses: Statuses::default(),
             durations: Mutex::default(),
             pushed: Mutex::default(),
         }
@@ -164,6 +168,11 @@ impl Attempt {
                 "neither the project nor the build names a repository",
             )
         })?;
+        self.remote_at(url)
+    }
+
+    /// The repository at this URL, if it is allowed.
+    pub(crate) fn remote_at(&self, url: GitUrl) -> Result<Remote, Interrupt> {
         let config = &self.context.config;
         let policy = config.url_policy(&self.context.folders);
         if let Err(error) = url.check(&policy) {

@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use rdev_domain::failure::FailureClass;
 use rdev_domain::git::{Branch, CommitId, OwnRef, RecordedRef};
+use rdev_domain::ports::PushRight;
 use rdev_domain::result::{Outcome, TaskResult, Warning};
 use rdev_domain::spec::BuildSpec;
 use rdev_domain::step::Event;
@@ -26,6 +27,7 @@ mod output;
 mod pull_request;
 mod push;
 mod refs;
+mod standing;
 mod target;
 mod ticket;
 mod unfinished;
@@ -51,11 +53,11 @@ impl TaskHandler for BuildHandler<'_> {
 /// Runs a build from its checkout on.
 async fn run(attempt: &Attempt, spec: &BuildSpec) -> Result<Settlement, Interrupt> {
     let machine = attempt.machine();
-    let target = BuildTarget::of(attempt, spec)?;
+    let mut target = BuildTarget::of(attempt, spec)?;
     let key = workspace_key(attempt, spec)?;
     let workspace = attempt.workspace(&key).await?;
-    let (fetched, lfs) =
-        attempt.phase("checkout", checkout(attempt, spec, &target, &workspace)).await?;
+    let (fetched, lfs, push_right) =
+        attempt.phase("checkout", checkout(attempt, spec, &mut target, &workspace)).await?;
 
     match earlier::find(attempt, &target, &workspace, &fetched, !spec.auto_push).await? {
         None => {}
@@ -75,6 +77,9 @@ async fn run(attempt: &Attempt, spec: &BuildSpec) -> Result<Settlement, Interrup
         }
     }
 
+    if let Some(refusal) = standing::refusal(attempt, spec, &target, push_right) {
+        return Err(refusal);
+    }
     if fetched.start.is_none() && fetched.has_branches {
         return Err(GitError::BranchNotFound(target.base_branch.to_string()).into());
     }
@@ -126,7 +131,9 @@ async fn push_kept_ref(
     output: AgentOutput,
 ) -> Result<Settlement, Interrupt> {
     let kept = OwnRef::Kept(attempt.task.id);
-    refs::record(attempt, RecordedRef::of(kept, commit.clone())).await?;
+    let adopted_by = output.run.is_none().then_some(attempt.task.fence);
+    let entry = RecordedRef { adopted_by, ..RecordedRef::of(kept, commit.clone()) };
+    refs::record(attempt, entry).await?;
     let stop = attempt.lease.stop.token();
     // The name of the ref has no fence: an attempt whose lease may have expired must not push it.
     attempt.lease.right_to_push(|| attempt.now()).await;
@@ -173,12 +180,12 @@ fn workspace_key(attempt: &Attempt, spec: &BuildSpec) -> Result<String, Interrup
 async fn checkout(
     attempt: &Attempt,
     spec: &BuildSpec,
-    target: &BuildTarget,
+    target: &mut BuildTarget,
     workspace: &Workspace,
-) -> Result<(Fetched, bool), Interrupt> {
+) -> Result<(Fetched, bool, PushRight), Interrupt> {
     // What an old push may have brought to the branch is looked for, also when that is gone.
     let ticketed = attempt.task.own_refs.iter().any(|recorded| recorded.may_land);
-    let fetched = target.fetch(attempt, ticketed).await?;
+    let (fetched, push_right) = standing::fetch(attempt, target, ticketed).await?;
     let (machine, stop) = (attempt.machine(), attempt.lease.stop.token());
     let (mirror, start) = (&fetched.mirror, fetched.start.as_ref());
     let checked_out =
@@ -189,5 +196,5 @@ async fn checkout(
     if let Some(from) = spec.continue_from {
         machine.restore_session(&workspace.home(), from).await?;
     }
-    Ok((fetched, checked_out.lfs_pointers))
+    Ok((fetched, checked_out.lfs_pointers, push_right))
 }

@@ -92,6 +92,10 @@ pub struct GitSettings {
     pub credentials: Vec<HostCredentials>,
     /// Seconds without a byte from a git server before it counts as unreachable: 60.
     pub timeout_s: u64,
+    /// The origin where git logs in with the forge's own token: what the forge tells of the rights
+    /// of that token's user is true of pushes there.
+    #[serde(skip)]
+    pub forge_user_at: Option<String>,
 }
 
 impl Default for GitSettings {
@@ -102,6 +106,7 @@ impl Default for GitSettings {
             allow_private_addresses: false,
             credentials: Vec::new(),
             timeout_s: 60,
+            forge_user_at: None,
         }
     }
 }
@@ -110,8 +115,12 @@ impl GitSettings {
     /// Uses the forge's token to clone and push its repositories, unless other credentials are set
     /// for its origin.
     pub fn log_in_at_forge(&mut self, origin: String, token: Option<&Secret>) {
-        let known = self.credentials.iter().any(|known| known.origin == origin);
-        if let (Some(token), false) = (token, known) {
+        let Some(token) = token else { return };
+        let known = self.credentials.iter().find(|known| known.origin == origin);
+        if known.is_none_or(|known| known.token == *token) {
+            self.forge_user_at = Some(origin.clone());
+        }
+        if known.is_none() {
             let (username, token) = ("oauth2".to_owned(), token.clone());
             self.credentials.push(HostCredentials { origin, username, token });
         }
@@ -207,11 +216,16 @@ mod tests {
         let login = |username: &str, token: &str| (forge(), username.to_owned(), token.to_owned());
         let mut settings = GitSettings::default();
         settings.log_in_at_forge(forge(), None);
-        assert_eq!(logins(&settings), []);
+        assert_eq!((logins(&settings), &settings.forge_user_at), (vec![], &None));
         settings.log_in_at_forge(forge(), Some(&Secret::new("of the forge")));
         assert_eq!(logins(&settings), [login("oauth2", "of the forge")]);
+        assert_eq!(settings.forge_user_at, Some(forge()));
         settings.credentials[0].username = "robot".to_owned();
+        settings.forge_user_at = None;
         settings.log_in_at_forge(forge(), Some(&Secret::new("another one")));
         assert_eq!(logins(&settings), [login("robot", "of the forge")]);
+        assert_eq!(settings.forge_user_at, None, "it may be another user");
+        settings.log_in_at_forge(forge(), Some(&Secret::new("of the forge")));
+        assert_eq!(settings.forge_user_at, Some(forge()));
     }
 }

@@ -100,6 +100,9 @@ pub(crate) async fn run(session: &Session, command: Project) -> anyhow::Result<E
 /// A project, with the steps of its setup that are not done.
 fn shown(project: &Value) -> String {
     let mut text = fields(project, &FIELDS);
+    if let Some(standing) = standing(project) {
+        text.push_str(&format!("\nat the forge {standing}"));
+    }
     let steps = project["provisioning"]["steps"].as_array().into_iter().flatten();
     for step in steps.filter(|step| step["state"] != "done") {
         let (name, state) = (cell(step, "/name"), cell(step, "/state"));
@@ -108,4 +111,23 @@ fn shown(project: &Value) -> String {
         text.push_str(&format!("\nstep         {name} {state}{colon}{error}"));
     }
     text
+}
+
+/// What keeps builds from the project's repository, or where it is now; `None`: nothing.
+pub(crate) fn standing(project: &Value) -> Option<String> {
+    let problem = match cell(project, "/repository/state").as_str() {
+        "gone" => "the repository is gone, or rdev may not see it any more",
+        "archived" => "the repository is archived: builds fail until it is writable",
+        "push_denied" => "rdev's user may not push to the repository: give it the right to write",
+        "branch_protected" => {
+            "the branch is protected against rdev's user: build with --pull-request, or let it push"
+        }
+        _ => "",
+    };
+    let moved_to = cell(project, "/repository/moved_to");
+    match (problem, moved_to.as_str()) {
+        ("", "") => None,
+        ("", url) => Some(format!("the repository is at {url} now; the next build follows it")),
+        (problem, _) => Some(problem.to_owned()),
+    }
 }

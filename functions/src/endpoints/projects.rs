@@ -21,6 +21,7 @@ use crate::http::cursor::{List, Listing, PageQuery};
 use crate::http::extract::{EmptyBody, InPath, InQuery, JsonBody, OptionalJson};
 use crate::http::problem::ApiResult;
 use crate::services::projects::{self, ChangeProject, Deleted};
+use crate::services::repository_view::{self, ProjectView};
 
 /// `/project…` and `/projects…`, without builds, domains and CI.
 pub fn router() -> OpenApiRouter<App> {
@@ -61,10 +62,14 @@ async fn list(
     get, path = "/projects/{id}", tag = "projects", operation_id = "show_project",
     security(("key" = ["projects:read"])),
     params(("id" = ProjectId, Path, description = "The project")),
-    responses((status = 200, description = "The project", body = Project))
+    responses((status = 200, description = "The project", body = ProjectView))
 )]
-async fn show(State(app): State<App>, InPath(id): InPath<ProjectId>) -> ApiResult<Json<Project>> {
-    Ok(Json(app.store().project(&id).await?))
+async fn show(
+    State(app): State<App>,
+    InPath(id): InPath<ProjectId>,
+) -> ApiResult<Json<ProjectView>> {
+    let project = app.store().project(&id).await?;
+    Ok(Json(repository_view::of_project(&app, project).await))
 }
 
 /// Changes a project.

@@ -359,6 +359,13 @@ impl rdev_domain::ports::Forge for TestForge {
         self.inner.pull_request(request).await
     }
 
+    async fn standing(
+        &self,
+        of: &rdev_domain::ports::PushTarget,
+    ) -> rdev_domain::ports::PortResult<rdev_domain::ports::Standing> {
+        self.inner.standing(of).await
+    }
+
     async fn set_status(
         &self,
         status: &rdev_domain::ports::CommitStatus,

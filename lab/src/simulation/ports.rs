@@ -16,8 +16,8 @@ use rdev_domain::pipeline::CommitPipeline;
 use rdev_domain::ports::{
     Advanced, AuditFilter, Capabilities, Claim, CommitStatus, DeadLetter, DeadMessage, Enqueued,
     EventPage, Forge, FoundPullRequest, NewRepository, PortError, PortResult, PullRequest,
-    PullRequestBranches, Queue, QueueStats, Receipt, ReceivedMessage, Record, Renewal, Repository,
-    Store, Swept, TaskFilter, TaskRecord, WorkStats,
+    PullRequestBranches, PushTarget, Queue, QueueStats, Receipt, ReceivedMessage, Record, Renewal,
+    Repository, Standing, Store, Swept, TaskFilter, TaskRecord, WorkStats,
 };
 use rdev_domain::project::{Deletion, Project, ProjectPatch, Stage};
 use rdev_domain::request::{Begun, RequestKey, StoredAnswer};
@@ -359,6 +359,10 @@ impl Forge for SimulatedForge {
             Ok(commit.map(|commit| FoundPullRequest { url, commit }))
         };
         self.line.call("find_pull_request", STORE, found).await
+    }
+
+    async fn standing(&self, _of: &PushTarget) -> PortResult<Standing> {
+        Err(PortError::NotSupported { what: "a look at a repository" })
     }
 
     async fn set_status(&self, _: &CommitStatus) -> PortResult<()> {

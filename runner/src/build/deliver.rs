@@ -21,7 +21,7 @@ use super::push::{MAX_ROUNDS, PushContext, PushOutcome};
 use super::refs::{based_on, begins_at, fetch_own, newest_since};
 use super::target::BuildTarget;
 use super::ticket::Held;
-use super::{commit_status, pull_request};
+use super::{commit_status, pull_request, standing};
 use crate::attempt::Attempt;
 use crate::attempt::interrupt::Interrupt;
 use crate::attempt::settle::{self, Settlement};
@@ -59,6 +59,7 @@ pub(crate) async fn deliver(
         atomic: false,
         prepared: None,
         doubt: false,
+        adopted_by: output.run.is_none().then_some(attempt.task.fence),
         commit,
         base,
         start: begins_at(attempt, spec, fetched),
@@ -67,7 +68,7 @@ pub(crate) async fn deliver(
         .phase("push", async {
             match prepare(&mut push, &output).await? {
                 Preparation::Push { scan_base } => {
-                    push.set_status(CommitState::Pending, "is being pushed").await;
+                    push.set_status(CommitState::Pending, "is being pushed");
                     let tip = push.base.clone();
                     let pushed = push.push_from(&scan_base, tip).await;
                     push.end(&scan_base, pushed).await
@@ -101,7 +102,7 @@ pub(crate) async fn resume(attempt: &Attempt, spec: &BuildSpec) -> Result<Settle
     let scan_base = attempt.task.scan_base.clone().unwrap_or_else(|| prepared.base.clone());
     let fetched = attempt
         .phase("checkout", async {
-            let fetched = target.fetch(attempt, prepared.atomic).await?;
+            let (fetched, _) = standing::fetch(attempt, &mut target, prepared.atomic).await?;
             let (mirror, start) = (&fetched.mirror, fetched.start.as_ref());
             let (dirs, stop) = (workspace.workdir(), attempt.lease.stop.token());
             attempt.machine().checkout(mirror, start, &target.branch, &dirs, stop).await?;
@@ -118,6 +119,7 @@ pub(crate) async fn resume(attempt: &Attempt, spec: &BuildSpec) -> Result<Settle
         atomic: prepared.atomic,
         prepared: Some((prepared.clone(), result.clone())),
         doubt: false,
+        adopted_by: None,
         commit: prepared.commit.clone(),
         base: prepared.base.clone(),
         start: begins_at(attempt, spec, &fetched),
@@ -175,7 +177,7 @@ async fn resume_push(
         // Somebody was faster. The next claim looks again.
         return Err(error.into());
     }
-    push.set_status(CommitState::Pending, "is being pushed").await;
+    push.set_status(CommitState::Pending, "is being pushed");
     let pushed = push.push_from(scan_base, fetched.tip.clone()).await;
     push.end(scan_base, pushed).await.map(Some)
 }
@@ -221,6 +223,7 @@ pub(crate) async fn landed(
         atomic: false,
         prepared: None,
         doubt: false,
+        adopted_by: None,
         commit,
         base: Tip::Absent,
         start: None,
@@ -311,7 +314,7 @@ async fn complete(
             result.commit_sha = Some(commit.clone());
             let repository = &target.remote.url;
             let state = CommitState::Success;
-            commit_status::set(attempt, repository, &commit, state, "delivered").await;
+            commit_status::set(attempt, repository, &commit, state, "delivered");
             if rewritten {
                 let message = "the server accepted the push, but the commit is no longer on the branch: somebody removed it";
                 result.warnings.push(Warning {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use rdev_domain::chain;
 use rdev_domain::failure::{Failure, FailureClass};
 use rdev_domain::git::{CommitId, RecordedRef, Tip};
+use rdev_domain::ids::Fence;
 use rdev_domain::ports::CommitState;
 use rdev_domain::result::BuildResult;
 use rdev_domain::spec::BuildSpec;
@@ -54,6 +55,8 @@ pub(super) struct PushContext<'a> {
     pub(super) prepared: Option<(Prepared, BuildResult)>,
     /// Whether one of its pushes of the branch was not answered.
     pub(super) doubt: bool,
+    /// The attempt's fence, if an earlier one has finished the work.
+    pub(super) adopted_by: Option<Fence>,
     pub(super) commit: CommitId,
     pub(super) base: Tip,
     /// Of a pull request: where its branch begins, if it was not there when this claim began.
@@ -62,9 +65,9 @@ pub(super) struct PushContext<'a> {
 
 impl PushContext<'_> {
     /// Sets the status of this commit on the forge.
-    pub(super) async fn set_status(&self, state: CommitState, description: &str) {
+    pub(super) fn set_status(&self, state: CommitState, description: &str) {
         let repository = &self.target.remote.url;
-        commit_status::set(self.attempt, repository, &self.commit, state, description).await;
+        commit_status::set(self.attempt, repository, &self.commit, state, description);
     }
 
     /// Ends a push: after a failure that takes the task out of `pushing` it revokes the ticket, so
@@ -82,7 +85,7 @@ impl PushContext<'_> {
         if let Err(Interrupt::Failed(failure) | Interrupt::Revoked(failure)) = &outcome
             && self.attempt.is_prepared()
         {
-            self.set_status(CommitState::Failure, failure.class.as_str()).await;
+            self.set_status(CommitState::Failure, failure.class.as_str());
         }
         outcome
     }

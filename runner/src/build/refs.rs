@@ -66,6 +66,10 @@ pub(super) async fn record(attempt: &Attempt, entry: RecordedRef) -> Result<(), 
     if refs.contains(&entry) {
         return Ok(());
     }
+    if entry.adopted_by.is_some() {
+        // It tells more than the one of the attempt that made the work.
+        refs.retain(|one| RecordedRef { adopted_by: entry.adopted_by, ..one.clone() } != entry);
+    }
     refs.push(entry);
     attempt.record_refs(refs).await
 }

@@ -58,6 +58,7 @@ impl PushContext<'_> {
             // What an old push may take to the branch stays so under another name and value.
             may_land: self.atomic && self.attempt.is_prepared()
                 || before.is_some_and(|before| before.may_land),
+            adopted_by: self.adopted_by,
             ..RecordedRef::of(own, self.commit.clone())
         };
         record(self.attempt, entry.clone()).await?;

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use rdev_domain::ids::ProjectId;
 use rdev_domain::ports::{
     CommitStatus, Forge, FoundPullRequest, NewRepository, PortError, PortResult, PullRequest,
-    PullRequestBranches, Repository,
+    PullRequestBranches, PushTarget, Repository, Standing,
 };
 use ulid::Ulid;
 
@@ -34,6 +34,10 @@ impl Forge for NoForge {
         _branches: &PullRequestBranches,
     ) -> PortResult<Option<FoundPullRequest>> {
         Err(PortError::NotSupported { what: "a pull request" })
+    }
+
+    async fn standing(&self, _of: &PushTarget) -> PortResult<Standing> {
+        Err(PortError::NotSupported { what: "a look at a repository" })
     }
 
     async fn set_status(&self, _status: &CommitStatus) -> PortResult<()> {

@@ -197,12 +197,15 @@ pub struct RecordedRef {
     /// Of a revoked ticket: why its task ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revoked_for: Option<FailureClass>,
+    /// The fence of the attempt that found the work and recorded it anew, so that it ran no agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adopted_by: Option<Fence>,
 }
 
 impl RecordedRef {
     /// A ref that is written for any other reason than a failure.
     pub fn of(own: OwnRef, commit: CommitId) -> Self {
-        Self { own, commit, may_land: false, revoked_for: None }
+        Self { own, commit, may_land: false, revoked_for: None, adopted_by: None }
     }
 }
 

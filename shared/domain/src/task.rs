@@ -36,11 +36,11 @@ pub struct Task {
     pub priority: Priority,
     /// Where it is in its life.
     pub state: TaskState,
-    /// How many attempts were begun.
+    /// How many attempts were begun, but for those that found the work finished.
     pub attempt: u32,
     /// How many attempts it may have: 1 to 10.
     pub max_attempts: u32,
-    /// How often a claim tried to push what an attempt had finished.
+    /// How often a claim tried to push what an earlier attempt had finished.
     pub push_attempt: u32,
     /// Grows at every claim and every recovery.
     pub fence: Fence,
@@ -64,7 +64,7 @@ pub struct Task {
     pub finished_at: Option<Timestamp>,
     /// The worker that has it, or had it last.
     pub worker_id: Option<WorkerId>,
-    /// How it ended, or what is being pushed.
+    /// How it ended; while it is `pushing`, how it ends once its commit is on the branch.
     pub result: Option<TaskResult>,
     /// Why it failed, or why its last attempt did.
     pub failure: Option<Failure>,

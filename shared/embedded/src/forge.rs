@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use rdev_domain::ids::ProjectId;
 use rdev_domain::ports::{
     CommitStatus, Forge, FoundPullRequest, NewRepository, PortError, PortResult, PullRequest,
-    PullRequestBranches, Repository, Start,
+    PullRequestBranches, PushTarget, Repository, Standing, Start,
 };
 use ulid::Ulid;
 
@@ -146,6 +146,10 @@ impl Forge for LocalForge {
         _branches: &PullRequestBranches,
     ) -> PortResult<Option<FoundPullRequest>> {
         Err(PortError::NotSupported { what: "a pull request" })
+    }
+
+    async fn standing(&self, _of: &PushTarget) -> PortResult<Standing> {
+        Err(PortError::NotSupported { what: "a look at a repository" })
     }
 
     async fn set_status(&self, _status: &CommitStatus) -> PortResult<()> {

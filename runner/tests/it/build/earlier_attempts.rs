@@ -24,6 +24,8 @@ async fn finished_work_of_a_dead_attempt_is_adopted_before_any_agent_starts() {
     assert_eq!(result.commit_sha, Some(commit));
     assert_eq!((result.outcome, agent_ran(&world)), (Outcome::Delivered, false));
     assert_eq!(result.files_changed[0].path, "a");
+    let task = world.task(id).await.task;
+    assert_eq!((task.attempt, task.push_attempt), (1, 1), "no agent ran in the second one");
     running.stop().await;
 }
 
@@ -39,6 +41,8 @@ async fn a_commit_at_its_kept_ref_is_not_made_again() {
     let result = world.succeeded(id).await;
     assert_eq!((result.commit_sha, agent_ran(&world)), (Some(commit), false));
     assert_eq!(result.outcome, Outcome::CommittedNotPushed);
+    let task = world.task(id).await.task;
+    assert_eq!((task.attempt, task.push_attempt), (1, 1), "no agent ran in the second one");
     assert_eq!(git(&world.repository(&site), &["show", "main:a"]), "1");
     running.stop().await;
 }

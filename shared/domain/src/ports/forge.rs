@@ -39,6 +39,11 @@ pub trait Forge: Send + Sync + 'static {
         branches: &PullRequestBranches,
     ) -> PortResult<Option<FoundPullRequest>>;
 
+    /// Where a repository is now, and whether it takes a push.
+    ///
+    /// Errors: `NotSupported` where it is not on this forge; `NotFound` when it is gone.
+    async fn standing(&self, of: &PushTarget) -> PortResult<Standing>;
+
     /// Shows at a commit how its build is. Errors: `NotSupported` where the forge shows none.
     async fn set_status(&self, status: &CommitStatus) -> PortResult<()>;
 }
@@ -121,6 +126,39 @@ pub struct FoundPullRequest {
     pub url: String,
     /// The commit of its head, also after the branch was deleted.
     pub commit: CommitId,
+}
+
+/// Where a build is to push.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PushTarget {
+    /// The repository, as far as is known.
+    pub git_url: GitUrl,
+    /// Its id on the forge, which it keeps when it is renamed or moved; `None`: not known.
+    pub forge_id: Option<u64>,
+    /// The branch.
+    pub branch: Branch,
+}
+
+/// How a repository stands to a push.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// Where it is, if that is elsewhere: it was renamed, or moved to another owner.
+    pub moved_to: Option<GitUrl>,
+    /// Whether it takes the push.
+    pub push: PushRight,
+}
+
+/// Whether a repository takes a push.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PushRight {
+    /// Nothing is known that would refuse it.
+    Granted,
+    /// The repository is archived: it takes none.
+    Archived,
+    /// The user may not push to it.
+    Denied,
+    /// The user may push to it, but not to this branch.
+    BranchProtected,
 }
 
 /// How a build of a commit is, shown as `rdev/build`.

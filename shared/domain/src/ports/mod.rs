@@ -15,7 +15,7 @@ pub use dns::{Dns, DnsRecord};
 pub use error::{Conflict, PortError, PortResult};
 pub use forge::{
     CommitState, CommitStatus, Forge, FoundPullRequest, NewRepository, PullRequest,
-    PullRequestBranches, Repository, SeedFile, Start,
+    PullRequestBranches, PushRight, PushTarget, Repository, SeedFile, Standing, Start,
 };
 pub use queue::{
     DeadMessage, MAX_RECEIVES, Queue, QueueStats, Receipt, ReceivedMessage, VISIBILITY,

@@ -68,6 +68,7 @@ pub(super) fn cancel(task: Task, lease: Option<&Lease>, now: Timestamp) -> Resul
 }
 
 pub(super) fn recover(mut task: Task, lease: &Lease, now: Timestamp) -> Step {
+    let adopted = spend_push_attempt(&mut task);
     task.fence = task.fence.next();
     let mut lost = Failure::new(FailureClass::WorkerLost, "the worker died or lost its lease");
     // Its push may have been sent, and may still land.
@@ -87,7 +88,7 @@ pub(super) fn recover(mut task: Task, lease: &Lease, now: Timestamp) -> Step {
         return end(task, TaskState::Cancelled, "task.cancelled", now);
     }
     task.failure = Some(lost);
-    if task.attempt >= task.max_attempts {
+    if is_spent(&task, adopted) {
         return end(task, TaskState::Failed, "task.failed", now);
     }
     requeue(task, now, now, "task.recovered")
@@ -108,6 +109,7 @@ pub(super) fn prepare(
             if task.prepared.as_ref().is_some_and(|p| p.commit == prepared.commit) => {}
         state => return Err(Refusal::WrongState(state)),
     }
+    spend_push_attempt(&mut task);
     // What an earlier push may still take to the branch is not tied to a ticket from now on.
     task.in_doubt |= task.state == TaskState::Running
         && !prepared.atomic
@@ -138,6 +140,7 @@ pub(super) fn finish(
     usage: Usage,
     now: Timestamp,
 ) -> Step {
+    spend_push_attempt(&mut task);
     end_attempt(&mut task, None, usage, now);
     if lease.cancel_requested {
         return end(task, TaskState::Cancelled, "task.cancelled", now);
@@ -166,6 +169,7 @@ pub(super) fn fail_running(
     usage: Usage,
     now: Timestamp,
 ) -> Step {
+    let adopted = spend_push_attempt(&mut task);
     failure.push_in_doubt |= may_land(&task);
     end_attempt(&mut task, Some(failure.clone()), usage, now);
     let reaction = failure.class.rules().running;
@@ -174,8 +178,9 @@ pub(super) fn fail_running(
         return end(task, TaskState::Cancelled, "task.cancelled", now);
     }
     task.failure = Some(failure);
-    let spent = task.attempt >= task.max_attempts;
-    let later = now.plus(backoff(task.id, task.attempt));
+    let spent = is_spent(&task, adopted);
+    let tries = if adopted { task.push_attempt } else { task.attempt };
+    let later = now.plus(backoff(task.id, tries));
     match reaction {
         Reaction::Cancel => end(task, TaskState::Cancelled, "task.cancelled", now),
         Reaction::Park => {
@@ -187,7 +192,9 @@ pub(super) fn fail_running(
             }
             task.parks += 1;
             task.parked_ms = parked.as_millis().try_into().unwrap_or(u64::MAX);
-            task.attempt -= 1;
+            if !adopted {
+                task.attempt -= 1;
+            }
             requeue(task, at, now, "task.parked")
         }
         Reaction::Retry if !spent => {
@@ -202,7 +209,8 @@ pub(super) fn fail_running(
             task.wip_floor = task.fence;
             // Otherwise the next attempt would adopt the work that conflicts.
             task.resume_from = None;
-            if spent {
+            task.push_attempt = 0;
+            if task.attempt >= task.max_attempts {
                 return end(task, TaskState::Failed, "task.failed", now);
             }
             requeue(task, now, now, "task.conflicted")
@@ -255,6 +263,25 @@ pub(super) fn fail_pushing(
         }
         PushReaction::Fail => end(task, TaskState::Failed, "task.failed", now),
     }
+}
+
+/// An attempt that ran no agent, because the work was there already, is one more try to push it.
+/// Returns whether this one is.
+fn spend_push_attempt(task: &mut Task) -> bool {
+    let adopted = task.state == TaskState::Running
+        && task.own_refs.iter().any(|recorded| {
+            recorded.own.task() == task.id && recorded.adopted_by == Some(task.fence)
+        });
+    if adopted {
+        task.attempt -= 1;
+        task.push_attempt += 1;
+    }
+    adopted
+}
+
+/// Whether a task whose attempt has failed has none left of its kind.
+fn is_spent(task: &Task, adopted: bool) -> bool {
+    if adopted { task.push_attempt >= MAX_PUSH_ATTEMPTS } else { task.attempt >= task.max_attempts }
 }
 
 /// Whether a push that was postponed is tried again.

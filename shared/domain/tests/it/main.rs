@@ -1,6 +1,7 @@
 //! The task state machine: a table of all it does, and properties of all it can do; and the
 //! bounds of values.
 
+mod adopted;
 mod documents;
 mod model;
 mod properties;

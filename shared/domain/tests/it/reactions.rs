@@ -14,7 +14,7 @@ use rdev_domain::task::{Prepared, Task, TaskState, WipRef};
 use rdev_domain::time::Timestamp;
 use ulid::Ulid;
 
-use super::sample::{self, Case, NOW};
+use super::sample::{self, Case, NOW, claimed_again, lost};
 
 /// What becomes of the task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -281,19 +281,6 @@ fn assert_fate(before: &Case, after: &Step, fate: Fate, now: Timestamp, what: &s
 }
 
 /// The same task, its holder dead or ended, claimed again.
-fn claimed_again(unowned: &Step) -> Case {
-    let slots = Slots { taken: 0, limit: 1 };
-    let now = NOW.max(unowned.task.available_at);
-    let claimed = step(&unowned.task, None, sample::claim(2, slots), now).expect("it is claimed");
-    Case { task: claimed.task, lease: claimed.lease }
-}
-
-fn lost(case: &Case) -> Step {
-    let lease = case.lease.as_ref().expect("it is held");
-    let (seen, heartbeat) = (case.task.fence, lease.heartbeat);
-    case.step(Event::Recover { seen, heartbeat, proved_dead: true }).expect("it is recovered")
-}
-
 #[test]
 fn a_push_that_kills_its_runner_is_given_up_and_stays_in_doubt() {
     let mut case = Case::pushing();

@@ -161,3 +161,18 @@ impl Case {
         self.then(event(self.holder()))
     }
 }
+
+/// A task that nobody holds, claimed by another worker as soon as it is due.
+pub(crate) fn claimed_again(unowned: &Step) -> Case {
+    let slots = Slots { taken: 0, limit: 1 };
+    let now = NOW.max(unowned.task.available_at);
+    let claimed = step(&unowned.task, None, claim(2, slots), now).expect("it is claimed");
+    Case { task: claimed.task, lease: claimed.lease }
+}
+
+/// A task whose worker has died.
+pub(crate) fn lost(case: &Case) -> Step {
+    let lease = case.lease.as_ref().expect("it is held");
+    let (seen, heartbeat) = (case.task.fence, lease.heartbeat);
+    case.step(Event::Recover { seen, heartbeat, proved_dead: true }).expect("it is recovered")
+}

@@ -18,6 +18,7 @@ mod hook;
 mod pull_request;
 mod repository;
 mod seed;
+mod standing;
 mod status;
 
 use std::time::Duration;
@@ -28,7 +29,7 @@ use rdev_domain::git_url::GitUrl;
 use rdev_domain::ids::ProjectId;
 use rdev_domain::ports::{
     CommitStatus, Forge, FoundPullRequest, NewRepository, PortError, PortResult, PullRequest,
-    PullRequestBranches, Repository,
+    PullRequestBranches, PushTarget, Repository, Standing,
 };
 use rdev_domain::token::Token;
 use reqwest::{Method, StatusCode};
@@ -203,6 +204,10 @@ impl Forge for Gitea {
         branches: &PullRequestBranches,
     ) -> PortResult<Option<FoundPullRequest>> {
         pull_request::find(self, branches).await
+    }
+
+    async fn standing(&self, of: &PushTarget) -> PortResult<Standing> {
+        standing::of(self, of).await
     }
 
     async fn set_status(&self, status: &CommitStatus) -> PortResult<()> {
