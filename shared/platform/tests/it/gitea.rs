@@ -14,6 +14,7 @@ use ulid::Ulid;
 
 rdev_testkit::trials! {
     async a_new_repository_has_the_seed_in_one_commit_and_a_hook;
+    async a_public_repository_is_made_only_where_the_settings_say_so;
     async a_private_repository_is_cloned_with_the_token_alone;
     async a_foreign_repository_is_a_conflict_and_stays_as_it_is;
     async a_description_keeps_its_mark_whatever_is_in_it;
@@ -38,7 +39,7 @@ pub(crate) fn settings(url: &str, owner: &str) -> Settings {
     Settings {
         url: url.to_owned(),
         owner: owner.to_owned(),
-        private: false,
+        private: true,
         timeout_s: 10,
         hook: Some(hook),
     }
@@ -122,7 +123,8 @@ async fn a_new_repository_has_the_seed_in_one_commit_and_a_hook() {
     assert_eq!(made.git_url.as_str(), format!("{}/acme/site.git", gitea.url()));
     whole(&gitea, &made, &new);
 
-    let (folder, files) = clone(made.git_url.as_str(), "").expect("a clone");
+    let login = format!("oauth2:{TOKEN}@");
+    let (folder, files) = clone(made.git_url.as_str(), &login).expect("a clone");
     assert_eq!(files, ["README.md", "empty", "logo.bin", "src/deep/ly/page.astro"]);
     assert_eq!(read(folder.path(), "logo.bin"), [0, 255, 10, 13]);
     assert_eq!(read(folder.path(), "src/deep/ly/page.astro"), "<h1>Grüße</h1>\n".as_bytes());
@@ -133,7 +135,7 @@ async fn a_new_repository_has_the_seed_in_one_commit_and_a_hook() {
 
     let info = gitea.repositories().remove(0);
     assert_eq!(info.description, format!("Site of Acme [rdev:{}]", new.nonce));
-    assert!(!info.private);
+    assert!(info.private);
     let hook = gitea.hooks("acme/site").remove(0);
     assert_eq!((hook.url.as_str(), hook.secret.as_str()), (HOOK, "hook-secret"));
     assert_eq!(hook.events, ["push", "status"]);
@@ -145,9 +147,17 @@ async fn a_new_repository_has_the_seed_in_one_commit_and_a_hook() {
     whole(&gitea, &made, &new);
 }
 
+async fn a_public_repository_is_made_only_where_the_settings_say_so() {
+    let gitea = gitea::Gitea::start(&["acme"]);
+    let forge = adapter(Settings { private: false, ..settings(&gitea.url(), "acme") }, TOKEN);
+    let made = forge.create_repository(&wanted("site", seed())).await.expect("a repository");
+    assert!(!gitea.repositories().remove(0).private);
+    assert_eq!(clone(made.git_url.as_str(), "").expect("a clone").1.len(), 4);
+}
+
 async fn a_private_repository_is_cloned_with_the_token_alone() {
     let gitea = gitea::Gitea::start(&["acme"]);
-    let forge = adapter(Settings { private: true, ..settings(&gitea.url(), "acme") }, TOKEN);
+    let forge = acme(&gitea.url());
     let made = forge.create_repository(&wanted("site", seed())).await.expect("a repository");
     assert!(gitea.repositories().remove(0).private);
     let url = made.git_url.as_str();
