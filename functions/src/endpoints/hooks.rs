@@ -1,7 +1,8 @@
 //! Incoming webhooks: pushes and commit statuses from Gitea, ends of pipelines from the CI.
 //!
-//! A body is read only when its signature is right, compared in constant time. A message that came
-//! before, or is about a repository of no project, is answered and does nothing.
+//! A body is parsed only when its signature is right, compared in constant time, and then without
+//! what is not needed: of the names of a push's files none is kept. A message that came before, or
+//! is about a repository of no project, is answered and does nothing.
 
 #![allow(unused_qualifications, reason = "`utoipa::path` writes `params` so")]
 
@@ -86,7 +87,9 @@ struct PipelineEnd {
     responses(
         (status = 204, description = "Recorded, or nothing to do"),
         (status = 401, description = "`invalid_signature`", body = crate::http::problem::ProblemBody,
-            content_type = "application/problem+json")
+            content_type = "application/problem+json"),
+        (status = 413, description = "More than `api.hook_limit_bytes`: `body_too_large`",
+            body = crate::http::problem::ProblemBody, content_type = "application/problem+json")
     )
 )]
 async fn gitea(State(app): State<App>, headers: HeaderMap, body: Bytes) -> ApiResult<StatusCode> {
@@ -124,7 +127,9 @@ async fn gitea(State(app): State<App>, headers: HeaderMap, body: Bytes) -> ApiRe
     responses(
         (status = 204, description = "Recorded, or nothing to do"),
         (status = 401, description = "`invalid_signature`", body = crate::http::problem::ProblemBody,
-            content_type = "application/problem+json")
+            content_type = "application/problem+json"),
+        (status = 413, description = "More than `api.hook_limit_bytes`: `body_too_large`",
+            body = crate::http::problem::ProblemBody, content_type = "application/problem+json")
     )
 )]
 async fn woodpecker(
