@@ -10,6 +10,7 @@ mod faults;
 mod hooks;
 mod killed;
 mod life;
+mod pipelines;
 mod world;
 
 use rdev_testkit::tools::trial::Trial;
@@ -25,6 +26,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         hooks::trials(),
         killed::trials(),
         life::trials(),
+        pipelines::trials(),
     ]
     .into_iter()
     .flatten()

@@ -15,21 +15,25 @@ pub struct TaskView {
     pub task: Task,
     /// Its cancellation was requested, and its worker has not stopped yet.
     pub cancel_requested: bool,
-    /// The pipeline of the commit that it has pushed; only in the record of one build.
+    /// The newest of `pipelines`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pipeline: Option<BuildPipeline>,
+    /// The pipelines of the commit that it has pushed, newest first; only in the record of one
+    /// build.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub pipelines: Vec<BuildPipeline>,
 }
 
 /// A task that was just queued.
 impl From<Task> for TaskView {
     fn from(task: Task) -> Self {
-        Self { task, cancel_requested: false, pipeline: None }
+        Self { task, cancel_requested: false, pipeline: None, pipelines: Vec::new() }
     }
 }
 
 impl From<TaskRecord> for TaskView {
     fn from(record: TaskRecord) -> Self {
         let cancel_requested = record.lease.is_some_and(|lease| lease.cancel_requested);
-        Self { task: record.task, cancel_requested, pipeline: None }
+        Self { task: record.task, cancel_requested, pipeline: None, pipelines: Vec::new() }
     }
 }
