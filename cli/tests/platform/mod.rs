@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod cookbook;
+mod deletion;
 mod deliveries;
 mod doctor;
 mod domains;
@@ -19,6 +20,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     [
         bad_input::trials(),
         cookbook::trials(),
+        deletion::trials(),
         deliveries::trials(),
         doctor::trials(),
         domains::trials(),

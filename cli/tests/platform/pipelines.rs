@@ -1,14 +1,12 @@
 //! Pipelines, as people see them: through the API and with the client.
 
-use std::process::Command;
-
 use rdev_testkit::servers::faults::Fault;
 use rdev_testkit::servers::woodpecker::Seed;
 use rdev_testkit::tools::trial::Outcome;
 use serde_json::{Value, json};
 
 use crate::platform::world::{World, assert_problem, wanted};
-use crate::support::Server;
+use crate::support::{Server, rdev};
 
 rdev_testkit::trials! {
     async a_step_that_never_ran_says_why_wherever_somebody_looks;
@@ -35,20 +33,10 @@ async fn built(server: &Server, prompt: &str) -> (String, String) {
 }
 
 /// What the client prints.
-async fn rdev(server: &Server, args: &[&str]) -> String {
-    let (url, key) = (server.url.clone(), server.key.clone());
-    let args: Vec<String> = args.iter().map(|&text| text.to_owned()).collect();
-    let run = tokio::task::spawn_blocking(move || {
-        Command::new(env!("CARGO_BIN_EXE_rdev"))
-            .args(&args)
-            .env("RDEV_URL", url)
-            .env("RDEV_KEY", key)
-            .output()
-            .expect("rdev starts")
-    });
-    let output = run.await.expect("it runs");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).expect("a text")
+async fn printed(server: &Server, args: &[&str]) -> String {
+    let said = rdev(server, args).await;
+    assert_eq!(said.status, 0, "{}", said.stderr);
+    said.stdout
 }
 
 async fn a_step_that_never_ran_says_why_wherever_somebody_looks() -> Outcome {
@@ -67,11 +55,11 @@ async fn a_step_that_never_ran_says_why_wherever_somebody_looks() -> Outcome {
     let log = server.get(&format!("{path}/log?step={}", failed["id"])).await.body;
     assert_eq!(log, json!({ "lines": [], "error": DENIED }));
 
-    let text = rdev(&server, &["pipeline", "show", "site", "latest"]).await;
+    let text = printed(&server, &["pipeline", "show", "site", "latest"]).await;
     assert!(text.ends_with(&format!("\nerror of step build: {DENIED}\n")), "{text}");
-    let text = rdev(&server, &["pipeline", "logs", "site", "--step", "build"]).await;
+    let text = printed(&server, &["pipeline", "logs", "site", "--step", "build"]).await;
     assert_eq!(text, format!("== build (failure)\nerror: {DENIED}\n"));
-    let text = rdev(&server, &["--json", "pipeline", "logs", "site", "--step", "build"]).await;
+    let text = printed(&server, &["--json", "pipeline", "logs", "site", "--step", "build"]).await;
     let read: Value = serde_json::from_str(&text).expect("JSON");
     assert_eq!((&read["error"], &read["lines"]), (&json!(DENIED), &json!([])));
 
@@ -106,10 +94,10 @@ async fn a_list_has_subjects_and_the_build_of_each_commit_and_latest_is_its_firs
     assert_eq!((again.status, again.body["number"].as_u64()), (200, Some(second + 1)), "{again:?}");
     assert_problem(&server.get(&format!("{path}/last")).await, 404, "not_found");
 
-    let table = rdev(&server, &["pipeline", "list", "site"]).await;
+    let table = printed(&server, &["pipeline", "list", "site"]).await;
     let row = table.lines().find(|line| line.contains(&task)).expect("the build's pipeline");
     assert!(row.ends_with("echo a > a.txt"), "{table}");
-    let shown = rdev(&server, &["pipeline", "show", "site", &first.to_string()]).await;
+    let shown = printed(&server, &["pipeline", "show", "site", &first.to_string()]).await;
     assert!(shown.contains(&format!("\nbuild    {task}\n")), "{shown}");
     Ok(())
 }
@@ -141,7 +129,7 @@ async fn a_build_shows_every_pipeline_of_its_commit() -> Outcome {
     assert_eq!(told, [manual, (&last, &json!("push"), &json!("success"))], "{record:#}");
     assert_eq!(record["pipeline"], all[0]);
 
-    let shown = rdev(&server, &["build", "show", "site", &task]).await;
+    let shown = printed(&server, &["build", "show", "site", &task]).await;
     let lines: Vec<_> = shown.lines().filter(|line| line.starts_with("pipeline")).collect();
     let manual = format!("pipeline  running, number {other} (manual)");
     assert_eq!(lines, [manual, format!("pipeline  success, number {push} (push)")], "{shown}");

@@ -247,9 +247,6 @@ fn unexpected(answer: &Answer) -> PortError {
 /// installation.
 fn refused(answer: &Answer, repository: &RepositoryPath) -> PortError {
     match answer.status {
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-            PortError::Denied { what: SYSTEM.to_owned() }
-        }
         _ if absent(answer) => {
             let RepositoryPath { owner, name } = repository;
             PortError::not_found(format!("\"{owner}/{name}\", or no such branch or commit in it"))

@@ -163,7 +163,7 @@ async fn a_change_that_expects_another_stage_is_refused(w: World) {
     let patch = step_done(&ready, &w);
     let answer = w.store.update_project(&seen.id, &patch, &key_actor(), w.now()).await;
     assert_eq!(conflict(answer), Conflict::ProjectNotReady);
-    w.store.forget_project(&seen.id, &key_actor(), w.now()).await.expect("it is deleting");
+    w.store.forget_project(&seen.id, None, &key_actor(), w.now()).await.expect("it is deleting");
     let again = Project {
         id: seen.id.clone(),
         state: seen.state,
@@ -221,7 +221,7 @@ async fn an_unknown_project_is_not_found(w: World) {
     not_found(
         w.store.begin_delete_project(&nowhere, Deletion::KeepRepository, None, &by, w.now()).await,
     );
-    not_found(w.store.forget_project(&nowhere, &by, w.now()).await);
+    not_found(w.store.forget_project(&nowhere, None, &by, w.now()).await);
 }
 
 async fn a_project_with_running_tasks_is_not_deleted(w: World) {
@@ -295,15 +295,15 @@ async fn a_project_is_forgotten_only_when_it_is_being_deleted(w: World) {
     let held = w.running().await;
     w.finish(&held).await.expect("a holder may finish");
     let project = held.project();
-    let answer = w.store.forget_project(project, &key_actor(), w.now()).await;
+    let answer = w.store.forget_project(project, None, &key_actor(), w.now()).await;
     assert_eq!(conflict(answer), Conflict::ProjectNotReady);
     w.store
         .begin_delete_project(project, Deletion::KeepRepository, None, &key_actor(), w.now())
         .await
         .expect("nothing runs");
-    w.store.forget_project(project, &key_actor(), w.now()).await.expect("it is being deleted");
+    w.store.forget_project(project, None, &key_actor(), w.now()).await.expect("it is being deleted");
     not_found(w.store.project(project).await);
-    not_found(w.store.forget_project(project, &key_actor(), w.now()).await);
+    not_found(w.store.forget_project(project, None, &key_actor(), w.now()).await);
     w.nothing_to_claim(project).await;
     assert_eq!(w.state(held.id).await, TaskState::Succeeded, "its tasks stay until they expire");
     w.sweep().await;
@@ -317,7 +317,7 @@ async fn a_forgotten_name_can_be_used_again(w: World) {
         .begin_delete_project(&project.id, Deletion::KeepRepository, None, &key_actor(), w.now())
         .await
         .expect("nothing runs");
-    w.store.forget_project(&project.id, &key_actor(), w.now()).await.expect("it is deleting");
+    w.store.forget_project(&project.id, None, &key_actor(), w.now()).await.expect("it is deleting");
     w.pass(MINUTE);
     let second = Project { id: project.id.clone(), ..w.new_project() };
     assert_eq!(w.create(&second).await.expect("the name is free"), second);
