@@ -1,6 +1,8 @@
 //! `rdev doctor`: checks the configuration and the systems around it, and says how to fix what is
 //! wrong.
 
+mod messages;
+
 use std::path::Path;
 use std::time::Duration;
 
@@ -13,6 +15,7 @@ use rustix::fs::Access;
 use serde_json::{Value, json};
 
 use crate::args::Common;
+use crate::client::Client;
 use crate::config::{Config, Flags, NAMES};
 use crate::exit::Exit;
 use crate::folder::Local;
@@ -37,8 +40,14 @@ pub(crate) async fn run(common: &Common, environment: &Environment) -> anyhow::R
     findings.push(git(environment));
     findings.extend(repositories(&runner_folders(&folder).cache)?);
     findings.extend(agents::check(config.default_agent, &config.agents));
+    let (server, client) = server(&folder).await;
     if let Some(forge) = &platform.forge {
-        findings.extend(forge.check().await);
+        let of_forge = forge.check().await;
+        let good = of_forge.iter().all(|finding| finding.problem.is_none());
+        findings.extend(of_forge);
+        if good {
+            findings.push(messages::check(forge, client.as_ref()).await);
+        }
     } else {
         findings.push(Finding::fine("the forge: repositories are folders below the data folder"));
     }
@@ -50,7 +59,7 @@ pub(crate) async fn run(common: &Common, environment: &Environment) -> anyhow::R
         Some(dns) => findings.extend(dns.check().await),
         None => findings.push(Finding::fine("the DNS provider: none is configured")),
     }
-    findings.push(server(&folder).await);
+    findings.push(server);
     print(common.json, &findings)
 }
 
@@ -145,20 +154,22 @@ fn repositories(cache: &Path) -> anyhow::Result<Vec<Finding>> {
     Ok(findings)
 }
 
-async fn server(folder: &Path) -> Finding {
+/// Whether a server runs on this data folder and is ready, and a client of one that is.
+async fn server(folder: &Path) -> (Finding, Option<Client>) {
     let what = "the server on this data folder";
+    let wrong = |problem: String| (Finding::problem(what, problem), None);
     let local = match Local::read(folder) {
         Ok(Some(local)) if local.pid.is_some() => local,
-        Ok(_) => return Finding::fine(format!("{what}: none is running")),
-        Err(error) => return Finding::problem(what, format!("{error:#}")),
+        Ok(_) => return (Finding::fine(format!("{what}: none is running")), None),
+        Err(error) => return wrong(format!("{error:#}")),
     };
-    let client = match crate::client::Client::new(&local.url, &local.admin_key) {
+    let client = match Client::new(&local.url, &local.admin_key) {
         Ok(client) => client,
-        Err(error) => return Finding::problem(what, format!("{error:#}")),
+        Err(error) => return wrong(format!("{error:#}")),
     };
     match tokio::time::timeout(TIMEOUT, client.get("ready", &[])).await {
-        Ok(Ok(_)) => Finding::fine(format!("{what}: {} is ready", client.url())),
-        Ok(Err(error)) => Finding::problem(what, format!("it is not ready: {error:#}")),
-        Err(_) => Finding::problem(what, "it does not answer; stop it and start `rdev up` again"),
+        Ok(Ok(_)) => (Finding::fine(format!("{what}: {} is ready", client.url())), Some(client)),
+        Ok(Err(error)) => wrong(format!("it is not ready: {error:#}")),
+        Err(_) => wrong("it does not answer; stop it and start `rdev up` again".to_owned()),
     }
 }

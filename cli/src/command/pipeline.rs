@@ -219,9 +219,7 @@ mod tests {
     #[test]
     fn a_pipeline_says_why_a_step_failed_whose_command_never_ran() {
         let denied = "pull access denied for nothing/here";
-        let step = |name: &str, status: &str, code: Option<i64>, error: Option<&str>| {
-            json!({ "id": 1, "name": name, "status": status, "exit_code": code, "error": error })
-        };
+        let step = |name: &str, status: &str, code: Option<i64>, error: Option<&str>| json!({ "id": 1, "name": name, "status": status, "exit_code": code, "error": error });
         let pipeline = json!({
             "number": 3, "status": "failure", "event": "push", "branch": "main", "commit": "abc",
             "task_id": "01M8HS8RDMETXV4D11A4J7PT9G", "message": "Say hello\n\nto everybody\n",

@@ -16,7 +16,7 @@ const COLUMNS: [Column; 5] = [
     ("DESCRIPTION", "/description"),
 ];
 
-const FIELDS: [Column; 8] = [
+const FIELDS: [Column; 10] = [
     ("name", "/id"),
     ("state", "/state"),
     ("description", "/description"),
@@ -24,6 +24,8 @@ const FIELDS: [Column; 8] = [
     ("repository", "/git_url"),
     ("branch", "/default_branch"),
     ("build limit", "/build_limit"),
+    ("messages", "/messages/count"),
+    ("last one", "/messages/last_at"),
     ("created", "/created_at"),
 ];
 

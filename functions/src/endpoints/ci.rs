@@ -100,7 +100,7 @@ async fn list(
     security(("key" = ["ci:read"])),
     params(
         ("id" = ProjectId, Path, description = "The project"),
-        ("number" = PipelineNumber, Path, description = "The pipeline's number, or `latest`")
+        ("number" = String, Path, description = "The pipeline's number, or `latest`")
     ),
     responses((status = 200, description = "The pipeline", body = Pipeline))
 )]
@@ -120,7 +120,7 @@ async fn show(
     security(("key" = ["ci:read"])),
     params(
         ("id" = ProjectId, Path, description = "The project"),
-        ("number" = PipelineNumber, Path, description = "The pipeline's number, or `latest`"),
+        ("number" = String, Path, description = "The pipeline's number, or `latest`"),
         LogQuery
     ),
     responses((status = 200, description = "The log", body = StepLog))
@@ -150,7 +150,7 @@ async fn log(
     security(("key" = ["ci:write"])),
     params(
         ("id" = ProjectId, Path, description = "The project"),
-        ("number" = PipelineNumber, Path, description = "The pipeline's number, or `latest`")
+        ("number" = String, Path, description = "The pipeline's number, or `latest`")
     ),
     responses((status = 200, description = "The new pipeline", body = PipelineSummary))
 )]
@@ -171,7 +171,7 @@ async fn restart(
     security(("key" = ["ci:write"])),
     params(
         ("id" = ProjectId, Path, description = "The project"),
-        ("number" = PipelineNumber, Path, description = "The pipeline's number, or `latest`")
+        ("number" = String, Path, description = "The pipeline's number, or `latest`")
     ),
     responses((status = 204, description = "It is being ended"))
 )]

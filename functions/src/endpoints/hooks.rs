@@ -40,6 +40,8 @@ pub fn router() -> OpenApiRouter<App> {
 struct Push {
     #[serde(rename = "ref")]
     name: String,
+    #[serde(default)]
+    before: String,
     after: String,
     repository: Repository,
 }
@@ -228,14 +230,9 @@ async fn pushed(app: &App, push: Push, now: Timestamp) -> ApiResult<()> {
     let Some(project) = owner(app, &push.repository.name, push.repository.id).await? else {
         return Ok(());
     };
-    let branch = push.name.strip_prefix("refs/heads/").and_then(|name| name.parse().ok());
-    // A deleted branch has no tip, and a tag is not a branch.
-    let deleted = push.after.bytes().all(|byte| byte == b'0');
-    let (Some(branch), Ok(commit), false) = (branch, push.after.parse(), deleted) else {
-        return Ok(());
-    };
-    let pushed = Some(Pushed { branch, commit, at: now });
-    let patch = ProjectPatch { pushed, ..ProjectPatch::default() };
+    // In one write with what was pushed.
+    let pushed = tip(&push, now);
+    let patch = ProjectPatch { pushed, message_at: Some(now), ..ProjectPatch::default() };
     match app.store().update_project(&project.id, &patch, &Actor::hook("gitea"), now).await {
         Ok((_, outbox)) => {
             app.send(&outbox, now).await;
@@ -245,6 +242,15 @@ async fn pushed(app: &App, push: Push, now: Timestamp) -> ApiResult<()> {
         Err(PortError::NotFound { .. } | PortError::Conflict(Conflict::ProjectNotReady)) => Ok(()),
         Err(error) => Err(error.into()),
     }
+}
+
+/// The branch that a push has moved, and its new tip.
+fn tip(push: &Push, now: Timestamp) -> Option<Pushed> {
+    // A tag is not a branch, and a deleted branch has no tip. A test message moves nothing.
+    let branch = push.name.strip_prefix("refs/heads/")?.parse().ok()?;
+    let moved = push.after.bytes().any(|byte| byte != b'0') && push.before != push.after;
+    let commit = push.after.parse().ok().filter(|_| moved)?;
+    Some(Pushed { branch, commit, at: now })
 }
 
 /// The CI sets a status at the commit for each of its workflows; ours is not the CI's.

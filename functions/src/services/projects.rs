@@ -199,7 +199,8 @@ async fn remove_elsewhere(
     }
     let unrecorded = provision::remove_unrecorded(app, project).await.map_err(not_removed)?;
     // What is to be removed anyway is tried twice if its step was not recorded.
-    let known = |new: &Remains| left.iter().any(|one| (one.what, &one.name) == (new.what, &new.name));
+    let known =
+        |new: &Remains| left.iter().any(|one| (one.what, &one.name) == (new.what, &new.name));
     if let Some(new) = unrecorded.filter(|new| !known(new)) {
         left.push(new);
     }

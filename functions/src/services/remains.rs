@@ -60,7 +60,8 @@ impl Remains {
             RemainsOf::Ci => format!("repository {name} at the CI server"),
             RemainsOf::Domain => format!("the DNS record of {name}"),
         };
-        let detail = format!("{thing} stays: {}; remove it there if nobody needs it", chain(&error));
+        let detail =
+            format!("{thing} stays: {}; remove it there if nobody needs it", chain(&error));
         Ok(Some(Self { what, name, detail }))
     }
 }

@@ -166,3 +166,43 @@ async fn only_four_large_messages_are_read_at_once_and_small_ones_do_not_wait() 
     assert_eq!(large.await.expect("an answer").status, 204);
     assert_eq!(pushed(&fixture).await, commit);
 }
+
+#[tokio::test]
+async fn messages_of_pushes_are_counted_and_a_test_message_moves_nothing() {
+    let fixture = told().await;
+    let shown = async || {
+        let project = fixture.get("/projects/site").await.json();
+        (project["messages"]["count"].clone(), project["pushed"]["commit"].clone())
+    };
+    assert_eq!(shown().await, (Value::Null, Value::Null));
+    let (first, zero) = ("1".repeat(40), "0".repeat(40));
+    assert_eq!(send(&fixture, &push(1, &first)).await.status, 204);
+    assert_eq!(shown().await, (json!(1), json!(first)));
+    let at = fixture.get("/projects/site").await.json()["messages"]["last_at"].clone();
+    assert!(at.is_string(), "{at}");
+
+    let told = |name: &str, before: &str, after: &str| {
+        let repository = json!({ "id": FORGE_ID, "name": "site" });
+        json!({ "ref": name, "before": before, "after": after, "repository": repository })
+            .to_string()
+    };
+    let second = "2".repeat(40);
+    for (n, message) in [
+        told("refs/heads/main", &second, &second),
+        told("refs/tags/v1", &zero, &second),
+        told("refs/heads/old", &second, &zero),
+    ]
+    .iter()
+    .enumerate()
+    {
+        assert_eq!(send(&fixture, message).await.status, 204);
+        assert_eq!(shown().await, (json!(n + 2), json!(first)), "{message}");
+    }
+    // Again: it was counted.
+    assert_eq!(send(&fixture, &told("refs/tags/v1", &zero, &second)).await.status, 204);
+    assert_eq!(shown().await.0, 4);
+    // Of another repository.
+    let other = told("refs/heads/main", &first, &second).replace("15", "16");
+    assert_eq!(send(&fixture, &other).await.status, 204);
+    assert_eq!(shown().await, (json!(4), json!(first)));
+}

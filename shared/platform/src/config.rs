@@ -156,7 +156,10 @@ mod tests {
     fn new_repositories_are_private_unless_the_configuration_says_otherwise() {
         let private = |more: serde_json::Value| {
             let mut forge = json!({ "url": "https://git.example.com", "owner": "acme" });
-            forge.as_object_mut().expect("a table").extend(more.as_object().cloned().into_iter().flatten());
+            forge
+                .as_object_mut()
+                .expect("a table")
+                .extend(more.as_object().cloned().into_iter().flatten());
             serde_json::from_value::<ForgeConfig>(forge).expect("a forge").private
         };
         assert!(private(json!({})));

@@ -64,10 +64,12 @@ pub(super) fn list(
     page: &Page,
     latest: Timestamp,
 ) -> Result<Listed<AuditEvent>, Error> {
-    const ALL: &str = "SELECT id, at, actor, action, subject, project, request_id, detail FROM audit
+    const ALL: &str =
+        "SELECT id, at, actor, action, subject, project, request_id, detail FROM audit
          WHERE id < ?1 AND (expires_at IS NULL OR expires_at > ?2)
          ORDER BY id DESC LIMIT ?3";
-    const OF_PROJECT: &str = "SELECT id, at, actor, action, subject, project, request_id, detail FROM audit
+    const OF_PROJECT: &str =
+        "SELECT id, at, actor, action, subject, project, request_id, detail FROM audit
          WHERE project = ?4 AND id < ?1 AND (expires_at IS NULL OR expires_at > ?2)
          ORDER BY id DESC LIMIT ?3";
     let (before, latest, limit) = (bound(page), latest.as_millis(), i64::from(page.limit) + 1);

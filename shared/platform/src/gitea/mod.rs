@@ -41,6 +41,8 @@ use url::Url;
 
 use crate::http::{Answer, Auth, Http};
 
+pub use hook::TestMessage;
+
 /// The name of the system in messages.
 const SYSTEM: &str = "the forge";
 
@@ -119,6 +121,14 @@ impl Gitea {
             }
         }
         Ok(Self { http, settings, root, owner_kind: OnceCell::new() })
+    }
+
+    /// Lets the forge send a test message for a project that has its repository there.
+    ///
+    /// # Errors
+    /// The forge does not answer, or refuses.
+    pub async fn send_test_message(&self, project: &ProjectId) -> PortResult<TestMessage> {
+        hook::test(self, project.as_str()).await
     }
 
     async fn send(

@@ -5,7 +5,7 @@ use std::path::Path;
 use rdev_domain::ports::{Conflict, Forge, NewRepository, PortError, Repository, SeedFile, Start};
 use rdev_domain::secret::Secret;
 use rdev_domain::token::Token;
-use rdev_platform::gitea::{Gitea, Hook, Settings};
+use rdev_platform::gitea::{Gitea, Hook, Settings, TestMessage};
 use rdev_testkit::servers::faults::{Fault, Server};
 use rdev_testkit::servers::git_http::{git, try_git};
 use rdev_testkit::servers::gitea::{self, TOKEN, USER};
@@ -23,6 +23,7 @@ rdev_testkit::trials! {
     async a_repository_that_somebody_else_filled_first_is_not_taken_for_seeded;
     async a_seed_is_found_below_many_commits;
     async a_hook_is_found_behind_others_and_not_registered_twice;
+    async a_test_message_goes_through_our_own_hook;
     async a_template_repository_is_copied;
     async a_users_own_repositories_work_like_an_organisations;
     async a_token_that_may_not_read_its_user_makes_repositories_in_an_organisation;
@@ -290,6 +291,36 @@ async fn a_hook_is_found_behind_others_and_not_registered_twice() {
     let none = adapter(Settings { hook: None, ..settings(&url, "acme") }, TOKEN);
     none.create_repository(&wanted("plain", seed())).await.expect("a repository");
     assert_eq!(gitea.hooks("acme/plain"), []);
+}
+
+async fn a_test_message_goes_through_our_own_hook() {
+    let gitea = gitea::Gitea::start(&["acme"]);
+    let forge = acme(&gitea.url());
+    let new = wanted("site", seed());
+    forge.create_repository(&new).await.expect("a repository");
+    gitea.settled().await;
+    let before = gitea.deliveries().len();
+    let queued = forge.send_test_message(&new.project).await.expect("an answer");
+    assert_eq!(queued, TestMessage::Queued { to: HOOK.to_owned() });
+    gitea.settled().await;
+    let sent = gitea.deliveries().split_off(before);
+    let [one] = &sent[..] else { panic!("{sent:?}") };
+    assert_eq!((one.url.as_str(), one.event.as_str()), (HOOK, "push"));
+    let tip = gitea.git("acme/site", &["rev-parse", "trunk"]);
+    assert_eq!((&one.payload["before"], &one.payload["after"]), (&tip.clone().into(), &tip.into()));
+
+    // The hook of another installation is not ours to try.
+    let hook = Hook {
+        url: "http://127.0.0.1:10/hooks/gitea".to_owned(),
+        secret: Token::known(Secret::new("hook-secret")),
+    };
+    let elsewhere = Settings { hook: Some(hook.clone()), ..settings(&gitea.url(), "acme") };
+    let none = adapter(elsewhere, TOKEN).send_test_message(&new.project).await;
+    assert_eq!(none.expect("an answer"), TestMessage::NoHook { to: hook.url });
+    let without = Settings { hook: None, ..settings(&gitea.url(), "acme") };
+    let none = adapter(without, TOKEN).send_test_message(&new.project).await;
+    assert_eq!(none.expect("an answer"), TestMessage::NotConfigured);
+    assert_eq!(gitea.deliveries().len(), before + 1);
 }
 
 async fn a_template_repository_is_copied() {

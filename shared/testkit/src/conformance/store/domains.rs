@@ -209,7 +209,9 @@ async fn a_reservation_that_races_a_deletion_leaves_no_record(w: World) {
             settled(|| store.begin_delete_project(&id, Deletion::KeepRepository, None, &by, now))
                 .await
                 .expect("nothing runs");
-            settled(|| store.forget_project(&id, None, &by, now)).await.expect("it is being deleted");
+            settled(|| store.forget_project(&id, None, &by, now))
+                .await
+                .expect("it is being deleted");
         };
         let (reserved, ()) = race_two(reserving, deleting).await;
         not_found(read(&w, &domain).await);
