@@ -1,6 +1,9 @@
 //! `rdev doctor`: checks the configuration and the systems around it, and says how to fix what is
 //! wrong.
 
+mod messages;
+mod projects;
+
 use std::path::Path;
 use std::time::Duration;
 
@@ -14,7 +17,6 @@ use serde_json::{Value, json};
 
 use crate::args::Common;
 use crate::client::Client;
-use crate::command;
 use crate::config::{Config, Flags, NAMES};
 use crate::exit::Exit;
 use crate::folder::Local;
@@ -39,8 +41,14 @@ pub(crate) async fn run(common: &Common, environment: &Environment) -> anyhow::R
     findings.push(git(environment));
     findings.extend(repositories(&runner_folders(&folder).cache)?);
     findings.extend(agents::check(config.default_agent, &config.agents));
+    let (server, client) = server(&folder).await;
     if let Some(forge) = &platform.forge {
-        findings.extend(forge.check().await);
+        let of_forge = forge.check().await;
+        let good = of_forge.iter().all(|finding| finding.problem.is_none());
+        findings.extend(of_forge);
+        if good {
+            findings.push(messages::check(forge, client.as_ref()).await);
+        }
     } else {
         findings.push(Finding::fine("the forge: repositories are folders below the data folder"));
     }
@@ -52,7 +60,10 @@ pub(crate) async fn run(common: &Common, environment: &Environment) -> anyhow::R
         Some(dns) => findings.extend(dns.check().await),
         None => findings.push(Finding::fine("the DNS provider: none is configured")),
     }
-    findings.extend(server(&folder).await);
+    findings.push(server);
+    if let Some(client) = &client {
+        findings.extend(projects::check(client).await);
+    }
     print(common.json, &findings)
 }
 
@@ -147,46 +158,22 @@ fn repositories(cache: &Path) -> anyhow::Result<Vec<Finding>> {
     Ok(findings)
 }
 
-/// The server that runs on the data folder, and the repositories of its projects.
-async fn server(folder: &Path) -> Vec<Finding> {
+/// Whether a server runs on this data folder and is ready, and a client of one that is.
+async fn server(folder: &Path) -> (Finding, Option<Client>) {
     let what = "the server on this data folder";
+    let wrong = |problem: String| (Finding::problem(what, problem), None);
     let local = match Local::read(folder) {
         Ok(Some(local)) if local.pid.is_some() => local,
-        Ok(_) => return vec![Finding::fine(format!("{what}: none is running"))],
-        Err(error) => return vec![Finding::problem(what, format!("{error:#}"))],
+        Ok(_) => return (Finding::fine(format!("{what}: none is running")), None),
+        Err(error) => return wrong(format!("{error:#}")),
     };
     let client = match Client::new(&local.url, &local.admin_key) {
         Ok(client) => client,
-        Err(error) => return vec![Finding::problem(what, format!("{error:#}"))],
+        Err(error) => return wrong(format!("{error:#}")),
     };
     match tokio::time::timeout(TIMEOUT, client.get("ready", &[])).await {
-        Ok(Ok(_)) => {}
-        Ok(Err(error)) => {
-            return vec![Finding::problem(what, format!("it is not ready: {error:#}"))];
-        }
-        Err(_) => {
-            let problem = "it does not answer; stop it and start `rdev up` again";
-            return vec![Finding::problem(what, problem)];
-        }
+        Ok(Ok(_)) => (Finding::fine(format!("{what}: {} is ready", client.url())), Some(client)),
+        Ok(Err(error)) => wrong(format!("it is not ready: {error:#}")),
+        Err(_) => wrong("it does not answer; stop it and start `rdev up` again".to_owned()),
     }
-    let mut findings = vec![Finding::fine(format!("{what}: {} is ready", client.url()))];
-    match projects(&client).await {
-        Ok(found) => findings.extend(found),
-        Err(error) => findings.push(Finding::problem("its projects", format!("{error:#}"))),
-    }
-    findings
-}
-
-/// The newest projects whose repository takes no builds, or is elsewhere by now.
-async fn projects(client: &Client) -> anyhow::Result<Vec<Finding>> {
-    let list = client.get("projects", &[("limit", "100".to_owned())]).await?;
-    let mut findings = Vec::new();
-    for project in list["items"].as_array().into_iter().flatten() {
-        let Some(id) = project["id"].as_str() else { continue };
-        let shown = client.get(&format!("projects/{id}"), &[]).await?;
-        if let Some(problem) = command::project::standing(&shown) {
-            findings.push(Finding::problem(format!("the project {id}"), problem));
-        }
-    }
-    Ok(findings)
 }

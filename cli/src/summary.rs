@@ -28,7 +28,9 @@ pub(crate) fn of_build(record: &Value) -> String {
     field("commit", text(result, "commit_sha"));
     field("branch", text(result, "branch"));
     field("pull", text(result, "pull_request_url"));
-    field("pipeline", pipeline(&record["pipeline"]));
+    for one in record["pipelines"].as_array().into_iter().flatten() {
+        field("pipeline", pipeline(one));
+    }
     field("agent", agent(&result["agent"]));
     field("used", usage(&record["usage"]));
     field("times", times(&result["durations_ms"]));
@@ -54,13 +56,12 @@ pub(crate) fn of_build(record: &Value) -> String {
     all
 }
 
-/// The commit's pipeline, such as `success, number 3`.
+/// A pipeline of the commit, such as `success, number 3 (push)`.
 fn pipeline(pipeline: &Value) -> String {
+    let number = pipeline["number"].as_u64().map(|number| format!(", number {number}"));
+    let event = pipeline["event"].as_str().map(|event| format!(" ({})", clean(event)));
     let status = text(pipeline, "status");
-    match pipeline["number"].as_u64() {
-        Some(number) => format!("{status}, number {number}"),
-        None => status,
-    }
+    format!("{status}{}{}", number.unwrap_or_default(), event.unwrap_or_default())
 }
 
 /// The changed files of a result; skips entries that cannot be parsed.
@@ -148,6 +149,10 @@ mod tests {
     fn a_build_reads_from_its_state_to_its_diffstat() {
         let record = json!({
             "id": "T", "project_id": "site", "state": "succeeded", "attempt": 1,
+            "pipelines": [
+                {"number": 4, "event": "pull_request", "status": "running", "url": null},
+                {"number": null, "event": null, "status": "success", "url": null},
+            ],
             "usage": {"input_tokens": 10, "output_tokens": 2, "cache_tokens": 0, "cost_usd": 0.5, "turns": 1},
             "result": {
                 "outcome": "delivered", "commit_sha": "abc", "branch": "main",
@@ -167,6 +172,8 @@ state     succeeded, delivered
 attempts  1
 commit    abc
 branch    main
+pipeline  running, number 4 (pull_request)
+pipeline  success
 agent     codex 1
 used      10 tokens in, 2 out, 0 cached, 1 turns, 0.5000 USD
 times     checkout 1.5 s, push 5 ms

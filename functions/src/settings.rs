@@ -19,6 +19,9 @@ pub struct Settings {
     pub rate_limit_burst: u32,
     /// Bytes that a request's body may have: 256 KiB.
     pub body_limit_bytes: usize,
+    /// Bytes that a message from the forge or the CI may have: 8 MiB. Gitea names every file of
+    /// each commit that a push brings, and those of the last one twice.
+    pub hook_limit_bytes: usize,
     /// The template of a project whose request names no template: `static`.
     pub default_template: String,
     /// Answer event streams with one finite batch, which waits up to 20 s for its first event, for
@@ -63,6 +66,7 @@ impl Default for Settings {
             rate_limit_per_s: 100,
             rate_limit_burst: 1000,
             body_limit_bytes: 256 * 1024,
+            hook_limit_bytes: 8 << 20,
             default_template: "static".to_owned(),
             sse_finite: false,
             sse_max_s: 900,

@@ -2,6 +2,7 @@
 
 use clap::Subcommand;
 use rdev_domain::ids::ProjectId;
+use rdev_domain::pipeline::PipelineNumber;
 
 use super::values::Paging;
 
@@ -25,8 +26,8 @@ pub(crate) enum Pipeline {
     Show {
         /// The project's name.
         project: ProjectId,
-        /// The pipeline's number; default: the newest.
-        number: Option<u64>,
+        /// The pipeline's number, or `latest`; default: the newest.
+        number: Option<PipelineNumber>,
         /// Wait until the pipeline has ended; exit with 1 unless it succeeded.
         #[arg(short, long)]
         follow: bool,
@@ -38,8 +39,8 @@ pub(crate) enum Pipeline {
     Logs {
         /// The project's name.
         project: ProjectId,
-        /// The pipeline's number; default: the newest.
-        number: Option<u64>,
+        /// The pipeline's number, or `latest`; default: the newest.
+        number: Option<PipelineNumber>,
         /// Only the step with this name.
         #[arg(long, value_name = "NAME")]
         step: Option<String>,

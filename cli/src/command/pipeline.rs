@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use anyhow::bail;
-use serde_json::Value;
+use rdev_domain::pipeline::PipelineNumber;
+use serde_json::{Value, json};
 
 use super::{Column, Session, cell, fields};
 use crate::args::pipeline::Pipeline;
@@ -11,12 +12,13 @@ use crate::args::values::Paging;
 use crate::exit::Exit;
 use crate::out;
 
-const COLUMNS: [Column; 6] = [
+const COLUMNS: [Column; 7] = [
     ("NUMBER", "/number"),
     ("STATUS", "/status"),
     ("EVENT", "/event"),
     ("BRANCH", "/branch"),
     ("COMMIT", "/commit"),
+    ("BUILD", "/task_id"),
     ("MESSAGE", "/message"),
 ];
 
@@ -26,9 +28,9 @@ const FIELDS: [Column; 8] = [
     ("event", "/event"),
     ("branch", "/branch"),
     ("commit", "/commit"),
+    ("build", "/task_id"),
     ("message", "/message"),
     ("url", "/url"),
-    ("errors", "/errors"),
 ];
 
 /// The time between two requests for a pipeline that is followed.
@@ -77,39 +79,67 @@ pub(crate) async fn run(session: &Session, command: Pipeline) -> anyhow::Result<
             };
             let path = format!("{path}/{number}");
             let pipeline = session.client.get(&path, &[]).await?;
-            let selected = |one: &&Value| {
+            let named = |one: &&Value| {
                 step.as_deref().is_none_or(|step| one["name"].as_str() == Some(step))
             };
-            let steps: Vec<&Value> = steps(&pipeline).filter(selected).collect();
-            if steps.is_empty() {
-                bail!("the pipeline has no step of that name");
+            let found: Vec<&Value> = steps(&pipeline).filter(named).collect();
+            let around = match step {
+                Some(_) => Vec::new(),
+                None => reasons(&pipeline, Around::Steps),
+            };
+            if found.is_empty() && around.is_empty() {
+                bail!("the pipeline has no such step");
             }
-            for one in steps {
-                let query = [("step", one["id"].to_string())];
-                let log = session.client.get(&format!("{path}/log"), &query).await?;
-                if session.json {
-                    out::json(&log)?;
-                    continue;
-                }
-                out::line(format!("== {} ({})", cell(one, "/name"), cell(one, "/status")))?;
-                for line in log["lines"].as_array().into_iter().flatten() {
-                    out::line(cell(line, "/text"))?;
-                }
-            }
+            logs(session, &path, &found).await?;
+            print_reasons(session, &around)?;
             Ok(Exit::Done)
         }
     }
+}
+
+/// Prints the logs of steps, and why a step failed where its log does not say so.
+async fn logs(session: &Session, path: &str, steps: &[&Value]) -> anyhow::Result<()> {
+    for step in steps {
+        let query = [("step", step["id"].to_string())];
+        let log = session.client.get(&format!("{path}/log"), &query).await?;
+        if session.json {
+            let (name, status, error) = (&step["name"], &step["status"], &step["error"]);
+            let lines = &log["lines"];
+            out::json(&json!({"step": name, "status": status, "error": error, "lines": lines}))?;
+            continue;
+        }
+        out::line(format!("== {} ({})", cell(step, "/name"), cell(step, "/status")))?;
+        for line in log["lines"].as_array().into_iter().flatten() {
+            out::line(cell(line, "/text"))?;
+        }
+        let error = cell(step, "/error");
+        if !error.is_empty() {
+            out::line(format!("error: {error}"))?;
+        }
+    }
+    Ok(())
+}
+
+fn print_reasons(session: &Session, reasons: &[String]) -> anyhow::Result<()> {
+    for reason in reasons {
+        if session.json {
+            out::json(&json!({"step": null, "error": reason, "lines": []}))?;
+        } else {
+            out::line(reason)?;
+        }
+    }
+    Ok(())
 }
 
 /// The given number, the number of the commit's pipeline, or the newest number.
 async fn find(
     session: &Session,
     path: &str,
-    number: Option<u64>,
+    number: Option<PipelineNumber>,
     commit: Option<&str>,
 ) -> anyhow::Result<Option<u64>> {
-    if number.is_some() {
-        return Ok(number);
+    if let Some(PipelineNumber::Number(number)) = number {
+        return Ok(Some(number));
     }
     let paging = Paging { limit: 50, cursor: None };
     let newest = session.client.get(path, &[("limit", paging.limit.to_string())]).await?;
@@ -130,6 +160,38 @@ fn steps(pipeline: &Value) -> impl Iterator<Item = &Value> {
     workflows.flat_map(|workflow| workflow["steps"].as_array().into_iter().flatten())
 }
 
+/// Whose errors are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Around {
+    /// Of the pipeline and its workflows.
+    Steps,
+    /// Of the steps, too.
+    Everything,
+}
+
+/// What the CI server says of what went wrong. A workflow often repeats the error of its step.
+fn reasons(pipeline: &Value, around: Around) -> Vec<String> {
+    let errors = pipeline["errors"].as_array().into_iter().flatten().map(|error| {
+        let text = error.as_str().map(out::clean).unwrap_or_default();
+        if text.starts_with("warning: ") { text } else { format!("error: {text}") }
+    });
+    let mut reasons: Vec<String> = errors.collect();
+    for workflow in pipeline["workflows"].as_array().into_iter().flatten() {
+        let steps = workflow["steps"].as_array().map_or(&[][..], Vec::as_slice);
+        let error = cell(workflow, "/error");
+        if !error.is_empty() && steps.iter().all(|step| cell(step, "/error") != error) {
+            reasons.push(format!("error of workflow {}: {error}", cell(workflow, "/name")));
+        }
+        for step in steps.iter().filter(|_| around == Around::Everything) {
+            let error = cell(step, "/error");
+            if !error.is_empty() {
+                reasons.push(format!("error of step {}: {error}", cell(step, "/name")));
+            }
+        }
+    }
+    reasons
+}
+
 fn shown(pipeline: &Value) -> String {
     let mut brief = pipeline.clone();
     let message = pipeline["message"].as_str().unwrap_or_default();
@@ -142,5 +204,53 @@ fn shown(pipeline: &Value) -> String {
         text.push_str("\n\n");
         text.push_str(&out::table(&["STEP", "STATUS", "EXIT"], &rows));
     }
+    let reasons = reasons(pipeline, Around::Everything);
+    if !reasons.is_empty() {
+        text.push_str("\n\n");
+        text.push_str(&reasons.join("\n"));
+    }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pipeline_says_why_a_step_failed_whose_command_never_ran() {
+        let denied = "pull access denied for nothing/here";
+        let step = |name: &str, status: &str, code: Option<i64>, error: Option<&str>| json!({ "id": 1, "name": name, "status": status, "exit_code": code, "error": error });
+        let pipeline = json!({
+            "number": 3, "status": "failure", "event": "push", "branch": "main", "commit": "abc",
+            "task_id": "01M8HS8RDMETXV4D11A4J7PT9G", "message": "Say hello\n\nto everybody\n",
+            "errors": ["warning: `pipeline:` is old"],
+            "workflows": [
+                { "name": "build", "status": "failure", "error": denied, "steps": [
+                    step("clone", "success", Some(0), None),
+                    step("image", "failure", None, Some(denied)),
+                    step("publish", "skipped", None, None),
+                ] },
+                { "name": "deploy", "status": "failure", "error": "no agent took it", "steps": [] },
+            ],
+        });
+        let expected = "number   3
+status   failure
+event    push
+branch   main
+commit   abc
+build    01M8HS8RDMETXV4D11A4J7PT9G
+message  Say hello
+
+STEP     STATUS   EXIT
+clone    success  0
+image    failure
+publish  skipped
+
+warning: `pipeline:` is old
+error of step image: pull access denied for nothing/here
+error of workflow deploy: no agent took it";
+        assert_eq!(shown(&pipeline), expected);
+        let around = ["warning: `pipeline:` is old", "error of workflow deploy: no agent took it"];
+        assert_eq!(reasons(&pipeline, Around::Steps), around);
+    }
 }

@@ -16,7 +16,7 @@ const COLUMNS: [Column; 5] = [
     ("DESCRIPTION", "/description"),
 ];
 
-const FIELDS: [Column; 8] = [
+const FIELDS: [Column; 10] = [
     ("name", "/id"),
     ("state", "/state"),
     ("description", "/description"),
@@ -24,6 +24,8 @@ const FIELDS: [Column; 8] = [
     ("repository", "/git_url"),
     ("branch", "/default_branch"),
     ("build limit", "/build_limit"),
+    ("messages", "/messages/count"),
+    ("last one", "/messages/last_at"),
     ("created", "/created_at"),
 ];
 
@@ -84,15 +86,20 @@ pub(crate) async fn run(session: &Session, command: Project) -> anyhow::Result<E
         Project::Delete { name, delete_repository } => {
             let query = [("delete_repository", delete_repository.to_string())];
             let answer = session.client.delete(&format!("projects/{name}"), &query).await?;
-            if answer.is_null() {
-                if session.json {
-                    out::json(&json!({"id": name, "deleted": true}))?;
-                } else {
-                    out::note(format_args!("deleted project {name}"));
-                }
-                return Ok(Exit::Done);
+            let left = answer["stays"].as_array().map_or(&[][..], Vec::as_slice);
+            // Of a project that is still being deleted the answer is the project.
+            if !answer.is_null() && left.is_empty() {
+                return session.show(&answer, shown);
             }
-            session.show(&answer, shown)
+            if session.json {
+                out::json(&json!({"id": name, "deleted": true, "stays": left}))?;
+            } else {
+                out::note(format_args!("deleted project {name}"));
+                for one in left {
+                    out::note(cell(one, "/detail"));
+                }
+            }
+            Ok(Exit::Done)
         }
     }
 }

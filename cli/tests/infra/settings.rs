@@ -18,6 +18,7 @@ use rdev_testkit::tools::trial::Outcome;
 rdev_testkit::trials! {
     fn every_variable_of_the_ecs_task_is_one_that_the_runner_reads;
     fn a_runner_on_ecs_knows_the_forge_and_where_builds_are_seen;
+    fn new_repositories_are_private_unless_whoever_deploys_says_otherwise;
     fn functions_are_told_the_systems_that_they_call_and_may_read_the_secrets_of_no_others;
     fn a_secret_with_credentials_of_git_is_read_as_the_template_describes_it;
 }
@@ -104,6 +105,14 @@ fn a_runner_on_ecs_knows_the_forge_and_where_builds_are_seen() -> Outcome {
     assert_eq!(forge.token.as_ref().map(Secret::expose), Some("12e4"));
     let config = PlatformConfig { public_url, forge: Some(forge), ..PlatformConfig::default() };
     assert!(connect(&config, None).expect("adapters").forge.is_some());
+    Ok(())
+}
+
+fn new_repositories_are_private_unless_whoever_deploys_says_otherwise() -> Outcome {
+    let template = template()?;
+    assert_eq!(template["Parameters"]["GiteaPrivate"]["Default"], "true");
+    let variables = &template["Resources"]["ProjectsFunction"]["Properties"]["Environment"];
+    assert_eq!(variables["Variables"]["RDEV_FORGE__PRIVATE"]["Ref"], "GiteaPrivate");
     Ok(())
 }
 

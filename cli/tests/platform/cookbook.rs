@@ -301,7 +301,7 @@ fn settled(world: &World, url: &str, printed: &str) -> String {
         .map(|line| {
             // Whether the CI has begun or is done by then is a race.
             if line.starts_with("pipeline ") {
-                return "pipeline  running, number 1\n".to_owned();
+                return "pipeline  running, number 1 (push)\n".to_owned();
             }
             format!("{}\n", measured(line.trim_end()))
         })

@@ -211,7 +211,7 @@ async fn project_and_end(store: &dyn Store, url: &str, now: Timestamp) -> (Proje
 async fn delete(store: &dyn Store, id: &ProjectId, now: Timestamp) {
     let (by, keep) = (Actor::maintenance(), Deletion::KeepRepository);
     store.begin_delete_project(id, keep, None, &by, now).await.expect("nothing runs");
-    store.forget_project(id, &by, now).await.expect("it is deleting");
+    store.forget_project(id, None, &by, now).await.expect("it is deleting");
 }
 
 async fn the_webhook_of_a_later_project_is_told_nothing_of_an_earlier_one() {

@@ -7,11 +7,13 @@ use rdev_testkit::servers::faults::Fault;
 use rdev_testkit::tools::trial::Outcome;
 use serde_json::Value;
 
-use crate::platform::world::{System, World};
+use crate::platform::world::{System, World, wanted};
+use crate::support::rdev;
 
 rdev_testkit::trials! {
     fn it_looks_and_makes_nothing;
     fn a_repository_whose_pushes_are_not_atomic_is_named;
+    async a_forge_that_may_not_send_to_this_address_is_found_out;
     async a_good_installation_has_no_problem_and_each_broken_part_is_named_with_what_to_do;
 }
 
@@ -73,6 +75,47 @@ fn a_repository_whose_pushes_are_not_atomic_is_named() {
     let named = |one: &&String| one.contains("https://git.example.com/site.git");
     assert_eq!(problems(&told).iter().filter(named).count(), 1, "{told:#}");
     assert_eq!(output.status.code(), Some(1));
+}
+
+/// What the doctor says of the forge's messages: what it looked at, and the problem.
+fn of_messages(told: &Value) -> (String, Value) {
+    let findings = told["findings"].as_array().expect("findings").iter();
+    let text = |one: &Value| one["what"].as_str().expect("a text").to_owned();
+    let mut found = findings.filter(|one| text(one).starts_with("messages from the forge"));
+    let one = found.next().expect("it is looked at");
+    assert_eq!(found.next(), None);
+    (text(one), one["problem"].clone())
+}
+
+async fn a_forge_that_may_not_send_to_this_address_is_found_out() -> Outcome {
+    let world = World::new(10)?;
+    let server = world.up().await;
+    let (what, problem) = of_messages(&doctor(&world).1);
+    assert!(what.contains("not tried") && what.contains("no project"), "{what}");
+    assert_eq!(problem, Value::Null);
+
+    assert_eq!(server.post("/project", wanted("site")).await.status, 201);
+    world.gitea.settled().await;
+    let pushed = server.get("/projects/site").await.body["pushed"].clone();
+    let hook = format!("{}/hooks/gitea", server.url);
+    let (status, told) = doctor(&world);
+    let arrived = format!("messages from the forge: one about site has arrived at {hook}");
+    assert_eq!((status, of_messages(&told)), (0, (arrived, Value::Null)), "{told:#}");
+    let project = server.get("/projects/site").await.body;
+    assert_eq!(project["pushed"], pushed, "a test message is no push: {project:#}");
+    let count = project["messages"]["count"].as_u64().expect("a number");
+    let shown = rdev(&server, &["project", "show", "site"]).await.stdout;
+    assert!(shown.contains(&format!("\nmessages     {count}\n")), "{shown}");
+    assert!(shown.contains("\nlast one     20"), "{shown}");
+
+    world.gitea.send_to_public_addresses_only(true);
+    let (status, told) = doctor(&world);
+    let (what, problem) = of_messages(&told);
+    assert_eq!((status, what), (1, format!("messages from the forge to {hook}")), "{told:#}");
+    let problem = problem.as_str().expect("a problem").to_owned();
+    assert!(problem.contains("[webhook] ALLOWED_HOST_LIST"), "{problem}");
+    assert_eq!(problems(&told).len(), 1, "{told:#}");
+    Ok(())
 }
 
 async fn a_good_installation_has_no_problem_and_each_broken_part_is_named_with_what_to_do()

@@ -31,6 +31,7 @@ async fn a_project_gets_its_repository_its_ci_and_its_name_and_loses_them_with_i
     assert_eq!(answer.status, 201, "{answer:?}");
     world.assert_whole(&server, "site").await;
     let repository = world.gitea.repositories().remove(0);
+    assert!(repository.private, "nobody has asked for a public one: {repository:?}");
     let url = format!("{}/{OWNER}/site.git", world.forge.url());
     assert_eq!(answer.body["git_url"], url, "{answer:?}");
     assert!(!answer.body.to_string().contains("whsec"), "{answer:?}");

@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod cookbook;
+mod deletion;
 mod deliveries;
 mod doctor;
 mod domains;
@@ -10,6 +11,7 @@ mod faults;
 mod hooks;
 mod killed;
 mod life;
+mod pipelines;
 mod world;
 
 use rdev_testkit::tools::trial::Trial;
@@ -18,6 +20,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     [
         bad_input::trials(),
         cookbook::trials(),
+        deletion::trials(),
         deliveries::trials(),
         doctor::trials(),
         domains::trials(),
@@ -25,6 +28,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         hooks::trials(),
         killed::trials(),
         life::trials(),
+        pipelines::trials(),
     ]
     .into_iter()
     .flatten()

@@ -259,6 +259,24 @@ pub(crate) fn start_time(pid: u32) -> Option<String> {
     (fields[0] != "Z").then(|| fields[19].to_owned())
 }
 
+/// What a command of the client has printed.
+pub(crate) struct Said {
+    pub(crate) status: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+/// Runs a command of the client against the server.
+pub(crate) async fn rdev(server: &Server, args: &[&str]) -> Said {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rdev"));
+    command.args(args).env("RDEV_URL", &server.url).env("RDEV_KEY", &server.key);
+    let output = tokio::task::spawn_blocking(move || command.output()).await;
+    let output = output.expect("it runs").expect("rdev starts");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("a text");
+    let status = output.status.code().expect("a status");
+    Said { status, stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
 /// A client that never goes through a proxy: everything here is on loopback.
 pub(crate) fn http_client() -> reqwest::Client {
     // An error says that another test of this binary was first.

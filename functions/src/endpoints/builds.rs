@@ -192,8 +192,9 @@ async fn show(
     InPath((project, task)): InPath<(ProjectId, TaskId)>,
 ) -> ApiResult<Json<TaskView>> {
     let record = of_project(&app, &project, task).await?;
-    let pipeline = build_pipeline::of_build(&app, &record.task).await?;
-    Ok(Json(TaskView { pipeline, ..record.into() }))
+    let pipelines = build_pipeline::of_build(&app, &record.task).await?;
+    let pipeline = pipelines.first().cloned();
+    Ok(Json(TaskView { pipeline, pipelines, ..record.into() }))
 }
 
 /// Cancels a build: at once while it is queued; one that runs is stopped by its worker.

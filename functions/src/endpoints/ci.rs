@@ -6,8 +6,11 @@ use axum::Json;
 use axum::extract::State;
 use http::StatusCode;
 use rdev_domain::ids::ProjectId;
-use rdev_domain::pipeline::{CiId, LogLine, Pipeline, PipelineFilter, PipelineSummary};
-use rdev_domain::ports::Ci;
+use rdev_domain::page::Page;
+use rdev_domain::pipeline::{
+    CiId, LogLine, Pipeline, PipelineFilter, PipelineNumber, PipelineSummary,
+};
+use rdev_domain::ports::{Ci, PortError};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -58,6 +61,9 @@ struct LogQuery {
 pub struct StepLog {
     /// Its lines, in order.
     pub lines: Vec<LogLine>,
+    /// Why it has none, if the step failed before its command ran.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }
 
 /// A project's pipelines, newest first.
@@ -85,7 +91,7 @@ async fn list(
     let (ci, ci_id) = of_project(&app, &id).await?;
     let filter = PipelineFilter { branch: query.branch, status: query.status };
     let listed = ci.pipelines(ci_id, &filter, &page).await?;
-    Ok(Json(listing.answer(listed, PipelineSummary::place, |pipeline| pipeline)))
+    Ok(Json(listing.answer(listed, PipelineSummary::place, PipelineSummary::in_list)))
 }
 
 /// One pipeline, with its workflows and steps.
@@ -94,15 +100,16 @@ async fn list(
     security(("key" = ["ci:read"])),
     params(
         ("id" = ProjectId, Path, description = "The project"),
-        ("number" = u64, Path, description = "The pipeline's number")
+        ("number" = String, Path, description = "The pipeline's number, or `latest`")
     ),
     responses((status = 200, description = "The pipeline", body = Pipeline))
 )]
 async fn show(
     State(app): State<App>,
-    InPath((id, number)): InPath<(ProjectId, u64)>,
+    InPath((id, number)): InPath<(ProjectId, PipelineNumber)>,
 ) -> ApiResult<Json<Pipeline>> {
     let (ci, ci_id) = of_project(&app, &id).await?;
+    let number = number_of(ci, ci_id, number).await?;
     Ok(Json(ci.pipeline(ci_id, number).await?))
 }
 
@@ -113,18 +120,27 @@ async fn show(
     security(("key" = ["ci:read"])),
     params(
         ("id" = ProjectId, Path, description = "The project"),
-        ("number" = u64, Path, description = "The pipeline's number"),
+        ("number" = String, Path, description = "The pipeline's number, or `latest`"),
         LogQuery
     ),
     responses((status = 200, description = "The log", body = StepLog))
 )]
 async fn log(
     State(app): State<App>,
-    InPath((id, number)): InPath<(ProjectId, u64)>,
+    InPath((id, number)): InPath<(ProjectId, PipelineNumber)>,
     InQuery(query): InQuery<LogQuery>,
 ) -> ApiResult<Json<StepLog>> {
     let (ci, ci_id) = of_project(&app, &id).await?;
-    Ok(Json(StepLog { lines: ci.log(ci_id, number, query.step).await? }))
+    let number = number_of(ci, ci_id, number).await?;
+    let lines = ci.log(ci_id, number, query.step).await?;
+    let error = if lines.is_empty() {
+        let pipeline = ci.pipeline(ci_id, number).await?;
+        let mut steps = pipeline.workflows.into_iter().flat_map(|workflow| workflow.steps);
+        steps.find(|step| step.id == query.step).and_then(|step| step.error)
+    } else {
+        None
+    };
+    Ok(Json(StepLog { lines, error }))
 }
 
 /// Runs a pipeline again, as a new one.
@@ -134,16 +150,17 @@ async fn log(
     security(("key" = ["ci:write"])),
     params(
         ("id" = ProjectId, Path, description = "The project"),
-        ("number" = u64, Path, description = "The pipeline's number")
+        ("number" = String, Path, description = "The pipeline's number, or `latest`")
     ),
     responses((status = 200, description = "The new pipeline", body = PipelineSummary))
 )]
 async fn restart(
     State(app): State<App>,
-    InPath((id, number)): InPath<(ProjectId, u64)>,
+    InPath((id, number)): InPath<(ProjectId, PipelineNumber)>,
     _: OptionalJson<EmptyBody>,
 ) -> ApiResult<Json<PipelineSummary>> {
     let (ci, ci_id) = of_project(&app, &id).await?;
+    let number = number_of(ci, ci_id, number).await?;
     Ok(Json(ci.restart(ci_id, number).await?))
 }
 
@@ -154,16 +171,17 @@ async fn restart(
     security(("key" = ["ci:write"])),
     params(
         ("id" = ProjectId, Path, description = "The project"),
-        ("number" = u64, Path, description = "The pipeline's number")
+        ("number" = String, Path, description = "The pipeline's number, or `latest`")
     ),
     responses((status = 204, description = "It is being ended"))
 )]
 async fn cancel(
     State(app): State<App>,
-    InPath((id, number)): InPath<(ProjectId, u64)>,
+    InPath((id, number)): InPath<(ProjectId, PipelineNumber)>,
     _: OptionalJson<EmptyBody>,
 ) -> ApiResult<StatusCode> {
     let (ci, ci_id) = of_project(&app, &id).await?;
+    let number = number_of(ci, ci_id, number).await?;
     ci.cancel(ci_id, number).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -174,4 +192,17 @@ async fn of_project<'a>(app: &'a App, id: &ProjectId) -> ApiResult<(&'a dyn Ci, 
     let ci = app.ci().ok_or_else(|| missing("this installation has no CI ([ci])"))?;
     let ci_id = project.ci_id.ok_or_else(|| missing("the project's repository has no CI"))?;
     Ok((ci, ci_id))
+}
+
+/// The number of a pipeline. The latest is the first of the list, of whatever branch.
+async fn number_of(ci: &dyn Ci, ci_id: CiId, number: PipelineNumber) -> ApiResult<u64> {
+    match number {
+        PipelineNumber::Number(number) => Ok(number),
+        PipelineNumber::Latest => {
+            let page = Page { limit: 1, before: None };
+            let listed = ci.pipelines(ci_id, &PipelineFilter::default(), &page).await?;
+            let latest = listed.items.first().map(|latest| latest.number);
+            latest.ok_or_else(|| PortError::not_found("the project's latest pipeline").into())
+        }
+    }
 }

@@ -1,7 +1,8 @@
 //! Incoming webhooks: pushes and commit statuses from Gitea, ends of pipelines from the CI.
 //!
-//! A body is read only when its signature is right, compared in constant time. A message that came
-//! before, or is about a repository of no project, is answered and does nothing.
+//! A body is parsed only when its signature is right, compared in constant time, and then without
+//! what is not needed: of the names of a push's files none is kept. A message that came before, or
+//! is about a repository of no project, is answered and does nothing.
 
 #![allow(unused_qualifications, reason = "`utoipa::path` writes `params` so")]
 
@@ -39,6 +40,8 @@ pub fn router() -> OpenApiRouter<App> {
 struct Push {
     #[serde(rename = "ref")]
     name: String,
+    #[serde(default)]
+    before: String,
     after: String,
     repository: Repository,
 }
@@ -86,7 +89,9 @@ struct PipelineEnd {
     responses(
         (status = 204, description = "Recorded, or nothing to do"),
         (status = 401, description = "`invalid_signature`", body = crate::http::problem::ProblemBody,
-            content_type = "application/problem+json")
+            content_type = "application/problem+json"),
+        (status = 413, description = "More than `api.hook_limit_bytes`: `body_too_large`",
+            body = crate::http::problem::ProblemBody, content_type = "application/problem+json")
     )
 )]
 async fn gitea(State(app): State<App>, headers: HeaderMap, body: Bytes) -> ApiResult<StatusCode> {
@@ -124,7 +129,9 @@ async fn gitea(State(app): State<App>, headers: HeaderMap, body: Bytes) -> ApiRe
     responses(
         (status = 204, description = "Recorded, or nothing to do"),
         (status = 401, description = "`invalid_signature`", body = crate::http::problem::ProblemBody,
-            content_type = "application/problem+json")
+            content_type = "application/problem+json"),
+        (status = 413, description = "More than `api.hook_limit_bytes`: `body_too_large`",
+            body = crate::http::problem::ProblemBody, content_type = "application/problem+json")
     )
 )]
 async fn woodpecker(
@@ -223,14 +230,9 @@ async fn pushed(app: &App, push: Push, now: Timestamp) -> ApiResult<()> {
     let Some(project) = owner(app, &push.repository.name, push.repository.id).await? else {
         return Ok(());
     };
-    let branch = push.name.strip_prefix("refs/heads/").and_then(|name| name.parse().ok());
-    // A deleted branch has no tip, and a tag is not a branch.
-    let deleted = push.after.bytes().all(|byte| byte == b'0');
-    let (Some(branch), Ok(commit), false) = (branch, push.after.parse(), deleted) else {
-        return Ok(());
-    };
-    let pushed = Some(Pushed { branch, commit, at: now });
-    let patch = ProjectPatch { pushed, ..ProjectPatch::default() };
+    // In one write with what was pushed.
+    let pushed = tip(&push, now);
+    let patch = ProjectPatch { pushed, message_at: Some(now), ..ProjectPatch::default() };
     match app.store().update_project(&project.id, &patch, &Actor::hook("gitea"), now).await {
         Ok((_, outbox)) => {
             app.send(&outbox, now).await;
@@ -240,6 +242,15 @@ async fn pushed(app: &App, push: Push, now: Timestamp) -> ApiResult<()> {
         Err(PortError::NotFound { .. } | PortError::Conflict(Conflict::ProjectNotReady)) => Ok(()),
         Err(error) => Err(error.into()),
     }
+}
+
+/// The branch that a push has moved, and its new tip.
+fn tip(push: &Push, now: Timestamp) -> Option<Pushed> {
+    // A tag is not a branch, and a deleted branch has no tip. A test message moves nothing.
+    let branch = push.name.strip_prefix("refs/heads/")?.parse().ok()?;
+    let moved = push.after.bytes().any(|byte| byte != b'0') && push.before != push.after;
+    let commit = push.after.parse().ok().filter(|_| moved)?;
+    Some(Pushed { branch, commit, at: now })
 }
 
 /// The CI sets a status at the commit for each of its workflows; ours is not the CI's.

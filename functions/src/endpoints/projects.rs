@@ -8,8 +8,8 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use rdev_domain::ids::ProjectId;
 use rdev_domain::project::Project;
-use serde::Deserialize;
-use utoipa::IntoParams;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -21,6 +21,7 @@ use crate::http::cursor::{List, Listing, PageQuery};
 use crate::http::extract::{EmptyBody, InPath, InQuery, JsonBody, OptionalJson};
 use crate::http::problem::ApiResult;
 use crate::services::projects::{self, ChangeProject, Deleted};
+use crate::services::remains::Remains;
 use crate::services::repository_view::{self, ProjectView};
 
 /// `/project…` and `/projects…`, without builds, domains and CI.
@@ -39,6 +40,15 @@ pub fn router() -> OpenApiRouter<App> {
 struct DeleteQuery {
     /// Delete its repository too, which rdev created. `false` by default.
     delete_repository: Option<bool>,
+}
+
+/// A project that was deleted, but not all that it had.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct DeletedProject {
+    /// The project.
+    pub id: ProjectId,
+    /// What other systems refused to remove.
+    pub stays: Vec<Remains>,
 }
 
 /// Projects, newest first.
@@ -114,6 +124,10 @@ async fn resume(
     responses(
         (status = 204, description = "Deleted"),
         (
+            status = 200, body = DeletedProject,
+            description = "Deleted, but for what other systems refused to remove"
+        ),
+        (
             status = 202, body = Project,
             description = "A step of its creation may be under way: it is `deleting`, and gone some minutes later"
         ),
@@ -129,7 +143,8 @@ async fn delete(
     let deleted =
         projects::delete(&app, &caller.actor(), &id, with_repository, clock::now()).await?;
     Ok(match deleted {
-        Deleted::Now => StatusCode::NO_CONTENT.into_response(),
+        Deleted::Now(stays) if stays.is_empty() => StatusCode::NO_CONTENT.into_response(),
+        Deleted::Now(stays) => Json(DeletedProject { id, stays }).into_response(),
         Deleted::Later(project) => (StatusCode::ACCEPTED, Json(project)).into_response(),
     })
 }

@@ -9,21 +9,21 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Router;
-use axum::body::{Body, to_bytes};
-use axum::extract::{MatchedPath, Request, State};
+use axum::body::Body;
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
-use http::header::{CACHE_CONTROL, CONTENT_LENGTH, X_CONTENT_TYPE_OPTIONS};
+use http::header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderValue, Method};
-use http_body_util::LengthLimitError;
 use tracing::Instrument;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::app::App;
 use crate::http::auth::{self, Access, AccessTable, Limiter};
+use crate::http::body::{Bodies, Room, Sender};
 use crate::http::idempotency;
-use crate::http::problem::{ApiResult, Code, Problem, rendered};
+use crate::http::problem::{ApiResult, Problem, rendered};
 use crate::http::request_id::{self, X_REQUEST_ID, request_id};
 
 /// What decides whether a request reaches its handler.
@@ -31,6 +31,7 @@ struct Admission {
     app: App,
     access: AccessTable,
     limiter: Option<Limiter>,
+    bodies: Bodies,
 }
 
 /// `router` with the middleware before it.
@@ -38,9 +39,12 @@ pub(crate) fn wrap(router: OpenApiRouter<App>, app: App) -> Router {
     let (router, document) = router.split_for_parts();
     let limiter = auth::limiter(app.settings());
     let access = AccessTable::of(&document);
-    let admission = Arc::new(Admission { app: app.clone(), access, limiter });
+    let bodies = Bodies::new(app.settings());
+    let admission = Arc::new(Admission { app: app.clone(), access, limiter, bodies });
     router
         .route_layer(from_fn_with_state(admission, admit))
+        // `admit` has read the body, up to the limit that is configured.
+        .layer(DefaultBodyLimit::disable())
         .fallback(|| async { Problem::not_found() })
         .layer(from_fn(outermost))
         .with_state(app)
@@ -84,7 +88,7 @@ async fn admit(State(admission): State<Arc<Admission>>, request: Request, next: 
     let path = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
     match path.and_then(|path| admission.access.get(request.method(), path)) {
         Some(access) => match admitted(&admission, access, request).await {
-            Ok(request) => run(admission.app.clone(), request, next).await,
+            Ok((request, room)) => run(admission.app.clone(), request, room, next).await,
             Err(problem) => problem.into_response(),
         },
         // No such method here: the router answers 405.
@@ -97,8 +101,8 @@ async fn admitted(
     admission: &Admission,
     access: &Access,
     mut request: Request,
-) -> ApiResult<Request> {
-    let Admission { app, limiter, .. } = admission;
+) -> ApiResult<(Request, Room)> {
+    let Admission { app, limiter, bodies, .. } = admission;
     let id = request_id(&request).to_owned();
     let (headers, extensions) = (request.headers(), request.extensions());
     let caller = auth::admit(app, limiter.as_ref(), access, headers, extensions, &id).await?;
@@ -106,37 +110,25 @@ async fn admitted(
         request.extensions_mut().insert(caller);
     }
     if !matches!(*request.method(), Method::POST | Method::PATCH) {
-        return Ok(request);
+        return Ok((request, None));
     }
-    let limit = app.settings().body_limit_bytes;
-    let too_large = || {
-        let detail = format!("the body has more than {limit} bytes");
-        Problem::new(Code::BodyTooLarge, detail)
+    let sender = match access {
+        Access::Public => Sender::System,
+        Access::Key(_) | Access::KeyUnlessLoopback(_) => Sender::Client,
     };
-    let announced =
-        request.headers().get(CONTENT_LENGTH).and_then(|n| n.to_str().ok()?.parse().ok());
-    if announced.is_some_and(|length: usize| length > limit) {
-        return Err(too_large());
-    }
     let (parts, body) = request.into_parts();
-    let body = to_bytes(body, limit).await.map_err(|error| {
-        let source = std::error::Error::source(&error);
-        if source.is_some_and(|source| source.is::<LengthLimitError>()) {
-            too_large()
-        } else {
-            Problem::new(Code::MalformedRequest, "the body could not be read to its end")
-        }
-    })?;
-    Ok(Request::from_parts(parts, Body::from(body)))
+    let (body, room) = bodies.read(sender, &parts.headers, body).await?;
+    Ok((Request::from_parts(parts, Body::from(body)), room))
 }
 
 /// Runs the handler. One that changes something runs to its end even when
 /// the client disconnects.
-async fn run(app: App, request: Request, next: Next) -> Response {
+async fn run(app: App, request: Request, room: Room, next: Next) -> Response {
     if matches!(*request.method(), Method::GET | Method::HEAD) {
         return next.run(request).await;
     }
     let work = async move {
+        let _room = room;
         if request.method() == Method::POST {
             idempotency::once(&app, request, next).await
         } else {

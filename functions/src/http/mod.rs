@@ -1,6 +1,7 @@
 //! What every request goes through, and the forms that requests and answers have.
 
 pub(crate) mod auth;
+pub(crate) mod body;
 pub(crate) mod cursor;
 pub(crate) mod extract;
 pub(crate) mod idempotency;

@@ -12,6 +12,7 @@ pub mod projects;
 mod provision;
 pub mod readiness;
 pub mod redrive;
+pub mod remains;
 pub mod repository_view;
 pub mod task_view;
 pub mod tasks;

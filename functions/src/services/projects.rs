@@ -3,6 +3,7 @@
 use rdev_domain::audit::Actor;
 use rdev_domain::chain;
 use rdev_domain::git::Branch;
+use rdev_domain::git_url::GitUrl;
 use rdev_domain::ids::ProjectId;
 use rdev_domain::ports::{Conflict, PortError};
 use rdev_domain::project::{ABANDONED_AFTER, Deletion, Project, ProjectPatch, ProjectState};
@@ -14,6 +15,7 @@ use utoipa::ToSchema;
 use crate::app::App;
 use crate::services::error::{ServiceError, ServiceResult, refused};
 use crate::services::project_rules::{check_build_limit, check_description, webhook};
+use crate::services::remains::{Remains, RemainsOf, in_words};
 use crate::services::{domain_records, provision};
 
 /// What to change; absent fields stay as they are.
@@ -90,8 +92,8 @@ pub(crate) async fn resume(
 
 /// What became of a request to delete a project.
 pub(crate) enum Deleted {
-    /// It is gone.
-    Now,
+    /// It is gone, but for what other systems refused to remove.
+    Now(Vec<Remains>),
     /// What it had is gone, but a step of its creation may be under way. The sweep ends the
     /// deletion, once such a step has ended or its process is dead.
     Later(Box<Project>),
@@ -114,11 +116,12 @@ pub(crate) async fn delete(
             Err(ServiceError::Port(PortError::Conflict(Conflict::ProjectChanged))) => {}
             begun => {
                 let project = begun?;
-                remove_elsewhere(app, by, &project, now).await?;
+                let left = remove_elsewhere(app, by, &project, now).await?;
                 if step_under_way(&before, now) {
                     return Ok(Deleted::Later(Box::new(project)));
                 }
-                return forget(app, by, id, now).await.map(|()| Deleted::Now);
+                forget(app, by, id, &left, now).await?;
+                return Ok(Deleted::Now(left));
             }
         }
     }
@@ -159,41 +162,62 @@ async fn begin_deletion(
 
 /// Ends the deletion of a project that is `deleting`, and no step of whose creation is under way:
 /// removes what it has in other systems, and then its record. Repeated, it resumes where it
-/// stopped.
+/// stopped. What other systems refuse to remove stays, and the audit says so.
 pub(crate) async fn end_deletion(
     app: &App,
     by: &Actor,
     project: &Project,
     now: Timestamp,
 ) -> ServiceResult<()> {
-    remove_elsewhere(app, by, project, now).await?;
-    forget(app, by, &project.id, now).await
+    let left = remove_elsewhere(app, by, project, now).await?;
+    forget(app, by, &project.id, &left, now).await
 }
 
-/// Removes what a project that is `deleting` has in other systems.
+/// Removes what a project that is `deleting` has in other systems. Returns what they refused to
+/// remove.
 async fn remove_elsewhere(
     app: &App,
     by: &Actor,
     project: &Project,
     now: Timestamp,
-) -> ServiceResult<()> {
-    let id = &project.id;
+) -> ServiceResult<Vec<Remains>> {
+    let (id, mut left) = (&project.id, Vec::new());
     for domain in app.store().domains(id).await? {
         let (dns, _) = domain_records::provider(app)?;
-        domain_records::withdraw(app, dns, domain, by, now).await?;
+        let name = domain.spec.domain.to_string();
+        let removed = domain_records::withdraw(app, dns, domain, by, now).await;
+        left.extend(Remains::of(RemainsOf::Domain, name, removed)?);
     }
     if let (Some(ci), Some(ci_id)) = (app.ci(), project.ci_id) {
-        ci.deactivate(ci_id).await?;
+        let removed = ci.deactivate(ci_id).await;
+        left.extend(Remains::of(RemainsOf::Ci, ci_id.0.to_string(), removed)?);
     }
     if project.deletion == Some(Deletion::DeleteRepository) {
-        let deleted = app.forge().delete_repository(id, project.nonce).await;
-        deleted.map_err(not_removed)?;
+        let removed = app.forge().delete_repository(id, project.nonce).await;
+        let name = project.git_url.as_ref().map_or(id.as_str(), GitUrl::as_str);
+        left.extend(Remains::of(RemainsOf::Repository, name, removed).map_err(not_removed)?);
     }
-    provision::remove_unrecorded(app, project).await.map_err(not_removed)
+    let unrecorded = provision::remove_unrecorded(app, project).await.map_err(not_removed)?;
+    // What is to be removed anyway is tried twice if its step was not recorded.
+    let known =
+        |new: &Remains| left.iter().any(|one| (one.what, &one.name) == (new.what, &new.name));
+    if let Some(new) = unrecorded.filter(|new| !known(new)) {
+        left.push(new);
+    }
+    Ok(left)
 }
 
-async fn forget(app: &App, by: &Actor, id: &ProjectId, now: Timestamp) -> ServiceResult<()> {
-    match app.store().forget_project(id, by, now).await {
+async fn forget(
+    app: &App,
+    by: &Actor,
+    id: &ProjectId,
+    left: &[Remains],
+    now: Timestamp,
+) -> ServiceResult<()> {
+    for one in left {
+        tracing::warn!(project = %id, detail = one.detail, "a deleted project leaves something");
+    }
+    match app.store().forget_project(id, in_words(left).as_deref(), by, now).await {
         // Two deletes at once: the other one was faster.
         Ok(()) | Err(PortError::NotFound { .. }) => Ok(()),
         Err(error) => Err(error.into()),

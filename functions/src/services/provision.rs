@@ -22,6 +22,7 @@ use crate::app::App;
 use crate::clock;
 use crate::services::domain_records;
 use crate::services::error::{ServiceError, ServiceResult};
+use crate::services::remains::{Remains, RemainsOf};
 use crate::services::templates::{Template, Values};
 
 /// How many steps one call does or finds done by others; there are three.
@@ -107,7 +108,7 @@ async fn undo_beside_deletion(
     }
     let ended = match (step, app.ci(), ci_id) {
         (StepName::Ci, Some(ci), Some(ci_id)) => ci.deactivate(ci_id).await,
-        _ => remove_unrecorded(app, newest).await,
+        _ => remove_unrecorded(app, newest).await.map(drop),
     };
     if let Err(error) = ended {
         tracing::warn!(error = %chain(&error), project = %begun.id, ?step,
@@ -117,25 +118,31 @@ async fn undo_beside_deletion(
 
 /// Removes what a step has made in another system and nobody has recorded: of a project that is
 /// being deleted, and with the project's own tag. Nobody was told of it, so it is removed also when
-/// the project's repository is to be kept.
-pub(crate) async fn remove_unrecorded(app: &App, project: &Project) -> PortResult<()> {
-    if project.next_step() == Some(StepName::Repository) {
-        match app.forge().delete_repository(&project.id, project.nonce).await {
-            // There is no forge, or its repository of the name is another project's.
-            Err(
-                PortError::NotSupported { .. } | PortError::Conflict(Conflict::RepositoryNotOurs),
-            ) => {}
-            deleted => deleted?,
+/// the project's repository is to be kept. Returns what the other system refused to remove.
+pub(crate) async fn remove_unrecorded(app: &App, project: &Project) -> PortResult<Option<Remains>> {
+    match project.next_step() {
+        Some(StepName::Repository) => {
+            let removed = match app.forge().delete_repository(&project.id, project.nonce).await {
+                // There is no forge, or its repository of the name is another project's.
+                Err(
+                    PortError::NotSupported { .. }
+                    | PortError::Conflict(Conflict::RepositoryNotOurs),
+                ) => Ok(()),
+                removed => removed,
+            };
+            Remains::of(RemainsOf::Repository, project.id.as_str(), removed)
         }
+        Some(StepName::Domain) => {
+            let (Some(spec), Some((dns, _))) = (project.provisioning.domain.clone(), app.dns())
+            else {
+                return Ok(None);
+            };
+            let domain = Domain::new(project, spec, project.nonce, project.updated_at);
+            let removed = domain_records::remove_record(dns, &domain).await;
+            Remains::of(RemainsOf::Domain, domain.spec.domain.to_string(), removed)
+        }
+        Some(StepName::Ci) | None => Ok(None),
     }
-    if project.next_step() == Some(StepName::Domain)
-        && let Some(spec) = project.provisioning.domain.clone()
-        && let Some((dns, _)) = app.dns()
-    {
-        let domain = Domain::new(project, spec, project.nonce, project.updated_at);
-        domain_records::remove_record(dns, &domain).await?;
-    }
-    Ok(())
 }
 
 /// What a step that was done changes in the project: `patch`, and how far the project is.
@@ -273,7 +280,7 @@ async fn failed(
 async fn undo(app: &App, by: &Actor, project: &Project, now: Timestamp) -> PortResult<()> {
     let (id, deletion) = (&project.id, Deletion::KeepRepository);
     app.store().begin_delete_project(id, deletion, Some(&project.stage()), by, now).await?;
-    app.store().forget_project(id, by, now).await
+    app.store().forget_project(id, None, by, now).await
 }
 
 /// What the request gets: other systems are not part of this server, so an error of theirs is not

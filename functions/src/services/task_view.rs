@@ -19,9 +19,13 @@ pub struct TaskView {
     pub intended_result: Option<TaskResult>,
     /// Its cancellation was requested, and its worker has not stopped yet.
     pub cancel_requested: bool,
-    /// The pipeline of the commit that it has pushed; only in the record of one build.
+    /// The newest of `pipelines`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pipeline: Option<BuildPipeline>,
+    /// The pipelines of the commit that it has pushed, newest first; only in the record of one
+    /// build.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub pipelines: Vec<BuildPipeline>,
 }
 
 impl TaskView {
@@ -29,7 +33,7 @@ impl TaskView {
         // The store keeps there what is being pushed; what is not true yet is no result.
         let intended_result =
             if task.state == TaskState::Pushing { task.result.take() } else { None };
-        Self { task, intended_result, cancel_requested, pipeline: None }
+        Self { task, intended_result, cancel_requested, pipeline: None, pipelines: Vec::new() }
     }
 }
 

@@ -8,6 +8,7 @@ mod documents;
 mod domains;
 mod events;
 mod fuzz;
+mod hooks;
 mod idempotency;
 mod keys;
 mod lambda;

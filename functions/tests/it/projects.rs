@@ -324,6 +324,47 @@ async fn a_deletion_that_cannot_be_ended_stops_no_other_and_is_tried_again() {
     assert!(!fixture.embedded.forge.folder().join("first.git").exists());
 }
 
+/// What the audit says of a project that is gone.
+async fn audited(fixture: &Fixture, project: &str) -> Value {
+    let log = fixture.get(&format!("/audit?project_id={project}")).await.json();
+    assert_eq!(log["items"][0]["action"], "project.deleted", "{log:#}");
+    log["items"][0]["detail"].clone()
+}
+
+#[tokio::test]
+async fn a_deletion_ends_where_the_forge_refuses_and_says_what_stays() {
+    let (fixture, forge) = with_forge(ForgeBehaviour::Works).await;
+    for project in ["asked", "swept"] {
+        fixture.project(project).await;
+    }
+    let swept = "swept".parse().expect("a project");
+    begin_to_delete(&fixture, &swept, Deletion::DeleteRepository).await;
+    forge.set(ForgeBehaviour::MayNotDelete);
+    let url = fixture.get("/projects/asked").await.json()["git_url"].clone();
+    let url = url.as_str().expect("a URL");
+    let sentence = format!(
+        "the repository {url} stays: the forge (status 403: not the owner) refused the \
+         credentials; remove it there if nobody needs it"
+    );
+
+    let deleted = fixture.delete("/projects/asked?delete_repository=true").await;
+    assert_eq!(deleted.status, 200, "{}", deleted.text());
+    let stays = json!([{ "what": "repository", "name": url, "detail": sentence }]);
+    assert_eq!(deleted.json(), json!({ "id": "asked", "stays": stays }));
+    maintenance::sweep(&fixture.context, now).await.expect("a sweep");
+    for project in ["asked", "swept"] {
+        fixture.get(&format!("/projects/{project}")).await.assert_problem(404, "not_found");
+    }
+    assert_eq!(audited(&fixture, "asked").await, sentence);
+    assert_eq!(audited(&fixture, "swept").await, sentence.replace("asked", "swept"));
+    assert!(fixture.embedded.forge.folder().join("asked.git").exists());
+
+    // What nobody asked to delete is no remainder, and who deletes nothing says nothing.
+    fixture.project("kept").await;
+    assert_eq!(fixture.delete("/projects/kept").await.status, 204);
+    assert_eq!(audited(&fixture, "kept").await, Value::Null);
+}
+
 /// Begins to create a project, whose repository is not made before `resume`.
 async fn begin_to_create(
     fixture: &Fixture,

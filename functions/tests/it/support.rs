@@ -279,6 +279,8 @@ pub(crate) enum ForgeBehaviour {
     /// Waits for `resume`, and then does what it is set to by then.
     Waits,
     Unavailable,
+    /// It deletes no repositories: they are others' to delete.
+    MayNotDelete,
     /// It creates no repositories at all.
     NotSupported,
     Fails,
@@ -319,7 +321,7 @@ impl rdev_domain::ports::Forge for TestForge {
             self.resume.notified().await;
         }
         match self.behaviour() {
-            ForgeBehaviour::Works | ForgeBehaviour::Waits => {}
+            ForgeBehaviour::Works | ForgeBehaviour::Waits | ForgeBehaviour::MayNotDelete => {}
             ForgeBehaviour::Unavailable => {
                 return Err(PortError::unavailable("the forge", "connection refused"));
             }
@@ -339,8 +341,16 @@ impl rdev_domain::ports::Forge for TestForge {
         project: &ProjectId,
         nonce: ulid::Ulid,
     ) -> rdev_domain::ports::PortResult<()> {
-        if let ForgeBehaviour::Unavailable = self.behaviour() {
-            return Err(rdev_domain::ports::PortError::unavailable("the forge", "refused"));
+        use rdev_domain::ports::PortError;
+        match self.behaviour() {
+            ForgeBehaviour::Unavailable => {
+                return Err(PortError::unavailable("the forge", "refused"));
+            }
+            ForgeBehaviour::MayNotDelete => {
+                let what = "the forge (status 403: not the owner)".to_owned();
+                return Err(PortError::Denied { what });
+            }
+            _ => {}
         }
         self.inner.delete_repository(project, nonce).await
     }

@@ -193,7 +193,7 @@ store! {
     projects(page: &Page) -> Listed<Project>;
     update_project(id: &ProjectId, patch: &ProjectPatch, by: &Actor, now: Timestamp) -> (Project, Vec<OutboxEntry>);
     begin_delete_project(id: &ProjectId, deletion: Deletion, expected: Option<&Stage>, by: &Actor, now: Timestamp) -> Project;
-    forget_project(id: &ProjectId, by: &Actor, now: Timestamp) -> ();
+    forget_project(id: &ProjectId, left: Option<&str>, by: &Actor, now: Timestamp) -> ();
     set_webhook(id: &ProjectId, webhook: Option<&Webhook>, by: &Actor, now: Timestamp) -> Project;
     webhook(id: &ProjectId) -> Option<Webhook>;
     reserve_domain(domain: &Domain, by: &Actor, now: Timestamp) -> Domain;

@@ -140,7 +140,7 @@ pub(crate) async fn perform(
             vec![],
         ),
         Call::Forget(id) => {
-            store.forget_project(id, &by, now).await?;
+            store.forget_project(id, None, &by, now).await?;
             Told::Done
         }
         Call::Enqueue(task) => {

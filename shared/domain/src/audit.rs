@@ -72,6 +72,9 @@ pub struct AuditEvent {
     pub subject: String,
     /// The project it belongs to.
     pub project_id: Option<ProjectId>,
+    /// What else is to be known of it, in words: what a deleted project leaves in other systems.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
     /// The HTTP request's id.
     pub request_id: Option<String>,
 }

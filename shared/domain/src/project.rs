@@ -56,6 +56,10 @@ pub struct Project {
     /// The latest push that the forge told of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pushed: Option<Pushed>,
+    /// What the forge has told of the repository's branches and tags: shows whether its messages
+    /// arrive at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub messages: Option<Messages>,
     /// How it is being deleted: what the newest request for that asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deletion: Option<Deletion>,
@@ -78,6 +82,16 @@ pub struct Pushed {
     pub commit: CommitId,
     /// When the forge told of it.
     pub at: Timestamp,
+}
+
+/// The messages of pushes that the forge has sent: also of tags, of branches that were deleted, and
+/// of test messages. Those of statuses are not counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Messages {
+    /// How many came.
+    pub count: u64,
+    /// When the last one came.
+    pub last_at: Timestamp,
 }
 
 /// Where a project is in its life.
@@ -153,6 +167,8 @@ pub struct ProjectPatch {
     pub ci_id: Option<CiId>,
     /// A push that the forge told of.
     pub pushed: Option<Pushed>,
+    /// When a message of the forge came, to be counted.
+    pub message_at: Option<Timestamp>,
 }
 
 impl Project {
@@ -171,6 +187,7 @@ impl Project {
             ci_id: None,
             webhook_url: None,
             pushed: None,
+            messages: None,
             deletion: None,
             created_at: now,
             updated_at: now,
@@ -218,7 +235,12 @@ impl Project {
     /// The project after a change.
     #[must_use]
     pub fn patched(self, patch: ProjectPatch, now: Timestamp) -> Self {
+        let counted = |last_at: Timestamp| {
+            let count = self.messages.map_or(0, |messages| messages.count).saturating_add(1);
+            Messages { count, last_at }
+        };
         Self {
+            messages: patch.message_at.map(counted).or(self.messages),
             description: patch.description.unwrap_or(self.description),
             default_branch: patch.default_branch.unwrap_or(self.default_branch),
             build_limit: patch.build_limit.unwrap_or(self.build_limit),

@@ -36,8 +36,8 @@ pub struct ForgeConfig {
     /// The secret in AWS Secrets Manager that holds the token; only for the functions on AWS.
     #[serde(default)]
     pub token_arn: Option<String>,
-    /// Whether new repositories are private; default: no.
-    #[serde(default)]
+    /// Whether new repositories are private; default: yes.
+    #[serde(default = "private")]
     pub private: bool,
     /// Seconds to wait for an answer; default: 10.
     #[serde(default = "timeout_s")]
@@ -139,4 +139,31 @@ impl ForgeConfig {
 
 fn timeout_s() -> u64 {
     http::TIMEOUT.as_secs()
+}
+
+/// What a prompt or an agent has written is shown to nobody unless somebody decides so.
+fn private() -> bool {
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn new_repositories_are_private_unless_the_configuration_says_otherwise() {
+        let private = |more: serde_json::Value| {
+            let mut forge = json!({ "url": "https://git.example.com", "owner": "acme" });
+            forge
+                .as_object_mut()
+                .expect("a table")
+                .extend(more.as_object().cloned().into_iter().flatten());
+            serde_json::from_value::<ForgeConfig>(forge).expect("a forge").private
+        };
+        assert!(private(json!({})));
+        assert!(private(json!({ "private": true })));
+        assert!(!private(json!({ "private": false })));
+    }
 }

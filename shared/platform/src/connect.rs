@@ -248,7 +248,7 @@ mod tests {
             owner: "acme".to_owned(),
             token: Some(Secret::new("sesame")),
             token_arn: None,
-            private: false,
+            private: true,
             timeout_s: 1,
             webhook_secret: Some(Secret::new("open")),
             webhook_secret_arn: None,

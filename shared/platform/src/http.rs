@@ -2,9 +2,9 @@
 //!
 //! The client sends requests to the configured base URL only and follows no redirect, so that a
 //! token never reaches another host. It reads answers up to [`MAX_BODY`]. It turns failures into a
-//! [`PortError`]: refused connections and 5xx are `Unavailable`, silence is `TimedOut`, 429 is
-//! `Limited` (and the client sends nothing more until the time in the answer is over), and every
-//! unexpected answer is `Upstream`. The client never retries: only the adapter knows whether a
+//! [`PortError`]: refused connections and 5xx are `Unavailable`, silence is `TimedOut`, 401 and 403
+//! are `Denied`, 429 is `Limited` (and the client sends nothing more until the time in the answer is
+//! over), and every other unexpected answer is `Upstream`. The client never retries: only the adapter knows whether a
 //! request can be sent twice.
 
 use std::sync::{Mutex, PoisonError};
@@ -236,11 +236,9 @@ impl Answer {
         let reason: String = reason.chars().filter(|c| !c.is_control()).take(200).collect();
         let colon = if reason.is_empty() { "" } else { ": " };
         match self.status {
-            status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
-                let why =
-                    format!("it refused the token with status {}{colon}{reason}", status.as_u16());
-                PortError::upstream(self.what, why)
-            }
+            status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => PortError::Denied {
+                what: format!("{} (status {}{colon}{reason})", self.what, status.as_u16()),
+            },
             status if status.is_server_error() => PortError::unavailable(
                 self.what,
                 format!("status {}{colon}{reason}", status.as_u16()),

@@ -192,10 +192,6 @@ fn no_pipeline(number: u64) -> PortError {
 /// The error of a status that has no special meaning.
 fn refused(answer: &Answer) -> PortError {
     match (answer.status, answer.text_line()) {
-        // The token is valid, but its user may not do this: the text has the reason.
-        (StatusCode::FORBIDDEN, text) if !text.is_empty() => {
-            PortError::upstream(SYSTEM, format!("status 403: {text}"))
-        }
         (status, _) if status.is_success() => {
             let why = format!("status {status} with an unexpected body; is its URL right?");
             PortError::upstream(SYSTEM, why)

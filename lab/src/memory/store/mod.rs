@@ -147,8 +147,14 @@ impl Store for MemoryStore {
         self.change(by, now, |tx| projects::begin_delete(tx, id, deletion, expected))
     }
 
-    async fn forget_project(&self, id: &ProjectId, by: &Actor, now: Timestamp) -> PortResult<()> {
-        self.change(by, now, |tx| projects::forget(tx, id))
+    async fn forget_project(
+        &self,
+        id: &ProjectId,
+        left: Option<&str>,
+        by: &Actor,
+        now: Timestamp,
+    ) -> PortResult<()> {
+        self.change(by, now, |tx| projects::forget(tx, id, left))
     }
 
     async fn set_webhook(

@@ -72,7 +72,7 @@ pub(super) fn begin_delete(
     Ok(project)
 }
 
-pub(super) fn forget(tx: &mut Tx<'_>, id: &ProjectId) -> PortResult<()> {
+pub(super) fn forget(tx: &mut Tx<'_>, id: &ProjectId, left: Option<&str>) -> PortResult<()> {
     if tx.state.project(id)?.state != ProjectState::Deleting {
         return Err(Conflict::ProjectNotReady.into());
     }
@@ -82,7 +82,7 @@ pub(super) fn forget(tx: &mut Tx<'_>, id: &ProjectId) -> PortResult<()> {
     domains::forget_all(tx, id);
     tx.state.projects.remove(id);
     tx.state.served.remove(id);
-    tx.record("project.deleted", subject(id), Some(id));
+    tx.record_with("project.deleted", subject(id), Some(id), left);
     Ok(())
 }
 

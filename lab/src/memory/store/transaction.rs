@@ -104,6 +104,17 @@ impl Tx<'_> {
 
     /// Records that the actor of the transaction has done `action` to `subject`.
     pub(super) fn record(&mut self, action: &str, subject: String, project: Option<&ProjectId>) {
+        self.record_with(action, subject, project, None);
+    }
+
+    /// Like [`Tx::record`], with what else is to be known of it.
+    pub(super) fn record_with(
+        &mut self,
+        action: &str,
+        subject: String,
+        project: Option<&ProjectId>,
+        detail: Option<&str>,
+    ) {
         let event = AuditEvent {
             id: self.next_id(),
             at: self.now,
@@ -111,6 +122,7 @@ impl Tx<'_> {
             action: action.to_owned(),
             subject,
             project_id: project.cloned(),
+            detail: detail.map(str::to_owned),
             request_id: self.by.request_id.clone(),
         };
         let expires_at = self.state.retention.audit_expires_at(self.now);

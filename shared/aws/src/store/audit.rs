@@ -21,6 +21,18 @@ pub(super) fn event(
     subject: String,
     project: Option<&ProjectId>,
 ) -> PortResult<Item> {
+    event_with(change, id, action, subject, project, None)
+}
+
+/// Like [`event`], with what else is to be known of it.
+pub(super) fn event_with(
+    change: &Change<'_>,
+    id: Ulid,
+    action: &str,
+    subject: String,
+    project: Option<&ProjectId>,
+    detail: Option<&str>,
+) -> PortResult<Item> {
     let event = AuditEvent {
         id,
         at: change.now,
@@ -28,6 +40,7 @@ pub(super) fn event(
         action: action.to_owned(),
         subject,
         project_id: project.cloned(),
+        detail: detail.map(str::to_owned),
         request_id: change.by.request_id.clone(),
     };
     let body = serde_json::to_string(&event).map_err(error::defect)?;

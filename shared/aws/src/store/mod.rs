@@ -162,8 +162,14 @@ impl Store for DynamoStore {
         Box::pin(project_delete::begin(&self.change(by, now), id, deletion, expected)).await
     }
 
-    async fn forget_project(&self, id: &ProjectId, by: &Actor, now: Timestamp) -> PortResult<()> {
-        project_delete::forget(&self.change(by, now), id).await
+    async fn forget_project(
+        &self,
+        id: &ProjectId,
+        left: Option<&str>,
+        by: &Actor,
+        now: Timestamp,
+    ) -> PortResult<()> {
+        project_delete::forget(&self.change(by, now), id, left).await
     }
 
     async fn set_webhook(

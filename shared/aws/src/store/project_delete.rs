@@ -18,7 +18,7 @@ use super::queue_entry::Entry;
 use super::rows::{Found, Row};
 use super::table::{Query, pause};
 use super::transition::{self, LeaseCondition};
-use super::{counts, domains, lookup};
+use super::{audit, counts, domains, lookup};
 use crate::error::alone;
 use crate::schema::{Key, SLOTS};
 
@@ -86,7 +86,11 @@ async fn close(
     Err(Conflict::Contended.into())
 }
 
-pub(super) async fn forget(change: &Change<'_>, id: &ProjectId) -> PortResult<()> {
+pub(super) async fn forget(
+    change: &Change<'_>,
+    id: &ProjectId,
+    left: Option<&str>,
+) -> PortResult<()> {
     for race in 1..=MAX_RACES {
         let StoredProject { project, rev } = projects::find(change.context, id).await?;
         if project.state != ProjectState::Deleting {
@@ -99,7 +103,9 @@ pub(super) async fn forget(change: &Change<'_>, id: &ProjectId) -> PortResult<()
         writes.delete(Key::webhook(id), "", vec![]);
         writes.delete(Key::project(id), "#rev = :seen", vec![(":seen", number(rev))]);
         writes.delete(Key::slots(id), "", vec![]);
-        projects::record_change(change, &mut writes, "project.deleted", id)?;
+        let (event, subject) = (change.context.next_id(change.now), format!("project/{id}"));
+        let action = "project.deleted";
+        writes.put(audit::event_with(change, event, action, subject, Some(id), left)?);
         if change.context.table.transact(writes).await?.is_ok() {
             return Ok(());
         }

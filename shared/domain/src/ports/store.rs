@@ -84,10 +84,17 @@ pub trait Store: Send + Sync + 'static {
     ) -> PortResult<Project>;
 
     /// Removes a project that is `deleting`, and its webhook; its tasks stay until they expire.
-    /// The caller has removed its domains; remaining ones are removed too.
+    /// The caller has removed its domains; remaining ones are removed too. `left` is for the audit:
+    /// what stays in other systems, in words.
     ///
     /// Errors: `NotFound`; `Conflict(ProjectNotReady)` when it is in another state.
-    async fn forget_project(&self, id: &ProjectId, by: &Actor, now: Timestamp) -> PortResult<()>;
+    async fn forget_project(
+        &self,
+        id: &ProjectId,
+        left: Option<&str>,
+        by: &Actor,
+        now: Timestamp,
+    ) -> PortResult<()>;
 
     /// Sets or removes a project's webhook: its URL in the project, its secret apart.
     ///

@@ -446,6 +446,7 @@ fn pipelines_are_ordered_by_their_time_and_then_by_their_number() {
         commit: String::new(),
         branch: String::new(),
         message: String::new(),
+        task_id: None,
         author: String::new(),
         created_at: Timestamp::from_millis(millis),
         started_at: None,

@@ -20,11 +20,23 @@ pub(super) fn record(
     subject: &str,
     project: Option<&ProjectId>,
 ) -> Result<(), Error> {
+    record_with(tx, action, subject, project, None)
+}
+
+/// Like [`record`], with what else is to be known of it.
+pub(super) fn record_with(
+    tx: &Tx<'_>,
+    action: &str,
+    subject: &str,
+    project: Option<&ProjectId>,
+    detail: Option<&str>,
+) -> Result<(), Error> {
     let expires_at = tx.context.retention.audit_expires_at(tx.now);
     tx.conn
         .prepare_cached(
-            "INSERT INTO audit (id, at, actor, action, subject, project, request_id, expires_at)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            "INSERT INTO audit (id, at, actor, action, subject, project, request_id, expires_at,
+                                detail)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
         )?
         .execute(params![
             blob(tx.context.next_id(tx.now)),
@@ -35,6 +47,7 @@ pub(super) fn record(
             project.map(ProjectId::as_str),
             tx.by.request_id,
             expires_at.map(Timestamp::as_millis),
+            detail,
         ])?;
     Ok(())
 }
@@ -51,10 +64,12 @@ pub(super) fn list(
     page: &Page,
     latest: Timestamp,
 ) -> Result<Listed<AuditEvent>, Error> {
-    const ALL: &str = "SELECT id, at, actor, action, subject, project, request_id FROM audit
+    const ALL: &str =
+        "SELECT id, at, actor, action, subject, project, request_id, detail FROM audit
          WHERE id < ?1 AND (expires_at IS NULL OR expires_at > ?2)
          ORDER BY id DESC LIMIT ?3";
-    const OF_PROJECT: &str = "SELECT id, at, actor, action, subject, project, request_id FROM audit
+    const OF_PROJECT: &str =
+        "SELECT id, at, actor, action, subject, project, request_id, detail FROM audit
          WHERE project = ?4 AND id < ?1 AND (expires_at IS NULL OR expires_at > ?2)
          ORDER BY id DESC LIMIT ?3";
     let (before, latest, limit) = (bound(page), latest.as_millis(), i64::from(page.limit) + 1);
@@ -81,5 +96,6 @@ fn event(row: &Row<'_>) -> rusqlite::Result<AuditEvent> {
         subject: row.get(4)?,
         project_id: if has_project { Some(rows::parsed(row, 5)?) } else { None },
         request_id: row.get(6)?,
+        detail: row.get(7)?,
     })
 }

@@ -187,9 +187,15 @@ impl Store for SqliteStore {
         }
     }
 
-    async fn forget_project(&self, id: &ProjectId, by: &Actor, now: Timestamp) -> PortResult<()> {
-        let id = id.clone();
-        self.change(by, now, move |tx| project_delete::forget(tx, &id)).await
+    async fn forget_project(
+        &self,
+        id: &ProjectId,
+        left: Option<&str>,
+        by: &Actor,
+        now: Timestamp,
+    ) -> PortResult<()> {
+        let (id, left) = (id.clone(), left.map(str::to_owned));
+        self.change(by, now, move |tx| project_delete::forget(tx, &id, left.as_deref())).await
     }
 
     async fn set_webhook(

@@ -10,7 +10,7 @@ use rusqlite::params;
 
 use super::rows::{self, Found};
 use super::transaction::Tx;
-use super::{claim, domains, projects, transition, webhooks};
+use super::{audit, claim, domains, projects, transition, webhooks};
 use crate::error::Error;
 
 /// Takes projects whose deletion has not changed since `since`: they change now, so that no other
@@ -72,7 +72,7 @@ pub(super) fn begin(
     Ok((cancelled < MAX_CANCELLED as usize).then_some(project))
 }
 
-pub(super) fn forget(tx: &Tx<'_>, id: &ProjectId) -> Result<(), Error> {
+pub(super) fn forget(tx: &Tx<'_>, id: &ProjectId, left: Option<&str>) -> Result<(), Error> {
     if projects::get(tx.conn, id)?.state != ProjectState::Deleting {
         return Err(Conflict::ProjectNotReady.into());
     }
@@ -81,7 +81,8 @@ pub(super) fn forget(tx: &Tx<'_>, id: &ProjectId) -> Result<(), Error> {
     webhooks::forget(tx, id)?;
     domains::forget_all(tx, id)?;
     tx.conn.prepare_cached("DELETE FROM projects WHERE id = ?1")?.execute([id.as_str()])?;
-    projects::record(tx, "project.deleted", id)
+    let subject = format!("project/{id}");
+    audit::record_with(tx, "project.deleted", &subject, Some(id), left)
 }
 
 fn is_pushing(tx: &Tx<'_>, id: &ProjectId) -> Result<bool, Error> {
@@ -168,7 +169,7 @@ mod tests {
             None,
             "one task is still queued"
         );
-        forget(&tx, &id).expect("it is being deleted");
+        forget(&tx, &id, None).expect("it is being deleted");
         let cancelled = conn
             .query_row("SELECT count(*) FROM tasks WHERE state = 'cancelled'", [], |row| {
                 row.get::<_, u32>(0)

@@ -174,7 +174,7 @@ fn projects_and_tasks(scene: &Scene) {
             .expect("nothing runs")
             .is_some()
     );
-    project_delete::forget(&scene.at(504), &site).expect("it is being deleted");
+    project_delete::forget(&scene.at(504), &site, None).expect("it is being deleted");
     let outbox = sweep::page(&scene.at(1000)).expect("a sweep").outbox;
     assert!(!outbox.is_empty());
     outbox::delete(tx.conn, &outbox).expect("outbox entries go");

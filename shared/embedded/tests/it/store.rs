@@ -54,7 +54,7 @@ async fn the_secret_of_a_webhook_is_deleted_with_it() {
         .await
         .expect("nothing runs");
     assert_eq!(secrets(), ["whsec_sesame"], "deliveries of ended tasks still need it");
-    store.forget_project(&project, &by, NOW).await.expect("it is being deleted");
+    store.forget_project(&project, None, &by, NOW).await.expect("it is being deleted");
     assert_eq!(secrets(), [""; 0]);
 }
 

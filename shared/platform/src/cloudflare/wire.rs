@@ -195,8 +195,8 @@ fn refusal(answer: &Answer, errors: &[Fault]) -> Refusal {
         return Refusal::Gone;
     }
     if let Some(fault) = find(&TOKEN) {
-        let why = format!("it refused the token with code {}", fault.code);
-        return PortError::upstream(SYSTEM, why).into();
+        let what = format!("{SYSTEM} (code {})", fault.code);
+        return PortError::Denied { what }.into();
     }
     // Errors in a record have these codes; 1004 announces them.
     let bad = faults.iter().find(|fault| matches!(fault.code, 1004 | 9000..=9099));

@@ -9,6 +9,7 @@ use super::{Gitea, Hook, unexpected};
 
 #[derive(Debug, Deserialize)]
 struct Listed {
+    id: u64,
     config: Config,
 }
 
@@ -22,6 +23,39 @@ struct Config {
 struct Created {
     #[serde(rename = "id")]
     _id: u64,
+}
+
+/// What became of the wish that the forge sends a test message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TestMessage {
+    /// The forge has put it into its queue: it is the message of a push of the newest commit.
+    Queued {
+        /// Where it goes.
+        to: String,
+    },
+    /// The repository has no webhook that leads to this rdev.
+    NoHook {
+        /// Where it should lead.
+        to: String,
+    },
+    /// The configuration wants no webhooks.
+    NotConfigured,
+}
+
+/// Lets the forge send a test message through the hook of a repository of ours.
+pub(super) async fn test(gitea: &Gitea, name: &str) -> PortResult<TestMessage> {
+    let Some(hook) = &gitea.settings.hook else { return Ok(TestMessage::NotConfigured) };
+    let (owner, to) = (gitea.settings.owner.as_str(), hook.url.clone());
+    let same = |listed: &Listed| listed.config.url == hook.url;
+    let found = gitea.find(&["repos", owner, name, "hooks"], &[], unexpected, same).await?;
+    let Some(found) = found else { return Ok(TestMessage::NoHook { to }) };
+    let id = found.id.to_string();
+    let path = ["repos", owner, name, "hooks", &id, "tests"];
+    let answer = gitea.send(Method::POST, &path, &[], None).await?;
+    match answer.status {
+        StatusCode::NO_CONTENT => Ok(TestMessage::Queued { to }),
+        _ => Err(unexpected(&answer)),
+    }
 }
 
 /// Registers the hook at a repository of ours, unless the repository has one with this URL.

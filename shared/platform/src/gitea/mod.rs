@@ -42,6 +42,8 @@ use url::Url;
 
 use crate::http::{Answer, Auth, Http};
 
+pub use hook::TestMessage;
+
 /// The name of the system in messages.
 const SYSTEM: &str = "the forge";
 
@@ -120,6 +122,14 @@ impl Gitea {
             }
         }
         Ok(Self { http, settings, root, owner_kind: OnceCell::new() })
+    }
+
+    /// Lets the forge send a test message for a project that has its repository there.
+    ///
+    /// # Errors
+    /// The forge does not answer, or refuses.
+    pub async fn send_test_message(&self, project: &ProjectId) -> PortResult<TestMessage> {
+        hook::test(self, project.as_str()).await
     }
 
     async fn send(
@@ -252,9 +262,6 @@ fn unexpected(answer: &Answer) -> PortError {
 /// installation.
 fn refused(answer: &Answer, repository: &RepositoryPath) -> PortError {
     match answer.status {
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-            PortError::Denied { what: SYSTEM.to_owned() }
-        }
         _ if absent(answer) => {
             let RepositoryPath { owner, name } = repository;
             PortError::not_found(format!("\"{owner}/{name}\", or no such branch or commit in it"))

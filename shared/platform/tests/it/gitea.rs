@@ -5,7 +5,7 @@ use std::path::Path;
 use rdev_domain::ports::{Conflict, Forge, NewRepository, PortError, Repository, SeedFile, Start};
 use rdev_domain::secret::Secret;
 use rdev_domain::token::Token;
-use rdev_platform::gitea::{Gitea, Hook, Settings};
+use rdev_platform::gitea::{Gitea, Hook, Settings, TestMessage};
 use rdev_testkit::servers::faults::{Fault, Server};
 use rdev_testkit::servers::git_http::{git, try_git};
 use rdev_testkit::servers::gitea::{self, TOKEN, USER};
@@ -14,6 +14,7 @@ use ulid::Ulid;
 
 rdev_testkit::trials! {
     async a_new_repository_has_the_seed_in_one_commit_and_a_hook;
+    async a_public_repository_is_made_only_where_the_settings_say_so;
     async a_private_repository_is_cloned_with_the_token_alone;
     async a_foreign_repository_is_a_conflict_and_stays_as_it_is;
     async a_description_keeps_its_mark_whatever_is_in_it;
@@ -22,6 +23,7 @@ rdev_testkit::trials! {
     async a_repository_that_somebody_else_filled_first_is_not_taken_for_seeded;
     async a_seed_is_found_below_many_commits;
     async a_hook_is_found_behind_others_and_not_registered_twice;
+    async a_test_message_goes_through_our_own_hook;
     async a_template_repository_is_copied;
     async a_users_own_repositories_work_like_an_organisations;
     async a_token_that_may_not_read_its_user_makes_repositories_in_an_organisation;
@@ -38,7 +40,7 @@ pub(crate) fn settings(url: &str, owner: &str) -> Settings {
     Settings {
         url: url.to_owned(),
         owner: owner.to_owned(),
-        private: false,
+        private: true,
         timeout_s: 10,
         hook: Some(hook),
     }
@@ -122,7 +124,8 @@ async fn a_new_repository_has_the_seed_in_one_commit_and_a_hook() {
     assert_eq!(made.git_url.as_str(), format!("{}/acme/site.git", gitea.url()));
     whole(&gitea, &made, &new);
 
-    let (folder, files) = clone(made.git_url.as_str(), "").expect("a clone");
+    let login = format!("oauth2:{TOKEN}@");
+    let (folder, files) = clone(made.git_url.as_str(), &login).expect("a clone");
     assert_eq!(files, ["README.md", "empty", "logo.bin", "src/deep/ly/page.astro"]);
     assert_eq!(read(folder.path(), "logo.bin"), [0, 255, 10, 13]);
     assert_eq!(read(folder.path(), "src/deep/ly/page.astro"), "<h1>Grüße</h1>\n".as_bytes());
@@ -133,7 +136,7 @@ async fn a_new_repository_has_the_seed_in_one_commit_and_a_hook() {
 
     let info = gitea.repositories().remove(0);
     assert_eq!(info.description, format!("Site of Acme [rdev:{}]", new.nonce));
-    assert!(!info.private);
+    assert!(info.private);
     let hook = gitea.hooks("acme/site").remove(0);
     assert_eq!((hook.url.as_str(), hook.secret.as_str()), (HOOK, "hook-secret"));
     assert_eq!(hook.events, ["push", "status"]);
@@ -145,9 +148,17 @@ async fn a_new_repository_has_the_seed_in_one_commit_and_a_hook() {
     whole(&gitea, &made, &new);
 }
 
+async fn a_public_repository_is_made_only_where_the_settings_say_so() {
+    let gitea = gitea::Gitea::start(&["acme"]);
+    let forge = adapter(Settings { private: false, ..settings(&gitea.url(), "acme") }, TOKEN);
+    let made = forge.create_repository(&wanted("site", seed())).await.expect("a repository");
+    assert!(!gitea.repositories().remove(0).private);
+    assert_eq!(clone(made.git_url.as_str(), "").expect("a clone").1.len(), 4);
+}
+
 async fn a_private_repository_is_cloned_with_the_token_alone() {
     let gitea = gitea::Gitea::start(&["acme"]);
-    let forge = adapter(Settings { private: true, ..settings(&gitea.url(), "acme") }, TOKEN);
+    let forge = acme(&gitea.url());
     let made = forge.create_repository(&wanted("site", seed())).await.expect("a repository");
     assert!(gitea.repositories().remove(0).private);
     let url = made.git_url.as_str();
@@ -280,6 +291,36 @@ async fn a_hook_is_found_behind_others_and_not_registered_twice() {
     let none = adapter(Settings { hook: None, ..settings(&url, "acme") }, TOKEN);
     none.create_repository(&wanted("plain", seed())).await.expect("a repository");
     assert_eq!(gitea.hooks("acme/plain"), []);
+}
+
+async fn a_test_message_goes_through_our_own_hook() {
+    let gitea = gitea::Gitea::start(&["acme"]);
+    let forge = acme(&gitea.url());
+    let new = wanted("site", seed());
+    forge.create_repository(&new).await.expect("a repository");
+    gitea.settled().await;
+    let before = gitea.deliveries().len();
+    let queued = forge.send_test_message(&new.project).await.expect("an answer");
+    assert_eq!(queued, TestMessage::Queued { to: HOOK.to_owned() });
+    gitea.settled().await;
+    let sent = gitea.deliveries().split_off(before);
+    let [one] = &sent[..] else { panic!("{sent:?}") };
+    assert_eq!((one.url.as_str(), one.event.as_str()), (HOOK, "push"));
+    let tip = gitea.git("acme/site", &["rev-parse", "trunk"]);
+    assert_eq!((&one.payload["before"], &one.payload["after"]), (&tip.clone().into(), &tip.into()));
+
+    // The hook of another installation is not ours to try.
+    let hook = Hook {
+        url: "http://127.0.0.1:10/hooks/gitea".to_owned(),
+        secret: Token::known(Secret::new("hook-secret")),
+    };
+    let elsewhere = Settings { hook: Some(hook.clone()), ..settings(&gitea.url(), "acme") };
+    let none = adapter(elsewhere, TOKEN).send_test_message(&new.project).await;
+    assert_eq!(none.expect("an answer"), TestMessage::NoHook { to: hook.url });
+    let without = Settings { hook: None, ..settings(&gitea.url(), "acme") };
+    let none = adapter(without, TOKEN).send_test_message(&new.project).await;
+    assert_eq!(none.expect("an answer"), TestMessage::NotConfigured);
+    assert_eq!(gitea.deliveries().len(), before + 1);
 }
 
 async fn a_template_repository_is_copied() {

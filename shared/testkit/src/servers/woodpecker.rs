@@ -24,6 +24,7 @@ mod hook;
 mod pipeline;
 mod repository;
 mod run;
+mod seeded;
 mod shape;
 mod start;
 mod step;

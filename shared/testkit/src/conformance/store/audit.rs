@@ -15,6 +15,7 @@ cases! {
     every_change_of_a_task_is_recorded;
     a_cancel_names_the_key_and_the_request;
     every_change_of_a_project_is_recorded;
+    what_a_deleted_project_leaves_is_recorded;
     changes_of_keys_workers_and_dead_letters_are_recorded;
     what_maintenance_does_is_recorded_as_its_doing;
     what_a_claim_recovers_is_recorded;
@@ -76,7 +77,7 @@ async fn every_change_of_a_project_is_recorded(w: World) {
         .await
         .expect("nothing runs");
     newest_is(&w, &subject, "project.").await;
-    w.store.forget_project(&project.id, &key_actor(), w.now()).await.expect("it is deleting");
+    w.store.forget_project(&project.id, None, &key_actor(), w.now()).await.expect("it is deleting");
     newest_is(&w, &subject, "project.").await;
     let log = w.audit(&project.id).await;
     assert_eq!(log.len(), 4, "{log:?}");
@@ -84,6 +85,18 @@ async fn every_change_of_a_project_is_recorded(w: World) {
     actions.sort();
     actions.dedup();
     assert_eq!(actions.len(), 4, "four different things were done: {actions:?}");
+}
+
+async fn what_a_deleted_project_leaves_is_recorded(w: World) {
+    let left = "the repository \"site\" stays: größe\nand its DNS record";
+    for detail in [Some(left), None] {
+        let project = w.project().await;
+        let (keep, by) = (Deletion::KeepRepository, key_actor());
+        w.store.begin_delete_project(&project, keep, None, &by, w.now()).await.expect("none runs");
+        w.store.forget_project(&project, detail, &by, w.now()).await.expect("it is deleting");
+        let newest = newest_of(&w, &format!("project/{project}")).await;
+        assert_eq!(newest.detail.as_deref(), detail);
+    }
 }
 
 async fn changes_of_keys_workers_and_dead_letters_are_recorded(w: World) {

@@ -156,7 +156,10 @@ async fn a_bad_record_stops_no_deletion(w: World) {
         for &id in &queued[1..] {
             assert_eq!(w.state(id).await, TaskState::Cancelled, "{bad:?}");
         }
-        w.store.forget_project(&project, &key_actor(), w.now()).await.expect("it is deleting");
+        w.store
+            .forget_project(&project, None, &key_actor(), w.now())
+            .await
+            .expect("it is deleting");
     }
 }
 

@@ -163,7 +163,10 @@ async fn what_a_deleted_project_cancels_is_delivered(w: World) {
     let mut of_tasks: Vec<_> = deliveries.iter().map(|delivery| delivery.task_id).collect();
     of_tasks.sort();
     assert_eq!(of_tasks, tasks);
-    w.store.forget_project(&project, &key_actor(), w.now()).await.expect("it is being deleted");
+    w.store
+        .forget_project(&project, None, &key_actor(), w.now())
+        .await
+        .expect("it is being deleted");
     assert_eq!(due(&w, w.now(), 100).await.len(), 3, "their sender finds no webhook");
 }
 

@@ -209,7 +209,9 @@ async fn a_reservation_that_races_a_deletion_leaves_no_record(w: World) {
             settled(|| store.begin_delete_project(&id, Deletion::KeepRepository, None, &by, now))
                 .await
                 .expect("nothing runs");
-            settled(|| store.forget_project(&id, &by, now)).await.expect("it is being deleted");
+            settled(|| store.forget_project(&id, None, &by, now))
+                .await
+                .expect("it is being deleted");
         };
         let (reserved, ()) = race_two(reserving, deleting).await;
         not_found(read(&w, &domain).await);
@@ -235,7 +237,7 @@ async fn a_forgotten_project_has_no_domains(w: World) {
         .await
         .expect("nothing runs");
     assert_eq!(of(&w, &mine).await.len(), 2, "the caller removes them from DNS first");
-    w.store.forget_project(&mine, &by, w.now()).await.expect("it is being deleted");
+    w.store.forget_project(&mine, None, &by, w.now()).await.expect("it is being deleted");
     assert_eq!(of(&w, &mine).await, []);
     let removed = ["domain.reserved", "domain.reserved", "domain.removed", "domain.removed"];
     assert_eq!(actions(&w, &mine).await, removed);

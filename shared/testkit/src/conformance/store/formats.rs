@@ -181,7 +181,10 @@ async fn a_deletion_that_meets_a_task_of_a_newer_format_changes_nothing(w: World
         for &id in &left {
             assert_eq!(w.state(id).await, TaskState::Cancelled);
         }
-        w.store.forget_project(&project, &key_actor(), w.now()).await.expect("it is deleting");
+        w.store
+            .forget_project(&project, None, &key_actor(), w.now())
+            .await
+            .expect("it is deleting");
     }
     // A task that has ended is in no way.
     let project = w.project().await;

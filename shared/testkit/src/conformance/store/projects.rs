@@ -4,11 +4,12 @@ use rdev_domain::failure::FailureClass;
 use rdev_domain::ids::TaskId;
 use rdev_domain::pipeline::CiId;
 use rdev_domain::ports::{Conflict, PortResult};
-use rdev_domain::project::{Deletion, Project, ProjectPatch, ProjectState, Pushed};
+use rdev_domain::project::{Deletion, Messages, Project, ProjectPatch, ProjectState, Pushed};
 use rdev_domain::provision::{Provisioning, StepName};
 use rdev_domain::task::{Task, TaskState};
 
 use super::cases;
+use super::race::settled;
 use super::world::{
     ClaimedTask, MINUTE, SECOND, World, commit, conflict, key_actor, main, not_found, race,
 };
@@ -18,6 +19,7 @@ cases! {
     a_second_project_of_a_name_is_refused;
     a_repeated_creation_returns_what_is_there;
     a_change_changes_what_it_names;
+    every_message_is_counted_also_of_several_at_once;
     a_change_that_expects_another_stage_is_refused;
     of_changes_at_once_that_expect_one_stage_one_is_made;
     a_deletion_that_expects_another_stage_is_refused;
@@ -97,6 +99,7 @@ async fn a_change_changes_what_it_names(w: World) {
         forge_id: Some(3),
         ci_id: Some(CiId(4)),
         pushed: Some(Pushed { branch: main(), commit: commit(7), at: w.now() }),
+        message_at: Some(w.now()),
     };
     let changed = change(&w, &project, &patch).await;
     let expected = Project {
@@ -108,10 +111,34 @@ async fn a_change_changes_what_it_names(w: World) {
         forge_id: Some(3),
         ci_id: Some(CiId(4)),
         pushed: patch.pushed.clone(),
+        messages: Some(Messages { count: 1, last_at: w.now() }),
         ..expected
     };
     assert_eq!(changed, expected);
     assert_eq!(w.store.project(&project.id).await.expect("it is there"), expected);
+}
+
+async fn every_message_is_counted_also_of_several_at_once(w: World) {
+    let project = w.project().await;
+    let told = race(6, |_| {
+        let (w, project) = (w.clone(), project.clone());
+        async move {
+            let patch = ProjectPatch { message_at: Some(w.now()), ..ProjectPatch::default() };
+            let (by, now) = (key_actor(), w.now());
+            settled(|| w.store.update_project(&project, &patch, &by, now)).await
+        }
+    });
+    for answer in told.await {
+        answer.expect("it is there");
+    }
+    let read = async || w.store.project(&project).await.expect("it is there").messages;
+    let first = w.now();
+    assert_eq!(read().await, Some(Messages { count: 6, last_at: first }));
+    w.pass(MINUTE);
+    // Another change counts nothing.
+    let patch = ProjectPatch { build_limit: Some(2), ..ProjectPatch::default() };
+    w.store.update_project(&project, &patch, &key_actor(), w.now()).await.expect("it is there");
+    assert_eq!(read().await, Some(Messages { count: 6, last_at: first }));
 }
 
 /// A project that is provisioned and has one step.
@@ -163,7 +190,7 @@ async fn a_change_that_expects_another_stage_is_refused(w: World) {
     let patch = step_done(&ready, &w);
     let answer = w.store.update_project(&seen.id, &patch, &key_actor(), w.now()).await;
     assert_eq!(conflict(answer), Conflict::ProjectNotReady);
-    w.store.forget_project(&seen.id, &key_actor(), w.now()).await.expect("it is deleting");
+    w.store.forget_project(&seen.id, None, &key_actor(), w.now()).await.expect("it is deleting");
     let again = Project {
         id: seen.id.clone(),
         state: seen.state,
@@ -221,7 +248,7 @@ async fn an_unknown_project_is_not_found(w: World) {
     not_found(
         w.store.begin_delete_project(&nowhere, Deletion::KeepRepository, None, &by, w.now()).await,
     );
-    not_found(w.store.forget_project(&nowhere, &by, w.now()).await);
+    not_found(w.store.forget_project(&nowhere, None, &by, w.now()).await);
 }
 
 async fn a_project_with_running_tasks_is_not_deleted(w: World) {
@@ -295,15 +322,18 @@ async fn a_project_is_forgotten_only_when_it_is_being_deleted(w: World) {
     let held = w.running().await;
     w.finish(&held).await.expect("a holder may finish");
     let project = held.project();
-    let answer = w.store.forget_project(project, &key_actor(), w.now()).await;
+    let answer = w.store.forget_project(project, None, &key_actor(), w.now()).await;
     assert_eq!(conflict(answer), Conflict::ProjectNotReady);
     w.store
         .begin_delete_project(project, Deletion::KeepRepository, None, &key_actor(), w.now())
         .await
         .expect("nothing runs");
-    w.store.forget_project(project, &key_actor(), w.now()).await.expect("it is being deleted");
+    w.store
+        .forget_project(project, None, &key_actor(), w.now())
+        .await
+        .expect("it is being deleted");
     not_found(w.store.project(project).await);
-    not_found(w.store.forget_project(project, &key_actor(), w.now()).await);
+    not_found(w.store.forget_project(project, None, &key_actor(), w.now()).await);
     w.nothing_to_claim(project).await;
     assert_eq!(w.state(held.id).await, TaskState::Succeeded, "its tasks stay until they expire");
     w.sweep().await;
@@ -317,7 +347,7 @@ async fn a_forgotten_name_can_be_used_again(w: World) {
         .begin_delete_project(&project.id, Deletion::KeepRepository, None, &key_actor(), w.now())
         .await
         .expect("nothing runs");
-    w.store.forget_project(&project.id, &key_actor(), w.now()).await.expect("it is deleting");
+    w.store.forget_project(&project.id, None, &key_actor(), w.now()).await.expect("it is deleting");
     w.pass(MINUTE);
     let second = Project { id: project.id.clone(), ..w.new_project() };
     assert_eq!(w.create(&second).await.expect("the name is free"), second);

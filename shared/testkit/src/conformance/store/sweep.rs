@@ -187,7 +187,10 @@ async fn a_deletion_that_was_cut_short_is_found_until_it_is_ended(w: World) {
     assert_eq!(found().await, vec![], "another sweep ends them");
     w.pass(ABANDONED_AFTER);
     assert_eq!(found().await, both, "that sweep has died too");
-    w.store.forget_project(&deleted, &Actor::maintenance(), w.now()).await.expect("it is deleting");
+    w.store
+        .forget_project(&deleted, None, &Actor::maintenance(), w.now())
+        .await
+        .expect("it is deleting");
     w.pass(ABANDONED_AFTER);
     assert_eq!(found().await, both[..1]);
 }
@@ -218,7 +221,10 @@ async fn of_sweeps_at_once_one_takes_a_deletion(w: World) {
     })
     .await;
     assert_eq!(found.into_iter().sum::<usize>(), 1);
-    w.store.forget_project(&project, &Actor::maintenance(), w.now()).await.expect("it is deleting");
+    w.store
+        .forget_project(&project, None, &Actor::maintenance(), w.now())
+        .await
+        .expect("it is deleting");
 }
 
 async fn a_sweep_leaves_what_lives_alone(w: World) {

@@ -94,7 +94,7 @@ async fn a_forgotten_project_has_no_webhook(w: World) {
         .begin_delete_project(&project.id, Deletion::KeepRepository, None, &by, w.now())
         .await
         .expect("nothing runs");
-    w.store.forget_project(&project.id, &by, w.now()).await.expect("it is being deleted");
+    w.store.forget_project(&project.id, None, &by, w.now()).await.expect("it is being deleted");
     assert_eq!(webhook(&w, &project.id).await, None);
     let again = Project { nonce: w.ulid(), ..project };
     assert_eq!(w.create(&again).await.expect("the name is free").webhook_url, None);

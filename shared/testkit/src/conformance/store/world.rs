@@ -145,7 +145,7 @@ impl World {
         let keep = Deletion::KeepRepository;
         let begun = self.store.begin_delete_project(id, keep, None, &by, self.now()).await;
         begun.expect("nothing runs");
-        self.store.forget_project(id, &by, self.now()).await.expect("it is being deleted");
+        self.store.forget_project(id, None, &by, self.now()).await.expect("it is being deleted");
         self.pass(SECOND);
         let project = Project { id: id.clone(), ..self.new_project() };
         self.create(&project).await.expect("the name is free")

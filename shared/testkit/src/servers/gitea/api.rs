@@ -11,7 +11,9 @@ use serde_json::{Value, json};
 
 use super::response::{self, ApiResponse, Body, Call, error, no_route, not_found, ok};
 use super::state::{State, Token};
-use super::{Seen, Shared, contents, hooks, locked, pulls, repositories, shapes, statuses};
+use super::{
+    Seen, Shared, contents, hook_tests, hooks, locked, pulls, repositories, shapes, statuses,
+};
 
 pub(super) async fn answer(shared: Arc<Shared>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
@@ -124,6 +126,9 @@ fn routed(shared: &Shared, call: &Call) -> Result<ApiResponse, ApiResponse> {
         ("GET", ["repos", owner, name, "commits"]) => contents::commits(shared, call, owner, name),
         ("GET", ["repos", owner, name, "hooks"]) => hooks::list(shared, call, owner, name),
         ("POST", ["repos", owner, name, "hooks"]) => hooks::create(shared, call, owner, name),
+        ("POST", ["repos", owner, name, "hooks", id, "tests"]) => {
+            hook_tests::send(shared, call, owner, name, id)
+        }
         ("DELETE", ["repos", owner, name, "hooks", id]) => {
             hooks::delete(shared, call, owner, name, id)
         }

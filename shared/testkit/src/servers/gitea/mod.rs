@@ -27,6 +27,7 @@ mod api;
 mod contents;
 mod files;
 mod git;
+mod hook_tests;
 mod hooks;
 mod pulls;
 mod repositories;
@@ -39,6 +40,7 @@ mod statuses;
 mod tests;
 
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -126,6 +128,8 @@ struct Shared {
 #[derive(Debug)]
 struct Outgoing {
     deliveries: Mutex<Vec<HookDelivery>>,
+    /// Webhooks go to public addresses only, as a Gitea does that is not told otherwise.
+    public_only: AtomicBool,
     under_way: watch::Sender<usize>,
     runtime: tokio::runtime::Handle,
 }
@@ -146,6 +150,7 @@ impl Gitea {
             pushes: broadcast::Sender::new(256),
             outgoing: Arc::new(Outgoing {
                 deliveries: Mutex::default(),
+                public_only: AtomicBool::new(false),
                 under_way: watch::Sender::new(0),
                 runtime: host.runtime(),
             }),

@@ -88,6 +88,8 @@ pub(super) struct Step {
     /// `clone`, `commands` or `plugin`.
     pub(super) kind: &'static str,
     pub(super) began: Option<Instant>,
+    /// What went wrong outside of its command.
+    pub(super) error: Option<String>,
     pub(super) lines: Vec<Line>,
 }
 
@@ -123,6 +125,7 @@ impl Pipeline {
             exit_code: 0,
             kind,
             began: None,
+            error: None,
             lines: Vec::new(),
         };
         let steps: Vec<Step> = steps.iter().enumerate().map(&mut step).collect();

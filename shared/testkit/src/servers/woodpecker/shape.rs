@@ -80,7 +80,7 @@ fn workflow(one: &Workflow) -> Value {
 }
 
 fn step(one: &Step) -> Value {
-    json!({
+    let mut value = json!({
         "id": one.id,
         "uuid": one.uuid,
         "pid": one.pid,
@@ -89,7 +89,11 @@ fn step(one: &Step) -> Value {
         "state": one.state,
         "exit_code": one.exit_code,
         "type": one.kind,
-    })
+    });
+    if let Some(error) = &one.error {
+        value["error"] = json!(error);
+    }
+    value
 }
 
 /// A step's log; `null` when nothing was written.
