@@ -8,18 +8,18 @@ use serde_json::json;
 use super::{Gitea, Hook, unexpected};
 
 #[derive(Debug, Deserialize)]
-struct Listed {
-    config: Config,
+pub(super) struct Listed {
+    pub(super) config: Config,
 }
 
 #[derive(Debug, Deserialize)]
-struct Config {
+pub(super) struct Config {
     #[serde(default)]
-    url: String,
+    pub(super) url: String,
 }
 
 #[derive(Debug, Deserialize)]
-struct Created {
+pub(super) struct Created {
     #[serde(rename = "id")]
     _id: u64,
 }
