@@ -55,6 +55,7 @@ async fn whatever_goes_wrong_upstream_is_told_and_never_taken_for_done() -> Outc
         commit: "0123456789012345678901234567890123456789".to_owned(),
         branch: "main".to_owned(),
         created: 1_767_225_600,
+        ..Seed::default()
     };
     let number = world.woodpecker.add_pipeline(known.id, seed);
     let step = world.woodpecker.add_log(known.id, number, &[b"one"]);

@@ -57,6 +57,8 @@ impl World {
         let powerdns = PowerDns::start(&ZONE.parse().expect("a zone"))?;
         let gitea = Arc::new(Gitea::start(&[OWNER]));
         let woodpecker = Arc::new(WoodpeckerServer::start());
+        // As the documentation of the templates wants it.
+        woodpecker.privilege("woodpeckerci/plugin-docker-buildx:6.1.1");
         let known = Arc::clone(&gitea);
         woodpecker.ask_forge(move |id| {
             let all = known.repositories();

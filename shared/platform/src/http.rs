@@ -199,6 +199,18 @@ impl Http {
 }
 
 impl Answer {
+    /// A recorded one.
+    #[cfg(test)]
+    pub(crate) fn recorded(what: &'static str, of: &rdev_testkit::captures::Exchange) -> Self {
+        let mut headers = HeaderMap::new();
+        for (name, value) in &of.answer_headers {
+            let name: reqwest::header::HeaderName = name.parse().expect("a header's name");
+            headers.insert(name, value.parse().expect("a header's value"));
+        }
+        let status = StatusCode::from_u16(of.status).expect("a status");
+        Self { what, status, headers, body: of.answer_bytes() }
+    }
+
     /// Parses the body. Its content type must be JSON too.
     ///
     /// # Errors

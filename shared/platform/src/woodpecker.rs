@@ -7,6 +7,8 @@
 mod activate;
 mod check;
 mod list;
+#[cfg(test)]
+mod recorded;
 mod shapes;
 
 use std::time::Duration;

@@ -16,18 +16,18 @@ use crate::http::Answer;
 const NO_REPOSITORY: &str = "rdev-doctor.no-such-repository";
 
 #[derive(Deserialize)]
-struct Version {
-    version: String,
+pub(super) struct Version {
+    pub(super) version: String,
 }
 
 #[derive(Deserialize)]
-struct User {
-    login: String,
+pub(super) struct User {
+    pub(super) login: String,
 }
 
 #[derive(Deserialize)]
-struct Rights {
-    can_create_repository: bool,
+pub(super) struct Rights {
+    pub(super) can_create_repository: bool,
 }
 
 impl Gitea {

@@ -8,19 +8,19 @@ use serde_json::json;
 use super::{Gitea, Hook, unexpected};
 
 #[derive(Debug, Deserialize)]
-struct Listed {
+pub(super) struct Listed {
     id: u64,
-    config: Config,
+    pub(super) config: Config,
 }
 
 #[derive(Debug, Deserialize)]
-struct Config {
+pub(super) struct Config {
     #[serde(default)]
-    url: String,
+    pub(super) url: String,
 }
 
 #[derive(Debug, Deserialize)]
-struct Created {
+pub(super) struct Created {
     #[serde(rename = "id")]
     _id: u64,
 }

@@ -16,6 +16,8 @@ mod check;
 mod found;
 mod hook;
 mod pull_request;
+#[cfg(test)]
+mod recorded;
 mod repository;
 mod seed;
 mod standing;

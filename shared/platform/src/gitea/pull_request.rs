@@ -18,19 +18,19 @@ const CLOCKS: Duration = Duration::from_secs(60 * 60);
 
 /// A pull request, with the fields that the adapter reads.
 #[derive(Debug, Deserialize)]
-struct Found {
-    html_url: String,
+pub(super) struct Found {
+    pub(super) html_url: String,
     created_at: Timestamp,
-    head: Side,
+    pub(super) head: Side,
     base: Side,
 }
 
 #[derive(Debug, Deserialize)]
-struct Side {
+pub(super) struct Side {
     /// The branch, also after it was deleted. (`ref` is `refs/pull/<n>/head` then.)
-    label: String,
+    pub(super) label: String,
     repo_id: i64,
-    sha: CommitId,
+    pub(super) sha: CommitId,
 }
 
 /// The pull request of these branches, or a new one; its page.

@@ -12,23 +12,23 @@ use super::found::{Found, look_up};
 use super::{Gitea, PAGE, SYSTEM, absent, invalid, total, unexpected};
 
 #[derive(Debug, Deserialize)]
-struct Listed {
+pub(super) struct Listed {
     commit: Message,
 }
 
 #[derive(Debug, Deserialize)]
-struct Message {
+pub(super) struct Message {
     message: String,
 }
 
 #[derive(Debug, Deserialize)]
-struct Changed {
+pub(super) struct Changed {
     #[serde(rename = "commit")]
     _commit: CreatedCommit,
 }
 
 #[derive(Debug, Deserialize)]
-struct CreatedCommit {
+pub(super) struct CreatedCommit {
     #[serde(rename = "sha")]
     _sha: String,
 }

@@ -11,7 +11,7 @@ use super::{Gitea, invalid, refused};
 const CONTEXT: &str = "rdev/build";
 
 #[derive(Debug, Deserialize)]
-struct Created {
+pub(super) struct Created {
     #[serde(rename = "id")]
     _id: u64,
 }

@@ -105,13 +105,23 @@ impl Woodpecker {
         // Without `remove` the entry stays, and blocks the next repository of the same name.
         let answer = self.call(Method::DELETE, &["repos", &id], &[("remove", "true")]).await?;
         match answer.status {
-            StatusCode::NO_CONTENT | StatusCode::NOT_FOUND => Ok(()),
+            StatusCode::NOT_FOUND => Ok(()),
+            // The answer shows the repository as it was: active, as if nothing had happened.
+            StatusCode::OK | StatusCode::NO_CONTENT => self.confirm_removed(&id).await,
+            _ => Err(refused(&answer)),
+        }
+    }
+
+    /// Looks for a repository that was removed: only that it is not found says that it is gone.
+    async fn confirm_removed(&self, id: &str) -> PortResult<()> {
+        let answer = self.call(Method::GET, &["repos", id], &[]).await?;
+        match answer.status {
+            StatusCode::NOT_FOUND => Ok(()),
             StatusCode::OK => {
-                let removed: Repository = answer.json()?;
-                if removed.active || removed.id != ci.0 {
-                    return Err(PortError::upstream(SYSTEM, "it removed another repository"));
-                }
-                Ok(())
+                // A page of HTML is from something else than Woodpecker.
+                answer.json::<Repository>()?;
+                let why = format!("it still has repository {id}, which it was asked to remove");
+                Err(PortError::upstream(SYSTEM, why))
             }
             _ => Err(refused(&answer)),
         }

@@ -13,13 +13,13 @@ use crate::check::Finding;
 const OLDEST: u32 = 3;
 
 #[derive(Debug, Deserialize)]
-struct Version {
-    version: String,
+pub(super) struct Version {
+    pub(super) version: String,
 }
 
 #[derive(Debug, Deserialize)]
-struct User {
-    login: String,
+pub(super) struct User {
+    pub(super) login: String,
 }
 
 impl Woodpecker {

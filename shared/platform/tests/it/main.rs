@@ -12,6 +12,7 @@ mod gitea_contract;
 mod gitea_faults;
 mod http;
 mod powerdns;
+mod replay;
 mod woodpecker;
 
 use std::process::ExitCode;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
         http::trials(),
         powerdns::conformance(),
         powerdns::trials(),
+        replay::all(),
         woodpecker::activation::trials(),
         woodpecker::calls::trials(),
         woodpecker::check::trials(),

@@ -65,6 +65,7 @@ fn seed(status: &str, created: i64) -> Seed {
         commit: "0123456789abcdef0123456789abcdef01234567".to_owned(),
         branch: "main".to_owned(),
         created,
+        ..Seed::default()
     }
 }
 

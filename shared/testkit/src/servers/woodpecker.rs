@@ -1,18 +1,22 @@
 //! A Woodpecker server for tests: it keeps repositories and pipelines, answers in Woodpecker's
 //! own shapes and with its quirks, and really runs pipelines.
 //!
-//! A test tells it what the forge has ([`add_forge_repository`], [`ask_forge`]), and sends it
-//! pushes by [`push`] instead of a webhook. A pipeline is the commit's own `.woodpecker.yaml`,
+//! A test tells it what the forge has ([`add_forge_repository`], [`ask_forge`], [`forge_at`]), and
+//! sends it pushes by [`push`], or the forge's own messages. A pipeline is the commit's own `.woodpecker.yaml`,
 //! checked out from a bare repository on disk and run **on this machine, without containers**: a
 //! step runs when a test has allowed its image ([`allow_image`]), with the tools and the
 //! environment that are here. Plugins, and steps with other images, would need Docker: they get the
 //! status `skipped`, and their log says why. Conditions other than `event`, `branch`, `status` and
 //! simple `evaluate`, and what else is not understood, make the pipeline an `error` that says so.
 //!
+//! Its answers are those of a recorded Woodpecker 3.13 (`captures/forge`), to which a test in
+//! `rdev-platform` holds them.
+//!
 //! It ends, with the processes of its steps, when it is dropped.
 //!
 //! [`add_forge_repository`]: WoodpeckerServer::add_forge_repository
 //! [`ask_forge`]: WoodpeckerServer::ask_forge
+//! [`forge_at`]: WoodpeckerServer::forge_at
 //! [`push`]: WoodpeckerServer::push
 //! [`allow_image`]: WoodpeckerServer::allow_image
 
@@ -21,6 +25,8 @@ mod condition;
 mod definition;
 mod evaluate;
 mod hook;
+mod incoming;
+mod origin;
 mod pipeline;
 mod repository;
 mod run;
@@ -49,6 +55,9 @@ pub use repository::{Age, Known};
 
 /// The personal token that the server accepts.
 pub const TOKEN: &str = "wp-4e0a91c7d25b4f86";
+
+/// Whose token it is. They are an administrator of the server.
+pub const USER: &str = "rdev-bot";
 
 /// A push to a repository, as the forge's webhook tells of it.
 #[derive(Debug, Clone)]
@@ -155,7 +164,7 @@ impl WoodpeckerServer {
             url: host.url(),
             folder: TempDir::new().expect("a folder for the workspaces"),
             handle: host.runtime(),
-            state: Mutex::default(),
+            state: Mutex::new(State::of(age)),
             forge: Mutex::default(),
             changes: broadcast::channel(4096).0,
             groups: Mutex::default(),
@@ -183,6 +192,27 @@ impl WoodpeckerServer {
     /// Asks this for the owner and name of a repository that was not added.
     pub fn ask_forge(&self, ask: impl Fn(u64) -> Option<(String, String)> + Send + Sync + 'static) {
         *locked(&self.shared.forge) = Some(Arc::new(ask));
+    }
+
+    /// Where the forge is, and the folder of its bare repositories (`<owner>/<name>.git`).
+    /// [`hook_path`] says where the forge's messages go, which start pipelines then.
+    ///
+    /// [`hook_path`]: Self::hook_path
+    pub fn forge_at(&self, url: &str, folder: &Path) {
+        locked(&self.shared.state).forge_place = Some((url.to_owned(), folder.to_owned()));
+    }
+
+    /// Where the forge's messages about a repository go, below the server's root.
+    pub fn hook_path(&self, repository: u64) -> Option<String> {
+        let state = locked(&self.shared.state);
+        let known = state.repositories.get(&repository)?;
+        Some(format!("/api/hook?access_token={}", known.hook_token))
+    }
+
+    /// Gives a plugin the rights of old, as `WOODPECKER_PLUGINS_PRIVILEGED` does; with a tag, only
+    /// that version.
+    pub fn privilege(&self, plugin: &str) {
+        locked(&self.shared.state).privileged.push(plugin.to_owned());
     }
 
     /// The token's user is not an administrator of that repository.
@@ -239,6 +269,17 @@ impl WoodpeckerServer {
     /// Changes the status of a pipeline that was put there.
     pub fn set_status(&self, repository: u64, number: u64, status: &str) {
         pipeline::set_status(&self.shared, repository, number, status);
+    }
+
+    /// Kills a pipeline because a later one of its branch has begun. By itself the server lets both
+    /// run.
+    pub fn supersede(&self, repository: u64, number: u64, by: u64) {
+        pipeline::supersede(&self.shared, repository, number, by);
+    }
+
+    /// Ends a pipeline that was put there because its last step could not begin.
+    pub fn fail_before_command(&self, repository: u64, number: u64, why: &str) {
+        pipeline::fail_before_command(&self.shared, repository, number, why);
     }
 
     /// Gives the last step of a pipeline more lines of log; the step's id.

@@ -20,6 +20,8 @@ rdev_testkit::trials! {
     async an_answer_about_another_repository_is_no_success;
     async a_repository_is_removed_once_and_its_name_is_free;
     async a_removal_whose_answer_is_lost_ends_the_same;
+    async a_removal_is_done_when_a_second_look_finds_nothing;
+    async a_removal_of_what_is_still_there_is_not_done;
 }
 
 /// The only repository, which must be active and have its webhook.
@@ -207,5 +209,40 @@ async fn a_removal_whose_answer_is_lost_ends_the_same() {
     assert!(matches!(error, PortError::TimedOut { .. }), "{error:?}");
     between.heal();
     adapter(&between.url()).deactivate(id).await.expect("it is gone");
+    assert!(server.repositories().is_empty());
+}
+
+async fn a_removal_is_done_when_a_second_look_finds_nothing() {
+    let (server, _, id) = active().await;
+    let between = Server::before(&server.url());
+    let ci = adapter(&between.url());
+    // The answer shows the repository as it was, active; it says nothing.
+    ci.deactivate(id).await.expect("it is removed");
+    let asked: Vec<(String, String)> =
+        between.requests().into_iter().map(|it| (it.method, it.target)).collect();
+    let path = format!("/api/repos/{}", id.0);
+    let expected = [("DELETE", format!("{path}?remove=true")), ("GET", path)];
+    let expected = expected.map(|(method, path)| (method.to_owned(), path));
+    assert_eq!(asked, expected);
+    assert!(server.repositories().is_empty());
+}
+
+async fn a_removal_of_what_is_still_there_is_not_done() {
+    let (server, _, id) = active().await;
+    let between = Server::before(&server.url());
+    let ci = adapter(&between.url());
+    let told = format!(r#"{{"id": {}, "forge_remote_id": "{FORGE_ID}", "active": true}}"#, id.0);
+    between.break_on("DELETE", "/api/repos/", Fault::Body(200, "application/json", told));
+    let error = ci.deactivate(id).await.expect_err("nothing was removed");
+    assert!(matches!(error, PortError::Upstream { .. }), "{error:?}");
+    assert!(chain(&error).contains("still has"), "{}", chain(&error));
+    only(&server);
+    between.heal();
+    // That the second look finds out nothing is no end, either; the next call ends it.
+    between.break_on("GET", "/api/repos/", Fault::Status(503));
+    let error = ci.deactivate(id).await.expect_err("it is not known");
+    assert!(error.is_transient(), "{error:?}");
+    between.heal();
+    ci.deactivate(id).await.expect("it is gone");
     assert!(server.repositories().is_empty());
 }

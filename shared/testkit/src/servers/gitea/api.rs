@@ -9,10 +9,13 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use super::response::{self, ApiResponse, Body, Call, error, no_route, not_found, ok};
+use super::response::{
+    self, ApiResponse, Body, Call, error, no_organisation, no_route, not_found, ok,
+};
 use super::state::{State, Token};
 use super::{
-    Seen, Shared, contents, hook_tests, hooks, locked, pulls, repositories, shapes, statuses,
+    Seen, Shared, contents, hook_tests, hooks, issues, locked, merge, pulls, releases,
+    repositories, reviews, shapes, statuses,
 };
 
 pub(super) async fn answer(shared: Arc<Shared>, request: Request) -> Response {
@@ -42,7 +45,8 @@ pub(super) async fn answer(shared: Arc<Shared>, request: Request) -> Response {
     let work = tokio::task::spawn_blocking(move || {
         let answer = authorized(&shared, &mut call, authorization.as_deref())
             .and_then(|()| routed(&shared, &call))
-            .unwrap_or_else(|refused| refused);
+            .unwrap_or_else(|refused| refused)
+            .with_description(&locked(&shared.state).root_url);
         seen.status = answer.status;
         if let Body::Json(body) = &answer.body {
             seen.answer = Some(body.clone());
@@ -65,7 +69,8 @@ fn authorized(shared: &Shared, call: &mut Call, header: Option<&str>) -> Result<
         ["user", "repos"] => &["user", "repository"],
         ["user" | "users", ..] => &["user"],
         ["orgs", ..] => &["organization"],
-        ["repos", ..] => &["repository"],
+        ["repos", _, _, "issues" | "labels", ..] => &["issue"],
+        ["repos" | "repositories", ..] => &["repository"],
         _ => &[],
     };
     for category in categories {
@@ -101,7 +106,8 @@ pub(super) fn token_of(state: &State, header: &str) -> Option<Token> {
 fn routed(shared: &Shared, call: &Call) -> Result<ApiResponse, ApiResponse> {
     let path: Vec<&str> = call.path.iter().map(String::as_str).collect();
     match (call.method.as_str(), path.as_slice()) {
-        ("GET", ["version"]) => Ok(ok(json!({ "version": "1.22.0+test" }))),
+        ("GET", ["version"]) => Ok(ok(json!({ "version": "1.26.0" }))),
+        ("GET", ["settings", "api"]) => Ok(settings(shared)),
         ("GET", ["user"]) => user(shared, call),
         ("GET", ["orgs", name]) => organisation(shared, name),
         ("GET", ["users", user, "orgs", name, "permissions"]) => rights(shared, call, user, name),
@@ -109,6 +115,8 @@ fn routed(shared: &Shared, call: &Call) -> Result<ApiResponse, ApiResponse> {
         ("POST", ["orgs", owner, "repos"]) => repositories::create_in(shared, call, owner),
         ("POST", ["user", "repos"]) => repositories::create_own(shared, call),
         ("GET", ["repos", owner, name]) => repositories::get(shared, call, owner, name),
+        ("GET", ["repositories", id]) => repositories::get_by_id(shared, call, id),
+        ("PATCH", ["repos", owner, name]) => repositories::edit(shared, call, owner, name),
         ("DELETE", ["repos", owner, name]) => repositories::delete(shared, call, owner, name),
         ("POST", ["repos", owner, name, "generate"]) => {
             repositories::generate(shared, call, owner, name)
@@ -116,6 +124,12 @@ fn routed(shared: &Shared, call: &Call) -> Result<ApiResponse, ApiResponse> {
         ("POST", ["repos", owner, name, "contents"]) => contents::change(shared, call, owner, name),
         ("GET", ["repos", owner, name, "contents", file @ ..]) if !file.is_empty() => {
             contents::get(shared, call, owner, name, &file.join("/"))
+        }
+        (method @ ("POST" | "PUT" | "DELETE"), ["repos", owner, name, "contents", file @ ..]) => {
+            contents::change_one(shared, call, owner, name, (method, file.join("/").as_str()))
+        }
+        ("GET", ["repos", owner, name, "raw", file @ ..]) => {
+            contents::raw(shared, call, owner, name, &file.join("/"))
         }
         ("GET", ["repos", owner, name, "branches"]) => {
             contents::branches(shared, call, owner, name)
@@ -132,11 +146,6 @@ fn routed(shared: &Shared, call: &Call) -> Result<ApiResponse, ApiResponse> {
         ("DELETE", ["repos", owner, name, "hooks", id]) => {
             hooks::delete(shared, call, owner, name, id)
         }
-        ("GET", ["repos", owner, name, "pulls"]) => pulls::list(shared, call, owner, name),
-        ("POST", ["repos", owner, name, "pulls"]) => pulls::create(shared, call, owner, name),
-        ("GET", ["repos", owner, name, "pulls", number]) => {
-            pulls::get(shared, call, owner, name, number)
-        }
         ("POST", ["repos", owner, name, "statuses", commit]) => {
             statuses::create(shared, call, owner, name, commit)
         }
@@ -149,20 +158,96 @@ fn routed(shared: &Shared, call: &Call) -> Result<ApiResponse, ApiResponse> {
         ("GET", ["repos", owner, name, "commits", commit, "statuses"]) => {
             statuses::list(shared, call, owner, name, commit)
         }
+        ("PUT", ["repos", owner, name, "collaborators", user]) => {
+            repositories::add_collaborator(shared, call, owner, name, user)
+        }
+        ("GET", ["repos", owner, name, "collaborators", user, "permission"]) => {
+            repositories::rights(shared, call, owner, name, user)
+        }
+        ("POST", ["repos", owner, name, "releases"]) => releases::create(shared, call, owner, name),
+        (method, ["repos", owner, name, kind @ ("labels" | "issues" | "pulls"), rest @ ..]) => {
+            discussed(shared, call, owner, name, (method, *kind, rest))
+        }
         _ => Ok(no_route()),
     }
+}
+
+/// The routes of what people talk about: issues and pull requests.
+fn discussed(
+    shared: &Shared,
+    call: &Call,
+    owner: &str,
+    name: &str,
+    (method, kind, rest): (&str, &str, &[&str]),
+) -> Result<ApiResponse, ApiResponse> {
+    match (method, kind, rest) {
+        ("POST", "labels", []) => issues::create_label(shared, call, owner, name),
+        ("POST", "issues", []) => issues::create(shared, call, owner, name),
+        ("PATCH", "issues", ["comments", id]) => {
+            issues::edit_comment(shared, call, owner, name, id)
+        }
+        ("DELETE", "issues", ["comments", id]) => {
+            issues::delete_comment(shared, call, owner, name, id)
+        }
+        ("GET", "issues", [number]) => issues::get(shared, call, owner, name, number),
+        ("PATCH", "issues", [number]) => issues::edit(shared, call, owner, name, number),
+        ("POST", "issues", [number, "labels"]) => {
+            issues::add_labels(shared, call, owner, name, number)
+        }
+        ("POST", "issues", [number, "comments"]) => {
+            issues::add_comment(shared, call, owner, name, number)
+        }
+        ("GET", "issues", [number, "comments"]) => {
+            issues::comments(shared, call, owner, name, number)
+        }
+        ("GET", "issues", [number, "timeline"]) => {
+            issues::timeline(shared, call, owner, name, number)
+        }
+        ("GET", "pulls", []) => pulls::list(shared, call, owner, name),
+        ("POST", "pulls", []) => pulls::create(shared, call, owner, name),
+        ("GET", "pulls", [number]) => pulls::get(shared, call, owner, name, number),
+        ("PATCH", "pulls", [number]) => pulls::edit(shared, call, owner, name, number),
+        ("GET", "pulls", [number, "files"]) => pulls::files(shared, call, owner, name, number),
+        ("GET", "pulls", [number, "commits"]) => pulls::commits(shared, call, owner, name, number),
+        ("POST", "pulls", [number, "merge"]) => merge::merge(shared, call, owner, name, number),
+        ("GET", "pulls", [number, "reviews"]) => reviews::list(shared, call, owner, name, number),
+        ("POST", "pulls", [number, "reviews"]) => {
+            reviews::create(shared, call, owner, name, number)
+        }
+        ("GET", "pulls", [number, "reviews", id, "comments"]) => {
+            reviews::comments(shared, call, owner, name, (*number, *id))
+        }
+        ("POST", "pulls", [number, "requested_reviewers"]) => {
+            reviews::request(shared, call, owner, name, number)
+        }
+        ("GET", "pulls", [base, head @ ..]) => {
+            pulls::between(shared, call, owner, name, (*base, head.join("/").as_str()))
+        }
+        _ => Ok(no_route()),
+    }
+}
+
+/// How much the API gives at once.
+fn settings(shared: &Shared) -> ApiResponse {
+    ok(json!({
+        "max_response_items": locked(&shared.state).page,
+        "default_paging_num": 30,
+        "default_git_trees_per_page": 1000,
+        "default_max_blob_size": 10_485_760,
+        "default_max_response_size": 104_857_600,
+    }))
 }
 
 fn user(shared: &Shared, call: &Call) -> Result<ApiResponse, ApiResponse> {
     let state = locked(&shared.state);
     let account = state.owner(call.user()?).ok_or_else(not_found)?;
-    Ok(ok(shapes::user(&state, &account.name)))
+    Ok(ok(shapes::user(&state, &account.name, call.user.as_deref())))
 }
 
 fn organisation(shared: &Shared, name: &str) -> Result<ApiResponse, ApiResponse> {
     let state = locked(&shared.state);
-    let found = state.organisations.get(&name.to_lowercase()).ok_or_else(not_found)?;
-    Ok(ok(shapes::organisation(found)))
+    let found = state.organisations.get(&name.to_lowercase());
+    Ok(ok(shapes::organisation(&state, found.ok_or_else(|| no_organisation(name))?)))
 }
 
 fn rights(
@@ -173,7 +258,8 @@ fn rights(
 ) -> Result<ApiResponse, ApiResponse> {
     call.user()?;
     let state = locked(&shared.state);
-    state.organisations.get(&name.to_lowercase()).ok_or_else(not_found)?;
+    let known = state.organisations.contains_key(&name.to_lowercase());
+    known.then_some(()).ok_or_else(|| no_organisation(name))?;
     state.users.get(&user.to_lowercase()).ok_or_else(not_found)?;
     let may = state.may_write(user, name);
     Ok(ok(json!({

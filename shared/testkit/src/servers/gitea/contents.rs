@@ -5,10 +5,13 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
 use super::files::{self, Change};
+use super::records::Repository;
 use super::response::{
-    ApiResponse, Call, created, error, internal, not_found, ok, visible, writable,
+    self, ApiResponse, Call, changeable, created, error, internal, not_found, not_found_by, ok,
+    visible,
 };
-use super::state::Repository;
+use super::shapes::Part;
+use super::state::State;
 use super::{Shared, api, git, locked, shapes};
 
 /// Changes many files in one commit.
@@ -18,7 +21,7 @@ pub(super) fn change(
     owner: &str,
     name: &str,
 ) -> Result<ApiResponse, ApiResponse> {
-    let found = writable(&locked(&shared.state), call, owner, name)?;
+    let found = changeable(&locked(&shared.state), call, owner, name)?;
     let user = call.user()?;
     let failed = |why: String| internal(shared, &why);
     // One after the other, as the real server's lock on the branch has it.
@@ -46,25 +49,103 @@ pub(super) fn change(
     if message.is_empty() {
         message = "Change files".to_owned();
     }
-    let email = format!("{user}@noreply.forge.example");
-    let person = (user, email.as_str());
-    let message = format!("{}\n", message.trim_end());
-    let commit = files::write(&found.folder, &branch, &message, person, &changes);
-    let commit = commit.map_err(failed)?;
-    git::moved(shared, &found, &branch, before.as_deref(), &commit, user).map_err(failed)?;
-    let after = files::tree(&found.folder, &commit).map_err(failed)?;
-    let made = files::commit(&found.folder, &commit).map_err(failed)?;
+    let commit = commit(shared, &found, (user, &branch, before.as_deref()), &message, &changes)?;
+    let after = files::tree(&found.folder, &commit.id).map_err(failed)?;
     let state = locked(&shared.state);
     let mut shown = Vec::new();
     for change in &changes {
         let (Change::Write { path, .. } | Change::Delete { path }) = change;
         shown.push(match after.iter().find(|(there, ..)| there == path) {
-            Some((path, blob, size)) => shapes::file(&state, &found, (path, blob, *size), None),
+            Some(entry) => file(shared, &state, &found, &branch, entry)?,
             None => Value::Null,
         });
     }
-    let commit = shapes::file_commit(&state, &found, &made);
+    let commit = shapes::file_commit(&state, &found, &commit);
     Ok(created(shapes::files_response(&commit, &shown)))
+}
+
+/// Creates, replaces or deletes one file, on a branch that may begin with it.
+pub(super) fn change_one(
+    shared: &Shared,
+    call: &Call,
+    owner: &str,
+    name: &str,
+    (method, path): (&str, &str),
+) -> Result<ApiResponse, ApiResponse> {
+    let found = changeable(&locked(&shared.state), call, owner, name)?;
+    let user = call.user()?;
+    let failed = |why: String| internal(shared, &why);
+    let _alone = locked(&found.changing);
+    let given = |name: &str, other: &str| match call.text(name)? {
+        text if text.is_empty() => Ok(other.to_owned()),
+        text => Ok(text),
+    };
+    let old = given("branch", &found.default_branch)?;
+    let from = files::tip(&found.folder, &old);
+    if from.is_none() && !files::is_empty(&found.folder) {
+        return Err(error(404, format!("branch does not exist [name: {old}]")));
+    }
+    let branch = given("new_branch", &old)?;
+    let there = match &from {
+        Some(tip) => files::tree(&found.folder, tip).map_err(failed)?,
+        None => Vec::new(),
+    };
+    let mut operation = call.body.clone();
+    operation["path"] = path.into();
+    operation["operation"] = match (method, call.text("sha")?.is_empty()) {
+        ("POST", _) => "create",
+        ("DELETE", _) => "delete",
+        // Without the old content's id it is a new file.
+        (_, true) => "create",
+        (_, false) => "update",
+    }
+    .into();
+    let change = one(&operation, &there)?;
+    let message = given("message", &format!("Change {path}"))?;
+    let base = (user, branch.as_str(), from.as_deref());
+    let commit = commit(shared, &found, base, &message, &[change])?;
+    let after = files::tree(&found.folder, &commit.id).map_err(failed)?;
+    let state = locked(&shared.state);
+    let shown = match after.iter().find(|(there, ..)| there == path) {
+        Some(entry) => file(shared, &state, &found, &branch, entry)?,
+        None => Value::Null,
+    };
+    let answer = shapes::file_response(&shapes::file_commit(&state, &found, &commit), &shown);
+    let is_new = operation["operation"] == "create";
+    Ok(if is_new { created(answer) } else { ok(answer) })
+}
+
+/// Commits changes as that user to a branch, which begins at `from` where it is not there.
+fn commit(
+    shared: &Shared,
+    found: &Repository,
+    (user, branch, from): (&str, &str, Option<&str>),
+    message: &str,
+    changes: &[Change],
+) -> Result<files::Commit, ApiResponse> {
+    let failed = |why: String| internal(shared, &why);
+    let email = locked(&shared.state).owner(user).map(|account| account.email.clone());
+    let person = (user, email.as_deref().unwrap_or_default());
+    let message = format!("{}\n", message.trim_end());
+    let before = files::tip(&found.folder, branch);
+    let made = files::write(&found.folder, (branch, from), &message, person, changes);
+    let made = made.map_err(failed)?;
+    git::moved(shared, found, branch, before.as_deref(), &made, user).map_err(failed)?;
+    files::commit(&found.folder, &made).map_err(failed)
+}
+
+/// A file of a branch or a commit, with its content.
+fn file(
+    shared: &Shared,
+    state: &State,
+    found: &Repository,
+    branch: &str,
+    (path, blob, size): &(String, String, usize),
+) -> Result<Value, ApiResponse> {
+    let failed = |why: String| internal(shared, &why);
+    let content = STANDARD.encode(files::blob(&found.folder, blob).map_err(failed)?);
+    let last = files::last(&found.folder, branch, path).map_err(failed)?;
+    Ok(shapes::file(state, found, branch, (path, blob, *size), &last, &content))
 }
 
 /// One operation of a change, checked against what is there.
@@ -117,13 +198,39 @@ pub(super) fn get(
 ) -> Result<ApiResponse, ApiResponse> {
     let state = locked(&shared.state);
     let found = visible(&state, call, owner, name)?;
-    let at = named(&found, call.query("ref"))?;
-    let failed = |why: String| internal(shared, &why);
-    let tree = files::tree(&found.folder, &at).map_err(failed)?;
-    let file = tree.iter().find(|(there, ..)| there == path);
-    let (path, blob, size) = file.ok_or_else(not_found)?;
-    let content = STANDARD.encode(files::blob(&found.folder, blob).map_err(failed)?);
-    Ok(ok(shapes::file(&state, &found, (path, blob, *size), Some(&content))))
+    let entry = entry(shared, call, &found, path)?;
+    let at = call.query("ref").unwrap_or(&found.default_branch);
+    Ok(ok(file(shared, &state, &found, at, &entry)?))
+}
+
+/// One file as it is.
+pub(super) fn raw(
+    shared: &Shared,
+    call: &Call,
+    owner: &str,
+    name: &str,
+    path: &str,
+) -> Result<ApiResponse, ApiResponse> {
+    let state = locked(&shared.state);
+    let found = visible(&state, call, owner, name)?;
+    let (_, blob, _) = entry(shared, call, &found, path)?;
+    let content = files::blob(&found.folder, &blob).map_err(|why| internal(shared, &why))?;
+    Ok(response::raw(&blob, &content))
+}
+
+/// The path, blob and size of a file that is asked for.
+fn entry(
+    shared: &Shared,
+    call: &Call,
+    found: &Repository,
+    path: &str,
+) -> Result<(String, String, usize), ApiResponse> {
+    let at = named(found, call.query("ref"))?;
+    let tree = files::tree(&found.folder, &at).map_err(|why| internal(shared, &why))?;
+    tree.into_iter().find(|(there, ..)| there == path).ok_or_else(|| {
+        let why = format!("object does not exist [id: , rel_path: {path}]");
+        not_found_by("GetContentsOrList", why)
+    })
 }
 
 /// The commit of a name, or of the default branch.
@@ -145,7 +252,7 @@ pub(super) fn branches(
     let mut shown = Vec::new();
     for (branch, tip) in files::branches(&found.folder).map_err(failed)? {
         let commit = files::commit(&found.folder, &tip).map_err(failed)?;
-        shown.push(shapes::branch(&state, &found, &branch, &commit));
+        shown.push(shapes::branch(&state, &found, &branch, &commit, call.user.as_deref()));
     }
     Ok(api::list_of(&state, call, shown, |shape| shape))
 }
@@ -161,7 +268,7 @@ pub(super) fn branch(
     let found = visible(&state, call, owner, name)?;
     let tip = files::tip(&found.folder, branch).ok_or_else(not_found)?;
     let commit = files::commit(&found.folder, &tip).map_err(|why| internal(shared, &why))?;
-    Ok(ok(shapes::branch(&state, &found, branch, &commit)))
+    Ok(ok(shapes::branch(&state, &found, branch, &commit, call.user.as_deref())))
 }
 
 pub(super) fn commits(
@@ -179,5 +286,10 @@ pub(super) fn commits(
     let failed = |why: String| internal(shared, &why);
     let total = files::count(&found.folder, &at).map_err(failed)?;
     let all = files::log(&found.folder, &[&at], 0, total).map_err(failed)?;
-    Ok(api::list_of(&state, call, all, |commit| shapes::commit(&state, &found, &commit)))
+    // All are there unless the caller says otherwise.
+    let parts =
+        [(Part::Stat, "stat"), (Part::Files, "files"), (Part::Verification, "verification")];
+    let wanted = parts.into_iter().filter(|(_, name)| call.query(name) != Some("false"));
+    let parts: Vec<Part> = wanted.map(|(part, _)| part).collect();
+    Ok(api::list_of(&state, call, all, |commit| shapes::commit(&state, &found, &commit, &parts)))
 }

@@ -29,6 +29,17 @@ pub(super) enum Change {
     Delete { path: String },
 }
 
+/// A file that differs between two commits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Changed {
+    pub(super) path: String,
+    /// `added`, `deleted` or `changed`.
+    pub(super) status: &'static str,
+    /// In lines.
+    pub(super) additions: u64,
+    pub(super) deletions: u64,
+}
+
 /// Makes a bare repository that writes its pushes into a file, whose name is in a variable.
 pub(super) fn init(folder: &Path, branch: &str) -> Result<(), String> {
     use std::os::unix::fs::PermissionsExt;
@@ -173,10 +184,74 @@ pub(super) fn blob(folder: &Path, id: &str) -> Result<Vec<u8>, String> {
     output.status.success().then_some(output.stdout).ok_or_else(|| format!("no blob {id}"))
 }
 
-/// Commits changes to a branch, which begins with them where it is not there; the commit's id.
+/// The last commit up to `at` that changed a file.
+pub(super) fn last(folder: &Path, at: &str, path: &str) -> Result<Commit, String> {
+    let id = try_git(folder, &["log", "--max-count=1", "--format=%H", at, "--", path])?;
+    commit(folder, &id)
+}
+
+/// The commit that two have in common.
+pub(super) fn merge_base(folder: &Path, one: &str, other: &str) -> Option<String> {
+    try_git(folder, &["merge-base", one, other]).ok()
+}
+
+/// Whether a commit merges into a branch without conflicts.
+pub(super) fn merges(folder: &Path, branch: &str, commit: &str) -> bool {
+    let branch = format!("refs/heads/{branch}");
+    try_git(folder, &["merge-tree", "--write-tree", &branch, commit]).is_ok()
+}
+
+/// The files that differ between two commits.
+pub(super) fn changed(folder: &Path, from: &str, to: &str) -> Result<Vec<Changed>, String> {
+    let kinds = try_git(folder, &["diff", "--no-renames", "--name-status", from, to])?;
+    let counts = try_git(folder, &["diff", "--no-renames", "--numstat", from, to])?;
+    let file = |(kind, count): (&str, &str)| {
+        let (kind, path) = kind.split_once('\t')?;
+        let mut counts = count.split('\t').map(|count| count.parse().unwrap_or_default());
+        Some(Changed {
+            path: path.to_owned(),
+            status: match kind {
+                "A" => "added",
+                "D" => "deleted",
+                _ => "changed",
+            },
+            additions: counts.next()?,
+            deletions: counts.next()?,
+        })
+    };
+    Ok(kinds.lines().zip(counts.lines()).filter_map(file).collect())
+}
+
+/// How many lines a commit adds and removes.
+pub(super) fn lines(folder: &Path, commit: &str) -> Result<(u64, u64), String> {
+    let printed = try_git(folder, &["show", "--no-renames", "--numstat", "--format=", commit])?;
+    let count = |text: Option<&str>| text.and_then(|text| text.parse().ok()).unwrap_or(0_u64);
+    Ok(printed.lines().fold((0, 0), |(added, removed), line| {
+        let mut counts = line.split('\t');
+        (added + count(counts.next()), removed + count(counts.next()))
+    }))
+}
+
+/// What a file's difference looks like from its beginning to a line of the new one.
+pub(super) fn hunk(folder: &Path, from: &str, to: &str, path: &str, line: u64) -> String {
+    let printed = try_git(folder, &["diff", "--no-renames", from, to, "--", path]);
+    let printed = printed.unwrap_or_default();
+    let mut shown: Vec<&str> = Vec::new();
+    let mut at = 0;
+    for text in printed.lines().skip_while(|text| !text.starts_with("@@")) {
+        shown.push(text);
+        at += u64::from(text.starts_with(['+', ' ']));
+        if at == line {
+            break;
+        }
+    }
+    shown.join("\n")
+}
+
+/// Commits changes to a branch, which begins at `from` where it is not there; the commit's id.
 pub(super) fn write(
     folder: &Path,
-    branch: &str,
+    (branch, from): (&str, Option<&str>),
     message: &str,
     (name, email): (&str, &str),
     changes: &[Change],
@@ -185,8 +260,8 @@ pub(super) fn write(
     let mut line = |text: String| stream.extend_from_slice(text.as_bytes());
     line(format!("commit refs/heads/{branch}\ncommitter {name} <{email}> now\n"));
     line(format!("data {}\n{message}\n", message.len()));
-    if let Some(tip) = tip(folder, branch) {
-        line(format!("from {tip}\n"));
+    if let Some(from) = tip(folder, branch).as_deref().or(from) {
+        line(format!("from {from}\n"));
     }
     for change in changes {
         match change {

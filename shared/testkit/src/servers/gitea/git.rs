@@ -11,7 +11,8 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 use tempfile::NamedTempFile;
 
-use super::state::Repository;
+use super::records::{Entry, Repository};
+use super::state::{State, now};
 use super::{Push, Shared, api, files, hooks, locked, shapes};
 use crate::servers::git_http::cgi;
 
@@ -115,12 +116,18 @@ fn allowed(
     } else {
         &["all", "write:repository", "read:repository"]
     };
-    let may = state.may_write(&token.user, &found.owner);
+    let access = state.access(Some(&token.user), found);
+    let may = matches!(access, "owner" | "admin" | "write");
     let scoped = token.scopes.iter().any(|scope| scopes.contains(&scope.as_str()));
     if !scoped || (!may && git_request.writes) {
         return refuse(StatusCode::FORBIDDEN, "User permission denied for writing.\n");
     }
-    if found.private && !may {
+    if git_request.writes && found.archived.is_some() {
+        let why = "This repo is archived. You can view files and clone it, but cannot push or \
+                   open issues/pull-requests.\n";
+        return refuse(StatusCode::FORBIDDEN, why);
+    }
+    if access == "none" {
         return refuse(StatusCode::NOT_FOUND, "Not found.\n");
     }
     Ok((found.clone(), Some(token.user)))
@@ -161,6 +168,33 @@ async fn receive(
     Ok(Response::from_parts(parts, Body::from(body)))
 }
 
+/// Keeps what a push means to the repository and to the pull requests of the branch.
+fn follow(
+    state: &mut State,
+    found: &Repository,
+    branch: &str,
+    commits: &[files::Commit],
+    (new, user): (&str, &str),
+) {
+    let at = now();
+    state.change(found, |found| found.updated.clone_from(&at));
+    let ids: Vec<String> = commits.iter().rev().map(|commit| commit.id.clone()).collect();
+    for pull in found.pulls.iter().filter(|pull| pull.open && pull.head == branch) {
+        let base = files::merge_base(&found.folder, &format!("refs/heads/{}", pull.base), new);
+        let entry = Entry::of_push(state, pull.number, user, &ids);
+        state.change(found, |found| {
+            for pull in found.pulls.iter_mut().filter(|one| one.number == pull.number) {
+                (pull.commit, pull.updated) = (new.to_owned(), at.clone());
+                pull.merge_base = base.clone().unwrap_or_default();
+            }
+            for review in found.reviews.iter_mut().filter(|review| review.of == pull.number) {
+                review.stale |= !review.commit.is_empty();
+            }
+            found.entries.push(entry);
+        });
+    }
+}
+
 /// Tells that a branch has moved: to those who listen for pushes, and to webhooks.
 pub(super) fn moved(
     shared: &Shared,
@@ -181,22 +215,35 @@ pub(super) fn moved(
         // It was there before: the branch is new, or went back.
         None => files::commit(&found.folder, new)?,
     };
-    let state = locked(&shared.state);
+    let mut state = locked(&shared.state);
+    follow(&mut state, found, branch, &commits, (new, user));
+    let state = state;
+    let found = &state.find(&found.owner, &found.name).cloned().unwrap_or_else(|| found.clone());
     let zero = "0".repeat(new.len());
     let before = old.unwrap_or(&zero);
-    let compare = format!("{}/{}/compare/{before}...{new}", state.root_url, found.full_name());
+    // A new branch is compared with the default one; the first one of all with nothing.
+    let with = match old {
+        Some(old) => Some(old.to_owned()),
+        None if branch == found.default_branch => None,
+        None => files::tip(&found.folder, &found.default_branch),
+    };
+    let root = &state.root_url;
+    let compare = match with {
+        Some(with) => format!("{root}/{}/compare/{with}...{new}", found.full_name()),
+        None => format!("{root}/"),
+    };
     let shape = |commit| shapes::payload_commit(&state, found, commit);
     let payload = json!({
         "ref": format!("refs/heads/{branch}"),
         "before": before,
         "after": new,
-        "compare_url": if old.is_some() { compare } else { String::new() },
+        "compare_url": compare,
         "commits": commits.iter().map(shape).collect::<Vec<_>>(),
         "total_commits": commits.len(),
         "head_commit": shape(&head),
         "repository": shapes::repository(&state, found, Some(user)),
-        "pusher": shapes::user(&state, user),
-        "sender": shapes::user(&state, user),
+        "pusher": shapes::user(&state, user, None),
+        "sender": shapes::user(&state, user, None),
     });
     drop(state);
     // There may be no subscriber.

@@ -15,14 +15,56 @@ use serde_json::Value;
 use sha2::Sha256;
 use ulid::Ulid;
 
+use super::records::{Hook, Repository};
 use super::response::{ApiResponse, Call, created, error, no_content, not_found, writable};
-use super::state::{Hook, Repository, now};
+use super::state::now;
 use super::{HookDelivery, Outgoing, Shared, api, locked, shapes};
 
 /// How long a receiver has.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 const KINDS: [&str; 3] = ["gitea", "forgejo", "gogs"];
+
+/// The events that a hook can be for.
+const EVENTS: [&str; 24] = [
+    "create",
+    "delete",
+    "fork",
+    "issue_assign",
+    "issue_comment",
+    "issue_label",
+    "issue_milestone",
+    "issues",
+    "package",
+    "pull_request",
+    "pull_request_assign",
+    "pull_request_comment",
+    "pull_request_label",
+    "pull_request_milestone",
+    "pull_request_review",
+    "pull_request_review_request",
+    "pull_request_sync",
+    "push",
+    "release",
+    "repository",
+    "status",
+    "wiki",
+    "workflow_job",
+    "workflow_run",
+];
+
+/// The events that were asked for. `issues` and `pull_request` are for all of their kind; a name
+/// that is none is passed over.
+fn known(asked: &[String]) -> Vec<String> {
+    let asked = |event: &str| asked.iter().any(|asked| asked == event);
+    let wanted = |event: &&&str| {
+        let event: &str = event;
+        asked(event)
+            || (event.starts_with("issue_") && asked("issues"))
+            || (event.starts_with("pull_request_") && asked("pull_request"))
+    };
+    EVENTS.iter().filter(wanted).map(|&event| event.to_owned()).collect()
+}
 
 pub(super) fn list(
     shared: &Shared,
@@ -59,12 +101,8 @@ pub(super) fn create(
     if setting("content_type") != "json" {
         return Err(error(422, "Invalid content type"));
     }
-    let events = call.body.get("events").and_then(Value::as_array);
-    let events = events.into_iter().flatten().filter_map(Value::as_str);
-    let mut events: Vec<String> = events.map(str::to_owned).collect();
-    if events.is_empty() {
-        events.push("push".to_owned());
-    }
+    let asked = call.texts("events").filter(|events| !events.is_empty());
+    let events = known(&asked.unwrap_or_else(|| vec!["push".to_owned()]));
     let hook = Hook {
         id: state.next_id(),
         kind,

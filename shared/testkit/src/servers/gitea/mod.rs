@@ -17,8 +17,9 @@
 //!   and has all scopes. [`Gitea::token`] makes tokens with fewer, [`Gitea::user`] other users.
 //! * git: `<url>/<owner>/<name>.git`, with `oauth2:<token>`, `x-access-token:<token>` or the
 //!   token as user name. Public repositories are read without.
-//! * API: `<url>/api/v1`, see `api.rs` for the routes. Answers have the shapes of the published
-//!   description; a test in `rdev-platform` holds them to it.
+//! * API: `<url>/api/v1`, see `api.rs` for the routes. Answers are those of a recorded Gitea
+//!   1.26 (`captures/forge`), and have the shapes of the published description; tests in
+//!   `rdev-platform` hold them to both.
 //! * Webhooks are sent for `push` and `status`, each as a task of its own, once.
 //!
 //! It ends with its repositories when it is dropped.
@@ -29,9 +30,14 @@ mod files;
 mod git;
 mod hook_tests;
 mod hooks;
+mod issues;
+mod merge;
 mod pulls;
+mod records;
+mod releases;
 mod repositories;
 mod response;
+mod reviews;
 mod seed;
 mod shapes;
 mod state;
@@ -53,7 +59,7 @@ use tokio::sync::{broadcast, watch};
 
 use super::host::{self, Host, locked};
 
-pub use state::{Hook, Pull, RepositoryInfo, Status};
+pub use records::{Hook, Merged, Pull, RepositoryInfo, Status};
 
 /// Who the server knows from the start.
 pub const USER: &str = "rdev-bot";
@@ -187,7 +193,7 @@ impl Gitea {
     /// All repositories, by name.
     pub fn repositories(&self) -> Vec<RepositoryInfo> {
         let state = locked(&self.shared.state);
-        state.repositories.values().map(state::Repository::info).collect()
+        state.repositories.values().map(records::Repository::info).collect()
     }
 
     pub fn hooks(&self, full_name: &str) -> Vec<Hook> {

@@ -1,11 +1,12 @@
 //! Calls of the API, and how it answers: errors, pages.
 
-use axum::http::header::{CONTENT_TYPE, HeaderName, LINK};
+use axum::http::header::{CONTENT_TYPE, ETAG, HeaderName, LINK};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{AppendHeaders, IntoResponse, Response};
 use serde_json::{Value, json};
 
-use super::state::{Repository, State};
+use super::records::Repository;
+use super::state::State;
 use super::{Shared, locked};
 
 /// A request to the API.
@@ -52,10 +53,21 @@ impl Call {
 
     /// A text of the body that must be there.
     pub(super) fn required(&self, name: &str) -> Result<String, ApiResponse> {
-        match self.text(name)? {
-            text if text.is_empty() => Err(error(422, format!("[{name}]: Required"))),
-            text => Ok(text),
+        let text = self.text(name)?;
+        if !text.is_empty() {
+            return Ok(text);
         }
+        // It says the name of its own field.
+        let mut letters = name.chars();
+        let first = letters.next().map(|letter| letter.to_ascii_uppercase());
+        let name: String = first.into_iter().chain(letters).collect();
+        Err(error(422, format!("[{name}]: Required")))
+    }
+
+    /// The texts of a list in the body; `None` when it is not there.
+    pub(super) fn texts(&self, name: &str) -> Option<Vec<String>> {
+        let items = self.body.get(name)?.as_array()?;
+        Some(items.iter().filter_map(Value::as_str).map(str::to_owned).collect())
     }
 
     /// A flag of the body.
@@ -72,6 +84,14 @@ impl Call {
 impl ApiResponse {
     fn new(status: u16, body: Body) -> Self {
         Self { status, body, headers: Vec::new() }
+    }
+
+    /// Adds to an error where the API is described: its URL is that, and not of what went wrong.
+    pub(super) fn with_description(mut self, root_url: &str) -> Self {
+        if let (400.., Body::Json(Value::Object(body))) = (self.status, &mut self.body) {
+            body.insert("url".to_owned(), json!(format!("{root_url}/api/swagger")));
+        }
+        self
     }
 
     pub(super) fn header(mut self, name: HeaderName, value: String) -> Self {
@@ -114,19 +134,35 @@ pub(super) fn no_content() -> ApiResponse {
     ApiResponse::new(204, Body::None)
 }
 
-/// An error's URL is that of the description, and not of what went wrong.
-const DESCRIPTION: &str = "https://forge.example/api/swagger";
+/// An answer without a body.
+pub(super) fn empty() -> ApiResponse {
+    ApiResponse::new(200, Body::None)
+}
+
+/// A file as it is.
+pub(super) fn raw(blob: &str, content: &[u8]) -> ApiResponse {
+    let answer = ApiResponse::new(200, Body::Plain(String::from_utf8_lossy(content).into_owned()));
+    answer.header(ETAG, format!("\"{blob}\""))
+}
 
 pub(super) fn error(status: u16, message: impl Into<String>) -> ApiResponse {
-    let body = json!({ "message": message.into(), "url": DESCRIPTION });
-    ApiResponse::new(status, Body::Json(body))
+    ApiResponse::new(status, Body::Json(json!({ "message": message.into() })))
 }
 
 /// The API's own "not there".
 pub(super) fn not_found() -> ApiResponse {
-    let message = "The target couldn't be found.";
-    let body = json!({ "errors": [], "message": message, "url": DESCRIPTION });
+    let body = json!({ "errors": null, "message": "not found" });
     ApiResponse::new(404, Body::Json(body))
+}
+
+/// The same, in the words of the part that did not find it.
+pub(super) fn not_found_by(part: &str, why: impl Into<String>) -> ApiResponse {
+    let body = json!({ "errors": [why.into()], "message": part });
+    ApiResponse::new(404, Body::Json(body))
+}
+
+pub(super) fn no_organisation(name: &str) -> ApiResponse {
+    not_found_by("GetOrgByName", format!("user redirect does not exist [name: {name}]"))
 }
 
 /// What went wrong inside. Its message is for the server's log only.
@@ -151,6 +187,8 @@ pub(super) fn page(state: &State, call: &Call, path: &str, items: Vec<Value>) ->
     let items: Vec<Value> = items.into_iter().skip((at - 1) * limit).take(limit).collect();
     let url = |page: usize| format!("<{}/api/v1/{path}?limit={limit}&page={page}>", state.root_url);
     let mut links = Vec::new();
+    // Behind the last page it counts as there.
+    let at = at.min(last);
     if at < last {
         links.push(format!("{}; rel=\"next\"", url(at + 1)));
         links.push(format!("{}; rel=\"last\"", url(last)));
@@ -172,8 +210,10 @@ pub(super) fn visible(
     name: &str,
 ) -> Result<Repository, ApiResponse> {
     let found = state.find(owner, name).ok_or_else(not_found)?;
-    let own = call.user.as_deref().is_some_and(|user| state.may_write(user, &found.owner));
-    if found.private && !own { Err(not_found()) } else { Ok(found.clone()) }
+    match state.access(call.user.as_deref(), found) {
+        "none" => Err(not_found()),
+        _ => Ok(found.clone()),
+    }
 }
 
 /// A repository that the caller may change.
@@ -185,11 +225,25 @@ pub(super) fn writable(
 ) -> Result<Repository, ApiResponse> {
     let found = visible(state, call, owner, name)?;
     let user = call.user()?;
-    if state.may_write(user, &found.owner) {
+    if matches!(state.access(Some(user), &found), "owner" | "admin" | "write") {
         Ok(found)
     } else {
         Err(error(403, "user should have a permission to write to the target repository"))
     }
+}
+
+/// One whose content the caller may change now.
+pub(super) fn changeable(
+    state: &State,
+    call: &Call,
+    owner: &str,
+    name: &str,
+) -> Result<Repository, ApiResponse> {
+    let found = writable(state, call, owner, name)?;
+    if found.archived.is_some() {
+        return Err(error(423, format!("{} is archived", found.full_name())));
+    }
+    Ok(found)
 }
 
 /// What a browser would get: HTML for what is there, one line of plain text for the rest.

@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use super::files::{self, Change};
-use super::state::{Repository, now};
-use super::{Gitea, USER, git, locked};
+use super::records::{Blank, Repository};
+use super::state::now;
+use super::{Gitea, USER, git, locked, merge, pulls};
 use crate::servers::git_http;
 
 impl Gitea {
@@ -17,21 +18,16 @@ impl Gitea {
             let mut state = locked(&self.shared.state);
             let account = state.owner(owner).unwrap_or_else(|| panic!("no owner {owner}"));
             let owner = account.name.clone();
-            let made = Repository {
-                id: state.next_id(),
+            let blank = Blank {
                 owner,
                 name: name.to_owned(),
                 description: description.to_owned(),
                 private: false,
                 template: false,
                 default_branch: "main".to_owned(),
-                created: now(),
-                folder: self.shared.folder.join(format!("{key}.git")),
-                hooks: Vec::new(),
-                pulls: Vec::new(),
-                statuses: Vec::new(),
-                changing: std::sync::Arc::default(),
             };
+            let folder = self.shared.folder.join(format!("{key}.git"));
+            let made = Repository::new(state.next_id(), blank, folder);
             state.repositories.insert(key, made.clone());
             made
         };
@@ -57,30 +53,46 @@ impl Gitea {
         self.shared.with(full_name, |found| {
             for pull in &mut found.pulls {
                 pull.open = false;
+                pull.closed.get_or_insert_with(now);
             }
         });
+    }
+
+    /// Opens a pull request as [`USER`] does; its number.
+    pub fn open_pull(&self, full_name: &str, head: &str, base: &str, title: &str) -> u64 {
+        let found = self.shared.with(full_name, |found| found.clone());
+        let new = pulls::New {
+            head: head.to_owned(),
+            base: base.to_owned(),
+            title: title.to_owned(),
+            body: String::new(),
+        };
+        let mut state = locked(&self.shared.state);
+        pulls::open(&mut state, &found, new, USER).expect("a pull request").number
     }
 
     /// Squashes a pull request's commits into one on its base, whose message is its title, and
     /// deletes its branch, as a person does with the merge button. The new commit.
     pub fn squash(&self, full_name: &str, number: u64) -> String {
-        let pulls = self.pulls(full_name);
-        let pull = pulls.iter().find(|pull| pull.number == number).expect("a pull request");
-        let [head, base] = [&pull.head, &pull.base].map(|branch| format!("refs/heads/{branch}"));
-        let head_commit = self.git(full_name, &["rev-parse", &head]);
-        let tree = self.git(full_name, &["merge-tree", "--write-tree", &base, &head]);
-        let message = format!("{} (#{number})", pull.title);
-        let made = ["commit-tree", &tree, "-p", &base, "-m", &message];
-        let made = self.git(full_name, &made);
-        self.git(full_name, &["update-ref", &base, &made]);
-        self.git(full_name, &["update-ref", "-d", &head]);
-        self.shared.with(full_name, |found| {
-            for pull in found.pulls.iter_mut().filter(|pull| pull.number == number) {
-                (pull.open, pull.commit) = (false, head_commit.clone());
-                pull.merged = Some(made.clone());
-            }
-        });
-        made
+        let found = self.shared.with(full_name, |found| found.clone());
+        let pull = found.pull(&number.to_string()).expect("a pull request");
+        let merged = merge::perform(&self.shared, &found, pull, merge::Style::Squash, (USER, true));
+        merged.expect("a merge")
+    }
+
+    /// Lets nobody see an organisation and what it has but those who signed in.
+    pub fn hide_organisation(&self, name: &str) {
+        locked(&self.shared.state).hidden.insert(name.to_lowercase());
+    }
+
+    /// Makes a user who may do everything everywhere; their token.
+    pub fn administrator(&self, name: &str) -> String {
+        let mut state = locked(&self.shared.state);
+        let token = state.user(name);
+        if let Some(account) = state.users.get_mut(&name.to_lowercase()) {
+            account.administrator = true;
+        }
+        token
     }
 
     /// Commits files to a branch, which begins with them where it is not there, and tells it as
@@ -102,7 +114,7 @@ impl Gitea {
         let changes: Vec<Change> = content.iter().map(change).collect();
         let message = format!("{}\n", message.trim_end());
         let person = ("A Person", "person@example.com");
-        let commit = files::write(&found.folder, branch, &message, person, &changes);
+        let commit = files::write(&found.folder, (branch, None), &message, person, &changes);
         let commit = commit.expect("a commit");
         git::moved(&self.shared, &found, branch, before.as_deref(), &commit, USER)
             .expect("the push is announced");
@@ -113,6 +125,11 @@ impl Gitea {
     pub fn branch(&self, full_name: &str, branch: &str, from: &str) {
         let from = format!("refs/heads/{from}");
         self.git(full_name, &["update-ref", &format!("refs/heads/{branch}"), &from]);
+    }
+
+    /// Where the bare repositories are: `<owner>/<name>.git` in lower case.
+    pub fn repositories_folder(&self) -> PathBuf {
+        self.shared.folder.clone()
     }
 
     pub fn folder(&self, full_name: &str) -> PathBuf {

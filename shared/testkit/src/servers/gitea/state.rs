@@ -1,13 +1,12 @@
 //! What the server knows: users, tokens and repositories. Their content is git's.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rand::RngExt;
 use rdev_domain::time::Timestamp;
 
+use super::records::Repository;
 use super::{Shared, TOKEN, USER, locked};
 
 /// The most items of a page.
@@ -24,6 +23,8 @@ pub(super) struct State {
     pub(super) tokens: BTreeMap<String, Token>,
     /// By lower-case `owner/name`.
     pub(super) repositories: BTreeMap<String, Repository>,
+    /// Lower-case names of the organisations that only people who signed in see.
+    pub(super) hidden: BTreeSet<String>,
     next_id: u64,
 }
 
@@ -32,6 +33,12 @@ pub(super) struct State {
 pub(super) struct Account {
     pub(super) id: u64,
     pub(super) name: String,
+    /// Empty for an organisation.
+    pub(super) email: String,
+    /// Whether they may do everything everywhere.
+    pub(super) administrator: bool,
+    /// When they used the web pages last, if they have.
+    pub(super) last_login: Option<String>,
     pub(super) created: String,
 }
 
@@ -40,105 +47,6 @@ pub(super) struct Token {
     pub(super) user: String,
     /// `all`, or as `write:repository`.
     pub(super) scopes: Vec<String>,
-}
-
-#[derive(Debug, Clone)]
-pub(super) struct Repository {
-    pub(super) id: u64,
-    pub(super) owner: String,
-    pub(super) name: String,
-    pub(super) description: String,
-    pub(super) private: bool,
-    pub(super) template: bool,
-    pub(super) default_branch: String,
-    pub(super) created: String,
-    pub(super) folder: PathBuf,
-    pub(super) hooks: Vec<Hook>,
-    pub(super) pulls: Vec<Pull>,
-    pub(super) statuses: Vec<Status>,
-    /// Held while the API changes the content.
-    pub(super) changing: Arc<Mutex<()>>,
-}
-
-/// A repository, for tests.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RepositoryInfo {
-    pub id: u64,
-    /// `owner/name`.
-    pub full_name: String,
-    pub description: String,
-    /// Whether only its owner sees it.
-    pub private: bool,
-    pub default_branch: String,
-    /// The bare repository's folder.
-    pub folder: PathBuf,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Hook {
-    pub id: u64,
-    /// As it was registered: `gitea`, `forgejo`.
-    pub kind: String,
-    pub url: String,
-    pub secret: String,
-    /// What it is sent for.
-    pub events: Vec<String>,
-    /// Whether it is sent at all.
-    pub active: bool,
-    pub created: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pull {
-    /// Its number over all repositories.
-    pub id: u64,
-    /// Its number in the repository.
-    pub number: u64,
-    /// The branch with the work.
-    pub head: String,
-    /// The branch that it is to be merged into.
-    pub base: String,
-    pub title: String,
-    pub body: String,
-    pub open: bool,
-    /// The commit of its head when that was there last.
-    pub commit: String,
-    /// The commit on the base that it was merged as.
-    pub merged: Option<String>,
-    pub user: String,
-    pub created: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Status {
-    pub id: u64,
-    pub commit: String,
-    /// `pending`, `success`, …
-    pub state: String,
-    /// What it is about.
-    pub context: String,
-    pub description: String,
-    /// Where more is to be seen; may be empty.
-    pub target_url: String,
-    pub user: String,
-    pub created: String,
-}
-
-impl Repository {
-    pub(super) fn full_name(&self) -> String {
-        format!("{}/{}", self.owner, self.name)
-    }
-
-    pub(super) fn info(&self) -> RepositoryInfo {
-        RepositoryInfo {
-            id: self.id,
-            full_name: self.full_name(),
-            description: self.description.clone(),
-            private: self.private,
-            default_branch: self.default_branch.clone(),
-            folder: self.folder.clone(),
-        }
-    }
 }
 
 impl State {
@@ -150,13 +58,18 @@ impl State {
             users: BTreeMap::new(),
             tokens: BTreeMap::new(),
             repositories: BTreeMap::new(),
+            hidden: BTreeSet::new(),
             next_id: 1,
         };
         for name in organisations {
             let account = state.account(&name);
+            let account = Account { email: String::new(), ..account };
             state.organisations.insert(name.to_lowercase(), account);
         }
         state.user(USER);
+        if let Some(account) = state.users.get_mut(USER) {
+            account.last_login = Some(account.created.clone());
+        }
         let token = Token { user: USER.to_owned(), scopes: vec!["all".to_owned()] };
         state.tokens.insert(TOKEN.to_owned(), token);
         state
@@ -168,7 +81,14 @@ impl State {
     }
 
     fn account(&mut self, name: &str) -> Account {
-        Account { id: self.next_id(), name: name.to_owned(), created: now() }
+        Account {
+            id: self.next_id(),
+            name: name.to_owned(),
+            email: format!("{name}@forge.example"),
+            administrator: false,
+            last_login: None,
+            created: now(),
+        }
     }
 
     pub(super) fn user(&mut self, name: &str) -> String {
@@ -184,6 +104,13 @@ impl State {
         token
     }
 
+    /// Changes a repository that was found before.
+    pub(super) fn change(&mut self, found: &Repository, change: impl FnOnce(&mut Repository)) {
+        if let Some(found) = self.repositories.get_mut(&found.full_name().to_lowercase()) {
+            change(found);
+        }
+    }
+
     pub(super) fn find(&self, owner: &str, name: &str) -> Option<&Repository> {
         self.repositories.get(&format!("{owner}/{name}").to_lowercase())
     }
@@ -194,10 +121,35 @@ impl State {
         self.organisations.get(&name).or_else(|| self.users.get(&name))
     }
 
+    /// Whether somebody may do everything everywhere.
+    pub(super) fn administers(&self, user: &str) -> bool {
+        self.users.get(&user.to_lowercase()).is_some_and(|account| account.administrator)
+    }
+
     /// Whether a user may change what an owner has.
     pub(super) fn may_write(&self, user: &str, owner: &str) -> bool {
         let organisation = self.organisations.contains_key(&owner.to_lowercase());
-        user.eq_ignore_ascii_case(owner) || (organisation && user == USER)
+        user.eq_ignore_ascii_case(owner) || (organisation && user == USER) || self.administers(user)
+    }
+
+    /// What a user may do in a repository: `owner`, `admin`, `write`, `read` or `none`.
+    pub(super) fn access(&self, user: Option<&str>, found: &Repository) -> &'static str {
+        if user.is_some_and(|user| self.may_write(user, &found.owner)) {
+            return "owner";
+        }
+        let given = user.and_then(|user| found.collaborators.get(&user.to_lowercase()));
+        match given.map(String::as_str) {
+            Some("admin") => "admin",
+            Some("write") => "write",
+            Some(_) => "read",
+            None if found.private => "none",
+            None => "read",
+        }
+    }
+
+    /// The name of the user with that address.
+    pub(super) fn with_email(&self, email: &str) -> Option<&Account> {
+        self.users.values().find(|account| account.email == email)
     }
 }
 

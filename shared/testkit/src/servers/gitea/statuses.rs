@@ -2,10 +2,11 @@
 
 use serde_json::{Value, json};
 
+use super::records::{Repository, Status};
 use super::response::{
     ApiResponse, Call, created, error, internal, not_found, ok, visible, writable,
 };
-use super::state::{Repository, Status, now};
+use super::state::now;
 use super::{Shared, api, files, hooks, locked, shapes};
 
 const STATES: [&str; 6] = ["pending", "success", "error", "failure", "warning", "skipped"];
@@ -32,7 +33,7 @@ pub(super) fn create(
         context = "default".to_owned();
     }
     let status = Status {
-        id: state.next_id(),
+        id: found.statuses.iter().filter(|status| status.commit == commit).count() as u64 + 1,
         commit: commit.clone(),
         state: kind,
         context,
@@ -43,14 +44,16 @@ pub(super) fn create(
     };
     let shape = shapes::status(&state, &found, &status);
     let about = files::commit(&found.folder, &commit).map_err(|why| internal(shared, &why))?;
+    // Its number over all commits, which only messages say.
+    let id = state.next_id();
     let payload = json!({
         "commit": shapes::payload_commit(&state, &found, &about),
         "context": status.context,
         "created_at": status.created,
         "description": status.description,
-        "id": status.id,
+        "id": id,
         "repository": shapes::repository(&state, &found, call.user.as_deref()),
-        "sender": shapes::user(&state, &status.user),
+        "sender": shapes::user(&state, &status.user, None),
         "sha": commit,
         "state": status.state,
         "target_url": status.target_url,

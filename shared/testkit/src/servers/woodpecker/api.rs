@@ -17,18 +17,20 @@ use serde_json::{Value, json};
 
 use super::pipeline::{Pipeline, cancel, change};
 use super::repository::Refusal;
-use super::{Age, Shared, TOKEN, locked, shape, start};
+use super::{Shared, TOKEN, USER, incoming, locked, shape, start};
 
 /// The most pipelines on a page.
 const MAX_PER_PAGE: usize = 50;
 
-type Answer = Result<Response, Refused>;
+pub(super) type Answer = Result<Response, Refused>;
 type Parameters = Query<BTreeMap<String, String>>;
 
 pub(super) fn router(shared: Arc<Shared>) -> Router {
-    let with_token = Router::new()
+    let by_user = Router::new()
         .route("/user", get(user))
         .route("/repos", post(activate))
+        .route_layer(from_fn_with_state(Arc::clone(&shared), known_user));
+    let with_token = Router::new()
         .route("/repos/lookup/{*full_name}", get(look_up))
         .route("/repos/{id}", get(repository).delete(remove))
         .route("/repos/{id}/repair", post(repair))
@@ -37,8 +39,9 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/repos/{id}/pipelines/{number}/cancel", post(stop))
         .route("/repos/{id}/logs/{number}/{step}", get(log))
         .route_layer(from_fn_with_state(Arc::clone(&shared), authorized));
+    let by_forge = Router::new().route("/hook", post(incoming::hook));
     Router::new()
-        .nest("/api", with_token)
+        .nest("/api", by_user.merge(with_token).merge(by_forge))
         .route("/healthz", get(|| async { StatusCode::NO_CONTENT }))
         .route("/version", get(version))
         .fallback(page)
@@ -51,6 +54,15 @@ async fn page() -> Response {
     let html = "<!DOCTYPE html>\n<html><head><title>Woodpecker</title></head><body><div id=\"app\">\
                 </div></body></html>\n";
     ([(CONTENT_TYPE, "text/html; charset=UTF-8")], html).into_response()
+}
+
+/// What is about the token's user says that there is none.
+async fn known_user(state: State<Arc<Shared>>, request: Request, next: Next) -> Response {
+    let answer = authorized(state, request, next).await;
+    if answer.status() == StatusCode::UNAUTHORIZED {
+        return Refused((401, "User not authorized")).into_response();
+    }
+    answer
 }
 
 async fn authorized(State(_): State<Arc<Shared>>, request: Request, next: Next) -> Response {
@@ -66,7 +78,7 @@ fn json_answer(value: &Value) -> Response {
 }
 
 /// A status with plain text, or with nothing.
-struct Refused(Refusal);
+pub(super) struct Refused(pub(super) Refusal);
 
 impl From<Refusal> for Refused {
     fn from(refusal: Refusal) -> Self {
@@ -103,22 +115,23 @@ fn on_forge(shared: &Shared, forge_id: u64) -> Option<(String, String)> {
 }
 
 async fn version(State(shared): State<Arc<Shared>>) -> Response {
-    let version = if shared.age == Age::Old { "3.0.1" } else { "3.14.0" };
+    let version = shared.age.version();
     json_answer(&json!({
         "source": "https://github.com/woodpecker-ci/woodpecker",
         "version": version,
     }))
 }
 
-async fn user() -> Response {
+async fn user(State(shared): State<Arc<Shared>>) -> Response {
+    let state = locked(&shared.state);
     json_answer(&json!({
         "id": 1,
         "forge_id": 1,
         "forge_remote_id": "1",
-        "login": "rdev",
-        "email": "rdev@example.com",
-        "avatar_url": "",
-        "admin": false,
+        "login": USER,
+        "email": format!("{USER}@forge.example"),
+        "avatar_url": shape::picture(state.forge_url(&shared.url), USER),
+        "admin": true,
         "org_id": 1,
     }))
 }
@@ -134,20 +147,20 @@ async fn activate(State(shared): State<Arc<Shared>>, Query(query): Parameters) -
     let mut state = locked(&shared.state);
     let id = state.activate(forge_id, names, shared.age)?;
     let made = state.repositories.get(&id).ok_or(NOTHING)?;
-    Ok(json_answer(&shape::repository(&shared.url, made)))
+    Ok(json_answer(&shape::repository(state.forge_url(&shared.url), made)))
 }
 
 async fn look_up(State(shared): State<Arc<Shared>>, Path(full_name): Path<String>) -> Answer {
     let state = locked(&shared.state);
     let found = state.named(&full_name).ok_or(NOTHING)?;
-    Ok(json_answer(&shape::repository(&shared.url, found)))
+    Ok(json_answer(&shape::repository(state.forge_url(&shared.url), found)))
 }
 
 async fn repository(State(shared): State<Arc<Shared>>, Path(id): Path<String>) -> Answer {
     let id = number(&id)?;
     let state = locked(&shared.state);
     let found = state.repositories.get(&id).ok_or(NOTHING)?;
-    Ok(json_answer(&shape::repository(&shared.url, found)))
+    Ok(json_answer(&shape::repository(state.forge_url(&shared.url), found)))
 }
 
 async fn remove(
@@ -164,9 +177,12 @@ async fn remove(
     let remove = query.get("remove").is_some_and(|value| matches!(value.as_str(), "true" | "1"));
     let mut state = locked(&shared.state);
     let entry = state.repositories.get(&id).ok_or(NOTHING)?;
-    let mut shape = shape::repository(&shared.url, entry);
+    let mut shape = shape::repository(state.forge_url(&shared.url), entry);
     state.remove(id, remove, is_on_forge, shared.age)?;
-    shape["active"] = json!(false);
+    // What is gone is shown as it was.
+    if !remove {
+        shape["active"] = json!(false);
+    }
     Ok(json_answer(&shape))
 }
 
@@ -205,12 +221,10 @@ async fn pipelines(
     let fits = |one: &&Pipeline| {
         before.is_none_or(|before| one.created < before)
             && after.is_none_or(|after| one.created > after)
-            && is("branch", &one.branch)
+            && is("branch", &one.origin.branch)
             && is("status", &one.status)
-            && is("event", &one.event)
-            && query
-                .get("ref")
-                .is_none_or(|part| format!("refs/heads/{}", one.branch).contains(part))
+            && is("event", &one.origin.event)
+            && query.get("ref").is_none_or(|part| one.origin.reference.contains(part))
     };
     let state = locked(&shared.state);
     let repository = state.repositories.get(&id).ok_or(NOTHING)?;
@@ -228,7 +242,7 @@ async fn by_hand(State(shared): State<Arc<Shared>>, Path(id): Path<String>, body
         return Err(NOTHING);
     }
     let begun = start::by_hand(&shared, id, &branch).map_err(|why| (500, why))?;
-    begun_answer(&shared, id, begun)
+    Ok(begun_answer(begun))
 }
 
 async fn again(
@@ -237,16 +251,18 @@ async fn again(
 ) -> Answer {
     let (id, of) = (number(&id)?, number(&of)?);
     let begun = start::again(&shared, id, of)?;
-    begun_answer(&shared, id, begun)
+    Ok(begun_answer(begun))
 }
 
 /// A pipeline that was begun, or that there was nothing to run.
-fn begun_answer(shared: &Shared, id: u64, begun: Option<u64>) -> Answer {
-    let Some(begun) = begun else {
-        let filtered = [(HeaderName::from_static("pipeline-filtered"), "true")];
-        return Ok((StatusCode::NO_CONTENT, filtered).into_response());
-    };
-    whole(shared, id, begun)
+pub(super) fn begun_answer(begun: Option<Value>) -> Response {
+    begun.map_or_else(
+        || {
+            let filtered = [(HeaderName::from_static("pipeline-filtered"), "true")];
+            (StatusCode::NO_CONTENT, filtered).into_response()
+        },
+        |shape| json_answer(&shape),
+    )
 }
 
 fn whole(shared: &Shared, id: u64, of: u64) -> Answer {

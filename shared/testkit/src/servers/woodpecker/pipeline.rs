@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use ulid::Ulid;
 
 use super::hook::Change;
+use super::origin::Origin;
 use super::repository::{Repository, State};
 use super::{Shared, locked, now};
 
@@ -22,6 +23,11 @@ pub struct Seed {
     pub branch: String,
     /// When it was created, in Unix seconds.
     pub created: i64,
+    pub message: String,
+    pub author: String,
+    pub changed_files: Vec<String>,
+    /// The name of its step after the clone.
+    pub step: String,
 }
 
 impl Default for Seed {
@@ -33,6 +39,10 @@ impl Default for Seed {
             commit: "0".repeat(40),
             branch: "main".to_owned(),
             created: now(),
+            message: "a pipeline\n".to_owned(),
+            author: "a-person".to_owned(),
+            changed_files: Vec::new(),
+            step: "build".to_owned(),
         }
     }
 }
@@ -41,17 +51,18 @@ impl Default for Seed {
 pub(super) struct Pipeline {
     pub(super) id: u64,
     pub(super) number: u64,
-    pub(super) parent: u64,
-    pub(super) event: String,
+    pub(super) origin: Origin,
+    /// The version of the server.
+    pub(super) version: &'static str,
     pub(super) status: String,
     pub(super) errors: Vec<Value>,
+    /// The later one of the same branch that ended it.
+    pub(super) superseded_by: Option<u64>,
+    /// In Unix seconds, like all times; 0 for not yet.
     pub(super) created: i64,
+    pub(super) updated: i64,
     pub(super) started: i64,
     pub(super) finished: i64,
-    pub(super) commit: String,
-    pub(super) branch: String,
-    pub(super) message: String,
-    pub(super) author: String,
     pub(super) workflows: Vec<Workflow>,
     /// What it runs from; `None` when it did not run here.
     pub(super) source: Option<Source>,
@@ -73,6 +84,8 @@ pub(super) struct Workflow {
     pub(super) name: String,
     pub(super) state: String,
     pub(super) error: Option<String>,
+    pub(super) started: i64,
+    pub(super) finished: i64,
     pub(super) steps: Vec<Step>,
 }
 
@@ -85,11 +98,13 @@ pub(super) struct Step {
     pub(super) name: String,
     pub(super) state: String,
     pub(super) exit_code: i32,
+    /// Why it could not run at all.
+    pub(super) error: Option<String>,
+    pub(super) started: i64,
+    pub(super) finished: i64,
     /// `clone`, `commands` or `plugin`.
     pub(super) kind: &'static str,
     pub(super) began: Option<Instant>,
-    /// What went wrong outside of its command.
-    pub(super) error: Option<String>,
     pub(super) lines: Vec<Line>,
 }
 
@@ -110,10 +125,15 @@ impl Pipeline {
     pub(super) fn new(
         state: &mut State,
         number: u64,
-        seed: Seed,
+        origin: Origin,
+        (status, created): (&str, i64),
         steps: &[(&str, &'static str)],
     ) -> Self {
-        let workflow = state.next_id();
+        let ended = !goes_on(status);
+        let began = !matches!(status, "created" | "pending" | "blocked");
+        let started = if began { created } else { 0 };
+        let finished = if ended { created } else { 0 };
+        let (id, workflow) = (state.next_id(), state.next_id());
         let mut step = |(at, &(name, kind)): (usize, &(&str, &'static str))| Step {
             id: state.next_id(),
             // Woodpecker's are ULIDs, too.
@@ -121,41 +141,41 @@ impl Pipeline {
             pid: at as u64 + 2,
             ppid: 1,
             name: name.to_owned(),
-            state: seed.status.clone(),
+            state: status.to_owned(),
             exit_code: 0,
+            error: None,
+            started,
+            finished,
             kind,
             began: None,
-            error: None,
             lines: Vec::new(),
         };
         let steps: Vec<Step> = steps.iter().enumerate().map(&mut step).collect();
-        let ended = !goes_on(&seed.status);
-        let began = !matches!(seed.status.as_str(), "created" | "pending" | "blocked");
         Self {
-            id: state.next_id(),
+            id,
             number,
-            parent: 0,
-            event: seed.event,
+            origin,
+            version: state.age.version(),
             errors: Vec::new(),
-            created: seed.created,
-            started: if began { seed.created } else { 0 },
-            finished: if ended { seed.created } else { 0 },
-            commit: seed.commit,
-            branch: seed.branch,
-            message: format!("pipeline {number}\n"),
-            author: "a-person".to_owned(),
+            superseded_by: None,
+            created,
+            updated: created,
+            started,
+            finished,
             workflows: vec![Workflow {
                 id: workflow,
                 pid: 1,
                 name: "woodpecker".to_owned(),
-                state: seed.status.clone(),
+                state: status.to_owned(),
                 error: None,
+                started,
+                finished,
                 steps,
             }],
             source: None,
             cancel: watch::Sender::new(false),
-            ended: watch::Sender::new(ended.then(|| seed.status.clone())),
-            status: seed.status,
+            ended: watch::Sender::new(ended.then(|| status.to_owned())),
+            status: status.to_owned(),
         }
     }
 
@@ -177,6 +197,7 @@ pub(super) fn change<T>(
     let before = pipeline.status.clone();
     let changed = change(pipeline);
     if pipeline.status != before {
+        pipeline.updated = now();
         publish(shared, repository, number);
     }
     Some(changed)
@@ -191,8 +212,8 @@ pub(super) fn publish(shared: &Shared, repository: &mut Repository, number: u64)
         forge_id,
         number,
         status: pipeline.status.clone(),
-        commit: pipeline.commit.clone(),
-        branch: pipeline.branch.clone(),
+        commit: pipeline.origin.commit.clone(),
+        branch: pipeline.origin.branch.clone(),
         url: format!("{}/repos/{id}/pipeline/{number}", shared.url),
         finished_at: (pipeline.finished != 0).then_some(pipeline.finished),
     };
@@ -234,8 +255,17 @@ pub(super) fn next_number(repository: &Repository) -> u64 {
 pub(super) fn add_seed(shared: &Shared, repository: u64, seed: Seed) -> u64 {
     let mut state = locked(&shared.state);
     let number = next_number(state.repositories.get(&repository).expect("that repository"));
-    let steps = [("clone", "clone"), ("build", "commands")];
-    let pipeline = Pipeline::new(&mut state, number, seed, &steps);
+    let Seed { event, status, commit, branch, created, message, author, changed_files, step } =
+        seed;
+    let origin = Origin {
+        message,
+        author,
+        changed_files,
+        timestamp: created,
+        ..Origin::new(&event, &branch, &commit)
+    };
+    let steps = [("clone", "clone"), (step.as_str(), "commands")];
+    let pipeline = Pipeline::new(&mut state, number, origin, (&status, created), &steps);
     let repository = state.repositories.get_mut(&repository).expect("that repository");
     repository.pipelines.push(pipeline);
     publish(shared, repository, number);
@@ -244,10 +274,13 @@ pub(super) fn add_seed(shared: &Shared, repository: u64, seed: Seed) -> u64 {
 
 pub(super) fn set_status(shared: &Shared, repository: u64, number: u64, status: &str) {
     let changed = change(shared, repository, number, |pipeline| {
+        let (began, ended) = (status != "pending", !goes_on(status));
         for workflow in &mut pipeline.workflows {
             status.clone_into(&mut workflow.state);
+            mark((&mut workflow.started, &mut workflow.finished), (began, ended));
             for step in &mut workflow.steps {
                 status.clone_into(&mut step.state);
+                mark((&mut step.started, &mut step.finished), (began, ended));
             }
         }
         if pipeline.started == 0 && status != "pending" {
@@ -260,6 +293,36 @@ pub(super) fn set_status(shared: &Shared, repository: u64, number: u64, status: 
         status.clone_into(&mut pipeline.status);
     });
     changed.expect("that pipeline");
+}
+
+/// Ends a pipeline because a later one of its branch has begun.
+pub(super) fn supersede(shared: &Shared, repository: u64, number: u64, by: u64) {
+    set_status(shared, repository, number, "killed");
+    change(shared, repository, number, |pipeline| pipeline.superseded_by = Some(by));
+}
+
+/// Sets the times of what began or ended.
+fn mark((started, finished): (&mut i64, &mut i64), (began, ended): (bool, bool)) {
+    if began && *started == 0 {
+        *started = now();
+    }
+    if ended {
+        *finished = now();
+    }
+}
+
+/// A pipeline whose first step after the clone could not run: it has no log, and its exit code says
+/// nothing.
+pub(super) fn fail_before_command(shared: &Shared, repository: u64, number: u64, why: &str) {
+    set_status(shared, repository, number, "failure");
+    change(shared, repository, number, |pipeline| {
+        for workflow in &mut pipeline.workflows {
+            workflow.error = Some(why.to_owned());
+            if let Some(step) = workflow.steps.last_mut() {
+                step.error = Some(why.to_owned());
+            }
+        }
+    });
 }
 
 pub(super) fn add_log(shared: &Shared, repository: u64, number: u64, lines: &[&[u8]]) -> u64 {

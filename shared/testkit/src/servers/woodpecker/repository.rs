@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use ulid::Ulid;
+
 use super::HostRunner;
 use super::pipeline::Pipeline;
 
@@ -15,6 +17,16 @@ pub enum Age {
     /// 3.0: an activation is stored before its webhook is made, an entry in the way is 500, and
     /// a removal ends with 500 when the forge's repository is gone.
     Old,
+}
+
+impl Age {
+    /// The version that it says it is.
+    pub(super) fn version(self) -> &'static str {
+        match self {
+            Self::Current => "3.14.0",
+            Self::Old => "3.0.1",
+        }
+    }
 }
 
 /// A repository that the server has an entry for.
@@ -34,6 +46,13 @@ pub struct Known {
 
 #[derive(Debug, Default)]
 pub(super) struct State {
+    pub(super) age: Age,
+    /// The forge's root, and the folder of its bare repositories.
+    pub(super) forge_place: Option<(String, PathBuf)>,
+    /// Plugins that may do more than others, with or without a tag.
+    pub(super) privileged: Vec<String>,
+    /// The forge's owners, in the order of their ids here from 2 on: the first is the token's user.
+    organisations: Vec<String>,
     pub(super) repositories: BTreeMap<u64, Repository>,
     /// The repositories of the forge: owner and name by id.
     pub(super) forge: BTreeMap<u64, (String, String)>,
@@ -51,8 +70,12 @@ pub(super) struct Repository {
     pub(super) forge_id: u64,
     pub(super) owner: String,
     pub(super) name: String,
+    /// Its owner's id here.
+    pub(super) organisation: usize,
     pub(super) active: bool,
     pub(super) hooked: bool,
+    /// What the forge's messages about it must bring.
+    pub(super) hook_token: String,
     /// Where its commits are, as the last push said.
     pub(super) git_dir: Option<PathBuf>,
     pub(super) pipelines: Vec<Pipeline>,
@@ -83,10 +106,37 @@ impl Repository {
 }
 
 impl State {
+    /// That of a server of that age, which knows nothing yet.
+    pub(super) fn of(age: Age) -> Self {
+        Self { age, ..Self::default() }
+    }
+
     /// An id that nothing else has.
     pub(super) fn next_id(&mut self) -> u64 {
         self.last_id += 1;
         self.last_id
+    }
+
+    /// The forge's root; ours where no test has said it.
+    pub(super) fn forge_url<'a>(&'a self, ours: &'a str) -> &'a str {
+        self.forge_place.as_ref().map_or(ours, |(url, _)| url)
+    }
+
+    /// The folder of a repository's commits, if that is known.
+    pub(super) fn git_dir(&self, one: &Repository) -> Option<PathBuf> {
+        let at = |(_, folder): &(String, PathBuf)| {
+            folder.join(format!("{}.git", one.full_name().to_lowercase()))
+        };
+        self.forge_place.as_ref().map(at).or_else(|| one.git_dir.clone())
+    }
+
+    /// An owner's id here.
+    fn organisation(&mut self, owner: &str) -> usize {
+        let known = self.organisations.iter().position(|known| known == owner);
+        known.unwrap_or_else(|| {
+            self.organisations.push(owner.to_owned());
+            self.organisations.len() - 1
+        }) + 2
     }
 
     pub(super) fn named(&self, full_name: &str) -> Option<&Repository> {
@@ -134,18 +184,22 @@ impl State {
             Some((id, _)) => id,
             None => self.next_id(),
         };
+        let organisation = self.organisation(&owner);
         let repository = self.repositories.entry(id).or_insert_with(|| Repository {
             id,
             forge_id,
             owner: String::new(),
             name: String::new(),
+            organisation,
             active: false,
             hooked: false,
+            hook_token: String::new(),
             git_dir: None,
             pipelines: Vec::new(),
         });
         (repository.owner, repository.name) = (owner, name);
         (repository.active, repository.hooked) = (true, hooked);
+        repository.hook_token = Ulid::generate().to_string();
         if hooked { Ok(id) } else { Err(no_hook) }
     }
 

@@ -64,7 +64,9 @@ pub(super) async fn run(shared: Arc<Shared>, place: Place, steps: Vec<(u64, Plan
         pipeline.started = now();
         "running".clone_into(&mut pipeline.status);
         "running".clone_into(&mut pipeline.workflows[0].state);
-        Some((pipeline.event.clone(), pipeline.branch.clone(), pipeline.commit.clone()))
+        pipeline.workflows[0].started = now();
+        let origin = &pipeline.origin;
+        Some((origin.event.clone(), origin.branch.clone(), origin.commit.clone()))
     });
     // Cancelled, or its repository removed, before it began.
     let Some(Some((event, branch, commit))) = begun else {
@@ -99,6 +101,7 @@ pub(super) async fn run(shared: Arc<Shared>, place: Place, steps: Vec<(u64, Plan
         }
     }
     alter(&shared, &place, |pipeline| {
+        pipeline.workflows[0].finished = now();
         let status = if failed { "failure" } else { "success" };
         // A cancelled one has its status already.
         if goes_on(&pipeline.status) {
@@ -122,6 +125,7 @@ fn begin_step(shared: &Shared, place: &Place, id: u64) {
         if let Some(step) = pipeline.step(id) {
             "running".clone_into(&mut step.state);
             step.began = Some(Instant::now());
+            step.started = now();
         }
     });
 }
@@ -137,5 +141,8 @@ fn end_step(shared: &Shared, place: &Place, id: u64, ended: Ended) -> Option<()>
         };
         state.clone_into(&mut step.state);
         step.exit_code = exit_code;
+        if step.started != 0 {
+            step.finished = now();
+        }
     })
 }

@@ -4,29 +4,18 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::condition::When;
 use super::definition::{self, Setting};
-use super::pipeline::{Pipeline, Seed, Source, next_number, publish};
+use super::origin::Origin;
+use super::pipeline::{Pipeline, Source, next_number, publish};
 use super::repository::{Repository, State};
 use super::run::{self, Planned};
 use super::step::Script;
-use super::{Push, Run, Shared, locked, now};
+use super::{Push, Run, Shared, locked, now, shape};
 use crate::servers::git_http::try_git;
-
-/// What started a pipeline.
-#[derive(Debug)]
-struct Origin {
-    event: String,
-    commit: String,
-    branch: String,
-    message: String,
-    author: String,
-    /// The pipeline that this one repeats, or 0.
-    parent: u64,
-}
 
 /// Where a pipeline is.
 #[derive(Debug, Clone)]
@@ -48,11 +37,11 @@ pub(super) fn push(shared: &Arc<Shared>, forge_id: u64, push: Push) -> Option<Ru
         return None;
     }
     let definition = definition_of(&push.git_dir, &push.commit)?;
-    let source = Source { git_dir: push.git_dir, definition };
-    let Push { branch, commit, message, author, .. } = push;
-    let event = "push".to_owned();
-    let origin = Origin { event, commit, branch, message, author, parent: 0 };
-    let (place, ended) = begin(shared, id, origin, Some(source))?;
+    let Push { branch, commit, message, author, git_dir } = push;
+    let origin = Origin { message, author, ..Origin::new("push", &branch, &commit) };
+    let origin = origin.with_files(&git_dir);
+    let Begun { place, ended, .. } =
+        begin(shared, id, origin, Some(Source { git_dir, definition }))?;
     Some(Run {
         repository: place.repository,
         number: place.number,
@@ -62,30 +51,43 @@ pub(super) fn push(shared: &Arc<Shared>, forge_id: u64, push: Push) -> Option<Ru
     })
 }
 
+/// Starts the pipeline of a message, and says what it is like at that moment. `None`: there is
+/// nothing to run.
+pub(super) fn message(
+    shared: &Arc<Shared>,
+    repository: u64,
+    git_dir: &Path,
+    origin: Origin,
+) -> Option<Value> {
+    let definition = definition_of(git_dir, &origin.commit)?;
+    if let Some(known) = locked(&shared.state).repositories.get_mut(&repository) {
+        known.git_dir = Some(git_dir.to_owned());
+    }
+    let source = Source { git_dir: git_dir.to_owned(), definition };
+    begin(shared, repository, origin, Some(source)).map(|begun| begun.shape)
+}
+
 /// Starts a pipeline of a branch by hand. `Ok(None)`: the conditions leave no step.
 pub(super) fn by_hand(
     shared: &Arc<Shared>,
     repository: u64,
     branch: &str,
-) -> Result<Option<u64>, &'static str> {
+) -> Result<Option<Value>, &'static str> {
     let git_dir = {
         let state = locked(&shared.state);
-        state.repositories.get(&repository).and_then(|one| one.git_dir.clone())
+        state.repositories.get(&repository).and_then(|one| state.git_dir(one))
     };
     let git_dir = git_dir.ok_or("could not fetch branch head")?;
     let commit = try_git(&git_dir, &["rev-parse", "--verify", &format!("refs/heads/{branch}")])
         .map_err(|_| "could not fetch branch head")?;
     let Some(definition) = definition_of(&git_dir, &commit) else { return Ok(None) };
     let origin = Origin {
-        event: "manual".to_owned(),
-        commit,
-        branch: branch.to_owned(),
         message: format!("MANUAL PIPELINE @ {branch}"),
         author: "rdev".to_owned(),
-        parent: 0,
+        ..Origin::new("manual", branch, &commit)
     };
     let begun = begin(shared, repository, origin, Some(Source { git_dir, definition }));
-    Ok(begun.map(|(place, _)| place.number))
+    Ok(begun.map(|begun| begun.shape))
 }
 
 /// Runs a pipeline again. `Ok(None)`: the conditions leave no step.
@@ -93,7 +95,7 @@ pub(super) fn again(
     shared: &Arc<Shared>,
     repository: u64,
     number: u64,
-) -> Result<Option<u64>, (u16, &'static str)> {
+) -> Result<Option<Value>, (u16, &'static str)> {
     let (origin, source) = {
         let mut state = locked(&shared.state);
         let old = state.repositories.get_mut(&repository).and_then(|one| one.pipeline(number));
@@ -101,17 +103,10 @@ pub(super) fn again(
         if old.status == "blocked" {
             return Err((400, "cannot restart a pipeline with status blocked"));
         }
-        let origin = Origin {
-            event: old.event.clone(),
-            commit: old.commit.clone(),
-            branch: old.branch.clone(),
-            message: old.message.clone(),
-            author: old.author.clone(),
-            parent: number,
-        };
+        let origin = old.origin.clone().again(number);
         (origin, old.source.clone())
     };
-    Ok(begin(shared, repository, origin, source).map(|(place, _)| place.number))
+    Ok(begin(shared, repository, origin, source).map(|begun| begun.shape))
 }
 
 /// The definition in a commit.
@@ -120,7 +115,14 @@ fn definition_of(git_dir: &Path, commit: &str) -> Option<String> {
     names.iter().find_map(|name| try_git(git_dir, &["show", &format!("{commit}:{name}")]).ok())
 }
 
-type Ended = watch::Receiver<Option<String>>;
+/// A pipeline that was made.
+#[derive(Debug)]
+struct Begun {
+    place: Place,
+    ended: watch::Receiver<Option<String>>,
+    /// What it is like before any of it runs.
+    shape: Value,
+}
 
 /// Makes a pipeline and has it run. `None`: there is nothing to run.
 fn begin(
@@ -128,7 +130,7 @@ fn begin(
     repository: u64,
     origin: Origin,
     source: Option<Source>,
-) -> Option<(Place, Ended)> {
+) -> Option<Begun> {
     let mut state = locked(&shared.state);
     let known = state.repositories.get(&repository)?;
     let number = next_number(known);
@@ -139,7 +141,7 @@ fn begin(
     let mut variables = state.environment.clone();
     variables.extend(ci_variables(known, &origin, &place, &url));
     let planned = match &source {
-        None => Err("pipeline definition not found".to_owned()),
+        None => Err(compiler("pipeline definition not found")),
         Some(source) => plan(&state, &source.definition, &origin, &variables),
     };
     if planned.as_ref().is_ok_and(Vec::is_empty) {
@@ -147,26 +149,18 @@ fn begin(
     }
     let steps = planned.as_deref().unwrap_or_default();
     let names: Vec<_> = steps.iter().map(|step| (step.name.as_str(), step.kind())).collect();
-    let seed = Seed {
-        event: origin.event,
-        status: "pending".to_owned(),
-        commit: origin.commit,
-        branch: origin.branch,
-        created: now(),
-    };
-    let mut pipeline = Pipeline::new(&mut state, number, seed, &names);
-    (pipeline.message, pipeline.author) = (origin.message, origin.author);
-    (pipeline.parent, pipeline.source) = (origin.parent, source);
+    let mut pipeline = Pipeline::new(&mut state, number, origin, ("pending", now()), &names);
+    pipeline.source = source;
     let ended = pipeline.ended.subscribe();
     let ids: Vec<u64> = pipeline.workflows[0].steps.iter().map(|step| step.id).collect();
     if let Err(why) = &planned {
         "error".clone_into(&mut pipeline.status);
-        pipeline.finished = now();
+        (pipeline.started, pipeline.finished) = (pipeline.created, now());
         pipeline.workflows.clear();
-        let error = json!({"type": "compiler", "message": why, "is_warning": false, "data": null});
-        pipeline.errors.push(error);
+        pipeline.errors.push(why.clone());
         pipeline.ended.send_replace(Some("error".to_owned()));
     }
+    let shape = shape::pipeline(&pipeline, true);
     let known = state.repositories.get_mut(&repository)?;
     known.pipelines.push(pipeline);
     publish(shared, known, number);
@@ -175,7 +169,31 @@ fn begin(
         let steps = ids.into_iter().zip(planned).collect();
         shared.handle.spawn(run::run(Arc::clone(shared), place.clone(), steps));
     }
-    Some((place, ended))
+    Some(Begun { place, ended, shape })
+}
+
+/// What is wrong with a definition, for a pipeline's errors.
+fn compiler(why: &str) -> Value {
+    json!({"type": "compiler", "message": why, "is_warning": false, "data": null})
+}
+
+/// The plugins that were privileged before 3.0, and now are where the server's settings say so.
+const FORMERLY_PRIVILEGED: [&str; 2] =
+    ["woodpeckerci/plugin-docker-buildx", "codeberg.org/woodpecker-plugins/docker-buildx"];
+
+/// Refuses a plugin that would not get the rights that it needs.
+fn lint(state: &State, image: &str) -> Result<(), Value> {
+    let name = image.rsplit_once(':').map_or(image, |(name, _)| name);
+    let allowed = state.privileged.iter().any(|one| one == image || one == name);
+    if allowed || !FORMERLY_PRIVILEGED.contains(&name.trim_start_matches("docker.io/")) {
+        return Ok(());
+    }
+    let why = format!(
+        "The formerly privileged plugin `{image}` is no longer privileged by default, if required, \
+         add it to `WOODPECKER_PLUGINS_PRIVILEGED`"
+    );
+    let data = json!({"file": "woodpecker", "field": "steps.image"});
+    Err(json!({"type": "linter", "message": why, "is_warning": false, "data": data}))
 }
 
 /// What a definition does for this origin; nothing when its conditions leave nothing.
@@ -184,15 +202,16 @@ fn plan(
     definition: &str,
     origin: &Origin,
     variables: &BTreeMap<String, String>,
-) -> Result<Vec<Planned>, String> {
-    let definition = definition::read(definition, variables)?;
+) -> Result<Vec<Planned>, Value> {
+    let definition = definition::read(definition, variables).map_err(|why| compiler(&why))?;
+    definition.steps.iter().try_for_each(|step| lint(state, &step.image))?;
     let fits = |when: &When| when.may_hold(&origin.event, &origin.branch);
     if !fits(&definition.when) {
         return Ok(Vec::new());
     }
     let mut planned = Vec::new();
     for step in definition.steps.into_iter().filter(|step| fits(&step.when)) {
-        planned.push(plan_step(state, step, variables)?);
+        planned.push(plan_step(state, step, variables).map_err(|why| compiler(&why))?);
     }
     if !planned.is_empty() && !definition.skip_clone {
         planned.insert(0, Planned::clone_step());
@@ -252,7 +271,6 @@ fn ci_variables(
     url: &str,
 ) -> [(String, String); 16] {
     let (number, forge_id) = (place.number.to_string(), repository.forge_id.to_string());
-    let reference = format!("refs/heads/{}", origin.branch);
     let (workspace, full_name) = (place.workspace.to_string_lossy(), repository.full_name());
     [
         ("CI", "woodpecker"),
@@ -263,7 +281,7 @@ fn ci_variables(
         ("CI_REPO_DEFAULT_BRANCH", "main"),
         ("CI_COMMIT_SHA", &origin.commit),
         ("CI_COMMIT_BRANCH", &origin.branch),
-        ("CI_COMMIT_REF", &reference),
+        ("CI_COMMIT_REF", &origin.reference),
         ("CI_COMMIT_MESSAGE", &origin.message),
         ("CI_COMMIT_AUTHOR", &origin.author),
         ("CI_PIPELINE_NUMBER", &number),

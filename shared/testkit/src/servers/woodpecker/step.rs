@@ -40,14 +40,21 @@ pub(super) async fn check_out(shared: &Shared, place: &Place, id: u64, commit: &
     });
     let Some(Some(git_dir)) = git_dir else { return Ended::Killed };
     let mut clone = git_command(&git_dir);
-    clone.args(["clone", "--no-checkout", "--"]).arg(&git_dir).arg(&place.workspace);
+    clone.args(["clone", "--quiet", "--no-checkout", "--"]).arg(&git_dir).arg(&place.workspace);
     match supervise(shared, place, id, Command::from(clone)).await {
         Ended::Exit(0) => {}
         ended => return ended,
     }
     let mut checkout = git_command(&place.workspace);
     checkout.args(["checkout", "--quiet", "--detach", commit]);
-    supervise(shared, place, id, Command::from(checkout)).await
+    match supervise(shared, place, id, Command::from(checkout)).await {
+        Ended::Exit(0) => {}
+        ended => return ended,
+    }
+    // So its log says what was checked out.
+    let mut told = git_command(&place.workspace);
+    told.args(["log", "--max-count=1", "--abbrev=7", "--format=%h %s"]);
+    supervise(shared, place, id, Command::from(told)).await
 }
 
 pub(super) async fn run(shared: &Shared, place: &Place, id: u64, script: &Script) -> Ended {
