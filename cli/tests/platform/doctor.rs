@@ -17,7 +17,7 @@ rdev_testkit::trials! {
     async a_good_installation_has_no_problem_and_each_broken_part_is_named_with_what_to_do;
 }
 
-fn doctor(world: &World) -> (i32, Value) {
+pub(crate) fn doctor(world: &World) -> (i32, Value) {
     let output = Command::new(env!("CARGO_BIN_EXE_rdev"))
         .args(["doctor", "--json", "--data-dir"])
         .arg(world.data.path())

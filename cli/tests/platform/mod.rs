@@ -12,6 +12,7 @@ mod hooks;
 mod killed;
 mod life;
 mod pipelines;
+mod standing;
 mod world;
 
 use rdev_testkit::tools::trial::Trial;
@@ -29,6 +30,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         killed::trials(),
         life::trials(),
         pipelines::trials(),
+        standing::trials(),
     ]
     .into_iter()
     .flatten()

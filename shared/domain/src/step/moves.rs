@@ -91,7 +91,7 @@ pub(super) fn recover(mut task: Task, lease: &Lease, now: Timestamp) -> Step {
     if is_spent(&task, adopted) {
         return end(task, TaskState::Failed, "task.failed", now);
     }
-    requeue(task, now, now, "task.recovered")
+    keep_place(task, now, "task.recovered")
 }
 
 pub(super) fn prepare(
@@ -310,7 +310,7 @@ pub(super) fn release(mut task: Task, lease: &Lease, now: Timestamp) -> Step {
         return end(task, TaskState::Cancelled, "task.cancelled", now);
     }
     task.attempt -= 1;
-    requeue(task, now, now, "task.released")
+    keep_place(task, now, "task.released")
 }
 
 pub(super) fn restart(mut task: Task, lease: &Lease, now: Timestamp) -> Step {
@@ -328,6 +328,13 @@ pub(super) fn restart(mut task: Task, lease: &Lease, now: Timestamp) -> Step {
     }
     task.state = TaskState::Queued;
     requeue(task, now, now, "task.restarted")
+}
+
+/// The task goes back to its queue, to the place that it had: what was interrupted does not wait
+/// behind what came later.
+fn keep_place(task: Task, now: Timestamp, action: &'static str) -> Step {
+    let since = task.available_at.min(now);
+    requeue(task, since, now, action)
 }
 
 /// The task goes back to its queue, due at `at`; its slot is free.

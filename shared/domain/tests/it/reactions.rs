@@ -282,6 +282,21 @@ fn assert_fate(before: &Case, after: &Step, fate: Fate, now: Timestamp, what: &s
 
 /// The same task, its holder dead or ended, claimed again.
 #[test]
+fn a_task_that_was_interrupted_keeps_its_place_in_the_queue() {
+    let mut case = Case::running();
+    let due = NOW.minus(Duration::from_secs(600));
+    case.task.available_at = due;
+    let released = case.step(Event::Release { holder: case.holder() }).expect("released");
+    for step in [lost(&case), released] {
+        assert_eq!((step.task.state, step.task.available_at), (TaskState::Queued, due));
+        assert_eq!(step.wake_ups, [NOW]);
+    }
+    // A clock that is behind does not make it due later.
+    case.task.available_at = NOW.plus(Duration::from_secs(600));
+    assert_eq!(lost(&case).task.available_at, NOW);
+}
+
+#[test]
 fn a_push_that_kills_its_runner_is_given_up_and_stays_in_doubt() {
     let mut case = Case::pushing();
     let mut claims = 0;

@@ -10,6 +10,7 @@ mod gitea;
 mod gitea_around;
 mod gitea_contract;
 mod gitea_faults;
+mod gitea_standing;
 mod http;
 mod powerdns;
 mod replay;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         gitea_around::trials(),
         gitea_contract::trials(),
         gitea_faults::trials(),
+        gitea_standing::trials(),
         http::trials(),
         powerdns::conformance(),
         powerdns::trials(),

@@ -14,7 +14,7 @@ use super::response::{
 };
 use super::state::{State, Token};
 use super::{
-    Seen, Shared, contents, hook_tests, hooks, issues, locked, merge, pulls, releases,
+    Seen, Shared, contents, hook_tests, hooks, issues, locked, merge, moved, pulls, releases,
     repositories, reviews, shapes, statuses,
 };
 
@@ -104,6 +104,9 @@ pub(super) fn token_of(state: &State, header: &str) -> Option<Token> {
 
 /// The routes. What is not here answers as unknown paths of the API do.
 fn routed(shared: &Shared, call: &Call) -> Result<ApiResponse, ApiResponse> {
+    if let Some(elsewhere) = moved::redirect(&locked(&shared.state), call) {
+        return Err(elsewhere);
+    }
     let path: Vec<&str> = call.path.iter().map(String::as_str).collect();
     match (call.method.as_str(), path.as_slice()) {
         ("GET", ["version"]) => Ok(ok(json!({ "version": "1.26.0" }))),

@@ -1,5 +1,6 @@
 //! A repository's content, by the `git` program.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::Path;
 use std::process::Stdio;
@@ -56,6 +57,23 @@ pub(super) fn init(folder: &Path, branch: &str) -> Result<(), String> {
         .and_then(|()| std::fs::write(&hook, script))
         .and_then(|()| std::fs::set_permissions(&hook, PermissionsExt::from_mode(0o755)));
     written.map_err(|error| error.to_string())
+}
+
+/// Refuses pushes to these branches, in the words of a real server.
+pub(super) fn protect(folder: &Path, branches: &BTreeSet<String>) -> Result<(), String> {
+    use std::os::unix::fs::PermissionsExt;
+    let refuse = |branch: &String| {
+        let words =
+            format!("error:\\nerror: Not allowed to push to protected branch {branch}\\nerror:");
+        format!("refs/heads/{branch}) printf '{words}\\n' >&2; exit 1;;\n")
+    };
+    let cases: String = branches.iter().map(refuse).collect();
+    let script =
+        format!("#!/bin/sh\nwhile read old new ref; do\ncase \"$ref\" in\n{cases}esac\ndone\n");
+    let hook = folder.join("hooks/pre-receive");
+    std::fs::write(&hook, script)
+        .and_then(|()| std::fs::set_permissions(&hook, PermissionsExt::from_mode(0o755)))
+        .map_err(|error| error.to_string())
 }
 
 /// Whether no branch has a commit. Asked at each look at a repository, so that no program is

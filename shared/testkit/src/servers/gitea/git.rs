@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::body::{Body, to_bytes};
 use axum::extract::Request;
-use axum::http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
+use axum::http::header::{AUTHORIZATION, LOCATION, WWW_AUTHENTICATE};
 use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
@@ -110,7 +110,16 @@ fn allowed(
             _ => refuse(StatusCode::UNAUTHORIZED, "Unauthorized\n"),
         };
     };
-    let Some(found) = found else { return refuse(StatusCode::NOT_FOUND, "Not found.\n") };
+    let Some(found) = found else {
+        return match state.find_moved(&git_request.owner, &git_request.name) {
+            Some(moved) => {
+                let rest = &git_request.rest;
+                let to = format!("{}/{}.git/{rest}", state.root_url, moved.full_name());
+                Err(Box::new((StatusCode::MOVED_PERMANENTLY, [(LOCATION, to)]).into_response()))
+            }
+            None => refuse(StatusCode::NOT_FOUND, "Not found.\n"),
+        };
+    };
     let scopes: &[&str] = if git_request.writes {
         &["all", "write:repository"]
     } else {

@@ -32,6 +32,7 @@ mod hook_tests;
 mod hooks;
 mod issues;
 mod merge;
+mod moved;
 mod pulls;
 mod records;
 mod releases;

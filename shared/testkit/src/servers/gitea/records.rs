@@ -1,6 +1,6 @@
 //! Repositories, and what the server keeps about them beside their content.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
@@ -22,6 +22,8 @@ pub(super) struct Repository {
     pub(super) updated: String,
     /// Since when nothing in it may change.
     pub(super) archived: Option<String>,
+    /// Branches to which nobody may push.
+    pub(super) protected: BTreeSet<String>,
     /// What people who are not of its owner may do: `read`, `write` or `admin`, by lower-case name.
     pub(super) collaborators: BTreeMap<String, String>,
     pub(super) folder: PathBuf,
@@ -224,6 +226,7 @@ impl Repository {
             updated: created.clone(),
             created,
             archived: None,
+            protected: BTreeSet::new(),
             collaborators: BTreeMap::new(),
             folder,
             hooks: Vec::new(),

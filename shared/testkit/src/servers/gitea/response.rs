@@ -82,7 +82,7 @@ impl Call {
 }
 
 impl ApiResponse {
-    fn new(status: u16, body: Body) -> Self {
+    pub(super) fn new(status: u16, body: Body) -> Self {
         Self { status, body, headers: Vec::new() }
     }
 

@@ -23,6 +23,8 @@ pub(super) struct State {
     pub(super) tokens: BTreeMap<String, Token>,
     /// By lower-case `owner/name`.
     pub(super) repositories: BTreeMap<String, Repository>,
+    /// The repositories that had another name, by that one in lower case.
+    pub(super) moved: BTreeMap<String, u64>,
     /// Lower-case names of the organisations that only people who signed in see.
     pub(super) hidden: BTreeSet<String>,
     next_id: u64,
@@ -58,6 +60,7 @@ impl State {
             users: BTreeMap::new(),
             tokens: BTreeMap::new(),
             repositories: BTreeMap::new(),
+            moved: BTreeMap::new(),
             hidden: BTreeSet::new(),
             next_id: 1,
         };
@@ -113,6 +116,12 @@ impl State {
 
     pub(super) fn find(&self, owner: &str, name: &str) -> Option<&Repository> {
         self.repositories.get(&format!("{owner}/{name}").to_lowercase())
+    }
+
+    /// The repository that had this name before, where no other one has it.
+    pub(super) fn find_moved(&self, owner: &str, name: &str) -> Option<&Repository> {
+        let id = self.moved.get(&format!("{owner}/{name}").to_lowercase())?;
+        self.repositories.values().find(|found| found.id == *id)
     }
 
     /// The owner's name as it was given first, where there is such an owner.

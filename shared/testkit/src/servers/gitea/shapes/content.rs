@@ -57,17 +57,18 @@ pub(in super::super) fn branch(
     for files in ["added", "removed", "modified"] {
         shown[files] = Value::Null;
     }
-    let may_push = matches!(state.access(doer, found), "owner" | "admin" | "write");
+    let protected = found.protected.contains(name);
+    let may_push = !protected && matches!(state.access(doer, found), "owner" | "admin" | "write");
     json!({
         "name": name,
         "commit": shown,
-        "protected": false,
+        "protected": protected,
         "required_approvals": 0,
         "enable_status_check": false,
         "status_check_contexts": [],
         "user_can_push": may_push,
         "user_can_merge": may_push,
-        "effective_branch_protection_name": "",
+        "effective_branch_protection_name": if protected { name } else { "" },
     })
 }
 

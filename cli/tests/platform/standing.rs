@@ -1,0 +1,115 @@
+//! Repositories that people rename, archive, protect or delete on the forge.
+
+use rdev_testkit::tools::trial::Outcome;
+use serde_json::json;
+
+use crate::platform::doctor::doctor;
+use crate::platform::world::{World, wanted};
+use crate::support::{Server, rdev};
+
+rdev_testkit::trials! {
+    async a_repository_that_was_renamed_or_moved_is_followed;
+    async what_nobody_would_take_fails_before_its_agent_runs;
+    async a_repository_that_is_gone_is_told_by_its_builds_by_show_and_by_doctor;
+}
+
+/// A server with the project `site`, whose agent says that it ran.
+async fn begun(world: &World) -> Server {
+    let server = world.up().await;
+    let answer = server.post("/project", wanted("site")).await;
+    assert_eq!(answer.status, 201, "{answer:?}");
+    server
+}
+
+/// A prompt for an agent that leaves a trace outside of its workspace.
+fn traced(world: &World) -> String {
+    format!("touch {}; date +%N >> a.txt", world.data.path().join("ran").display())
+}
+
+fn ran(world: &World) -> bool {
+    world.data.path().join("ran").exists()
+}
+
+async fn a_repository_that_was_renamed_or_moved_is_followed() -> Outcome {
+    let world = World::new(10)?;
+    let server = begun(&world).await;
+    let task = server.build("site", json!({ "prompt": "echo 1 > a.txt" })).await;
+    assert_eq!(server.ended("site", &task).await["state"], "succeeded");
+    let mut old = "acme/site".to_owned();
+    for (number, new) in ["acme/page", "somebody/page"].into_iter().enumerate() {
+        world.gitea.user("somebody");
+        world.gitea.rename(&old, new);
+        old = new.to_owned();
+        let shown = rdev(&server, &["project", "show", "site"]).await.stdout;
+        assert!(shown.contains(&format!("{new}.git now; the next build follows it")), "{shown}");
+        let text = format!("echo {number} > b.txt");
+        let task = server.build("site", json!({ "prompt": text })).await;
+        let record = server.ended("site", &task).await;
+        assert_eq!(record["result"]["outcome"], "delivered", "{record:#}");
+        let commit = record["result"]["commit_sha"].as_str().expect("a commit");
+        assert_eq!(world.gitea.git(new, &["rev-parse", "main"]), commit);
+        let project = server.get("/projects/site").await.body;
+        let url = format!("{}/{new}.git", world.forge.url());
+        assert_eq!(
+            (&project["git_url"], project["repository"]["moved_to"].as_str()),
+            (&json!(url), None)
+        );
+    }
+    let audit = server.get("/audit?project_id=site").await.body["items"].clone();
+    let by_worker = audit.as_array().expect("a list").iter().filter(|event| {
+        event["action"] == "project.updated" && event["actor"].to_string().contains("worker")
+    });
+    assert_eq!(by_worker.count(), 2, "{audit:#}");
+    Ok(())
+}
+
+async fn what_nobody_would_take_fails_before_its_agent_runs() -> Outcome {
+    let world = World::new(10)?;
+    let server = begun(&world).await;
+    let build = async |more: serde_json::Value| {
+        let mut spec = json!({ "prompt": traced(&world), "max_attempts": 1 });
+        spec.as_object_mut().expect("an object").extend(more.as_object().expect("too").clone());
+        let task = server.build("site", spec).await;
+        server.ended("site", &task).await
+    };
+    world.gitea.archive("acme/site", true);
+    let record = build(json!({})).await;
+    assert_eq!(record["failure"]["class"], "invalid", "{record:#}");
+    assert!(record["failure"]["message"].to_string().contains("is archived"), "{record:#}");
+    world.gitea.archive("acme/site", false);
+
+    world.gitea.protect("acme/site", "main");
+    let record = build(json!({})).await;
+    assert_eq!(record["failure"]["class"], "invalid", "{record:#}");
+    assert!(record["failure"]["message"].to_string().contains("--pull-request"), "{record:#}");
+    assert!(!ran(&world), "no agent was paid");
+    // What is not pushed to the branch is done.
+    for (more, outcome) in [
+        (json!({ "pull_request": true }), "delivered"),
+        (json!({ "auto_push": false }), "committed_not_pushed"),
+        (json!({ "auto_commit": false }), "diff_only"),
+    ] {
+        let record = build(more).await;
+        assert_eq!(record["result"]["outcome"], outcome, "{record:#}");
+    }
+    assert!(ran(&world));
+    Ok(())
+}
+
+async fn a_repository_that_is_gone_is_told_by_its_builds_by_show_and_by_doctor() -> Outcome {
+    let world = World::new(10)?;
+    let server = begun(&world).await;
+    world.gitea.remove("acme/site");
+    let spec = json!({ "prompt": traced(&world), "max_attempts": 1 });
+    let task = server.build("site", spec).await;
+    let record = server.ended("site", &task).await;
+    assert_eq!(record["failure"]["class"], "invalid", "{record:#}");
+    assert!(record["failure"]["message"].to_string().contains("was it deleted?"), "{record:#}");
+    assert!(!ran(&world));
+    let shown = rdev(&server, &["project", "show", "site"]).await.stdout;
+    assert!(shown.contains("the repository is gone"), "{shown}");
+    let (status, told) = doctor(&world);
+    assert_eq!(status, 1, "{told:#}");
+    assert!(told.to_string().contains("the project site"), "{told:#}");
+    Ok(())
+}
