@@ -202,7 +202,7 @@ async fn number_of(ci: &dyn Ci, ci_id: CiId, number: PipelineNumber) -> ApiResul
             let page = Page { limit: 1, before: None };
             let listed = ci.pipelines(ci_id, &PipelineFilter::default(), &page).await?;
             let latest = listed.items.first().map(|latest| latest.number);
-            latest.ok_or_else(|| PortError::not_found("the project's latest pipeline").into())
+            latest.ok_or_else(|| PortError::not_found("pipeline of the project").into())
         }
     }
 }

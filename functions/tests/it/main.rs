@@ -7,6 +7,7 @@ mod builds;
 mod documents;
 mod domains;
 mod events;
+mod forge_messages;
 mod fuzz;
 mod hooks;
 mod idempotency;

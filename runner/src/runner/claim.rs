@@ -23,14 +23,14 @@ const RECEIVE_WAIT: Duration = Duration::from_secs(20);
 /// When a wake-up is visible again that was received before and finds nothing to claim: its holder
 /// may have died, and then its lease can be recovered soon. Also when another runner of the same
 /// queue may be able to do what this one cannot.
-const LOOK_AGAIN: Duration = Duration::from_secs(15);
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
 /// Up to this receive a wake-up comes back. By then the lease of a dead holder can be recovered:
 /// the second receive is at most 40 s before that.
-const LOOKS: u32 = 5;
+const LOOKS: u32 = 7;
 
-/// How often a runner looks for expired leases of all projects at most. The fifth receive is at
-/// least 45 s after the second one, so a look of 5 s before it finds the same leases.
+/// How often a runner looks for expired leases of all projects at most. The seventh receive is at
+/// least 50 s after the second one, so a look of 5 s before it finds the same leases.
 const RECOVER_EVERY: Duration = Duration::from_secs(5);
 
 /// How long a runner that starts waits for a wake-up before it looks by itself.
@@ -202,7 +202,7 @@ async fn handle_wake_up(
                 // It was the turn of another project, or of work that needs no agent. What this one
                 // is about still has its wake-up to come; one that came back may be of a dead
                 // holder, whose lease ends later.
-                let delay = if message.receive_count > 1 { LOOK_AGAIN * 3 } else { Duration::ZERO };
+                let delay = if message.receive_count > 1 { LOOK_AGAIN * 4 } else { Duration::ZERO };
                 if let Err(error) = queue.send(&wake_up, delay).await {
                     warn!(error = chain(&error), "a wake-up was not sent; the sweep sends another");
                 }

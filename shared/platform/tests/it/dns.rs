@@ -176,6 +176,7 @@ pub(crate) fn kind<T: Debug>(outcome: &PortResult<T>) -> &'static str {
         Err(PortError::TimedOut { .. }) => "timed out",
         Err(PortError::Limited { .. }) => "limited",
         Err(PortError::Upstream { .. }) => "upstream",
+        Err(PortError::Denied { .. }) => "denied",
         Err(PortError::Invalid(_)) => "invalid",
         Err(PortError::Conflict(Conflict::RecordNotOurs)) => "not ours",
         Err(PortError::Conflict(Conflict::Contended)) => "contended",

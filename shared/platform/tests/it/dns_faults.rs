@@ -136,6 +136,7 @@ fn expected(fault: &Fault) -> &'static str {
         Fault::Refused | Fault::Gone | Fault::CutOff | Fault::LoseAnswer | Fault::Status(500) => {
             "unavailable"
         }
+        Fault::Status(401 | 403) => "denied",
         _ => "upstream",
     }
 }

@@ -65,6 +65,7 @@ impl Kind {
             }
             Fault::Hang => Self::TimedOut,
             Fault::Limited(_) => Self::Limited,
+            Fault::Status(401 | 403) => Self::Denied,
             _ => Self::Upstream,
         }
     }
@@ -241,14 +242,6 @@ fn wanted_pull(gitea: &gitea::Gitea, server: &Server) -> PullRequest {
     pull_of(gitea, &server.url(), &branch)
 }
 
-/// A call about somebody's repository may be denied.
-fn about_another(fault: &Fault) -> Kind {
-    match fault {
-        Fault::Status(401 | 403) => Kind::Denied,
-        fault => Kind::usual(fault),
-    }
-}
-
 async fn opening_a_pull_request() {
     // The open ones, the new one.
     break_all(
@@ -258,7 +251,7 @@ async fn opening_a_pull_request() {
         |call, fault| match (call, fault) {
             (1, Fault::Status(409)) => Kind::Contended,
             (1, Fault::Status(422)) => Kind::Invalid,
-            (_, fault) => about_another(fault),
+            (_, fault) => Kind::usual(fault),
         },
         |gitea, request| {
             let pulls = gitea.pulls("acme/site");
@@ -276,7 +269,7 @@ async fn setting_a_status() {
         |forge, status| Box::pin(forge.set_status(status)),
         |_, fault| match fault {
             Fault::Status(422) => Kind::Invalid,
-            fault => about_another(fault),
+            fault => Kind::usual(fault),
         },
         |gitea, status| {
             let newest = gitea.statuses("acme/site", status.commit.as_str()).remove(0);

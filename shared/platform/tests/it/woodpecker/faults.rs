@@ -40,6 +40,7 @@ fn kind(answer: &Result<(), PortError>) -> &'static str {
         Err(PortError::Unavailable { .. }) => "unavailable",
         Err(PortError::TimedOut { .. }) => "timed out",
         Err(PortError::Upstream { .. }) => "upstream",
+        Err(PortError::Denied { .. }) => "denied",
         Err(PortError::NotFound { .. }) => "not found",
         Err(PortError::Limited { retry_after: Some(after), .. })
             if (Duration::from_secs(1)..=Duration::from_secs(7)).contains(after) =>
@@ -55,6 +56,7 @@ fn expected(name: &str, fault: &Fault) -> &'static str {
         Fault::Refused | Fault::Gone | Fault::Status(500) | Fault::CutOff => "unavailable",
         Fault::Hang => "timed out",
         Fault::Limited(_) => "limited",
+        Fault::Status(401 | 403) => "denied",
         Fault::Status(404) => match name {
             // What is not there need not be removed.
             "deactivate" => "done",
