@@ -147,7 +147,7 @@ fn a_system_is_told_to_its_functions_and_half_of_one_is_refused_at_the_deploymen
     for (name, value) in [
         ("RDEV_FORGE__URL", "https://git.example.com"),
         ("RDEV_FORGE__OWNER", "acme"),
-        ("RDEV_FORGE__PRIVATE", "false"),
+        ("RDEV_FORGE__PRIVATE", "true"),
         ("RDEV_FORGE__TOKEN_ARN", "arn:gitea"),
         ("RDEV_FORGE__WEBHOOK_SECRET_ARN", "arn:gitea-hook"),
         ("RDEV_CI__URL", "https://ci.example.com"),

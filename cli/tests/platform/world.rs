@@ -55,7 +55,7 @@ impl World {
     /// The same with `more` at the end of the configuration.
     pub(crate) fn with(timeout_s: u64, more: &str) -> Result<Self, NotRun> {
         let powerdns = PowerDns::start(&ZONE.parse().expect("a zone"))?;
-        let gitea = Arc::new(Gitea::start(&[OWNER]));
+        let gitea = Arc::new(Gitea::start(&[OWNER, "other"]));
         let woodpecker = Arc::new(WoodpeckerServer::start());
         // As the documentation of the templates wants it.
         woodpecker.privilege("woodpeckerci/plugin-docker-buildx:6.1.1");
