@@ -89,6 +89,7 @@ async fn each_reason_why_a_push_is_refused_is_told() {
     gitea.rename("acme/site", "acme/page");
     assert_eq!(push(&forge).await, PushRight::BranchProtected, "under its new name, too");
 
+    let target = PushTarget { git_url: url(&gitea, "acme/page"), ..target.clone() };
     let reader = adapter(settings(&gitea.url(), "acme"), &gitea.user("reader"));
     let answer = reader.standing(&target).await;
     assert!(matches!(answer, Err(PortError::NotFound { .. })), "it is private: {answer:?}");
