@@ -48,6 +48,10 @@ pub(crate) async fn run(common: &Common, environment: &Environment) -> anyhow::R
         findings.extend(of_forge);
         if good {
             findings.push(messages::check(forge, client.as_ref()).await);
+            // Each project is looked up on the forge, which answers.
+            if let Some(client) = &client {
+                findings.extend(projects::check(client).await);
+            }
         }
     } else {
         findings.push(Finding::fine("the forge: repositories are folders below the data folder"));
@@ -61,9 +65,6 @@ pub(crate) async fn run(common: &Common, environment: &Environment) -> anyhow::R
         None => findings.push(Finding::fine("the DNS provider: none is configured")),
     }
     findings.push(server);
-    if let Some(client) = &client {
-        findings.extend(projects::check(client).await);
-    }
     print(common.json, &findings)
 }
 

@@ -1,5 +1,5 @@
-//! Whether the forge's messages arrive: the forge is asked for a test message, and the server counts
-//! what comes.
+//! Whether the forge's messages arrive: the forge is asked for a test message, and the server
+//! counts what comes.
 //!
 //! A forge that may not send to the address of `public_url` says nothing of it to anybody: its
 //! webhooks are registered, and every check of its API succeeds.
@@ -11,6 +11,7 @@ use rdev_platform::Finding;
 use rdev_platform::gitea::{Gitea, TestMessage};
 use serde_json::Value;
 
+use super::projects::newest as projects;
 use crate::client::Client;
 
 /// How long a message may take. A forge sends at once.
@@ -76,9 +77,11 @@ async fn try_one(forge: &Gitea, server: &Client) -> anyhow::Result<Tried> {
         TestMessage::NotConfigured => return Ok(Tried::NotConfigured),
     };
     let begun = Instant::now();
-    let path = format!("projects/{project}");
     loop {
-        if count(&server.get(&path, &[]).await?) > before {
+        // The list: a project by itself is looked up on the forge each time.
+        let listed = projects(server).await?;
+        let now = listed.iter().find(|one| one["id"] == project.as_str()).map_or(0, count);
+        if now > before {
             return Ok(Tried::Arrived { project, to });
         }
         if begun.elapsed() > WITHIN {
@@ -90,10 +93,9 @@ async fn try_one(forge: &Gitea, server: &Client) -> anyhow::Result<Tried> {
 
 /// The newest project whose repository rdev has made on the forge, and how many messages have come.
 async fn newest_project(server: &Client) -> anyhow::Result<Option<(ProjectId, u64)>> {
-    let listed = server.get("projects", &[("limit", "100".to_owned())]).await?;
-    let mut projects = listed["items"].as_array().into_iter().flatten();
+    let listed = projects(server).await?;
     let suits = |one: &&Value| one["forge_id"].is_u64() && one["state"] == "ready";
-    let Some(found) = projects.find(suits) else { return Ok(None) };
+    let Some(found) = listed.iter().find(suits) else { return Ok(None) };
     let id = found["id"].as_str().unwrap_or_default().parse()?;
     Ok(Some((id, count(found))))
 }

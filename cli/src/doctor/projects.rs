@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use rdev_platform::Finding;
+use serde_json::Value;
 
 use crate::client::Client;
 use crate::command::project::standing;
@@ -18,10 +19,15 @@ pub(super) async fn check(client: &Client) -> Vec<Finding> {
     }
 }
 
-async fn found(client: &Client) -> anyhow::Result<BTreeMap<String, String>> {
+/// The newest projects.
+pub(super) async fn newest(client: &Client) -> anyhow::Result<Vec<Value>> {
     let list = client.get("projects", &[("limit", "100".to_owned())]).await?;
+    Ok(list["items"].as_array().cloned().unwrap_or_default())
+}
+
+async fn found(client: &Client) -> anyhow::Result<BTreeMap<String, String>> {
     let mut problems = BTreeMap::new();
-    for project in list["items"].as_array().into_iter().flatten() {
+    for project in newest(client).await? {
         let Some(id) = project["id"].as_str() else { continue };
         let shown = client.get(&format!("projects/{id}"), &[]).await?;
         problems.extend(standing(&shown).map(|problem| (id.to_owned(), problem)));

@@ -55,8 +55,6 @@ impl Found {
         {
             return Ok(url);
         }
-        let root = gitea.root.as_str().trim_end_matches('/');
-        let url = format!("{root}/{}/{}.git", gitea.settings.owner, self.name);
-        url.parse().map_err(|error: Invalid| PortError::upstream(SYSTEM, error))
+        gitea.clone_url_of(&gitea.settings.owner, &self.name)
     }
 }

@@ -177,6 +177,13 @@ impl Gitea {
         Err(PortError::upstream(SYSTEM, format!("a list has more than {MAX_PAGES} pages")))
     }
 
+    /// The clone URL of a repository below the configured URL.
+    fn clone_url_of(&self, owner: &str, name: &str) -> PortResult<GitUrl> {
+        let root = self.root.as_str().trim_end_matches('/');
+        let url = format!("{root}/{owner}/{name}.git");
+        url.parse().map_err(|error: Invalid| PortError::upstream(SYSTEM, error))
+    }
+
     /// The path of the repository with this clone URL; `NotSupported` if it is on another forge.
     fn repository_path(&self, url: &GitUrl, what: &'static str) -> PortResult<RepositoryPath> {
         let elsewhere = || PortError::NotSupported { what };

@@ -1,8 +1,6 @@
 //! Where a repository is now, and whether it takes a push.
 
-use rdev_domain::Invalid;
 use rdev_domain::git::Branch;
-use rdev_domain::git_url::GitUrl;
 use rdev_domain::ports::{PortError, PortResult, PushRight, PushTarget, Standing};
 use reqwest::{Method, StatusCode};
 use serde::Deserialize;
@@ -54,7 +52,7 @@ pub(super) async fn of(gitea: &Gitea, target: &PushTarget) -> PortResult<Standin
     } else {
         PushRight::Granted
     };
-    let moved_to = if is_there { None } else { Some(url_of(gitea, &path)?) };
+    let moved_to = if is_there { None } else { Some(gitea.clone_url_of(&path.owner, &path.name)?) };
     Ok(Standing { moved_to, push })
 }
 
@@ -95,10 +93,4 @@ async fn protects(gitea: &Gitea, of: &RepositoryPath, branch: &Branch) -> PortRe
         _ if answer.status == StatusCode::NOT_FOUND || answer.status.is_redirection() => Ok(false),
         _ => Err(refused(&answer, of)),
     }
-}
-
-fn url_of(gitea: &Gitea, path: &RepositoryPath) -> PortResult<GitUrl> {
-    let root = gitea.root.as_str().trim_end_matches('/');
-    let url = format!("{root}/{}/{}.git", path.owner, path.name);
-    url.parse().map_err(|error: Invalid| PortError::upstream(SYSTEM, error))
 }
