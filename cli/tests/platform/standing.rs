@@ -1,5 +1,6 @@
 //! Repositories that people rename, archive, protect or delete on the forge.
 
+use rdev_testkit::servers::faults::Fault;
 use rdev_testkit::tools::trial::Outcome;
 use serde_json::json;
 
@@ -11,6 +12,8 @@ rdev_testkit::trials! {
     async a_repository_that_was_renamed_or_moved_is_followed;
     async what_nobody_would_take_fails_before_its_agent_runs;
     async a_repository_that_is_gone_is_told_by_its_builds_by_show_and_by_doctor;
+    async a_forge_that_does_not_tell_how_a_repository_stands_stops_no_build;
+    async what_the_forge_tells_of_another_user_than_gits_stops_no_build;
 }
 
 /// A server with the project `site`, whose agent says that it ran.
@@ -110,5 +113,41 @@ async fn a_repository_that_is_gone_is_told_by_its_builds_by_show_and_by_doctor()
     let (status, told) = doctor(&world);
     assert_eq!(status, 1, "{told:#}");
     assert!(told.to_string().contains("the project site"), "{told:#}");
+    Ok(())
+}
+
+async fn a_forge_that_does_not_tell_how_a_repository_stands_stops_no_build() -> Outcome {
+    let world = World::new(10)?;
+    let server = begun(&world).await;
+    for fault in [Fault::Hang, Fault::Status(500), Fault::Status(403), Fault::Html] {
+        world.forge.break_on("GET", "/branches/", fault.clone());
+        let task = server.build("site", json!({ "prompt": traced(&world) })).await;
+        let record = server.ended("site", &task).await;
+        assert_eq!(record["result"]["outcome"], "delivered", "{fault:?}: {record:#}");
+        world.heal();
+    }
+    Ok(())
+}
+
+async fn what_the_forge_tells_of_another_user_than_gits_stops_no_build() -> Outcome {
+    let world = World::new(10)?;
+    let token = world.gitea.token(&["write:repository"]);
+    let toml = world.data.path().join("rdev.toml");
+    let text = std::fs::read_to_string(&toml).expect("the configuration");
+    let login = format!(
+        "\n[[git.credentials]]\norigin = \"{}\"\nusername = \"oauth2\"\ntoken = \"{token}\"\n",
+        world.forge.url()
+    );
+    std::fs::write(&toml, text + &login).expect("the configuration");
+    let server = begun(&world).await;
+    world.gitea.protect("acme/site", "main");
+    let spec = json!({ "prompt": traced(&world), "max_attempts": 1 });
+    let task = server.build("site", spec).await;
+    let record = server.ended("site", &task).await;
+    assert!(ran(&world), "the git server decides: {record:#}");
+    assert_eq!(record["failure"]["class"], "push_rejected", "{record:#}");
+    let message = record["failure"]["message"].as_str().expect("a text");
+    assert!(message.contains("Not allowed to push to protected branch main"), "{message}");
+    assert!(!message.contains("error:"), "{message}");
     Ok(())
 }
