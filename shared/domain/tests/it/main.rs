@@ -3,9 +3,11 @@
 
 mod adopted;
 mod documents;
+mod doubt;
 mod model;
 mod properties;
 mod reactions;
+mod retries;
 mod sample;
 mod spec;
 mod table;
