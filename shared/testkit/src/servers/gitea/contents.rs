@@ -52,14 +52,8 @@ pub(super) fn change(
     let commit = commit(shared, &found, (user, &branch, before.as_deref()), &message, &changes)?;
     let after = files::tree(&found.folder, &commit.id).map_err(failed)?;
     let state = locked(&shared.state);
-    let mut shown = Vec::new();
-    for change in &changes {
-        let (Change::Write { path, .. } | Change::Delete { path }) = change;
-        shown.push(match after.iter().find(|(there, ..)| there == path) {
-            Some(entry) => file(shared, &state, &found, &branch, entry)?,
-            None => Value::Null,
-        });
-    }
+    let shown = |change| written(&state, &found, &branch, (&commit, after.as_slice()), change);
+    let shown: Vec<Value> = changes.iter().map(shown).collect();
     let commit = shapes::file_commit(&state, &found, &commit);
     Ok(created(shapes::files_response(&commit, &shown)))
 }
@@ -100,16 +94,13 @@ pub(super) fn change_one(
         (_, false) => "update",
     }
     .into();
-    let change = one(&operation, &there)?;
+    let changes = [one(&operation, &there)?];
     let message = given("message", &format!("Change {path}"))?;
     let base = (user, branch.as_str(), from.as_deref());
-    let commit = commit(shared, &found, base, &message, &[change])?;
+    let commit = commit(shared, &found, base, &message, &changes)?;
     let after = files::tree(&found.folder, &commit.id).map_err(failed)?;
     let state = locked(&shared.state);
-    let shown = match after.iter().find(|(there, ..)| there == path) {
-        Some(entry) => file(shared, &state, &found, &branch, entry)?,
-        None => Value::Null,
-    };
+    let shown = written(&state, &found, &branch, (&commit, after.as_slice()), &changes[0]);
     let answer = shapes::file_response(&shapes::file_commit(&state, &found, &commit), &shown);
     let is_new = operation["operation"] == "create";
     Ok(if is_new { created(answer) } else { ok(answer) })
@@ -132,6 +123,21 @@ fn commit(
     let made = made.map_err(failed)?;
     git::moved(shared, found, branch, before.as_deref(), &made, user).map_err(failed)?;
     files::commit(&found.folder, &made).map_err(failed)
+}
+
+/// A file that a commit has written, without asking git again; null for one that it has deleted.
+fn written(
+    state: &State,
+    found: &Repository,
+    branch: &str,
+    (commit, tree): (&files::Commit, &[(String, String, usize)]),
+    change: &Change,
+) -> Value {
+    let Change::Write { path, content } = change else { return Value::Null };
+    let Some((path, blob, size)) = tree.iter().find(|(there, ..)| there == path) else {
+        return Value::Null;
+    };
+    shapes::file(state, found, branch, (path, blob, *size), commit, &STANDARD.encode(content))
 }
 
 /// A file of a branch or a commit, with its content.
