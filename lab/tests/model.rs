@@ -36,6 +36,11 @@ fn a_lineage_keeps_the_promise_in_every_state() {
 }
 
 #[test]
+fn a_lineage_keeps_the_promise_while_its_work_is_verified_after_its_ticket_is_written() {
+    holds(Protocol::new(lineage::Bounds::VERIFIED, lineage::Variant::Protocol), 500_000);
+}
+
+#[test]
 fn a_lineage_keeps_the_promise_in_a_folder() {
     holds(Protocol::new(lineage::Bounds::FOLDER, lineage::Variant::Protocol), 80_000);
 }

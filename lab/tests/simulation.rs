@@ -96,6 +96,12 @@ fn a_server_that_ignores_the_ticket_lets_a_lineage_land_twice() {
 }
 
 #[test]
+fn where_the_store_forgets_that_work_is_not_verified_it_lands_unverified() {
+    let broken = broken_without(Broken::UnverifiedForgotten, 1_000);
+    assert!(broken.contains("has landed unverified"), "{broken}");
+}
+
+#[test]
 fn without_the_sweep_tasks_are_stranded() {
     let broken = broken_without(Broken::NoSweep, 100);
     assert!(broken.contains("is stranded"), "{broken}");

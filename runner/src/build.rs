@@ -1,5 +1,7 @@
 //! A build, phase by phase: checkout, agent, verify, commit, push.
 
+use std::sync::atomic::Ordering;
+
 use async_trait::async_trait;
 use rdev_domain::failure::FailureClass;
 use rdev_domain::git::{Branch, CommitId, OwnRef, RecordedRef};
@@ -31,11 +33,15 @@ mod standing;
 mod target;
 mod ticket;
 mod unfinished;
+mod verified;
 
+use agent_phase::AgentWork;
 use earlier::{EarlierWork, FinishedWork};
 use output::AgentOutput;
+use push::PushContext;
 use refs::OwnPush;
 use target::BuildTarget;
+use ticket::Held;
 
 /// The task type `build`.
 pub(crate) struct BuildHandler<'a>(pub(crate) &'a BuildSpec);
@@ -45,7 +51,7 @@ impl TaskHandler for BuildHandler<'_> {
     async fn run(&self, attempt: &Attempt) -> Result<Settlement, Interrupt> {
         match attempt.task.state {
             TaskState::Pushing => deliver::resume(attempt, self.0).await,
-            _ => run(attempt, self.0).await,
+            _ => Box::pin(run(attempt, self.0)).await,
         }
     }
 }
@@ -73,7 +79,14 @@ async fn run(attempt: &Attempt, spec: &BuildSpec) -> Result<Settlement, Interrup
                 let FinishedWork { commit, output, .. } = *finished;
                 return push_kept_ref(attempt, &target, &workspace, commit, output).await;
             }
-            return deliver::deliver(attempt, spec, &target, &workspace, &fetched, *finished).await;
+            let FinishedWork { commit, earlier, verified, output } = *finished;
+            let mut push =
+                PushContext::of_work(attempt, spec, &target, &workspace, &fetched, commit).await?;
+            push.adopted_by = Some(attempt.task.fence);
+            push.held = earlier.map_or(Held::Nothing, Held::Earlier);
+            if verified || push.verify_earlier(fetched.start.as_ref()).await? {
+                return deliver::deliver(push, output).await;
+            }
         }
     }
 
@@ -83,9 +96,9 @@ async fn run(attempt: &Attempt, spec: &BuildSpec) -> Result<Settlement, Interrup
     if fetched.start.is_none() && fetched.has_branches {
         return Err(GitError::BranchNotFound(target.base_branch.to_string()).into());
     }
-    let outcome = agent_phase::run(attempt, spec, &workspace, fetched.start.as_ref()).await;
-    let mut output = match outcome {
-        Ok(output) => output,
+    let work = agent_phase::run(attempt, spec, &target, &workspace, &fetched).await;
+    let AgentWork { mut output, push } = match work {
+        Ok(work) => work,
         Err(interrupt) => {
             unfinished::save(attempt, &target, &workspace, fetched.start.as_ref(), &interrupt)
                 .await;
@@ -112,14 +125,18 @@ async fn run(attempt: &Attempt, spec: &BuildSpec) -> Result<Settlement, Interrup
     if !spec.auto_commit {
         return Ok(finish(attempt, Outcome::DiffOnly, None, &target.branch, output));
     }
+    if let Some(push) = push {
+        return deliver::deliver(push, output).await;
+    }
     let commit = attempt
         .phase("commit", commit::commit(attempt, spec, &workspace, fetched.start.as_ref(), &output))
         .await?;
+    attempt.committed.store(true, Ordering::Relaxed);
     if !spec.auto_push {
         return push_kept_ref(attempt, &target, &workspace, commit, output).await;
     }
-    let finished = FinishedWork { commit, earlier: None, output };
-    deliver::deliver(attempt, spec, &target, &workspace, &fetched, finished).await
+    let push = PushContext::of_work(attempt, spec, &target, &workspace, &fetched, commit).await?;
+    deliver::deliver(push, output).await
 }
 
 /// Ends a build with `auto_push: false`: pushes the commit to its kept ref, not to the branch.

@@ -151,7 +151,7 @@ pub trait Machine: Send + Sync + 'static {
     ) -> Result<CheckedOut, GitError>;
 
     /// See [`crate::git::reset`].
-    async fn reset(&self, dirs: &Workdir, commit: &CommitId) -> Result<(), GitError>;
+    async fn reset(&self, dirs: &Workdir, commit: Option<&CommitId>) -> Result<(), GitError>;
 
     /// See [`crate::git::stage`].
     async fn stage(

@@ -34,7 +34,8 @@ fn main() -> ExitCode {
         None => None,
         Some(1) => Some(Broken::TicketIgnored),
         Some(2) => Some(Broken::FenceIgnored),
-        Some(_) => Some(Broken::NoSweep),
+        Some(3) => Some(Broken::NoSweep),
+        Some(_) => Some(Broken::UnverifiedForgotten),
     };
     let plan_of = |seed| Plan { broken, ..Plan::of(seed) };
     let begun = Instant::now();

@@ -6,6 +6,7 @@ use futures_util::FutureExt;
 use rdev_domain::ids::TaskId;
 use rdev_domain::ports::{Store, TaskRecord, WorkStats};
 use rdev_domain::result::{Outcome, TaskResult};
+use rdev_domain::spec::Work;
 use rdev_domain::task::{Task, TaskState};
 use std::time::Duration;
 
@@ -136,19 +137,32 @@ fn check_task(simulation: &Simulation, task: &Task) {
     }
 }
 
-/// A lineage lands once. Where pushes are not atomic that holds unless people rewrite a branch.
+/// A lineage lands once, and verified if it is to be. Where pushes are not atomic that holds unless people rewrite a branch.
 fn check_landings(simulation: &Simulation) {
     let server = simulation.server.state();
-    let (mut seen, mut twice) = (BTreeSet::new(), Vec::new());
+    let (mut seen, mut broken) = (BTreeSet::new(), Vec::new());
     for landing in &server.landings {
         let repository = &server.repositories[landing.repository];
         let weak = repository.lacks.atomic || repository.lacks.deletions;
         let excused = weak && repository.rewritten;
         let is_first = seen.insert((landing.repository, &landing.lineage));
         if !is_first && !excused {
-            twice.push(format!("lineage {} has landed twice", landing.lineage));
+            broken.push(format!("lineage {} has landed twice", landing.lineage));
+        }
+        let files = server.commits.files(Some(&landing.commit));
+        if is_verified(simulation, landing.task) && !server.verified.contains(&*files) {
+            broken.push(format!("{} has landed unverified", landing.commit));
         }
     }
     drop(server);
-    twice.into_iter().for_each(|what| simulation.world.violation(what));
+    broken.into_iter().for_each(|what| simulation.world.violation(what));
+}
+
+/// Whether a task's work has to pass verify commands.
+fn is_verified(simulation: &Simulation, task: TaskId) -> bool {
+    let record = record(&simulation.store, task);
+    record.is_some_and(|record| match record.task.work {
+        Work::Build(spec) => !spec.verify.is_empty(),
+        _ => false,
+    })
 }

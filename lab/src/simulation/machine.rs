@@ -287,9 +287,9 @@ impl Machine for SimulatedMachine {
         Ok(CheckedOut { lfs_pointers: false, files: count })
     }
 
-    async fn reset(&self, dirs: &Workdir, commit: &CommitId) -> Result<(), GitError> {
+    async fn reset(&self, dirs: &Workdir, commit: Option<&CommitId>) -> Result<(), GitError> {
         self.work().await;
-        let files = self.server.state().commits.files(Some(commit));
+        let files = self.server.state().commits.files(commit);
         self.disk().of(&dirs.checkout).files = (*files).clone();
         Ok(())
     }

@@ -18,6 +18,8 @@ pub enum Broken {
     FenceIgnored,
     /// Nobody sweeps.
     NoSweep,
+    /// The store forgets of a ticket that its work is not verified yet.
+    UnverifiedForgotten,
 }
 
 /// What the runners offer.

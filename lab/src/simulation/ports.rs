@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rdev_domain::audit::{Actor, AuditEvent};
 use rdev_domain::dns::{Domain, DomainName};
-use rdev_domain::git::CommitId;
+use rdev_domain::git::{CommitId, RecordedRef};
 use rdev_domain::ids::{KeyId, Owner, ProjectId, TaskId, WorkerId};
 use rdev_domain::key::ApiKey;
 use rdev_domain::lease::{Holder, Progress};
@@ -183,6 +183,23 @@ macro_rules! store {
                 }
                 self.line.call("advance", STORE, call).await
             }
+
+            async fn renew(
+                &self,
+                task: TaskId,
+                holder: &Holder,
+                progress: Progress<'_>,
+                now: Timestamp,
+            ) -> PortResult<Renewal> {
+                let forgets = self.line.world.plan.broken == Some(Broken::UnverifiedForgotten);
+                let forgotten = progress.own_refs.filter(|_| forgets).map(|refs| {
+                    let refs = refs.iter().cloned();
+                    refs.map(|one| RecordedRef { unverified: false, ..one }).collect::<Vec<_>>()
+                });
+                let own_refs = forgotten.as_deref().or(progress.own_refs);
+                let call = self.inner.renew(task, holder, Progress { own_refs, ..progress }, now);
+                self.line.call("renew", STORE, call).await
+            }
         }
     };
 }
@@ -211,7 +228,6 @@ store! {
     waiting_project(now: Timestamp) -> Option<ProjectId>;
     due_agents(project: &ProjectId, now: Timestamp) -> DueAgents;
     recover_expired(now: Timestamp) -> Vec<OutboxEntry>;
-    renew(task: TaskId, holder: &Holder, progress: Progress<'_>, now: Timestamp) -> Renewal;
     task(id: TaskId) -> TaskRecord;
     tasks(filter: &TaskFilter, page: &Page) -> Listed<TaskRecord>;
     events(task: TaskId, after: u64, limit: u32) -> EventPage;

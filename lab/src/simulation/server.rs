@@ -7,7 +7,7 @@ use rdev_domain::git::{CommitId, OwnRef};
 use rdev_domain::ids::{Fence, TaskId};
 use tokio::sync::{Notify, oneshot};
 
-use super::commits::Commits;
+use super::commits::{Commits, Files};
 use super::faults::Fault;
 use super::plan::Broken;
 use super::world::World;
@@ -42,6 +42,7 @@ pub(super) struct Landing {
     /// Of the attempt that pushed it.
     pub(super) task: TaskId,
     pub(super) lineage: String,
+    pub(super) commit: CommitId,
 }
 
 /// What a server cannot do.
@@ -68,6 +69,8 @@ pub(super) struct State {
     pub(super) prepared: BTreeMap<TaskId, BTreeSet<(TaskId, Fence)>>,
     /// Of each task, the first one of its chain of retries.
     pub(super) chains: BTreeMap<TaskId, TaskId>,
+    /// The files that have passed the verify commands.
+    pub(super) verified: BTreeSet<Files>,
 }
 
 pub(super) struct Repository {
@@ -90,6 +93,7 @@ impl Server {
             landings: Vec::new(),
             prepared: BTreeMap::new(),
             chains: BTreeMap::new(),
+            verified: BTreeSet::new(),
         };
         Arc::new(Self {
             world: Arc::clone(world),
@@ -227,7 +231,8 @@ impl State {
         let Some(new) = &update.new else { return };
         repository.tips.push(new.clone());
         if let (Some(task), Some(lineage)) = (task, self.commits.trailer(new, "Rdev-Lineage")) {
-            self.landings.push(Landing { repository: number, task, lineage });
+            let commit = new.clone();
+            self.landings.push(Landing { repository: number, task, lineage, commit });
         }
     }
 

@@ -10,24 +10,58 @@ use rdev_domain::result::{TaskResult, Usage};
 use rdev_domain::spec::BuildSpec;
 use serde_json::json;
 
+use super::commit;
 use super::output::AgentOutput;
+use super::push::{PushContext, Verification};
+use super::target::BuildTarget;
+use super::verified::is_beside_verify;
 use crate::agent::{self, AgentContext, AgentRequest, End, Progress};
 use crate::attempt::Attempt;
 use crate::attempt::interrupt::Interrupt;
 use crate::attempt::workspace::Workspace;
-use crate::git::Changes;
+use crate::git::{Changes, Fetched};
 use crate::verify;
 
 /// How many times the agent gets the output of a failed verification.
 const VERIFY_ROUNDS: u32 = 2;
 
+/// What the agent has made, and its commit if that is on the server already.
+pub(super) struct AgentWork<'a> {
+    pub(super) output: AgentOutput,
+    pub(super) push: Option<PushContext<'a>>,
+}
+
 /// Runs the agent and the verification until the work passes or the rounds are used up.
-pub(super) async fn run(
-    attempt: &Attempt,
-    spec: &BuildSpec,
-    workspace: &Workspace,
-    start: Option<&CommitId>,
+pub(super) async fn run<'a>(
+    attempt: &'a Attempt,
+    spec: &'a BuildSpec,
+    target: &'a BuildTarget,
+    workspace: &'a Workspace,
+    fetched: &Fetched,
+) -> Result<AgentWork<'a>, Interrupt> {
+    let mut push = None;
+    let outcome = rounds(attempt, spec, target, workspace, fetched, &mut push).await;
+    // The last commit that was verified, if it did not pass: the agent was stopped before it made
+    // another one, or the rounds are used up, or it has taken its changes back.
+    let mut failed = push.take_if(|push| push.verification == Verification::Failed);
+    if let Some(failed) = &mut failed
+        && let Err(error) = failed.put_aside().await
+        && outcome.is_ok()
+    {
+        return Err(error);
+    }
+    Ok(AgentWork { output: outcome?, push })
+}
+
+async fn rounds<'a>(
+    attempt: &'a Attempt,
+    spec: &'a BuildSpec,
+    target: &'a BuildTarget,
+    workspace: &'a Workspace,
+    fetched: &Fetched,
+    push: &mut Option<PushContext<'a>>,
 ) -> Result<AgentOutput, Interrupt> {
+    let start = fetched.start.as_ref();
     let mut session = match spec.continue_from {
         Some(from) => Some(session_to_continue(attempt, from).await?),
         None => None,
@@ -50,9 +84,20 @@ pub(super) async fn run(
         if spec.verify.is_empty() || output.changes.total == 0 {
             return Ok(output);
         }
-        let runs = attempt
-            .phase("verify", verify::run(attempt, workspace, &spec.verify, attempt.deadline))
-            .await?;
+        let runs = if is_beside_verify(attempt, spec, target) {
+            let commit = commit::commit(attempt, spec, workspace, start, &output);
+            let commit = attempt.phase("commit", commit).await?;
+            let next = match push.take() {
+                Some(before) => before.replace(commit),
+                None => {
+                    PushContext::of_work(attempt, spec, target, workspace, fetched, commit).await?
+                }
+            };
+            push.insert(next).verify().await?
+        } else {
+            let running = verify::run(attempt, workspace, &spec.verify, attempt.deadline);
+            attempt.phase("verify", running).await?
+        };
         if verify::passed(&runs) {
             return Ok(output);
         }

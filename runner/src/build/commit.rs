@@ -1,7 +1,5 @@
 //! The commit of an agent's work, and its message.
 
-use std::sync::atomic::Ordering;
-
 use rdev_domain::git::CommitId;
 use rdev_domain::spec::BuildSpec;
 
@@ -21,7 +19,6 @@ pub(super) async fn commit(
     let (machine, message) = (attempt.machine(), message(attempt, spec));
     let commit = machine.commit(&dirs, tree, parent, &message, &author).await?;
     workspace.record_finished(attempt.task.id, attempt.task.fence, &commit)?;
-    attempt.committed.store(true, Ordering::Relaxed);
     Ok(commit)
 }
 

@@ -10,11 +10,11 @@ use rdev_domain::ports::CommitState;
 use rdev_domain::result::{BuildResult, Outcome, TaskResult, Warning};
 use rdev_domain::spec::BuildSpec;
 use rdev_domain::step::Event;
-use rdev_domain::task::{Prepared, Task, WipRef};
+use rdev_domain::task::{Prepared, Task};
 use serde_json::json;
 use tracing::info;
 
-use super::earlier::{self, FinishedWork};
+use super::earlier;
 use super::landed::{Landing, search, search_base};
 use super::output::AgentOutput;
 use super::push::{MAX_ROUNDS, PushContext, PushOutcome};
@@ -38,32 +38,11 @@ enum Preparation {
 
 /// Prepares and pushes finished work of a task that is `running`.
 pub(crate) async fn deliver(
-    attempt: &Attempt,
-    spec: &BuildSpec,
-    target: &BuildTarget,
-    workspace: &Workspace,
-    fetched: &Fetched,
-    finished: FinishedWork,
+    mut push: PushContext<'_>,
+    output: AgentOutput,
 ) -> Result<Settlement, Interrupt> {
-    let FinishedWork { commit, earlier, output } = finished;
+    let attempt = push.attempt;
     attempt.committed.store(true, Ordering::Relaxed);
-    let base = based_on(attempt, workspace, &commit, fetched).await?;
-    let adopted = earlier.as_ref().map(|earlier| earlier.own.path());
-    let mut push = PushContext {
-        attempt,
-        spec,
-        target,
-        workspace,
-        wip: own_wip(attempt),
-        held: earlier.map_or(Held::Nothing, Held::Earlier),
-        atomic: false,
-        prepared: None,
-        doubt: false,
-        adopted_by: output.run.is_none().then_some(attempt.task.fence),
-        commit,
-        base,
-        start: begins_at(attempt, spec, fetched),
-    };
     let outcome = attempt
         .phase("push", async {
             match prepare(&mut push, &output).await? {
@@ -77,10 +56,11 @@ pub(crate) async fn deliver(
             }
         })
         .await?;
-    if let Some(from) = adopted {
-        info!(task = %attempt.task.id, from, "delivered the work of an earlier attempt");
+    if push.adopted_by.is_some() {
+        info!(task = %attempt.task.id, "delivered the work of an earlier attempt");
     }
-    let result = output.build_result(attempt, Outcome::Delivered, None, &target.branch);
+    let branch = &push.target.branch;
+    let result = output.build_result(attempt, Outcome::Delivered, None, branch);
     complete(&push, result, outcome).await
 }
 
@@ -110,19 +90,11 @@ pub(crate) async fn resume(attempt: &Attempt, spec: &BuildSpec) -> Result<Settle
         })
         .await?;
     let mut push = PushContext {
-        attempt,
-        spec,
-        target: &target,
-        workspace: &workspace,
-        wip: own_wip(attempt),
-        held: Held::Nothing,
         atomic: prepared.atomic,
         prepared: Some((prepared.clone(), result.clone())),
-        doubt: false,
-        adopted_by: None,
-        commit: prepared.commit.clone(),
         base: prepared.base.clone(),
         start: begins_at(attempt, spec, &fetched),
+        ..PushContext::new(attempt, spec, &target, &workspace, prepared.commit.clone())
     };
     let outcome =
         attempt.phase("push", resume_push(&mut push, prepared, &scan_base, &fetched)).await?;
@@ -191,10 +163,6 @@ fn recorded_of(task: &Task, prepared: &Prepared) -> Vec<RecordedRef> {
     vec![RecordedRef { may_land: prepared.atomic, ..prepared.ticket() }]
 }
 
-fn own_wip(attempt: &Attempt) -> WipRef {
-    WipRef { task: attempt.task.id, fence: attempt.task.fence }
-}
-
 /// Ends a build whose commit an earlier attempt has pushed to the branch.
 pub(crate) async fn landed(
     attempt: &Attempt,
@@ -213,21 +181,7 @@ pub(crate) async fn landed(
             .push(Warning { code: "found_after_restore".to_owned(), message: message.to_owned() });
     }
     let result = output.build_result(attempt, Outcome::Delivered, None, &target.branch);
-    let push = PushContext {
-        attempt,
-        spec,
-        target,
-        workspace,
-        wip: own_wip(attempt),
-        held: Held::Nothing,
-        atomic: false,
-        prepared: None,
-        doubt: false,
-        adopted_by: None,
-        commit,
-        base: Tip::Absent,
-        start: None,
-    };
+    let push = PushContext::new(attempt, spec, target, workspace, commit);
     complete(&push, result, PushOutcome::Landed(landing)).await
 }
 
@@ -240,9 +194,11 @@ async fn prepare(
     let attempt = push.attempt;
     let mut moved = 0;
     loop {
-        let tip = push.write_ticket().await??;
-        push.workspace.clear_finished()?;
-        attempt.machine().forget_unpushed(attempt.task.id);
+        let tip = match push.tip.take() {
+            // The ticket was written beside verify.
+            Some(tip) => tip,
+            None => push.write_first_ticket().await?,
+        };
         if tip == push.base {
             break;
         }

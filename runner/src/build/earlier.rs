@@ -23,6 +23,8 @@ pub(crate) struct FinishedWork {
     pub(crate) commit: CommitId,
     /// The ticket that has it, which is to be taken over.
     pub(crate) earlier: Option<RecordedRef>,
+    /// Whether it has passed the verify commands, or there are none.
+    pub(crate) verified: bool,
     pub(crate) output: AgentOutput,
 }
 
@@ -56,8 +58,8 @@ pub(crate) async fn find(
     if let Some(ticket) = adopted {
         let commit = fetch_own(attempt, target, workspace, &ticket).await?;
         let output = adopt(attempt, workspace, &commit).await?;
-        let earlier = Some(ticket);
-        let finished = FinishedWork { commit, earlier, output };
+        let verified = !ticket.unverified;
+        let finished = FinishedWork { commit, earlier: Some(ticket), verified, output };
         return Ok(Some(EarlierWork::Finished(Box::new(finished))));
     }
     // A build that pushes no branch keeps its work at the kept ref.
@@ -67,30 +69,36 @@ pub(crate) async fn find(
     if let Some(kept) = kept.filter(|_| keeps) {
         let commit = fetch_own(attempt, target, workspace, kept).await?;
         let output = adopt(attempt, workspace, &commit).await?;
-        let finished = FinishedWork { commit, earlier: None, output };
+        let finished = FinishedWork { commit, earlier: None, verified: true, output };
         return Ok(Some(EarlierWork::Finished(Box::new(finished))));
     }
     let here = [Some((task.id, task.wip_floor)), old.map(|old| (old.id, old.wip_floor))];
     for (candidate, floor) in here.into_iter().flatten() {
         let found = attempt.machine().find_unpushed(candidate, floor);
         if let Some((fence, commit, gitdir)) = found
-            && is_recorded(&recorded, candidate, fence, &commit)
+            && let Some(entry) = of_commit(&recorded, candidate, fence, &commit)
         {
             info!(task = %task.id, %fence, "continuing from a commit that an earlier attempt could not push");
             attempt.machine().borrow_unpushed(&workspace.workdir(), &gitdir).await?;
             workspace.record_finished(task.id, task.fence, &commit)?;
             let output = adopt(attempt, workspace, &commit).await?;
-            let finished = FinishedWork { commit, earlier: None, output };
+            let verified = !entry.unverified;
+            let finished = FinishedWork { commit, earlier: None, verified, output };
             return Ok(Some(EarlierWork::Finished(Box::new(finished))));
         }
     }
     Ok(None)
 }
 
-/// Whether the store knows that this attempt finished this commit.
-fn is_recorded(recorded: &[RecordedRef], of: TaskId, fence: Fence, commit: &CommitId) -> bool {
+/// What the store knows of this attempt's having finished this commit.
+fn of_commit<'a>(
+    recorded: &'a [RecordedRef],
+    of: TaskId,
+    fence: Fence,
+    commit: &CommitId,
+) -> Option<&'a RecordedRef> {
     let places = [OwnRef::Wip(of, fence), OwnRef::Kept(of)];
-    recorded.iter().any(|recorded| places.contains(&recorded.own) && recorded.commit == *commit)
+    recorded.iter().find(|recorded| places.contains(&recorded.own) && recorded.commit == *commit)
 }
 
 /// The refs that the store has recorded for the chain. A version before this one recorded none but

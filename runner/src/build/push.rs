@@ -19,13 +19,14 @@ use tracing::warn;
 
 use super::commit_status;
 use super::landed::{self, Landing, after_ticket_is_gone, search};
+use super::refs::{based_on, begins_at};
 use super::target::BuildTarget;
 use super::ticket::{Held, Whereabouts};
 use crate::attempt::Attempt;
 use crate::attempt::interrupt::Interrupt;
 use crate::attempt::settle;
 use crate::attempt::workspace::Workspace;
-use crate::git::{Expect, GitError, Push, Rebased, Seen};
+use crate::git::{Expect, Fetched, GitError, Push, Rebased, Seen};
 use crate::verify;
 
 /// How many times one claim rebases onto a branch that keeps moving.
@@ -37,6 +38,17 @@ pub(super) enum PushOutcome {
     Landed(Landing),
     /// The branch already has the same change, from somebody else.
     AlreadyThere,
+}
+
+/// What is known of a commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verification {
+    /// It passed the verify commands, or there are none.
+    Passed,
+    /// They have not ended yet.
+    Unknown,
+    /// One of them has failed.
+    Failed,
 }
 
 /// A commit that is to be pushed: its base, its ticket, and the build it belongs to.
@@ -61,6 +73,53 @@ pub(super) struct PushContext<'a> {
     pub(super) base: Tip,
     /// Of a pull request: where its branch begins, if it was not there when this claim began.
     pub(super) start: Option<CommitId>,
+    /// What is known of the commit.
+    pub(super) verification: Verification,
+    /// The tip of the branch, as the push of the ticket was told, until somebody has used it.
+    pub(super) tip: Option<Tip>,
+}
+
+impl<'a> PushContext<'a> {
+    /// A commit of which nothing is known or written yet.
+    pub(super) fn new(
+        attempt: &'a Attempt,
+        spec: &'a BuildSpec,
+        target: &'a BuildTarget,
+        workspace: &'a Workspace,
+        commit: CommitId,
+    ) -> Self {
+        Self {
+            attempt,
+            spec,
+            target,
+            workspace,
+            wip: WipRef { task: attempt.task.id, fence: attempt.task.fence },
+            held: Held::Nothing,
+            atomic: false,
+            prepared: None,
+            doubt: false,
+            adopted_by: None,
+            commit,
+            base: Tip::Absent,
+            start: None,
+            verification: Verification::Passed,
+            tip: None,
+        }
+    }
+
+    /// A commit of finished work, which is not prepared.
+    pub(super) async fn of_work(
+        attempt: &'a Attempt,
+        spec: &'a BuildSpec,
+        target: &'a BuildTarget,
+        workspace: &'a Workspace,
+        fetched: &Fetched,
+        commit: CommitId,
+    ) -> Result<Self, Interrupt> {
+        let base = based_on(attempt, workspace, &commit, fetched).await?;
+        let start = begins_at(attempt, spec, fetched);
+        Ok(Self { base, start, ..Self::new(attempt, spec, target, workspace, commit) })
+    }
 }
 
 impl PushContext<'_> {
@@ -323,7 +382,7 @@ impl PushContext<'_> {
         if self.spec.verify.is_empty() {
             return Ok(true);
         }
-        machine.reset(&dirs, &self.commit).await?;
+        machine.reset(&dirs, Some(&self.commit)).await?;
         // The attempt's deadline is for the agent. The work is done, so a new deadline starts here.
         let deadline = Instant::now() + attempt.task.work.timeout();
         let runs = verify::run(attempt, self.workspace, &self.spec.verify, deadline).await?;

@@ -8,7 +8,7 @@ use rdev_domain::failure::FailureClass;
 use rdev_domain::git::{CommitId, OwnRef, RecordedRef, Tip};
 use tracing::{info, warn};
 
-use super::push::PushContext;
+use super::push::{PushContext, Verification};
 use super::refs::{OwnPush, push_own, record};
 use super::target::BuildTarget;
 use crate::attempt::Attempt;
@@ -58,6 +58,7 @@ impl PushContext<'_> {
             // What an old push may take to the branch stays so under another name and value.
             may_land: self.atomic && self.attempt.is_prepared()
                 || before.is_some_and(|before| before.may_land),
+            unverified: self.verification != Verification::Passed,
             adopted_by: self.adopted_by,
             ..RecordedRef::of(own, self.commit.clone())
         };
@@ -101,6 +102,15 @@ impl PushContext<'_> {
         });
         self.held = Held::Mine(entry);
         Ok(Ok(pushed.tip))
+    }
+
+    /// Writes the ticket of work that is not prepared yet. Then the work is on the server, and no
+    /// longer on this machine alone.
+    pub(super) async fn write_first_ticket(&mut self) -> Result<Tip, Interrupt> {
+        let tip = self.write_ticket().await??;
+        self.workspace.clear_finished()?;
+        self.attempt.machine().forget_unpushed(self.attempt.task.id);
+        Ok(tip)
     }
 
     /// Pushes the commit to the attempt's ticket, and deletes an earlier one with it.

@@ -129,15 +129,19 @@ pub fn checkout(
     Ok(CheckedOut { lfs_pointers, files: flat.files.len() as u64 })
 }
 
-/// Sets the checkout's files to those of `commit`, for a verification after a rebase. Other files
-/// are removed; ignored files stay.
+/// Sets the checkout's files to those of `commit` (none of an empty repository), for a
+/// verification. Other files are removed; ignored files stay.
 ///
 /// # Errors
 /// [`GitError::Broken`].
-pub fn reset(dirs: &Workdir, commit: &CommitId) -> Result<(), GitError> {
+pub fn reset(dirs: &Workdir, commit: Option<&CommitId>) -> Result<(), GitError> {
     let repository = super::open(dirs)?;
     let broken = |error| GitError::broken("setting the checkout to another commit", error);
-    let object = repository.find_object(oid(commit)?, None).map_err(broken)?;
+    let object = match commit {
+        Some(commit) => oid(commit)?,
+        None => repository.treebuilder(None).and_then(|empty| empty.write()).map_err(broken)?,
+    };
+    let object = repository.find_object(object, None).map_err(broken)?;
     let mut how = CheckoutBuilder::new();
     how.force().remove_untracked(true);
     repository.checkout_tree(&object, Some(&mut how)).map_err(broken)

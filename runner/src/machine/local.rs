@@ -203,9 +203,9 @@ impl Machine for LocalMachine {
         blocking(move || git::checkout(&mirror, start.as_ref(), &branch, &dirs, &stop)).await
     }
 
-    async fn reset(&self, dirs: &Workdir, commit: &CommitId) -> Result<(), GitError> {
-        let (dirs, commit) = (dirs.clone(), commit.clone());
-        blocking(move || git::reset(&dirs, &commit)).await
+    async fn reset(&self, dirs: &Workdir, commit: Option<&CommitId>) -> Result<(), GitError> {
+        let (dirs, commit) = (dirs.clone(), commit.cloned());
+        blocking(move || git::reset(&dirs, commit.as_ref())).await
     }
 
     async fn stage(

@@ -194,6 +194,10 @@ pub struct RecordedRef {
     /// such a ticket is gone and was neither revoked nor taken over, its commit has landed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub may_land: bool,
+    /// Of a ticket: it was written while its work was being verified. Whoever finds it verifies it
+    /// first.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unverified: bool,
     /// Of a revoked ticket: why its task ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revoked_for: Option<FailureClass>,
@@ -205,7 +209,14 @@ pub struct RecordedRef {
 impl RecordedRef {
     /// A ref that is written for any other reason than a failure.
     pub fn of(own: OwnRef, commit: CommitId) -> Self {
-        Self { own, commit, may_land: false, revoked_for: None, adopted_by: None }
+        Self {
+            own,
+            commit,
+            may_land: false,
+            unverified: false,
+            revoked_for: None,
+            adopted_by: None,
+        }
     }
 }
 

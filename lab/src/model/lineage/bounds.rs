@@ -25,6 +25,10 @@ pub struct Bounds {
     pub agents: u8,
     /// Processes that are killed while they move refs in a folder.
     pub kills: u8,
+    /// Whether the work is verified, and its ticket written meanwhile.
+    pub verifies: bool,
+    /// Works that do not pass.
+    pub failures: u8,
 }
 
 impl Bounds {
@@ -40,10 +44,15 @@ impl Bounds {
         refusals: 1,
         agents: 2,
         kills: 0,
+        verifies: false,
+        failures: 0,
     };
 
     /// A chain of three tasks.
     pub const CHAIN: Self = Self { tasks: 3, ..Self::TINY };
+
+    /// Work that is verified.
+    pub const VERIFIED: Self = Self { verifies: true, failures: 1, agents: 3, ..Self::TINY };
 
     /// A repository in a folder.
     pub const FOLDER: Self =
@@ -58,7 +67,7 @@ impl Bounds {
     pub const BRANCH_ALONE_REWRITTEN: Self = Self { rewriting: true, ..Self::BRANCH_ALONE };
 
     /// Minutes in all.
-    pub const FULL: [Self; 9] = [
+    pub const FULL: [Self; 12] = [
         Self::CHAIN,
         Self { people: 2, ..Self::TINY },
         Self { runners: 3, recoveries: 2, ..Self::TINY },
@@ -68,5 +77,8 @@ impl Bounds {
         Self { people: 2, ..Self::BRANCH_ALONE },
         Self { lost: 2, recoveries: 2, ..Self::BRANCH_ALONE },
         Self { people: 2, ..Self::BRANCH_ALONE_REWRITTEN },
+        Self::VERIFIED,
+        Self { verifies: true, failures: 1, ..Self::FOLDER },
+        Self { verifies: true, failures: 1, ..Self::BRANCH_ALONE },
     ];
 }

@@ -34,7 +34,7 @@ pub fn all() -> Vec<Property<Protocol>> {
         ),
         Property::always("nothing lands that was not verified", |_, world: &World| {
             let mut landed = world.remote.landed.iter();
-            landed.all(|landing| !world.unverified.contains(&landing.commit))
+            landed.all(|landing| !world.unverified.contains(&work_of(&landing.commit)))
         }),
         Property::always("what has landed succeeds or is in doubt", |_, world: &World| {
             world.tasks.iter().all(|record| {
@@ -83,7 +83,9 @@ fn can_end(protocol: &Protocol, world: &World) -> bool {
     const ENOUGH: usize = 300;
     let whole = Protocol { variant: Variant::Protocol, ..protocol.clone() };
     let mut world = world.clone();
-    world.left = Left { recoveries: 0, lost: 0, people: 0, refusals: 0, agents: 9, kills: 0 };
+    let none =
+        Left { recoveries: 0, lost: 0, people: 0, refusals: 0, agents: 0, kills: 0, failures: 0 };
+    world.left = Left { agents: 9, ..none };
     world.broken = None;
     world.in_flight.clear();
     // Whoever does not hold its task is a zombie, and dies.
@@ -95,7 +97,8 @@ fn can_end(protocol: &Protocol, world: &World) -> bool {
     let key = |world: &World| {
         let remote = &world.remote;
         let refs = (&remote.branch, &remote.own, &remote.locks, &remote.log);
-        hash_of(&(&world.tasks, &world.runners, refs, &world.works))
+        let works = (&world.works, &world.unverified, &world.failed);
+        hash_of(&(&world.tasks, &world.runners, refs, works))
     };
     protocol.ends.reached(&mut world, ENOUGH, key, |world| goes_on(world, &whole))
 }

@@ -20,12 +20,14 @@ mod refs;
 mod send;
 mod tell;
 mod ticket;
+mod verify;
 
 use look::{agent, look};
 use push::{push, resume, revocation, unsure};
 use send::{Answer, answered, sends};
 use tell::{tell, unreported};
 use ticket::{prepare, ticket_push};
+use verify::{Written, aside, verdicts, verify};
 
 /// A runner's work on a claimed task.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -43,6 +45,8 @@ pub struct Attempt {
     doubt: bool,
     /// Whether the work is an earlier attempt's.
     adopted: bool,
+    /// Whether the work that it is about to push still has to be verified.
+    unverified: bool,
     phase: Phase,
     /// A move in a folder that it is at.
     moving: Option<(Push, Stage)>,
@@ -53,11 +57,15 @@ pub struct Attempt {
 enum Phase {
     /// Looks at the repository.
     Look,
-    /// Runs the agent, on this tip.
-    Agent { base: Option<History> },
+    /// Runs the agent, on this tip. Its ticket may have work that did not pass.
+    Agent { base: Option<History>, from: Option<CommitId> },
     /// Writes its ticket, which the store knows: from its own old value, or taking another one
     /// over.
     Write { value: CommitId, base: Option<History>, from: Option<CommitId>, takes: Option<Named> },
+    /// Waits for the verify commands. The push of its ticket was told this tip.
+    Verify { value: CommitId, base: Option<History>, tip: Option<History> },
+    /// Moves its ticket away, whose work did not pass.
+    Aside { value: CommitId, base: Option<History>, then: Then },
     /// Tells the store that the commit is ready.
     Prepare { value: CommitId, base: Option<History> },
     /// Pushes the branch from this tip.
@@ -83,7 +91,7 @@ impl Named {
     }
 }
 
-/// What follows a revocation.
+/// What follows when a ticket was moved away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Then {
     Fail,
@@ -91,6 +99,8 @@ enum Then {
     Landed,
     /// The ticket was an earlier task's.
     Look,
+    /// The ticket had work of an earlier attempt that did not pass.
+    Agent,
 }
 
 /// The end of an attempt.
@@ -107,7 +117,7 @@ pub enum Choice {
     /// Well.
     Well,
     /// The answer of the git server gets lost, and the push arrives later or never; an agent fails;
-    /// what has landed cannot be reported, because a forge is away.
+    /// work does not pass; what has landed cannot be reported, because a forge is away.
     Badly,
     /// The git server refuses for good.
     Refused,
@@ -139,6 +149,7 @@ impl Attempt {
             prepared: record.task.state == TaskState::Pushing,
             doubt: false,
             adopted: false,
+            unverified: false,
             task: Part::new(Record { lease: None, ..record.clone() }),
             phase: Phase::Look,
             moving: None,
@@ -155,7 +166,12 @@ impl Attempt {
     /// step is a write to the store, or comes before one.
     pub fn is_harmless(&self) -> bool {
         let before_the_store_knows = match &self.phase {
-            Phase::Look | Phase::Agent { .. } | Phase::Prepare { .. } | Phase::Tell(_) => true,
+            Phase::Look
+            | Phase::Agent { .. }
+            | Phase::Verify { .. }
+            | Phase::Aside { .. }
+            | Phase::Prepare { .. }
+            | Phase::Tell(_) => true,
             Phase::Write { .. }
             | Phase::Push { .. }
             | Phase::Unsure { .. }
@@ -194,7 +210,10 @@ pub fn choices(world: &World, attempt: &Attempt) -> Vec<Choice> {
     }
     match &attempt.phase {
         Phase::Agent { .. } if world.left.agents == 0 => return vec![Choice::Badly],
-        Phase::Write { .. } | Phase::Push { .. } | Phase::Revoke { .. } if world.left.lost > 0 => {
+        Phase::Verify { value, .. } => return verdicts(world, value),
+        Phase::Write { .. } | Phase::Aside { .. } | Phase::Push { .. } | Phase::Revoke { .. }
+            if world.left.lost > 0 =>
+        {
             choices.push(Choice::Badly);
         }
         Phase::Tell(End::Landed) if attempt.prepared && world.left.lost > 0 => {
@@ -242,7 +261,11 @@ fn next(world: &mut World, protocol: &Protocol, attempt: &mut Attempt, choice: C
     match attempt.phase.clone() {
         Phase::Look if attempt.prepared => resume(world, protocol, attempt).into(),
         Phase::Look => look(world, protocol, attempt).into(),
-        Phase::Agent { base } => agent(world, protocol, attempt, base, choice).into(),
+        Phase::Agent { base, from } => agent(world, protocol, attempt, base, from, choice).into(),
+        Phase::Verify { value, base, tip } => {
+            verify(world, protocol, attempt, Written { value, base, tip }, choice).into()
+        }
+        Phase::Aside { value, .. } => aside(world, attempt, value),
         Phase::Write { value, from, takes, .. } => {
             Next::Push(ticket_push(world, protocol, attempt, value, from, takes))
         }

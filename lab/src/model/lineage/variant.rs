@@ -68,6 +68,7 @@ impl Variant {
             Self::FolderDeletesTheTicketLast => Bounds { people: 2, ..Bounds::FOLDER },
             Self::FolderHasNoLockThatTells => Bounds::FOLDER,
             Self::StartingOverForgetsTheDoubt => Bounds::BRANCH_ALONE,
+            Self::DeliversUnverified => Bounds::VERIFIED,
             Self::ForgetsThatItHasLanded => Bounds::BRANCH_ALONE_REWRITTEN,
             _ => Bounds::CHAIN,
         }

@@ -1,6 +1,6 @@
 //! Everything at one moment, and what may happen next.
 
-use rdev_domain::git::{CommitId, OwnRef};
+use rdev_domain::git::OwnRef;
 use rdev_domain::ids::TaskId;
 use rdev_domain::step::{Event, Slots, record_retry, retry};
 use rdev_domain::task::{Task, TaskState};
@@ -23,8 +23,10 @@ pub struct World {
     pub in_flight: Vec<Part<Push>>,
     /// Whose lineage each work is, by the number of its first task.
     pub works: Vec<u8>,
-    /// Commits that were finished and that nobody has verified.
-    pub unverified: Vec<CommitId>,
+    /// The works that nobody has verified, and those that did not pass.
+    pub unverified: Vec<u8>,
+    /// The works that did not pass.
+    pub failed: Vec<u8>,
     /// The lineages that people have brought to the branch by hand.
     pub brought_in: Vec<u8>,
     /// Whether people have taken something away: a ref, a commit, the branch.
@@ -43,6 +45,7 @@ pub struct Left {
     pub refusals: u8,
     pub agents: u8,
     pub kills: u8,
+    pub failures: u8,
 }
 
 /// Something that happens.
@@ -80,6 +83,7 @@ impl World {
             in_flight: Vec::new(),
             works: Vec::new(),
             unverified: Vec::new(),
+            failed: Vec::new(),
             brought_in: Vec::new(),
             taken_away: false,
             broken: None,
@@ -90,6 +94,7 @@ impl World {
                 refusals: bounds.refusals,
                 agents: bounds.agents,
                 kills: bounds.kills,
+                failures: bounds.failures,
             },
         }
     }

@@ -6,3 +6,4 @@ mod hostile;
 pub(crate) mod outcomes;
 mod remote;
 mod restored;
+mod verified;

@@ -124,8 +124,14 @@ pub(super) fn prepare(
         task.own_refs
             .retain(|recorded| recorded.own == ticket || !matches!(recorded.own, OwnRef::Wip(..)));
     }
+    // Nothing is prepared before it was verified. Of the values that the ticket had before, those
+    // that were not are nobody's work any more.
+    task.own_refs.retain(|recorded| {
+        recorded.own != ticket || !recorded.unverified || recorded.commit == prepared.commit
+    });
     for recorded in &mut task.own_refs {
         recorded.may_land = prepared.atomic && recorded.own == ticket;
+        recorded.unverified &= recorded.own != ticket;
     }
     task.prepared = Some(prepared);
     let own_refs = lease.own_refs.is_some().then(|| task.own_refs.clone());

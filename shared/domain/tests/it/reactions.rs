@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use rdev_domain::failure::{Failure, FailureClass, FailureClass::*};
-use rdev_domain::git::Tip;
+use rdev_domain::git::{OwnRef, RecordedRef, Tip};
 use rdev_domain::ids::Fence;
 use rdev_domain::result::{Outcome, Usage};
 use rdev_domain::step::{
     Event, MAX_PARK, MAX_PARKED, MAX_PARKS, MAX_PUSH_ATTEMPTS, MAX_PUSH_TIME, MIN_PARK, Refusal,
     Slots, Step, step,
 };
-use rdev_domain::task::{TaskState, WipRef};
+use rdev_domain::task::{Prepared, TaskState, WipRef};
 use rdev_domain::time::Timestamp;
 
 use super::sample::{self, Case, NOW, claimed_again, lost};
@@ -316,6 +316,39 @@ fn a_prepare_is_repeated_only_with_the_same_commit() {
     let again = with(1).expect("the first answer was lost");
     assert_eq!(again.task.scan_base, case.task.scan_base, "it is set once");
     assert_eq!(with(2), Err(Refusal::WrongState(TaskState::Pushing)));
+}
+
+#[test]
+fn a_prepared_ticket_is_verified_and_what_it_had_before_unverified_is_nobodys() {
+    let mut case = Case::running();
+    let own = OwnRef::Wip(case.task.id, case.task.fence);
+    let other = OwnRef::Part(case.task.id, case.task.fence);
+    let unverified = |own, number| {
+        let recorded = RecordedRef::of(own, sample::commit(number));
+        RecordedRef { unverified: true, ..recorded }
+    };
+    for atomic in [true, false] {
+        let lease = case.lease.as_mut().expect("it is held");
+        // The second try is the one that is prepared; a rebase made the third of it, once.
+        let refs = vec![
+            unverified(own, 1),
+            unverified(own, 2),
+            RecordedRef::of(own, sample::commit(3)),
+            unverified(other, 1),
+        ];
+        lease.own_refs = Some(refs);
+        let base = Tip::Commit(sample::commit(9));
+        let prepared =
+            Prepared { atomic, ..sample::prepared(&case.task, sample::commit(2), base, NOW) };
+        let (result, usage) = (sample::result(Outcome::Delivered), Usage::default());
+        let event = Event::Prepare { holder: case.holder(), prepared, result, usage };
+        let after = case.step(event).expect("it is prepared").task;
+        let ticket = |number| {
+            let recorded = RecordedRef::of(own, sample::commit(number));
+            RecordedRef { may_land: atomic, ..recorded }
+        };
+        assert_eq!(after.own_refs, [ticket(2), ticket(3), unverified(other, 1)], "{atomic}");
+    }
 }
 
 /// `case` fails of `class`, whose provider names this time.

@@ -1,7 +1,7 @@
 //! Before the push: what earlier attempts of the chain have left, and the agent.
 
 use rdev_domain::failure::FailureClass;
-use rdev_domain::git::{OwnRef, RecordedRef};
+use rdev_domain::git::{CommitId, OwnRef, RecordedRef};
 use rdev_domain::ids::Fence;
 use rdev_domain::task::Task;
 
@@ -16,7 +16,7 @@ use crate::model::lineage::{Protocol, Variant};
 pub(super) fn look(world: &mut World, protocol: &Protocol, attempt: &mut Attempt) -> Option<Phase> {
     let branch = world.remote.branch.clone();
     if protocol.variant == Variant::RetryTakesNothingOver && attempt.task().retry_of.is_some() {
-        return Some(Phase::Agent { base: branch });
+        return Some(Phase::Agent { base: branch, from: None });
     }
     let task = attempt.task().clone();
     let refs = attempt.refs.clone();
@@ -39,7 +39,7 @@ pub(super) fn look(world: &mut World, protocol: &Protocol, attempt: &mut Attempt
     };
     if there.is_empty() && !lost.is_empty() && !lost.iter().any(is_revoked) {
         if protocol.variant == Variant::GoneIsDoneAgain {
-            return Some(Phase::Agent { base: branch });
+            return Some(Phase::Agent { base: branch, from: None });
         }
         return Some(gone(world, protocol, attempt));
     }
@@ -90,10 +90,14 @@ fn adopts(
     match adopted {
         Some(ticket) => {
             attempt.adopted = true;
+            let mut recorded = attempt.refs.iter();
+            let recorded = recorded.find(|recorded| Named::of(recorded) == ticket);
+            attempt.unverified = protocol.variant != Variant::DeliversUnverified
+                && recorded.is_some_and(|recorded| recorded.unverified);
             let value = ticket.commit.clone();
             writes(world, protocol, attempt, value, branch, None, Some(ticket))
         }
-        None => Some(Phase::Agent { base: branch }),
+        None => Some(Phase::Agent { base: branch, from: None }),
     }
 }
 
@@ -106,6 +110,7 @@ pub(super) fn agent(
     protocol: &Protocol,
     attempt: &mut Attempt,
     base: Option<History>,
+    from: Option<CommitId>,
     choice: Choice,
 ) -> Option<Phase> {
     if choice == Choice::Badly {
@@ -125,9 +130,9 @@ pub(super) fn agent(
     }
     world.works.push(of);
     let work = u8::try_from(world.works.len() - 1).expect("few agents");
-    if protocol.variant == Variant::DeliversUnverified {
-        // Verify comes after the ticket, and whoever adopts the ticket does not know.
-        world.unverified.push(commit(work, 0));
+    attempt.unverified = protocol.bounds.verifies;
+    if attempt.unverified {
+        world.unverified.push(work);
     }
-    writes(world, protocol, attempt, commit(work, 0), base, None, None)
+    writes(world, protocol, attempt, commit(work, 0), base, from, None)
 }

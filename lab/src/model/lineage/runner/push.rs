@@ -191,7 +191,9 @@ pub(super) fn revoked(
         }
         Answer::Lost | Answer::Never | Answer::Not(Refused::Locked) => Some(match then {
             Then::Fail => Attempt::failed(class, attempt.doubt),
-            Then::Landed | Then::Look => Attempt::failed(FailureClass::Infra, attempt.doubt),
+            Then::Landed | Then::Look | Then::Agent => {
+                Attempt::failed(FailureClass::Infra, attempt.doubt)
+            }
         }),
         Answer::Not(_) if then == Then::Look => Some(Attempt::failed(FailureClass::Infra, false)),
         // It has landed, or an unanswered push has moved it to another value.
@@ -208,7 +210,7 @@ fn after_revocation(attempt: &Attempt, class: FailureClass, then: Then, revoked:
         Then::Fail => Attempt::failed(class, attempt.doubt),
         Then::Landed => Phase::Tell(End::Landed),
         Then::Look if revoked => Phase::Look,
-        Then::Look => Phase::Agent { base: None },
+        Then::Look | Then::Agent => Phase::Agent { base: None, from: None },
     }
 }
 

@@ -36,6 +36,7 @@ pub(super) fn writes(
         // What an old push may take to the branch stays so under another name and value.
         may_land: protocol.is_atomic() && attempt.prepared
             || attempt.refs.iter().any(|old| old.may_land && before.contains(&Named::of(old))),
+        unverified: attempt.unverified,
         adopted_by: attempt.adopted.then_some(attempt.fence),
         ..RecordedRef::of(attempt.own(), value.clone())
     };

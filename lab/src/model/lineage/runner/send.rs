@@ -2,6 +2,7 @@
 
 use super::push::{pushed, revoked};
 use super::ticket::{Write, wrote};
+use super::verify::put_aside;
 use super::{Attempt, Choice, Phase};
 use crate::model::lineage::Protocol;
 use crate::model::lineage::folder::{self, Order};
@@ -68,6 +69,7 @@ pub(super) fn answered(
             wrote(world, protocol, attempt, write, answer)
         }
         Phase::Push { base, .. } => Some(pushed(attempt, base, answer)),
+        Phase::Aside { base, then, .. } => Some(put_aside(attempt, base, then)),
         Phase::Revoke { ticket, class, then } => {
             revoked(world, protocol, attempt, &ticket, class, then, answer)
         }

@@ -10,9 +10,9 @@ use super::push::fails;
 use super::refs::{scan_base, search, writes};
 use super::send::Answer;
 use super::tell::holder;
+use super::verify::Written;
 use super::{Attempt, End, Named, Phase};
 use crate::model::lineage::Protocol;
-use crate::model::lineage::people::STRANGER;
 use crate::model::lineage::remote::{
     History, Push, Refused, Scan, Sets, commit, rebased, tip, work_of,
 };
@@ -41,7 +41,9 @@ pub(super) fn ticket_push(
         // A stranger's ref of this name is replaced; what this attempt recorded is not a
         // stranger's.
         let there = world.remote.own.get(&own)?;
-        (work_of(there) == STRANGER).then(|| there.clone())
+        let mut recorded = attempt.refs.iter();
+        let is_recorded = recorded.any(|one| one.own == own && one.commit == *there);
+        (!is_recorded).then(|| there.clone())
     });
     let deletes = takes.map(|takes| (takes.own, takes.commit));
     Push { sets: Sets::Own { own, from, to: value }, deletes }
@@ -81,6 +83,20 @@ pub(super) fn wrote(
         let base = if takes.is_some() { tip } else { base };
         return Some(Phase::Push { value, base });
     }
+    if attempt.unverified {
+        return Some(Phase::Verify { value, base, tip });
+    }
+    ready(world, protocol, attempt, Written { value, base, tip })
+}
+
+/// The ticket is written and its work verified.
+pub(super) fn ready(
+    world: &mut World,
+    protocol: &Protocol,
+    attempt: &mut Attempt,
+    written: Written,
+) -> Option<Phase> {
+    let Written { value, base, tip } = written;
     if tip == base {
         return Some(Phase::Prepare { value, base });
     }
@@ -134,9 +150,6 @@ pub(super) fn prepare(
         }
         // The lease is lost.
         Err(_) => return None,
-    }
-    if !attempt.adopted {
-        world.unverified.retain(|commit| *commit != value);
     }
     attempt.prepared = true;
     let record = Record::clone(&world.tasks[attempt.number]);
