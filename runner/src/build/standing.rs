@@ -1,9 +1,11 @@
 //! What the forge tells of the repository that a build works on: where it is now, and whether it
-//! takes the build's push. It is asked beside the fetch, so that nobody waits for it, and before an
-//! agent is paid for work that nobody takes.
+//! takes the build's push. It is asked beside the checkout, so that hardly anybody waits for it, and
+//! before an agent is paid for work that nobody takes.
 
+use std::pin::{Pin, pin};
 use std::time::Duration;
 
+use futures_util::future::{MaybeDone, maybe_done};
 use rdev_domain::audit::Actor;
 use rdev_domain::chain;
 use rdev_domain::failure::FailureClass;
@@ -16,9 +18,10 @@ use tracing::{info, warn};
 use super::target::BuildTarget;
 use crate::attempt::Attempt;
 use crate::attempt::interrupt::Interrupt;
-use crate::git::Fetched;
+use crate::attempt::workspace::Workspace;
+use crate::git::{CheckedOut, Fetched};
 
-/// The time limit for the forge. A fetch nearly always takes longer than its answer.
+/// The time limit for the forge, from the beginning of the checkout on.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The answer of the forge.
@@ -32,41 +35,101 @@ enum Look {
     Unknown,
 }
 
-/// Fetches the repository, and asks the forge meanwhile. A repository that was renamed or moved is
-/// followed, and the project's record with it.
-pub(super) async fn fetch(
+/// The repository as it was fetched and written into the workspace.
+pub(super) struct Checkout {
+    pub(super) fetched: Fetched,
+    pub(super) files: CheckedOut,
+    /// Whether the forge says that it takes the build's push.
+    pub(super) push_right: PushRight,
+}
+
+/// Fetches the repository and writes its files, and asks the forge meanwhile. A repository that was
+/// renamed or moved is followed, and the project's record with it: as soon as the fetch fails, or
+/// else when the forge tells it.
+pub(super) async fn checkout(
     attempt: &Attempt,
     target: &mut BuildTarget,
+    workspace: &Workspace,
     ticketed: bool,
-) -> Result<(Fetched, PushRight), Interrupt> {
-    let (fetched, look) = tokio::join!(target.fetch(attempt, ticketed), look(attempt, target));
-    let standing = match look {
-        Look::Found(standing) => standing,
-        Look::Unknown => Standing { moved_to: None, push: PushRight::Granted },
-        Look::Gone => {
+) -> Result<Checkout, Interrupt> {
+    let mut asked = pin!(maybe_done(look(attempt, asked_of(attempt, target))));
+    let fetched = beside(asked.as_mut(), target.fetch(attempt, ticketed)).await;
+    if matches!(fetched, Err(Interrupt::Stopped)) {
+        return Err(Interrupt::Stopped);
+    }
+    if fetched.is_err() {
+        asked.as_mut().await;
+    }
+    let fetched = match (fetched, asked.as_mut().output_mut()) {
+        (fetched, Some(Look::Found(standing))) => match standing.moved_to.take() {
+            None => fetched?,
+            Some(url) => follow(attempt, target, ticketed, url).await?,
+        },
+        (Err(_), Some(Look::Gone)) => {
             let message = format!(
                 "the forge has no repository {}, or shows it to rdev no more; was it deleted?",
                 target.remote.url
             );
-            // The token of git may see it all the same.
-            return match fetched {
-                Ok(fetched) => Ok((fetched, PushRight::Granted)),
-                Err(Interrupt::Stopped) => Err(Interrupt::Stopped),
-                Err(_) => Err(Interrupt::failed(FailureClass::Invalid, message)),
-            };
+            return Err(Interrupt::failed(FailureClass::Invalid, message));
+        }
+        // The token of git may see it all the same.
+        (fetched, _) => fetched?,
+    };
+    let files = write_files(attempt, target, workspace, &fetched);
+    let files = beside(asked.as_mut(), files).await?;
+    asked.as_mut().await;
+    let standing = match asked.take_output() {
+        Some(Look::Found(standing)) => standing,
+        Some(Look::Gone | Look::Unknown) | None => {
+            Standing { moved_to: None, push: PushRight::Granted }
         }
     };
-    let fetched = match standing.moved_to {
-        None => fetched?,
-        Some(url) => {
-            attempt.note(format!("the repository is at {url} now"));
-            target.remote = attempt.remote_at(url.clone())?;
-            let fetched = target.fetch(attempt, ticketed).await?;
-            record(attempt, url).await;
-            fetched
-        }
-    };
-    Ok((fetched, standing.push))
+    let push_right = standing.push;
+    let Some(url) = standing.moved_to else { return Ok(Checkout { fetched, files, push_right }) };
+    // Another repository has its old name.
+    workspace.empty()?;
+    let fetched = follow(attempt, target, ticketed, url).await?;
+    let files = write_files(attempt, target, workspace, &fetched).await?;
+    Ok(Checkout { fetched, files, push_right })
+}
+
+/// Does work, and has the forge asked meanwhile.
+async fn beside<T>(
+    asked: Pin<&mut MaybeDone<impl Future<Output = Look>>>,
+    work: impl Future<Output = T>,
+) -> T {
+    let mut work = pin!(work);
+    tokio::select! {
+        biased;
+        done = &mut work => return done,
+        () = asked => {}
+    }
+    work.await
+}
+
+async fn write_files(
+    attempt: &Attempt,
+    target: &BuildTarget,
+    workspace: &Workspace,
+    fetched: &Fetched,
+) -> Result<CheckedOut, Interrupt> {
+    let (mirror, start) = (&fetched.mirror, fetched.start.as_ref());
+    let (dirs, stop) = (workspace.workdir(), attempt.lease.stop.token());
+    Ok(attempt.machine().checkout(mirror, start, &target.branch, &dirs, stop).await?)
+}
+
+/// Fetches the repository from where it is now, and records that place.
+async fn follow(
+    attempt: &Attempt,
+    target: &mut BuildTarget,
+    ticketed: bool,
+    url: GitUrl,
+) -> Result<Fetched, Interrupt> {
+    attempt.note(format!("the repository is at {url} now"));
+    target.remote = attempt.remote_at(url.clone())?;
+    let fetched = target.fetch(attempt, ticketed).await?;
+    record(attempt, url).await;
+    Ok(fetched)
 }
 
 /// Why no agent begins work that is pushed to a repository with this right.
@@ -104,14 +167,17 @@ pub(super) fn refusal(
     Some(Interrupt::failed(class, message))
 }
 
-async fn look(attempt: &Attempt, target: &BuildTarget) -> Look {
+fn asked_of(attempt: &Attempt, target: &BuildTarget) -> PushTarget {
     let project = &attempt.project;
     let of_project = project.git_url.as_ref() == Some(&target.remote.url);
-    let of = PushTarget {
+    PushTarget {
         git_url: target.remote.url.clone(),
         forge_id: project.forge_id.filter(|_| of_project),
         branch: target.branch.clone(),
-    };
+    }
+}
+
+async fn look(attempt: &Attempt, of: PushTarget) -> Look {
     let asked = attempt.context.ports.forge.standing(&of);
     match tokio::time::timeout(TIMEOUT, asked).await {
         Ok(Ok(standing)) => Look::Found(standing),
