@@ -31,6 +31,9 @@ pub(crate) mod protection;
 use context::{Ports, RunnerContext};
 use protection::{Protection, ScaleInGuard};
 
+/// How long the end of a runner waits for hooks of git servers that its last pushes have started.
+const HOOKS_LIMIT: Duration = Duration::from_secs(30);
+
 /// A runner that has been prepared and can run.
 pub struct Runner {
     context: Arc<RunnerContext>,
@@ -189,6 +192,7 @@ impl Runner {
         jobs.wait().await;
         context.background.close();
         context.background.wait().await;
+        context.machine.pushes_ended(HOOKS_LIMIT).await;
         heartbeats.abort();
         protection.abort();
         heartbeat::report(&context, WorkerStatus::Offline).await;

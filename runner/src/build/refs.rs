@@ -44,6 +44,7 @@ pub(super) async fn push_own(
             expect: &push.expect,
             delete: push.delete,
             watch: &target.branch,
+            known: None,
         };
         match machine.push(&push, stop).await {
             // It may also be a hook that refuses this one push: the server is remembered only

@@ -49,6 +49,7 @@ impl PushContext<'_> {
     /// rebased commit. Returns the tip of the branch. `Err(Moved)` or `Err(Gone)`: somebody else
     /// has moved or deleted the ticket.
     pub(super) async fn write_ticket(&mut self) -> Result<Result<Tip, GitError>, Interrupt> {
+        self.known = None;
         let own = self.own_ticket();
         let before = match &self.held {
             Held::Nothing => None,
@@ -100,6 +101,7 @@ impl PushContext<'_> {
                     && !(entry.may_land && self.atomic && recorded.may_land)
         });
         self.held = Held::Mine(entry);
+        self.known = pushed.refs;
         Ok(Ok(pushed.tip))
     }
 

@@ -72,6 +72,7 @@ impl Ticketed {
             expect,
             delete: Some((delete, &self.commit)),
             watch: &branch("main"),
+            known: None,
         };
         git::push(&push, &go()).map(|_| ())
     }
