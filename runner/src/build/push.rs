@@ -25,7 +25,7 @@ use crate::attempt::Attempt;
 use crate::attempt::interrupt::Interrupt;
 use crate::attempt::settle;
 use crate::attempt::workspace::Workspace;
-use crate::git::{Expect, GitError, KnownRefs, Push, Rebased, Seen};
+use crate::git::{Expect, GitError, KnownRefs, Push, Rebased, Seen, Until};
 use crate::verify;
 
 /// How many times one claim rebases onto a branch that keeps moving.
@@ -363,6 +363,8 @@ impl PushContext<'_> {
             delete: ticket.map(|ticket| (ticket.own, &ticket.commit)),
             watch: &self.target.branch,
             known,
+            // The pull request is opened next.
+            until: if self.spec.pull_request { Until::Ended } else { Until::Updated },
         };
         let (machine, stop) = (self.attempt.machine(), self.attempt.lease.stop.token());
         machine.push(&push, stop).await.map(|_| ())

@@ -33,6 +33,17 @@ pub struct Push<'a> {
     /// What an earlier push has learned of the server's refs, which saves asking for it. Where one
     /// of them has moved since, the server refuses: the push names the values that it expects.
     pub known: Option<&'a KnownRefs>,
+    /// What is waited for.
+    pub until: Until,
+}
+
+/// When a push is over for who waits for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// When the server has reported that the refs are updated. Its `post-receive` may still run.
+    Updated,
+    /// When the server has ended it, with all hooks: a forge's API may know a new branch only then.
+    Ended,
 }
 
 /// What a push that succeeded has learned from the server's list of refs.
@@ -63,7 +74,7 @@ pub struct KnownRefs(Arc<Advertised>);
 /// [`GitError::Unreachable`], whose `in_doubt` means that the push may have been applied: the
 /// caller has to look again.
 pub fn push(push: &Push<'_>, cancel: &CancellationToken) -> Result<Pushed, GitError> {
-    let Push { dirs, remote, commit, target, expect, delete, watch, known } = *push;
+    let Push { dirs, remote, commit, target, expect, delete, watch, known, until } = *push;
     let repository = super::open(dirs)?;
     let new = oid(commit)?;
     let folder = remote.url.to_folder();
@@ -125,21 +136,22 @@ pub fn push(push: &Push<'_>, cancel: &CancellationToken) -> Result<Pushed, GitEr
     let mut held = vec![old, watched];
     held.extend(deleted.as_ref().map(|deleted| deleted.now));
     let atomically = deleted.is_some();
-    let report = wire::send_updates(remote, &server, &updates, atomically, cancel, |write| {
-        let mut pack = pack::to_send(&repository, new, &server, &held)?;
-        let mut stopped = None;
-        let sent = pack.foreach(|piece| match write(piece) {
-            Ok(()) => true,
-            Err(error) => {
-                stopped = Some(error);
-                false
+    let report =
+        wire::send_updates(remote, &server, &updates, (atomically, until), cancel, |write| {
+            let mut pack = pack::to_send(&repository, new, &server, &held)?;
+            let mut stopped = None;
+            let sent = pack.foreach(|piece| match write(piece) {
+                Ok(()) => true,
+                Err(error) => {
+                    stopped = Some(error);
+                    false
+                }
+            });
+            match stopped {
+                Some(error) => Err(error),
+                None => sent.map_err(|error| GitError::broken("packing the commit", error)),
             }
-        });
-        match stopped {
-            Some(error) => Err(error),
-            None => sent.map_err(|error| GitError::broken("packing the commit", error)),
-        }
-    })?;
+        })?;
     let (first, second) =
         (verdict(&report, target), deleted.as_ref().map(|d| verdict(&report, &d.name)));
     let of_target = |why: &str| refused(remote, &updates, target, why, &report.words, cancel);
@@ -302,5 +314,5 @@ fn send_deletes(
     updates: &[Update<'_>],
     cancel: &CancellationToken,
 ) -> Result<Report, GitError> {
-    wire::send_updates(remote, server, updates, false, cancel, |_| Ok(()))
+    wire::send_updates(remote, server, updates, (false, Until::Updated), cancel, |_| Ok(()))
 }

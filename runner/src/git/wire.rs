@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::pkt::{Pkt, PktReader, flush, line, unexpected};
 use super::transport::{Answer, Service, Session, doubtful};
-use super::{GitError, Remote};
+use super::{GitError, Remote, Until};
 
 /// The limit of a list of refs, in bytes: about half a million refs.
 const MAX_ADVERTISEMENT: u64 = 32 << 20;
@@ -201,7 +201,7 @@ pub(super) fn send_updates(
     remote: &Remote,
     server: &Advertised,
     updates: &[Update<'_>],
-    atomic: bool,
+    (atomic, until): (bool, Until),
     cancel: &CancellationToken,
     pack: impl FnOnce(&mut dyn FnMut(&[u8]) -> Result<(), GitError>) -> Result<(), GitError>,
 ) -> Result<Report, GitError> {
@@ -235,8 +235,11 @@ pub(super) fn send_updates(
     pack(&mut |piece| upload.write(piece))?;
     let mut lines = PktReader::new(upload.finish()?, MAX_REPORT);
     let mut report = ReportReader::default();
-    let read =
-        if side_band { report.read_side_band(&mut lines) } else { report.read_plain(&mut lines) };
+    let read = if side_band {
+        report.read_side_band(&mut lines, until)
+    } else {
+        report.read_plain(&mut lines)
+    };
     read.map_err(doubtful)?;
     lines.into_source().leave();
     report.finish()
@@ -254,13 +257,17 @@ struct ReportReader {
 }
 
 impl ReportReader {
-    fn read_side_band(&mut self, lines: &mut PktReader<Answer<'_>>) -> Result<(), GitError> {
+    fn read_side_band(
+        &mut self,
+        lines: &mut PktReader<Answer<'_>>,
+        until: Until,
+    ) -> Result<(), GitError> {
         loop {
             match lines.next()? {
                 Pkt::Flush => return Ok(()),
                 Pkt::Data([1, data @ ..]) => {
                     self.status.extend_from_slice(data);
-                    if self.is_done() {
+                    if until == Until::Updated && self.is_done() {
                         return Ok(());
                     }
                 }

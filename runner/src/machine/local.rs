@@ -316,7 +316,7 @@ impl Machine for LocalMachine {
         let (commit, target) = (push.commit.clone(), push.target.to_owned());
         let (expect, watch) = (push.expect.clone(), push.watch.clone());
         let delete = push.delete.map(|(own, at)| (own, at.clone()));
-        let (known, stop) = (push.known.cloned(), stop.clone());
+        let (known, until, stop) = (push.known.cloned(), push.until, stop.clone());
         blocking(move || {
             let push = Push {
                 dirs: &dirs,
@@ -327,6 +327,7 @@ impl Machine for LocalMachine {
                 delete: delete.as_ref().map(|(own, at)| (*own, at)),
                 watch: &watch,
                 known: known.as_ref(),
+                until,
             };
             git::push(&push, &stop)
         })

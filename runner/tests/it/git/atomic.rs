@@ -73,6 +73,7 @@ impl Ticketed {
             delete: Some((delete, &self.commit)),
             watch: &branch("main"),
             known: None,
+            until: Until::Updated,
         };
         git::push(&push, &go()).map(|_| ())
     }

@@ -19,7 +19,8 @@ use rdev_domain::git_url::{GitUrl, UrlPolicy};
 use rdev_domain::secret::Secret;
 use rdev_domain::time::Timestamp;
 use rdev_runner::git::{
-    self, Author, Caps, Changes, Credentials, Expect, Fetched, GitError, Push, Remote, Workdir,
+    self, Author, Caps, Changes, Credentials, Expect, Fetched, GitError, Push, Remote, Until,
+    Workdir,
 };
 use rdev_testkit::servers::git_http::{GitServer, TOKEN, USER};
 use tempfile::TempDir;
@@ -132,8 +133,8 @@ fn push(
     expect: &Expect,
 ) -> Result<Tip, GitError> {
     let watch = branch("main");
-    let push =
-        Push { dirs, remote, commit, target, expect, delete: None, watch: &watch, known: None };
+    let (delete, known, until) = (None, None, Until::Updated);
+    let push = Push { dirs, remote, commit, target, expect, delete, watch: &watch, known, until };
     git::push(&push, &go()).map(|pushed| pushed.tip)
 }
 

@@ -39,6 +39,7 @@ fn a_build_goes_from_fetch_to_a_commit_on_the_branch() {
             delete: Some((ticket, &commit)),
             watch: &branch("main"),
             known: None,
+            until: Until::Updated,
         },
         &go(),
     );
@@ -368,6 +369,28 @@ fn a_push_is_done_when_its_refs_are_updated_and_its_last_hook_runs_on() {
 }
 
 #[test]
+fn a_push_whose_hooks_are_awaited_ends_after_them() {
+    let world = World::new();
+    let (fetched, dirs, commit) = world.worked("build", "mine\n");
+    let ended = world.dirs("hook").gitdir;
+    let slow = format!("sleep 0.3; mkdir -p {}", ended.display());
+    world.server.hook("site", "post-receive", &slow);
+    let push = Push {
+        dirs: &dirs,
+        remote: &world.remote,
+        commit: &commit,
+        target: "refs/heads/main",
+        expect: &Expect::Forward(fetched.tip),
+        delete: None,
+        watch: &branch("main"),
+        known: None,
+        until: Until::Ended,
+    };
+    git::push(&push, &go()).expect("a push");
+    assert!(ended.exists());
+}
+
+#[test]
 fn a_refusal_is_told_with_all_that_the_server_says() {
     let world = World::new();
     let (fetched, dirs, commit) = world.worked("build", "mine\n");
@@ -408,6 +431,7 @@ fn a_push_by_what_an_earlier_one_has_learned_needs_one_request_and_is_refused_wh
             delete: None,
             watch: &main,
             known: None,
+            until: Until::Updated,
         };
         let pushed = git::push(&first, &go()).expect("a ticket");
         assert!(pushed.atomic && pushed.refs.is_some());
@@ -480,6 +504,7 @@ fn a_cancel_ends_a_transfer_at_once() {
                     delete: None,
                     watch: &branch("main"),
                     known: None,
+                    until: Until::Updated,
                 };
                 git::push(&push, &cancel)
             });
