@@ -5,7 +5,6 @@ use std::sync::atomic::Ordering;
 use async_trait::async_trait;
 use rdev_domain::failure::FailureClass;
 use rdev_domain::git::{Branch, CommitId, OwnRef, RecordedRef};
-use rdev_domain::ports::PushRight;
 use rdev_domain::result::{Outcome, TaskResult, Warning};
 use rdev_domain::spec::BuildSpec;
 use rdev_domain::step::Event;
@@ -16,7 +15,7 @@ use crate::attempt::Attempt;
 use crate::attempt::interrupt::Interrupt;
 use crate::attempt::settle::Settlement;
 use crate::attempt::workspace::Workspace;
-use crate::git::{Expect, Fetched, GitError};
+use crate::git::{Expect, GitError};
 use crate::job::handler::TaskHandler;
 
 mod agent_phase;
@@ -40,6 +39,8 @@ use earlier::{EarlierWork, FinishedWork};
 use output::AgentOutput;
 use push::PushContext;
 use refs::OwnPush;
+use standing::Checkout;
+pub(crate) use standing::Granted;
 use target::BuildTarget;
 use ticket::Held;
 
@@ -62,8 +63,8 @@ async fn run(attempt: &Attempt, spec: &BuildSpec) -> Result<Settlement, Interrup
     let mut target = BuildTarget::of(attempt, spec)?;
     let key = workspace_key(attempt, spec)?;
     let workspace = attempt.workspace(&key).await?;
-    let (fetched, lfs, push_right) =
-        attempt.phase("checkout", checkout(attempt, spec, &mut target, &workspace)).await?;
+    let checkout = checkout(attempt, spec, &mut target, &workspace);
+    let Checkout { fetched, files, push_right } = attempt.phase("checkout", checkout).await?;
 
     match earlier::find(attempt, &target, &workspace, &fetched, !spec.auto_push).await? {
         None => {}
@@ -105,7 +106,7 @@ async fn run(attempt: &Attempt, spec: &BuildSpec) -> Result<Settlement, Interrup
             return Err(interrupt);
         }
     };
-    if lfs {
+    if files.lfs_pointers {
         let message = "the repository uses Git LFS, which is not supported: its files were checked out as pointers";
         output
             .warnings
@@ -150,6 +151,7 @@ async fn push_kept_ref(
     let kept = OwnRef::Kept(attempt.task.id);
     let adopted_by = output.run.is_none().then_some(attempt.task.fence);
     let entry = RecordedRef { adopted_by, ..RecordedRef::of(kept, commit.clone()) };
+    target.is_still_there(attempt).await?;
     refs::record(attempt, entry).await?;
     let stop = attempt.lease.stop.token();
     // The name of the ref has no fence: an attempt whose lease may have expired must not push it.
@@ -199,19 +201,15 @@ async fn checkout(
     spec: &BuildSpec,
     target: &mut BuildTarget,
     workspace: &Workspace,
-) -> Result<(Fetched, bool, PushRight), Interrupt> {
+) -> Result<Checkout, Interrupt> {
     // What an old push may have brought to the branch is looked for, also when that is gone.
     let ticketed = attempt.task.own_refs.iter().any(|recorded| recorded.may_land);
-    let (fetched, push_right) = standing::fetch(attempt, target, ticketed).await?;
-    let (machine, stop) = (attempt.machine(), attempt.lease.stop.token());
-    let (mirror, start) = (&fetched.mirror, fetched.start.as_ref());
-    let checked_out =
-        machine.checkout(mirror, start, &target.branch, &workspace.workdir(), stop).await?;
-    if checked_out.lfs_pointers {
+    let checkout = standing::checkout(attempt, target, workspace, ticketed).await?;
+    if checkout.files.lfs_pointers {
         attempt.note("Git LFS is not supported: its files are checked out as pointers");
     }
     if let Some(from) = spec.continue_from {
-        machine.restore_session(&workspace.home(), from).await?;
+        attempt.machine().restore_session(&workspace.home(), from).await?;
     }
-    Ok((fetched, checked_out.lfs_pointers, push_right))
+    Ok(checkout)
 }

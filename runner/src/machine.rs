@@ -231,6 +231,9 @@ pub trait Machine: Send + Sync + 'static {
     /// See [`crate::git::push`].
     async fn push(&self, push: &Push<'_>, stop: &CancellationToken) -> Result<Pushed, GitError>;
 
+    /// See [`crate::git::pushes_ended`].
+    async fn pushes_ended(&self, limit: Duration);
+
     /// See [`crate::git::delete_refs`].
     async fn delete_refs(
         &self,

@@ -31,6 +31,9 @@ pub(crate) mod protection;
 use context::{Ports, RunnerContext};
 use protection::{Protection, ScaleInGuard};
 
+/// How long the end of a runner waits for hooks of git servers that its last pushes have started.
+const HOOKS_LIMIT: Duration = Duration::from_secs(30);
+
 /// A runner that has been prepared and can run.
 pub struct Runner {
     context: Arc<RunnerContext>,
@@ -119,6 +122,7 @@ pub fn start_on(
         running: Mutex::default(),
         changed: Notify::new(),
         in_use: InUse::default(),
+        granted: crate::build::Granted::default(),
         background: TaskTracker::new(),
         drain: CancellationToken::new(),
         release: CancellationToken::new(),
@@ -189,6 +193,7 @@ impl Runner {
         jobs.wait().await;
         context.background.close();
         context.background.wait().await;
+        context.machine.pushes_ended(HOOKS_LIMIT).await;
         heartbeats.abort();
         protection.abort();
         heartbeat::report(&context, WorkerStatus::Offline).await;

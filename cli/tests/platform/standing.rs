@@ -1,5 +1,7 @@
 //! Repositories that people rename, archive, protect or delete on the forge.
 
+use std::time::Duration;
+
 use rdev_testkit::servers::faults::Fault;
 use rdev_testkit::tools::trial::Outcome;
 use serde_json::json;
@@ -11,6 +13,8 @@ use crate::support::{Server, rdev};
 rdev_testkit::trials! {
     async a_repository_that_was_renamed_or_moved_is_followed;
     async what_nobody_would_take_fails_before_its_agent_runs;
+    async what_the_forge_tells_after_the_files_are_written_counts;
+    async a_build_that_does_not_wait_for_the_forge_writes_nothing_before_the_forge_has_answered;
     async a_repository_that_is_gone_is_told_by_its_builds_by_show_and_by_doctor;
     async a_forge_that_does_not_tell_how_a_repository_stands_stops_no_build;
     async what_the_forge_tells_of_another_user_than_gits_stops_no_build;
@@ -95,6 +99,64 @@ async fn what_nobody_would_take_fails_before_its_agent_runs() -> Outcome {
         assert_eq!(record["result"]["outcome"], outcome, "{record:#}");
     }
     assert!(ran(&world));
+    Ok(())
+}
+
+async fn what_the_forge_tells_after_the_files_are_written_counts() -> Outcome {
+    let world = World::new(10)?;
+    let server = begun(&world).await;
+    let build = async || {
+        let task = server.build("site", json!({ "prompt": traced(&world), "max_attempts": 1 }));
+        server.ended("site", &task.await).await
+    };
+    // A checkout of one file takes a hundredth of that.
+    world.gitea.slow_api(Duration::from_millis(800));
+    world.gitea.archive("acme/site", true);
+    let record = build().await;
+    assert_eq!(record["failure"]["class"], "invalid", "{record:#}");
+    assert!(!ran(&world), "no agent was paid");
+    world.gitea.archive("acme/site", false);
+
+    // Whoever fetches at its old place finds another repository there.
+    world.gitea.rename("acme/site", "acme/page");
+    world.gitea.create("acme/site", "", &[("other.txt", b"other")]);
+    let record = build().await;
+    assert_eq!(record["result"]["outcome"], "delivered", "{record:#}");
+    let commit = record["result"]["commit_sha"].as_str().expect("a commit");
+    assert_eq!(world.gitea.git("acme/page", &["rev-parse", "main"]), commit);
+    assert_eq!(world.gitea.git("acme/page", &["diff", "--name-only", "main~", "main"]), "a.txt");
+    let files = world.gitea.git("acme/page", &["ls-tree", "--name-only", "main"]);
+    assert!(!files.contains("other.txt"), "{files}");
+    assert_eq!(world.gitea.git("acme/site", &["rev-list", "--count", "main"]), "1");
+    Ok(())
+}
+
+async fn a_build_that_does_not_wait_for_the_forge_writes_nothing_before_the_forge_has_answered()
+-> Outcome {
+    let world = World::new(10)?;
+    let server = begun(&world).await;
+    let build = async || {
+        let task = server.build("site", json!({ "prompt": traced(&world), "max_attempts": 1 }));
+        server.ended("site", &task.await).await
+    };
+    assert_eq!(build().await["result"]["outcome"], "delivered");
+    std::fs::remove_file(world.data.path().join("ran")).expect("it ran");
+    // The forge has just told that all is well, so the agent begins before it tells it again.
+    world.gitea.slow_api(Duration::from_millis(800));
+    world.gitea.rename("acme/site", "acme/page");
+    world.gitea.create("acme/site", "", &[("other.txt", b"other")]);
+    let record = build().await;
+    assert_eq!(record["failure"]["class"], "infra", "{record:#}");
+    assert!(record["failure"]["message"].to_string().contains("was moved"), "{record:#}");
+    assert!(ran(&world));
+    let refs = world.gitea.git("acme/site", &["for-each-ref", "--format=%(refname)"]);
+    assert_eq!(refs, "refs/heads/main");
+    assert_eq!(world.gitea.git("acme/site", &["rev-list", "--count", "main"]), "1");
+
+    let record = build().await;
+    assert_eq!(record["result"]["outcome"], "delivered", "{record:#}");
+    let commit = record["result"]["commit_sha"].as_str().expect("a commit");
+    assert_eq!(world.gitea.git("acme/page", &["rev-parse", "main"]), commit);
     Ok(())
 }
 

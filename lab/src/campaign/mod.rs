@@ -1,7 +1,7 @@
 //! A campaign: real processes of rdev, killed and paused at random moments while builds run and
 //! people change the repositories; then a check of every promise by other means than rdev's own.
 
-mod api;
+pub(crate) mod api;
 mod aws;
 mod checker;
 mod clients;
@@ -9,11 +9,11 @@ mod disk;
 mod faults;
 mod git_server;
 mod machine;
-mod one_machine;
+pub(crate) mod one_machine;
 mod people;
 mod plan;
-mod processes;
-mod programs;
+pub(crate) mod processes;
+pub(crate) mod programs;
 mod report;
 mod run;
 
@@ -26,6 +26,6 @@ const RDEV: &str = "rdev-chaos";
 
 /// Tells whoever waits what goes on.
 #[expect(clippy::print_stderr, reason = "its result is on standard output")]
-fn note(what: std::fmt::Arguments<'_>) {
-    eprintln!("chaos: {what}");
+pub(crate) fn note(what: std::fmt::Arguments<'_>) {
+    eprintln!("lab: {what}");
 }

@@ -407,6 +407,10 @@ impl Machine for SimulatedMachine {
         pushed
     }
 
+    async fn pushes_ended(&self, _: Duration) {
+        // A push here ends when it is done.
+    }
+
     async fn delete_refs(
         &self,
         remote: &Remote,

@@ -54,7 +54,7 @@ pub(super) async fn push(
         let name = if refs.contains_key(&name) { name } else { as_branch };
         (refs.get(&name), name, at)
     });
-    let pushed = Pushed { tip: tip_of(refs.get(&push.watch.full_name())), atomic };
+    let pushed = Pushed { tip: tip_of(refs.get(&push.watch.full_name())), atomic, refs: None };
     let is_gone = deleted.as_ref().is_none_or(|(now, ..)| now.is_none());
     let done = old == Some(push.commit) && is_gone;
     if done && !forward {

@@ -83,6 +83,11 @@ impl Workspace {
         Workdir { gitdir: self.root.join("git"), checkout: self.root.join("checkout") }
     }
 
+    /// Empties it.
+    pub(crate) fn empty(&self) -> Result<()> {
+        self.machine.make_workspace(&self.root)
+    }
+
     /// Records that `commit` exists only here.
     pub(crate) fn record_finished(
         &self,

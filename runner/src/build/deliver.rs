@@ -80,15 +80,8 @@ pub(crate) async fn resume(attempt: &Attempt, spec: &BuildSpec) -> Result<Settle
     // The project's default branch may be another one by now.
     target.branch = prepared.branch.clone();
     let scan_base = attempt.task.scan_base.clone().unwrap_or_else(|| prepared.base.clone());
-    let fetched = attempt
-        .phase("checkout", async {
-            let (fetched, _) = standing::fetch(attempt, &mut target, prepared.atomic).await?;
-            let (mirror, start) = (&fetched.mirror, fetched.start.as_ref());
-            let (dirs, stop) = (workspace.workdir(), attempt.lease.stop.token());
-            attempt.machine().checkout(mirror, start, &target.branch, &dirs, stop).await?;
-            Ok(fetched)
-        })
-        .await?;
+    let checkout = standing::checkout(attempt, &mut target, &workspace, prepared.atomic);
+    let fetched = attempt.phase("checkout", checkout).await?.fetched;
     let mut push = PushContext {
         atomic: prepared.atomic,
         prepared: Some((prepared.clone(), result.clone())),

@@ -26,7 +26,7 @@ use crate::attempt::Attempt;
 use crate::attempt::interrupt::Interrupt;
 use crate::attempt::settle;
 use crate::attempt::workspace::Workspace;
-use crate::git::{Expect, Fetched, GitError, Push, Rebased, Seen};
+use crate::git::{Expect, Fetched, GitError, KnownRefs, Push, Rebased, Seen, Until};
 use crate::verify;
 
 /// How many times one claim rebases onto a branch that keeps moving.
@@ -67,6 +67,8 @@ pub(super) struct PushContext<'a> {
     pub(super) prepared: Option<(Prepared, BuildResult)>,
     /// Whether one of its pushes of the branch was not answered.
     pub(super) doubt: bool,
+    /// The server's refs since the push of the ticket, for the push of the branch that follows it.
+    pub(super) known: Option<KnownRefs>,
     /// The attempt's fence, if an earlier one has finished the work.
     pub(super) adopted_by: Option<Fence>,
     pub(super) commit: CommitId,
@@ -98,6 +100,7 @@ impl<'a> PushContext<'a> {
             atomic: false,
             prepared: None,
             doubt: false,
+            known: None,
             adopted_by: None,
             commit,
             base: Tip::Absent,
@@ -397,16 +400,20 @@ impl PushContext<'_> {
     async fn push_branch(&mut self) -> Result<(), GitError> {
         match &self.held {
             Held::Mine(ticket) if self.atomic => {
-                let ticket = ticket.clone();
-                self.push_refs(Some(&ticket)).await?;
+                let (ticket, known) = (ticket.clone(), self.known.take());
+                self.push_refs(Some(&ticket), known.as_ref()).await?;
                 self.attempt.forget_ref(ticket.own);
                 Ok(())
             }
-            _ => self.push_refs(None).await,
+            _ => self.push_refs(None, None).await,
         }
     }
 
-    async fn push_refs(&self, ticket: Option<&RecordedRef>) -> Result<(), GitError> {
+    async fn push_refs(
+        &self,
+        ticket: Option<&RecordedRef>,
+        known: Option<&KnownRefs>,
+    ) -> Result<(), GitError> {
         let push = Push {
             dirs: &self.workspace.workdir(),
             remote: &self.target.remote,
@@ -415,6 +422,9 @@ impl PushContext<'_> {
             expect: &Expect::Forward(self.base.clone()),
             delete: ticket.map(|ticket| (ticket.own, &ticket.commit)),
             watch: &self.target.branch,
+            known,
+            // The pull request is opened next.
+            until: if self.spec.pull_request { Until::Ended } else { Until::Updated },
         };
         let (machine, stop) = (self.attempt.machine(), self.attempt.lease.stop.token());
         machine.push(&push, stop).await.map(|_| ())

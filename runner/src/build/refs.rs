@@ -10,7 +10,7 @@ use super::target::BuildTarget;
 use crate::attempt::Attempt;
 use crate::attempt::interrupt::Interrupt;
 use crate::attempt::workspace::Workspace;
-use crate::git::{Expect, Fetched, GitError, OwnTip, Push, Pushed};
+use crate::git::{Expect, Fetched, GitError, OwnTip, Push, Pushed, Until};
 use crate::machine::ServerLack;
 
 /// A push to one of rdev's own refs.
@@ -44,6 +44,8 @@ pub(super) async fn push_own(
             expect: &push.expect,
             delete: push.delete,
             watch: &target.branch,
+            known: None,
+            until: Until::Updated,
         };
         match machine.push(&push, stop).await {
             // It may also be a hook that refuses this one push: the server is remembered only

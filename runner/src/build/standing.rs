@@ -1,25 +1,35 @@
 //! What the forge tells of the repository that a build works on: where it is now, and whether it
-//! takes the build's push. It is asked beside the fetch, so that nobody waits for it, and before an
-//! agent is paid for work that nobody takes.
+//! takes the build's push. It is asked beside the checkout, so that hardly anybody waits for it, and
+//! before an agent is paid for work that nobody takes.
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use rdev_domain::audit::Actor;
 use rdev_domain::chain;
 use rdev_domain::failure::FailureClass;
 use rdev_domain::git_url::GitUrl;
-use rdev_domain::ports::{PortError, PushRight, PushTarget, Standing};
+use rdev_domain::ids::TaskId;
+use rdev_domain::ports::{Forge, PortError, PushRight, PushTarget, Standing};
 use rdev_domain::project::ProjectPatch;
 use rdev_domain::spec::BuildSpec;
+use tokio::sync::{Mutex, oneshot};
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::target::BuildTarget;
 use crate::attempt::Attempt;
 use crate::attempt::interrupt::Interrupt;
-use crate::git::Fetched;
+use crate::attempt::workspace::Workspace;
+use crate::git::{CheckedOut, Fetched};
 
-/// The time limit for the forge. A fetch nearly always takes longer than its answer.
+/// The time limit for the forge, from the beginning of the checkout on.
 const TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long a good answer of the forge counts for builds that need not wait for the next one.
+const RECENT: Duration = Duration::from_secs(10 * 60);
 
 /// The answer of the forge.
 #[derive(Debug, PartialEq, Eq)]
@@ -32,41 +42,117 @@ enum Look {
     Unknown,
 }
 
-/// Fetches the repository, and asks the forge meanwhile. A repository that was renamed or moved is
-/// followed, and the project's record with it.
-pub(super) async fn fetch(
+/// The repository as it was fetched and written into the workspace.
+pub(super) struct Checkout {
+    pub(super) fetched: Fetched,
+    pub(super) files: CheckedOut,
+    /// Whether the forge says that it takes the build's push.
+    pub(super) push_right: PushRight,
+}
+
+/// Fetches the repository and writes its files, and asks the forge meanwhile. A repository that was
+/// renamed or moved is followed, and the project's record with it: as soon as the fetch fails, or
+/// else when the forge tells it. A new task does not wait for an answer that takes longer, if the
+/// last one was good and recent: [`BuildTarget::is_still_there`] does, before anything is written.
+pub(super) async fn checkout(
     attempt: &Attempt,
     target: &mut BuildTarget,
+    workspace: &Workspace,
     ticketed: bool,
-) -> Result<(Fetched, PushRight), Interrupt> {
-    let (fetched, look) = tokio::join!(target.fetch(attempt, ticketed), look(attempt, target));
-    let standing = match look {
-        Look::Found(standing) => standing,
-        Look::Unknown => Standing { moved_to: None, push: PushRight::Granted },
-        Look::Gone => {
+) -> Result<Checkout, Interrupt> {
+    let mut asked = ask(attempt, target);
+    let fetched = target.fetch(attempt, ticketed).await;
+    if matches!(fetched, Err(Interrupt::Stopped)) {
+        return Err(Interrupt::Stopped);
+    }
+    if fetched.is_err() {
+        asked.wait().await;
+    }
+    let fetched = match (fetched, asked.now()) {
+        (fetched, Some(Look::Found(standing))) => match standing.moved_to.take() {
+            None => fetched?,
+            Some(url) => follow(attempt, target, ticketed, url).await?,
+        },
+        (Err(_), Some(Look::Gone)) => {
             let message = format!(
                 "the forge has no repository {}, or shows it to rdev no more; was it deleted?",
                 target.remote.url
             );
-            // The token of git may see it all the same.
-            return match fetched {
-                Ok(fetched) => Ok((fetched, PushRight::Granted)),
-                Err(Interrupt::Stopped) => Err(Interrupt::Stopped),
-                Err(_) => Err(Interrupt::failed(FailureClass::Invalid, message)),
-            };
+            return Err(Interrupt::failed(FailureClass::Invalid, message));
         }
+        // The token of git may see it all the same.
+        (fetched, _) => fetched?,
     };
-    let fetched = match standing.moved_to {
-        None => fetched?,
-        Some(url) => {
-            attempt.note(format!("the repository is at {url} now"));
-            target.remote = attempt.remote_at(url.clone())?;
-            let fetched = target.fetch(attempt, ticketed).await?;
-            record(attempt, url).await;
-            fetched
+    let files = write_files(attempt, target, workspace, &fetched).await?;
+    if asked.now().is_none() && is_new(attempt) && attempt.context.granted.is_recent(target) {
+        target.asked = Mutex::new(Some(asked));
+        return Ok(Checkout { fetched, files, push_right: PushRight::Granted });
+    }
+    let Look::Found(standing) = asked.wait().await else {
+        return Ok(Checkout { fetched, files, push_right: PushRight::Granted });
+    };
+    let push_right = standing.push;
+    let Some(url) = standing.moved_to.take() else {
+        attempt.context.granted.remember(target, push_right);
+        return Ok(Checkout { fetched, files, push_right });
+    };
+    // Another repository has its old name.
+    workspace.empty()?;
+    let fetched = follow(attempt, target, ticketed, url).await?;
+    let files = write_files(attempt, target, workspace, &fetched).await?;
+    Ok(Checkout { fetched, files, push_right })
+}
+
+/// Whether nothing of the task is in the repository yet.
+fn is_new(attempt: &Attempt) -> bool {
+    attempt.task.own_refs.is_empty() && attempt.task.scan_base.is_none()
+}
+
+impl BuildTarget {
+    /// Before the first push: what the forge has told since the files were written.
+    ///
+    /// # Errors
+    /// The repository is elsewhere now: the next attempt follows it.
+    pub(super) async fn is_still_there(&self, attempt: &Attempt) -> Result<(), Interrupt> {
+        let Some(mut asked) = self.asked.lock().await.take() else { return Ok(()) };
+        let Look::Found(standing) = asked.wait().await else { return Ok(()) };
+        attempt.context.granted.remember(self, standing.push);
+        match &standing.moved_to {
+            None => Ok(()),
+            Some(url) => {
+                attempt.context.granted.forget(self);
+                let message = format!(
+                    "the repository was moved to {url}, and its old name is another one's: the build begins anew there"
+                );
+                Err(Interrupt::failed(FailureClass::Infra, message))
+            }
         }
-    };
-    Ok((fetched, standing.push))
+    }
+}
+
+async fn write_files(
+    attempt: &Attempt,
+    target: &BuildTarget,
+    workspace: &Workspace,
+    fetched: &Fetched,
+) -> Result<CheckedOut, Interrupt> {
+    let (mirror, start) = (&fetched.mirror, fetched.start.as_ref());
+    let (dirs, stop) = (workspace.workdir(), attempt.lease.stop.token());
+    Ok(attempt.machine().checkout(mirror, start, &target.branch, &dirs, stop).await?)
+}
+
+/// Fetches the repository from where it is now, and records that place.
+async fn follow(
+    attempt: &Attempt,
+    target: &mut BuildTarget,
+    ticketed: bool,
+    url: GitUrl,
+) -> Result<Fetched, Interrupt> {
+    attempt.note(format!("the repository is at {url} now"));
+    target.remote = attempt.remote_at(url.clone())?;
+    let fetched = target.fetch(attempt, ticketed).await?;
+    record(attempt, url).await;
+    Ok(fetched)
 }
 
 /// Why no agent begins work that is pushed to a repository with this right.
@@ -104,7 +190,32 @@ pub(super) fn refusal(
     Some(Interrupt::failed(class, message))
 }
 
-async fn look(attempt: &Attempt, target: &BuildTarget) -> Look {
+/// A question to the forge that is under way.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    answer: oneshot::Receiver<Look>,
+    answered: Option<Look>,
+}
+
+impl Asked {
+    /// The answer, if it is there.
+    fn now(&mut self) -> Option<&mut Look> {
+        if self.answered.is_none() {
+            self.answered = self.answer.try_recv().ok();
+        }
+        self.answered.as_mut()
+    }
+
+    async fn wait(&mut self) -> &mut Look {
+        if self.answered.is_none() {
+            // Nobody answers any more: the runner ends.
+            self.answered = Some((&mut self.answer).await.unwrap_or(Look::Unknown));
+        }
+        self.answered.get_or_insert(Look::Unknown)
+    }
+}
+
+fn ask(attempt: &Attempt, target: &BuildTarget) -> Asked {
     let project = &attempt.project;
     let of_project = project.git_url.as_ref() == Some(&target.remote.url);
     let of = PushTarget {
@@ -112,20 +223,67 @@ async fn look(attempt: &Attempt, target: &BuildTarget) -> Look {
         forge_id: project.forge_id.filter(|_| of_project),
         branch: target.branch.clone(),
     };
-    let asked = attempt.context.ports.forge.standing(&of);
-    match tokio::time::timeout(TIMEOUT, asked).await {
+    let (sender, answer) = oneshot::channel();
+    let (forge, task) = (Arc::clone(&attempt.context.ports.forge), attempt.task.id);
+    let asking = async move {
+        // Where the attempt has ended nobody waits any more.
+        let _ = sender.send(look(&*forge, &of, task).await);
+    };
+    attempt.machine().spawn(asking.boxed());
+    Asked { answer, answered: None }
+}
+
+async fn look(forge: &dyn Forge, of: &PushTarget, task: TaskId) -> Look {
+    match tokio::time::timeout(TIMEOUT, forge.standing(of)).await {
         Ok(Ok(standing)) => Look::Found(standing),
         Ok(Err(PortError::NotFound { .. })) => Look::Gone,
         Ok(Err(PortError::NotSupported { .. })) => Look::Unknown,
         Ok(Err(error)) => {
-            info!(task = %attempt.task.id, error = chain(&error), "the forge does not tell how the repository stands");
+            info!(%task, error = chain(&error), "the forge does not tell how the repository stands");
             Look::Unknown
         }
         Err(_) => {
-            info!(task = %attempt.task.id, "the forge takes too long to tell how the repository stands");
+            info!(%task, "the forge takes too long to tell how the repository stands");
             Look::Unknown
         }
     }
+}
+
+/// The branches that the forge has lately said that rdev may push to, with the time.
+#[derive(Debug, Default)]
+pub(crate) struct Granted(std::sync::Mutex<BTreeMap<(String, String), Instant>>);
+
+impl Granted {
+    fn is_recent(&self, target: &BuildTarget) -> bool {
+        self.locked().get(&key(target)).is_some_and(|at| at.elapsed() < RECENT)
+    }
+
+    fn remember(&self, target: &BuildTarget, push: PushRight) {
+        let mut granted = self.locked();
+        granted.retain(|_, at| at.elapsed() < RECENT);
+        match push {
+            PushRight::Granted => granted.insert(key(target), Instant::now()),
+            PushRight::Archived | PushRight::Denied | PushRight::BranchProtected => {
+                granted.remove(&key(target))
+            }
+        };
+    }
+
+    fn forget(&self, target: &BuildTarget) {
+        self.locked().remove(&key(target));
+    }
+
+    fn locked(&self) -> MutexGuard<'_, BTreeMap<(String, String), Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A pull request's branch is a new one each time: its base stands for it.
+fn key(target: &BuildTarget) -> (String, String) {
+    let lineage = target.branch.as_str().strip_prefix("rdev/");
+    let own = lineage.is_some_and(|lineage| lineage.parse::<TaskId>().is_ok());
+    let branch = if own { &target.base_branch } else { &target.branch };
+    (target.remote.url.to_string(), format!("{own} {branch}"))
 }
 
 /// Records where the project's repository is. If that fails the next build follows it again.

@@ -3,7 +3,9 @@
 use rdev_domain::git::{Branch, Tip};
 use rdev_domain::ids::TaskId;
 use rdev_domain::spec::BuildSpec;
+use tokio::sync::Mutex;
 
+use super::standing::Asked;
 use crate::attempt::Attempt;
 use crate::attempt::interrupt::Interrupt;
 use crate::cleanup;
@@ -16,6 +18,8 @@ pub(crate) struct BuildTarget {
     pub(crate) branch: Branch,
     /// The branch to start from while `branch` does not exist.
     pub(crate) base_branch: Branch,
+    /// What the forge was asked and has not answered yet.
+    pub(super) asked: Mutex<Option<Asked>>,
 }
 
 /// The branch of a lineage's pull request, so that a retry finds what an earlier task pushed.
@@ -35,7 +39,8 @@ impl BuildTarget {
         } else {
             (branch, attempt.project.default_branch.clone())
         };
-        Ok(Self { remote: attempt.remote(spec.git_url.as_ref())?, branch, base_branch })
+        let remote = attempt.remote(spec.git_url.as_ref())?;
+        Ok(Self { remote, branch, base_branch, asked: Mutex::default() })
     }
 
     /// Updates the mirror and returns the tip of the branch. `ticketed`: the task's ticket tells

@@ -49,6 +49,7 @@ impl PushContext<'_> {
     /// rebased commit. Returns the tip of the branch. `Err(Moved)` or `Err(Gone)`: somebody else
     /// has moved or deleted the ticket.
     pub(super) async fn write_ticket(&mut self) -> Result<Result<Tip, GitError>, Interrupt> {
+        self.known = None;
         let own = self.own_ticket();
         let before = match &self.held {
             Held::Nothing => None,
@@ -101,12 +102,14 @@ impl PushContext<'_> {
                     && !(entry.may_land && self.atomic && recorded.may_land)
         });
         self.held = Held::Mine(entry);
+        self.known = pushed.refs;
         Ok(Ok(pushed.tip))
     }
 
     /// Writes the ticket of work that is not prepared yet. Then the work is on the server, and no
     /// longer on this machine alone.
     pub(super) async fn write_first_ticket(&mut self) -> Result<Tip, Interrupt> {
+        self.target.is_still_there(self.attempt).await?;
         let tip = self.write_ticket().await??;
         self.workspace.clear_finished()?;
         self.attempt.machine().forget_unpushed(self.attempt.task.id);

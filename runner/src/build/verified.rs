@@ -8,6 +8,7 @@ use rdev_domain::chain;
 use rdev_domain::git::{CommitId, OwnRef, RecordedRef};
 use rdev_domain::result::CommandRun;
 use rdev_domain::spec::BuildSpec;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -24,6 +25,10 @@ use crate::verify;
 /// The time limit for putting work aside that did not pass.
 const TIME_LIMIT: Duration = Duration::from_secs(30);
 
+/// For how long the push of the branch goes by the list of refs that the push of the ticket was
+/// given. Asking costs less than a push that is refused because the branch has moved.
+const RECENT: Duration = Duration::from_secs(10);
+
 /// Whether the ticket of a build's work is written beside verify.
 pub(super) fn is_beside_verify(attempt: &Attempt, spec: &BuildSpec, target: &BuildTarget) -> bool {
     let lands = spec.auto_commit && spec.auto_push && !spec.verify.is_empty();
@@ -39,9 +44,13 @@ impl PushContext<'_> {
         let (attempt, workspace, commands) = (self.attempt, self.workspace, &self.spec.verify);
         let verifying = verify::run(attempt, workspace, commands, attempt.deadline);
         let verifying = attempt.phase("verify", verifying);
+        let begun = Instant::now();
         let (runs, tip) = tokio::join!(verifying, self.write_first_ticket());
         let runs = runs?;
         self.tip = Some(tip?);
+        if begun.elapsed() > RECENT {
+            self.known = None;
+        }
         if verify::passed(&runs) {
             self.verification = Verification::Passed;
             let own = self.own_ticket();

@@ -43,10 +43,11 @@ pub use error::GitError;
 pub(crate) use leftovers::discard_leftovers;
 pub use local::in_log;
 pub use mirror::{Fetched, Mirror, Seen, fetch, fetch_commit, fetch_if_there, look};
-pub use push::{Push, Pushed, delete_refs, push};
+pub use push::{KnownRefs, Push, Pushed, Until, delete_refs, push};
 pub(crate) use remembered::Remembered;
 pub use remembered::not_atomic_folder;
 pub use scan::{Scan, contains, find_lineage};
+pub use transport::pushes_ended;
 pub use tree::{diff_of, stage};
 
 /// A remote repository, and how to connect to it.

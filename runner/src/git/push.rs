@@ -1,6 +1,8 @@
 //! Moves refs of the remote by compare and swap; where the server can, it deletes another one with
 //! it.
 
+use std::sync::Arc;
+
 use git2::Oid;
 use rdev_domain::git::{Branch, CommitId, OwnRef, Tip};
 use tokio_util::sync::CancellationToken;
@@ -28,16 +30,36 @@ pub struct Push<'a> {
     pub delete: Option<(OwnRef, &'a CommitId)>,
     /// A branch whose tip the push returns.
     pub watch: &'a Branch,
+    /// What an earlier push has learned of the server's refs, which saves asking for it. Where one
+    /// of them has moved since, the server refuses: the push names the values that it expects.
+    pub known: Option<&'a KnownRefs>,
+    /// What is waited for.
+    pub until: Until,
+}
+
+/// When a push is over for who waits for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// When the server has reported that the refs are updated. Its `post-receive` may still run.
+    Updated,
+    /// When the server has ended it, with all hooks: a forge's API may know a new branch only then.
+    Ended,
 }
 
 /// What a push that succeeded has learned from the server's list of refs.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Pushed {
     /// The tip of the watched branch before the push.
     pub tip: Tip,
     /// Whether the server can move one ref and delete another, both or none.
     pub atomic: bool,
+    /// The server's refs since the push. `None`: the next push asks.
+    pub refs: Option<KnownRefs>,
 }
+
+/// What a server can do, and its refs after a push of ours.
+#[derive(Debug, Clone)]
+pub struct KnownRefs(Arc<Advertised>);
 
 /// Moves the ref `target` to `commit` and sends the objects that the server lacks. A ref that is at
 /// the commit already counts as pushed.
@@ -52,15 +74,18 @@ pub struct Pushed {
 /// [`GitError::Unreachable`], whose `in_doubt` means that the push may have been applied: the
 /// caller has to look again.
 pub fn push(push: &Push<'_>, cancel: &CancellationToken) -> Result<Pushed, GitError> {
-    let Push { dirs, remote, commit, target, expect, delete, watch } = *push;
+    let Push { dirs, remote, commit, target, expect, delete, watch, known, until } = *push;
     let repository = super::open(dirs)?;
     let new = oid(commit)?;
-    let server = local::advertised(remote, Service::ReceivePack, cancel)?;
     let folder = remote.url.to_folder();
+    let server = match known {
+        Some(KnownRefs(server)) => Arc::clone(server),
+        None => Arc::new(local::advertised(remote, Service::ReceivePack, cancel)?),
+    };
     let old = server.find(target);
     let watched = server.find(&watch.full_name());
     let atomic = folder.is_some() || server.is_atomic();
-    let pushed = Pushed { tip: tip_of(watched), atomic };
+    let pushed = Pushed { tip: tip_of(watched), atomic, refs: None };
     let deleted = delete.map(|(own, at)| Deletion::of(&server, own, at)).transpose()?;
     // A repeat whose first answer was lost.
     let done = old == Some(new) && deleted.as_ref().is_none_or(|deleted| deleted.now.is_none());
@@ -108,29 +133,33 @@ pub fn push(push: &Push<'_>, cancel: &CancellationToken) -> Result<Pushed, GitEr
     if let Some(Deletion { name, now, .. }) = &deleted {
         updates.push(Update { name, old: *now, new: None });
     }
-    let mut known = vec![old, watched];
-    known.extend(deleted.as_ref().map(|deleted| deleted.now));
+    let mut held = vec![old, watched];
+    held.extend(deleted.as_ref().map(|deleted| deleted.now));
     let atomically = deleted.is_some();
-    let report = wire::send_updates(remote, &server, &updates, atomically, cancel, |write| {
-        let mut pack = pack::to_send(&repository, new, &server, &known)?;
-        let mut stopped = None;
-        let sent = pack.foreach(|piece| match write(piece) {
-            Ok(()) => true,
-            Err(error) => {
-                stopped = Some(error);
-                false
+    let report =
+        wire::send_updates(remote, &server, &updates, (atomically, until), cancel, |write| {
+            let mut pack = pack::to_send(&repository, new, &server, &held)?;
+            let mut stopped = None;
+            let sent = pack.foreach(|piece| match write(piece) {
+                Ok(()) => true,
+                Err(error) => {
+                    stopped = Some(error);
+                    false
+                }
+            });
+            match stopped {
+                Some(error) => Err(error),
+                None => sent.map_err(|error| GitError::broken("packing the commit", error)),
             }
-        });
-        match stopped {
-            Some(error) => Err(error),
-            None => sent.map_err(|error| GitError::broken("packing the commit", error)),
-        }
-    })?;
+        })?;
     let (first, second) =
         (verdict(&report, target), deleted.as_ref().map(|d| verdict(&report, &d.name)));
     let of_target = |why: &str| refused(remote, &updates, target, why, &report.words, cancel);
     match (first, second) {
-        (Verdict::Done, None | Some(Verdict::Done)) => Ok(pushed),
+        (Verdict::Done, None | Some(Verdict::Done)) => {
+            let refs = Some(KnownRefs(Arc::new(server.after(&updates))));
+            Ok(Pushed { refs, ..pushed })
+        }
         (Verdict::Refused(why), None) => Err(of_target(&why)),
         (Verdict::Refused(why), Some(Verdict::Refused(_))) if !blames_the_other(&why) => {
             Err(of_target(&why))
@@ -285,5 +314,5 @@ fn send_deletes(
     updates: &[Update<'_>],
     cancel: &CancellationToken,
 ) -> Result<Report, GitError> {
-    wire::send_updates(remote, server, updates, false, cancel, |_| Ok(()))
+    wire::send_updates(remote, server, updates, (false, Until::Updated), cancel, |_| Ok(()))
 }

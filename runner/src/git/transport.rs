@@ -19,6 +19,8 @@ use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::warn;
 
 use super::pkt::{Pieces, unexpected};
 use super::{GitError, Remote};
@@ -38,6 +40,10 @@ const EXCHANGE_LIMIT: Duration = Duration::from_secs(30 * 60);
 
 /// How long to wait for the end of an answer that is complete.
 const DRAIN_TIMEOUT: Duration = Duration::from_millis(100);
+
+/// How long to wait for the end of a push that is done: its connection is reused where no hook
+/// takes its time.
+const LEAVE_TIMEOUT: Duration = Duration::from_millis(10);
 
 /// A git service of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,11 +70,23 @@ struct Net {
     public: Client,
     /// For policies that allow private addresses too.
     private: Client,
+    /// The answers to pushes that are done, until they end.
+    left: TaskTracker,
+}
+
+static NET: OnceLock<Result<Net, String>> = OnceLock::new();
+
+/// Waits until the servers have ended the pushes that they have done already, at most for `limit`:
+/// a server may end the hooks of a client that goes away.
+pub async fn pushes_ended(limit: Duration) {
+    let Some(Ok(net)) = NET.get() else { return };
+    if tokio::time::timeout(limit, net.left.wait()).await.is_err() {
+        warn!("a git server has not ended a push after {limit:?}; its hooks may be cut short");
+    }
 }
 
 /// Made at the first use and reused: connections stay open across builds.
 fn net() -> Result<&'static Net, GitError> {
-    static NET: OnceLock<Result<Net, String>> = OnceLock::new();
     let made = NET.get_or_init(|| {
         // Another part of the process may have installed it before.
         let _ = rustls::crypto::ring::default_provider().install_default();
@@ -79,7 +97,10 @@ fn net() -> Result<&'static Net, GitError> {
             .build()
             .map_err(|error| error.to_string())?;
         let client = |allow_private| client(allow_private).map_err(|error| error.to_string());
-        Ok(Net { public: client(false)?, private: client(true)?, runtime })
+        let left = TaskTracker::new();
+        // Only a closed one can be waited for; it takes more all the same.
+        left.close();
+        Ok(Net { public: client(false)?, private: client(true)?, left, runtime })
     });
     made.as_ref().map_err(|error| GitError::broken("starting the git HTTP client", error.as_str()))
 }
@@ -283,6 +304,20 @@ impl Answer<'_> {
         self.session.net.runtime.block_on(async {
             // If it does not arrive in time, the connection is not reused.
             let _ = tokio::time::timeout(DRAIN_TIMEOUT, ends).await;
+        });
+    }
+
+    /// Leaves an answer whose rest does not matter: it is read to its end beside what follows,
+    /// since a server may end the hooks of a client that goes away.
+    pub(super) fn leave(self) {
+        let Self { session: Session { net, .. }, mut response, .. } = self;
+        let mut ends = net.runtime.spawn(net.left.track_future(async move {
+            let ends = async { while let Ok(Some(_)) = response.chunk().await {} };
+            let _ = tokio::time::timeout(EXCHANGE_LIMIT, ends).await;
+        }));
+        net.runtime.block_on(async {
+            // If it does not end in time, the next request has a connection of its own.
+            let _ = tokio::time::timeout(LEAVE_TIMEOUT, &mut ends).await;
         });
     }
 }

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::pkt::{Pkt, PktReader, flush, line, unexpected};
 use super::transport::{Answer, Service, Session, doubtful};
-use super::{GitError, Remote};
+use super::{GitError, Remote, Until};
 
 /// The limit of a list of refs, in bytes: about half a million refs.
 const MAX_ADVERTISEMENT: u64 = 32 << 20;
@@ -23,7 +23,7 @@ const MAX_WORDS: usize = 2000;
 const AGENT: &str = concat!("agent=rdev/", env!("CARGO_PKG_VERSION"));
 
 /// The server's refs.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Advertised {
     /// Full names with their objects.
     pub(super) refs: Vec<(String, Oid)>,
@@ -39,6 +39,16 @@ impl Advertised {
     /// Whether the server applies a push of two refs, one of them deleted, wholly or not at all.
     pub(super) fn is_atomic(&self) -> bool {
         self.can("atomic") && self.can("delete-refs")
+    }
+
+    /// What it would list after these updates.
+    pub(super) fn after(&self, updates: &[Update<'_>]) -> Self {
+        let mut after = self.clone();
+        for update in updates {
+            after.refs.retain(|(name, _)| name != update.name);
+            after.refs.extend(update.new.map(|new| (update.name.to_owned(), new)));
+        }
+        after
     }
 
     fn can(&self, capability: &str) -> bool {
@@ -191,7 +201,7 @@ pub(super) fn send_updates(
     remote: &Remote,
     server: &Advertised,
     updates: &[Update<'_>],
-    atomic: bool,
+    (atomic, until): (bool, Until),
     cancel: &CancellationToken,
     pack: impl FnOnce(&mut dyn FnMut(&[u8]) -> Result<(), GitError>) -> Result<(), GitError>,
 ) -> Result<Report, GitError> {
@@ -225,10 +235,13 @@ pub(super) fn send_updates(
     pack(&mut |piece| upload.write(piece))?;
     let mut lines = PktReader::new(upload.finish()?, MAX_REPORT);
     let mut report = ReportReader::default();
-    let read =
-        if side_band { report.read_side_band(&mut lines) } else { report.read_plain(&mut lines) };
+    let read = if side_band {
+        report.read_side_band(&mut lines, until)
+    } else {
+        report.read_plain(&mut lines)
+    };
     read.map_err(doubtful)?;
-    lines.into_source().drain();
+    lines.into_source().leave();
     report.finish()
 }
 
@@ -236,15 +249,28 @@ pub(super) fn send_updates(
 #[derive(Default)]
 struct ReportReader {
     status: Vec<u8>,
+    /// How much of it [`ReportReader::is_done`] has read.
+    read: usize,
+    /// That part of it has a line which says anything but that a ref was updated.
+    objects: bool,
     words: Vec<u8>,
 }
 
 impl ReportReader {
-    fn read_side_band(&mut self, lines: &mut PktReader<Answer<'_>>) -> Result<(), GitError> {
+    fn read_side_band(
+        &mut self,
+        lines: &mut PktReader<Answer<'_>>,
+        until: Until,
+    ) -> Result<(), GitError> {
         loop {
             match lines.next()? {
                 Pkt::Flush => return Ok(()),
-                Pkt::Data([1, data @ ..]) => self.status.extend_from_slice(data),
+                Pkt::Data([1, data @ ..]) => {
+                    self.status.extend_from_slice(data);
+                    if until == Until::Updated && self.is_done() {
+                        return Ok(());
+                    }
+                }
                 Pkt::Data([2, data @ ..]) => self.words.extend_from_slice(data),
                 Pkt::Data([3, message @ ..]) => {
                     return Err(GitError::unreachable(format!("it stopped: {}", words(message))));
@@ -252,6 +278,26 @@ impl ReportReader {
                 Pkt::Data(_) => return Err(unexpected("its answer to a push is not valid")),
             }
         }
+    }
+
+    /// Whether the report is whole and says of each ref that it was updated. Then the push is done:
+    /// what may still come is of `post-receive`, which cannot change that and takes its time.
+    fn is_done(&mut self) -> bool {
+        while !self.objects {
+            let rest = &self.status[self.read..];
+            let digits = rest.get(..4).map(std::str::from_utf8);
+            let Some(digits) = digits else { return false };
+            let length = digits.ok().and_then(|digits| usize::from_str_radix(digits, 16).ok());
+            let line = match length {
+                Some(0) => return true,
+                Some(length @ 4..) => rest.get(4..length),
+                Some(_) | None => Some(&[][..]),
+            };
+            let Some(line) = line else { return false };
+            self.objects = !line.starts_with(b"unpack ok") && !line.starts_with(b"ok ");
+            self.read += length.unwrap_or_default();
+        }
+        false
     }
 
     fn read_plain(&mut self, lines: &mut PktReader<Answer<'_>>) -> Result<(), GitError> {

@@ -316,7 +316,7 @@ impl Machine for LocalMachine {
         let (commit, target) = (push.commit.clone(), push.target.to_owned());
         let (expect, watch) = (push.expect.clone(), push.watch.clone());
         let delete = push.delete.map(|(own, at)| (own, at.clone()));
-        let stop = stop.clone();
+        let (known, until, stop) = (push.known.cloned(), push.until, stop.clone());
         blocking(move || {
             let push = Push {
                 dirs: &dirs,
@@ -326,10 +326,16 @@ impl Machine for LocalMachine {
                 expect: &expect,
                 delete: delete.as_ref().map(|(own, at)| (*own, at)),
                 watch: &watch,
+                known: known.as_ref(),
+                until,
             };
             git::push(&push, &stop)
         })
         .await
+    }
+
+    async fn pushes_ended(&self, limit: Duration) {
+        git::pushes_ended(limit).await;
     }
 
     async fn delete_refs(

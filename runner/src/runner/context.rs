@@ -18,6 +18,7 @@ use super::protection::ScaleInGuard;
 use crate::attempt::lease::ActiveLease;
 use crate::attempt::stop::StopReason;
 use crate::attempt::workspace::InUse;
+use crate::build::Granted;
 use crate::config::{Folders, RunnerConfig};
 use crate::machine::Machine;
 use crate::redact::Redactor;
@@ -42,6 +43,7 @@ pub(crate) struct RunnerContext {
     pub(crate) worker_id: WorkerId,
     pub(crate) redactor: Redactor,
     pub(crate) in_use: InUse,
+    pub(crate) granted: Granted,
     /// Clean-up that runs in the background; no build waits for it.
     pub(crate) background: TaskTracker,
     pub(super) owner: Owner,

@@ -120,7 +120,7 @@ async fn a_server_without_atomic_pushes_or_deletions_gets_the_branch_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_warm_build_makes_seven_requests_to_the_server() {
+async fn a_warm_build_makes_six_requests_to_the_server() {
     let (world, server, site) = world_with(TOKEN).await;
     let running = world.run();
     for n in [2, 3] {
@@ -141,7 +141,6 @@ async fn a_warm_build_makes_seven_requests_to_the_server() {
         ("POST", fetch),
         ("GET", push),
         ("POST", push),
-        ("GET", push),
         ("POST", push),
         ("GET", fetch),
     ];
@@ -149,11 +148,51 @@ async fn a_warm_build_makes_seven_requests_to_the_server() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_build_without_verify_makes_two_pushes_to_a_server_whose_hooks_are_slow() {
+    let (world, server, site) = world_with(TOKEN).await;
+    server.slow_hooks("site");
+    let running = world.run();
+    let id = world.build(&site, "echo 2 > a").await;
+    assert_eq!(world.succeeded(id).await.outcome, Outcome::Delivered);
+    assert_eq!(server.pushes(), 2);
+    // Its end waits for the hooks that it has started.
+    running.stop().await;
+    let ticket = format!("update refs/rdev/wip/{id}/1");
+    let mut ran = server.hook_runs("site");
+    ran.sort();
+    let each = ["post-receive", "post-receive", "pre-receive", "pre-receive"];
+    let updates = ["update refs/heads/main", &ticket, &ticket];
+    assert_eq!(ran, [&each[..], &updates[..]].concat());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_branch_that_moves_between_ticket_and_push_is_followed() {
+    let (world, server, site) = world_with(TOKEN).await;
+    let folder = server.folder("site");
+    let tree = server.git("site", &["rev-parse", "main^{tree}"]);
+    // A person commits while the server ends the ticket's push. Only the first one: its hook
+    // removes itself.
+    let person = format!(
+        "rm hooks/update; new=$(git commit-tree {tree} -p main -m person) && git update-ref refs/heads/main $new"
+    );
+    server.hook("site", "update", &person);
+    let running = world.run();
+    let id = world.build(&site, "echo 2 > a").await;
+    let result = world.succeeded(id).await;
+    assert_eq!(result.outcome, Outcome::Delivered);
+    assert!(!folder.join("hooks/update").exists(), "it has run");
+    assert_eq!(server.log("site", "main")[1], "person");
+    assert_eq!(server.git("site", &["show", "main:a"]), "2");
+    running.stop().await;
+    assert_eq!(server.git("site", &["for-each-ref", "refs/rdev"]), "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_push_whose_answer_is_lost_is_found_and_not_repeated() {
     let (world, server, site) = world_with(TOKEN).await;
     // The branch has moved when this hook runs; then the server dies before it can say so.
-    let die = "while read old new ref; do case $ref in refs/heads/main) kill -9 $PPID;; esac; done";
-    server.hook("site", "post-receive", die);
+    let die = "[ $1 = committed ] || exit 0; while read old new ref; do case $ref in refs/heads/main) kill -9 $PPID;; esac; done";
+    server.hook("site", "reference-transaction", die);
     let running = world.run();
     let id = world.build(&site, "echo 2 > a").await;
     let result = world.succeeded(id).await;

@@ -72,6 +72,8 @@ impl Ticketed {
             expect,
             delete: Some((delete, &self.commit)),
             watch: &branch("main"),
+            known: None,
+            until: Until::Updated,
         };
         git::push(&push, &go()).map(|_| ())
     }

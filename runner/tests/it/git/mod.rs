@@ -19,7 +19,7 @@ use rdev_domain::git_url::{GitUrl, UrlPolicy};
 use rdev_domain::secret::Secret;
 use rdev_domain::time::Timestamp;
 use rdev_runner::git::{
-    self, Author, Caps, Changes, Credentials, Expect, Fetched, GitError, Push, Pushed, Remote,
+    self, Author, Caps, Changes, Credentials, Expect, Fetched, GitError, Push, Remote, Until,
     Workdir,
 };
 use rdev_testkit::servers::git_http::{GitServer, TOKEN, USER};
@@ -133,7 +133,8 @@ fn push(
     expect: &Expect,
 ) -> Result<Tip, GitError> {
     let watch = branch("main");
-    let push = Push { dirs, remote, commit, target, expect, delete: None, watch: &watch };
+    let (delete, known, until) = (None, None, Until::Updated);
+    let push = Push { dirs, remote, commit, target, expect, delete, watch: &watch, known, until };
     git::push(&push, &go()).map(|pushed| pushed.tip)
 }
 

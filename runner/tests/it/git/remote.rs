@@ -38,10 +38,13 @@ fn a_build_goes_from_fetch_to_a_commit_on_the_branch() {
             expect: &Expect::Forward(seen),
             delete: Some((ticket, &commit)),
             watch: &branch("main"),
+            known: None,
+            until: Until::Updated,
         },
         &go(),
     );
-    assert_eq!(pushed.expect("a push"), Pushed { tip: fetched.tip, atomic: true });
+    let pushed = pushed.expect("a push");
+    assert_eq!((pushed.tip, pushed.atomic), (fetched.tip, true));
     assert_eq!(world.main(), Some(commit.to_string()));
     assert_eq!(world.server.find_ref("site", wip), None);
     assert!(git::contains(&dirs, &commit, &commit).expect("an answer"));
@@ -347,6 +350,141 @@ fn a_silent_server_is_unreachable_within_the_timeout() {
 }
 
 #[test]
+fn a_push_is_done_when_its_refs_are_updated_and_its_last_hook_runs_on() {
+    let world = World::new();
+    let (fetched, dirs, commit) = world.worked("build", "mine\n");
+    let (go_on, ended) = (world.dirs("hook").gitdir, world.dirs("hook").checkout);
+    fs::create_dir_all(go_on.parent().expect("a parent")).expect("a folder");
+    let waits =
+        format!("until [ -e {} ]; do sleep 0.01; done; touch {}", go_on.display(), ended.display());
+    world.server.hook("site", "post-receive", &waits);
+    let expect = Expect::Forward(fetched.tip);
+    world.push(&dirs, &commit, "refs/heads/main", &expect).expect("a push");
+    assert_eq!(world.main(), Some(commit.to_string()));
+    assert!(!ended.exists(), "its hook still runs");
+    fs::write(&go_on, "").expect("a file");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+    runtime.expect("a runtime").block_on(git::pushes_ended(Duration::from_secs(100)));
+    assert!(ended.exists(), "it was not cut short");
+}
+
+#[test]
+fn a_push_whose_hooks_are_awaited_ends_after_them() {
+    let world = World::new();
+    let (fetched, dirs, commit) = world.worked("build", "mine\n");
+    let ended = world.dirs("hook").gitdir;
+    let slow = format!("sleep 0.3; mkdir -p {}", ended.display());
+    world.server.hook("site", "post-receive", &slow);
+    let push = Push {
+        dirs: &dirs,
+        remote: &world.remote,
+        commit: &commit,
+        target: "refs/heads/main",
+        expect: &Expect::Forward(fetched.tip),
+        delete: None,
+        watch: &branch("main"),
+        known: None,
+        until: Until::Ended,
+    };
+    git::push(&push, &go()).expect("a push");
+    assert!(ended.exists());
+}
+
+#[test]
+fn a_refusal_is_told_with_all_that_the_server_says() {
+    let world = World::new();
+    let (fetched, dirs, commit) = world.worked("build", "mine\n");
+    world.server.hook("site", "update", "echo 'one reason' >&2; echo 'another one' >&2; exit 1");
+    let expect = Expect::Forward(fetched.tip);
+    let refused = world.push(&dirs, &commit, "refs/heads/main", &expect).expect_err("refused");
+    let GitError::Rejected { reason } = &refused else { panic!("{refused:?}") };
+    assert!(reason.contains("one reason") && reason.contains("another one"), "{reason}");
+}
+
+#[test]
+fn a_push_by_what_an_earlier_one_has_learned_needs_one_request_and_is_refused_where_that_is_old() {
+    #[derive(Debug, PartialEq)]
+    enum Meanwhile {
+        Nothing,
+        TheBranchMoves,
+        TheTicketGoes,
+        TheTicketMoves,
+    }
+    let ticket = OwnRef::Wip("01JDGZ2V9QK8M3T5X7Y9ABCDEF".parse().expect("an id"), Fence(1));
+    let wip = &format!("refs/{}", ticket.path());
+    for meanwhile in [
+        Meanwhile::Nothing,
+        Meanwhile::TheBranchMoves,
+        Meanwhile::TheTicketGoes,
+        Meanwhile::TheTicketMoves,
+    ] {
+        let world = World::new();
+        let start = world.main();
+        let (fetched, dirs, commit) = world.worked("build", "mine\n");
+        let main = branch("main");
+        let first = Push {
+            dirs: &dirs,
+            remote: &world.remote,
+            commit: &commit,
+            target: wip,
+            expect: &Expect::Exactly(Tip::Absent),
+            delete: None,
+            watch: &main,
+            known: None,
+            until: Until::Updated,
+        };
+        let pushed = git::push(&first, &go()).expect("a ticket");
+        assert!(pushed.atomic && pushed.refs.is_some());
+        let moved = match meanwhile {
+            Meanwhile::Nothing => None,
+            Meanwhile::TheBranchMoves => {
+                Some(world.server.commit("site", "main", &[("a.txt", "theirs\n")], "theirs"))
+            }
+            Meanwhile::TheTicketGoes => {
+                world.server.git("site", &["update-ref", "-d", wip]);
+                None
+            }
+            Meanwhile::TheTicketMoves => {
+                world.server.git("site", &["update-ref", wip, start.as_ref().expect("main")]);
+                None
+            }
+        };
+        world.server.forget_seen();
+        let second = Push {
+            target: "refs/heads/main",
+            expect: &Expect::Forward(fetched.tip),
+            delete: Some((ticket, &commit)),
+            known: pushed.refs.as_ref(),
+            ..first
+        };
+        let outcome = git::push(&second, &go());
+        let seen = world.server.seen();
+        assert!(seen[0].is_push(), "{meanwhile:?}: {seen:?}");
+        match (&meanwhile, outcome) {
+            (Meanwhile::Nothing, Ok(_)) => {
+                assert_eq!(seen.len(), 1, "{seen:?}");
+                assert_eq!(world.main(), Some(commit.to_string()));
+                assert_eq!(world.server.find_ref("site", wip), None);
+                continue;
+            }
+            (Meanwhile::TheBranchMoves, Err(GitError::Moved { tip: Tip::Commit(tip) })) => {
+                assert_eq!(Some(tip.to_string()), moved);
+                assert_eq!(world.main(), moved);
+                assert_eq!(world.server.find_ref("site", wip), Some(commit.to_string()));
+            }
+            (
+                Meanwhile::TheTicketGoes | Meanwhile::TheTicketMoves,
+                Err(GitError::Gone { name }),
+            ) => {
+                assert_eq!(name, *wip);
+                assert_eq!(world.main(), start);
+            }
+            (_, outcome) => panic!("{meanwhile:?}: {outcome:?}"),
+        }
+    }
+}
+
+#[test]
 fn a_cancel_ends_a_transfer_at_once() {
     let world = World::new();
     let (_fetched, dirs, commit) = world.worked("build", "mine\n");
@@ -365,6 +503,8 @@ fn a_cancel_ends_a_transfer_at_once() {
                     expect: &Expect::Any,
                     delete: None,
                     watch: &branch("main"),
+                    known: None,
+                    until: Until::Updated,
                 };
                 git::push(&push, &cancel)
             });

@@ -2,13 +2,15 @@
 //!
 //! Each [`GitServer`] has a folder of bare repositories and a port of its own, and ends with them
 //! when it is dropped.
-//! A test can make it misbehave ([`Behaviour`]). It records every request.
+//! A test can make it misbehave ([`Behaviour`]) or slow ([`GitServer::slow_hooks`]). It records every
+//! request.
 
 pub(crate) mod cgi;
 mod command;
+pub(crate) mod requests;
+pub(crate) mod slow_hooks;
 
 use std::ffi::OsStr;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -22,14 +24,22 @@ use base64::engine::general_purpose::STANDARD;
 use tempfile::TempDir;
 
 use super::host::{self, Host, locked};
+use requests::Requests;
 
 pub use command::{git, git_command, try_git};
+pub use requests::Seen;
+pub use slow_hooks::HOOK;
 
 /// The user name that the server accepts.
 pub const USER: &str = "rdev";
 
 /// The token that the server accepts with it.
 pub const TOKEN: &str = "tok-6f1d0c2e9a7b4853";
+
+/// The header `Authorization` of a client with this name and token.
+pub fn basic_login(name: &str, token: &str) -> String {
+    format!("Basic {}", STANDARD.encode(format!("{name}:{token}")))
+}
 
 /// How the server answers.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -49,19 +59,6 @@ pub enum Behaviour {
     Redirect(String),
 }
 
-/// A request as it came in.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Seen {
-    /// `GET` or `POST`.
-    pub method: String,
-    /// Path and query.
-    pub target: String,
-    /// Whether it had an `Authorization` header.
-    pub authorized: bool,
-    /// The client's address: the same port is the same connection.
-    pub from: SocketAddr,
-}
-
 /// The server. The repositories of one that was started without a folder are removed when it is
 /// dropped.
 #[derive(Debug)]
@@ -77,7 +74,7 @@ struct Shared {
     /// Who pushes, as the repositories' logs name them.
     pusher: String,
     behaviour: Mutex<Behaviour>,
-    seen: Mutex<Vec<Seen>>,
+    requests: Arc<Requests>,
 }
 
 impl GitServer {
@@ -95,7 +92,7 @@ impl GitServer {
             root: folder,
             pusher: pusher.to_owned(),
             behaviour: Mutex::default(),
-            seen: Mutex::default(),
+            requests: Arc::default(),
         });
         let app = Router::new().fallback(answer).with_state(Arc::clone(&shared));
         let host = host::reserve("git-http-server").serve(app);
@@ -179,6 +176,18 @@ impl GitServer {
             .expect("an executable hook");
     }
 
+    /// Makes each push to the repository as slow as a forge that starts a program for each of its
+    /// hooks: `pre-receive` and `post-receive` take [`HOOK`] each, and so does `update` for each ref.
+    pub fn slow_hooks(&self, name: &str) {
+        slow_hooks::install(&self.folder(name)).expect("the slow hooks");
+    }
+
+    /// The hooks that have run since they were made slow, each with the ref where it got one, as
+    /// `update refs/heads/main`.
+    pub fn hook_runs(&self, name: &str) -> Vec<String> {
+        slow_hooks::runs(&self.folder(name))
+    }
+
     /// Makes the repository refuse (and hide) all refs outside `refs/heads`.
     pub fn refuse_outside_heads(&self, name: &str) {
         let folder = self.folder(name);
@@ -209,28 +218,28 @@ impl GitServer {
 
     /// The requests so far.
     pub fn seen(&self) -> Vec<Seen> {
-        locked(&self.shared.seen).clone()
+        self.shared.requests.seen()
+    }
+
+    /// How many of them were pushes.
+    pub fn pushes(&self) -> usize {
+        self.seen().iter().filter(|request| request.is_push()).count()
     }
 
     /// Forgets the requests so far.
     pub fn forget_seen(&self) {
-        locked(&self.shared.seen).clear();
+        self.shared.requests.forget();
     }
 }
 
-async fn answer(
-    State(shared): State<Arc<Shared>>,
-    axum::extract::ConnectInfo(from): axum::extract::ConnectInfo<SocketAddr>,
-    request: Request,
-) -> Response {
+async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    let under_way = shared.requests.begin(&request);
+    under_way.until_sent(respond(&shared, request).await)
+}
+
+async fn respond(shared: &Shared, request: Request) -> Response {
     let target = request.uri().path_and_query().map_or_else(String::new, ToString::to_string);
     let login = request.headers().get(header::AUTHORIZATION);
-    locked(&shared.seen).push(Seen {
-        method: request.method().to_string(),
-        target: target.clone(),
-        authorized: login.is_some(),
-        from,
-    });
     let behaviour = locked(&shared.behaviour).clone();
     let pushing = request.method() == Method::POST && target.ends_with("/git-receive-pack");
     match behaviour {
@@ -245,7 +254,7 @@ async fn answer(
         }
         Behaviour::Serve | Behaviour::LoseAnswer | Behaviour::HangAtPush => {}
     }
-    let expected = format!("Basic {}", STANDARD.encode(format!("{USER}:{TOKEN}")));
+    let expected = basic_login(USER, TOKEN);
     if login.is_none_or(|login| login.as_bytes() != expected.as_bytes()) {
         let challenge = [(header::WWW_AUTHENTICATE, "Basic realm=\"git\"")];
         return (StatusCode::UNAUTHORIZED, challenge).into_response();

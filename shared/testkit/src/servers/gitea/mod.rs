@@ -58,6 +58,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::sync::{broadcast, watch};
 
+use super::git_http::{self, requests::Requests, slow_hooks};
 use super::host::{self, Host, locked};
 
 pub use records::{Hook, Merged, Pull, RepositoryInfo, Status};
@@ -127,6 +128,10 @@ struct Shared {
     url: String,
     state: Mutex<state::State>,
     seen: Mutex<Vec<Seen>>,
+    /// Those of git.
+    requests: Arc<Requests>,
+    /// How long each answer of the API is held back.
+    api_takes: Mutex<Duration>,
     pushes: broadcast::Sender<Push>,
     outgoing: Arc<Outgoing>,
 }
@@ -154,6 +159,8 @@ impl Gitea {
             state: Mutex::new(state::State::new(url.clone(), organisations)),
             url,
             seen: Mutex::default(),
+            requests: Arc::default(),
+            api_takes: Mutex::default(),
             pushes: broadcast::Sender::new(256),
             outgoing: Arc::new(Outgoing {
                 deliveries: Mutex::default(),
@@ -189,6 +196,19 @@ impl Gitea {
     /// Makes pages shorter than the 50 items that clients ask for.
     pub fn shorten_pages(&self, items: usize) {
         locked(&self.shared.state).page = items;
+    }
+
+    /// Holds back each answer of the API for so long, from now on; git's requests are answered as
+    /// before.
+    pub fn slow_api(&self, by: Duration) {
+        *locked(&self.shared.api_takes) = by;
+    }
+
+    /// Makes each push to a repository slow, as
+    /// [`GitServer::slow_hooks`](super::git_http::GitServer::slow_hooks).
+    pub fn slow_hooks(&self, full_name: &str) {
+        let folder = self.shared.with(full_name, |found| found.folder.clone());
+        slow_hooks::install(&folder).expect("the slow hooks");
     }
 
     /// All repositories, by name.
@@ -239,18 +259,31 @@ impl Gitea {
         locked(&self.shared.seen).clone()
     }
 
-    /// Forgets the requests so far.
+    /// The requests of git so far.
+    pub fn seen_of_git(&self) -> Vec<git_http::Seen> {
+        self.shared.requests.seen()
+    }
+
+    /// Forgets the requests so far, those of git too.
     pub fn forget_seen(&self) {
         locked(&self.shared.seen).clear();
+        self.shared.requests.forget();
     }
 }
 
 async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     if request.uri().path().starts_with("/api/v1/") {
+        let takes = *locked(&shared.api_takes);
+        if !takes.is_zero() {
+            tokio::time::sleep(takes).await;
+        }
         return api::answer(shared, request).await;
     }
     match git::GitRequest::of(&request) {
-        Some(git_request) => git::answer(shared, git_request, request).await,
+        Some(git_request) => {
+            let under_way = shared.requests.begin(&request);
+            under_way.until_sent(git::answer(shared, git_request, request).await)
+        }
         None => response::web(&shared, request.uri().path()),
     }
 }
