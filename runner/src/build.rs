@@ -38,7 +38,7 @@ use agent_phase::AgentWork;
 use earlier::{EarlierWork, FinishedWork};
 use output::AgentOutput;
 use push::PushContext;
-use refs::OwnPush;
+use refs::{AsBranch, OwnPush};
 use standing::Checkout;
 pub(crate) use standing::Granted;
 use target::BuildTarget;
@@ -159,7 +159,8 @@ async fn push_kept_ref(
     if attempt.lease.stop.reason().is_some() {
         return Err(Interrupt::Stopped);
     }
-    let push = OwnPush { own: kept, commit: &commit, expect: Expect::Any, delete: None };
+    let as_branch = AsBranch::IfNeeded;
+    let push = OwnPush { own: kept, commit: &commit, expect: Expect::Any, delete: None, as_branch };
     let pushing = async { Ok(refs::push_own(attempt, target, workspace, &push, stop).await?) };
     attempt.phase("push", pushing).await?;
     workspace.clear_finished()?;

@@ -21,8 +21,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::agent::{AgentContext, AgentRequest, Progress, Report};
 use crate::git::{
-    Author, Caps, Changes, CheckedOut, Fetched, GitError, Mirror, Push, Pushed, Rebased, Remote,
-    Scan, Seen, TreeId, Workdir,
+    Author, Caps, Changes, CheckedOut, Fetched, GitError, Ignored, Mirror, Push, Pushed, Rebased,
+    Remote, Scan, Seen, TreeId, Workdir,
 };
 use crate::process::{Ended, Flow, Launch, Limits, RunError, Stream};
 
@@ -151,7 +151,12 @@ pub trait Machine: Send + Sync + 'static {
     ) -> Result<CheckedOut, GitError>;
 
     /// See [`crate::git::reset`].
-    async fn reset(&self, dirs: &Workdir, commit: Option<&CommitId>) -> Result<(), GitError>;
+    async fn reset(
+        &self,
+        dirs: &Workdir,
+        commit: Option<&CommitId>,
+        ignored: Ignored,
+    ) -> Result<(), GitError>;
 
     /// See [`crate::git::stage`].
     async fn stage(

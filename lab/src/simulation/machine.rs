@@ -15,8 +15,8 @@ use rdev_domain::spec::AgentName;
 use rdev_domain::time::Timestamp;
 use rdev_runner::agent::{AgentContext, AgentRequest, Progress, Report};
 use rdev_runner::git::{
-    Author, Caps, Changes, CheckedOut, Fetched, GitError, Mirror, Push, Pushed, Rebased, Remote,
-    Scan, Seen, TreeId, Workdir,
+    Author, Caps, Changes, CheckedOut, Fetched, GitError, Ignored, Mirror, Push, Pushed, Rebased,
+    Remote, Scan, Seen, TreeId, Workdir,
 };
 use rdev_runner::machine::{Machine, OnLine, ServerLack};
 use rdev_runner::process::{Ended, Launch, Limits, RunError};
@@ -287,7 +287,12 @@ impl Machine for SimulatedMachine {
         Ok(CheckedOut { lfs_pointers: false, files: count })
     }
 
-    async fn reset(&self, dirs: &Workdir, commit: Option<&CommitId>) -> Result<(), GitError> {
+    async fn reset(
+        &self,
+        dirs: &Workdir,
+        commit: Option<&CommitId>,
+        _: Ignored,
+    ) -> Result<(), GitError> {
         self.work().await;
         let files = self.server.state().commits.files(commit);
         self.disk().of(&dirs.checkout).files = (*files).clone();

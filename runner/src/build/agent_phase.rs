@@ -14,7 +14,7 @@ use super::commit;
 use super::output::AgentOutput;
 use super::push::{PushContext, Verification};
 use super::target::BuildTarget;
-use super::verified::is_beside_verify;
+use super::verified::lands_verified;
 use crate::agent::{self, AgentContext, AgentRequest, End, Progress};
 use crate::attempt::Attempt;
 use crate::attempt::interrupt::Interrupt;
@@ -84,7 +84,7 @@ async fn rounds<'a>(
         if spec.verify.is_empty() || output.changes.total == 0 {
             return Ok(output);
         }
-        let runs = if is_beside_verify(attempt, spec, target) {
+        let runs = if lands_verified(spec) {
             let commit = commit::commit(attempt, spec, workspace, start, &output);
             let commit = attempt.phase("commit", commit).await?;
             let next = match push.take() {

@@ -45,7 +45,11 @@ pub(crate) async fn deliver(
     attempt.committed.store(true, Ordering::Relaxed);
     let outcome = attempt
         .phase("push", async {
-            match prepare(&mut push, &output).await? {
+            let prepared = prepare(&mut push, &output).await;
+            if prepared.is_err() && !push.attempt.is_prepared() {
+                push.tell_that_it_passed().await?;
+            }
+            match prepared? {
                 Preparation::Push { scan_base } => {
                     push.set_status(CommitState::Pending, "is being pushed");
                     let tip = push.base.clone();
@@ -187,10 +191,9 @@ async fn prepare(
     let attempt = push.attempt;
     let mut moved = 0;
     loop {
-        let tip = match push.tip.take() {
-            // The ticket was written beside verify.
-            Some(tip) => tip,
-            None => push.write_first_ticket().await?,
+        let tip = match push.told.take() {
+            Some(told) => push.tip_since(told).await?,
+            None => push.write_first_ticket().await??,
         };
         if tip == push.base {
             break;

@@ -26,7 +26,7 @@ use crate::attempt::Attempt;
 use crate::attempt::interrupt::Interrupt;
 use crate::attempt::settle;
 use crate::attempt::workspace::Workspace;
-use crate::git::{Expect, Fetched, GitError, KnownRefs, Push, Rebased, Seen, Until};
+use crate::git::{Expect, Fetched, GitError, Ignored, KnownRefs, Push, Rebased, Seen, Until};
 use crate::verify;
 
 /// How many times one claim rebases onto a branch that keeps moving.
@@ -77,8 +77,8 @@ pub(super) struct PushContext<'a> {
     pub(super) start: Option<CommitId>,
     /// What is known of the commit.
     pub(super) verification: Verification,
-    /// The tip of the branch, as the push of the ticket was told, until somebody has used it.
-    pub(super) tip: Option<Tip>,
+    /// Of a ticket that was written beside verify: the tip of the branch that its push was told.
+    pub(super) told: Option<Tip>,
 }
 
 impl<'a> PushContext<'a> {
@@ -106,7 +106,7 @@ impl<'a> PushContext<'a> {
             base: Tip::Absent,
             start: None,
             verification: Verification::Passed,
-            tip: None,
+            told: None,
         }
     }
 
@@ -385,7 +385,7 @@ impl PushContext<'_> {
         if self.spec.verify.is_empty() {
             return Ok(true);
         }
-        machine.reset(&dirs, Some(&self.commit)).await?;
+        machine.reset(&dirs, Some(&self.commit), Ignored::Stay).await?;
         // The attempt's deadline is for the agent. The work is done, so a new deadline starts here.
         let deadline = Instant::now() + attempt.task.work.timeout();
         let runs = verify::run(attempt, self.workspace, &self.spec.verify, deadline).await?;

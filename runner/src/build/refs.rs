@@ -1,5 +1,7 @@
 //! rdev's own refs in a repository: record them, push to them, find them, fetch their commits.
 
+use std::time::Duration;
+
 use rdev_domain::git::{CommitId, OwnRef, RecordedRef, Tip};
 use rdev_domain::ids::{Fence, TaskId};
 use rdev_domain::spec::BuildSpec;
@@ -20,6 +22,15 @@ pub(super) struct OwnPush<'a> {
     pub(super) expect: Expect,
     /// Another one, which the same push deletes from this value.
     pub(super) delete: Option<(OwnRef, &'a CommitId)>,
+    pub(super) as_branch: AsBranch,
+}
+
+/// Whether one of rdev's own refs is a branch on a server that accepts only branches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum AsBranch {
+    IfNeeded,
+    /// CI would run what nobody has verified.
+    Never,
 }
 
 /// Pushes a commit to one of rdev's own refs.
@@ -36,7 +47,7 @@ pub(super) async fn push_own(
         let prefix = if heads_only { "refs/heads" } else { "refs" };
         let name = format!("{prefix}/{}", push.own.path());
         attempt.remember_ref(remote, &name);
-        let push = Push {
+        let sent = Push {
             dirs: &dirs,
             remote,
             commit: push.commit,
@@ -47,10 +58,14 @@ pub(super) async fn push_own(
             known: None,
             until: Until::Updated,
         };
-        match machine.push(&push, stop).await {
+        match machine.push(&sent, stop).await {
             // It may also be a hook that refuses this one push: the server is remembered only
             // after it has accepted a branch.
-            Err(GitError::RefNamespaceRefused) if !heads_only => heads_only = true,
+            Err(GitError::RefNamespaceRefused)
+                if !heads_only && push.as_branch == AsBranch::IfNeeded =>
+            {
+                heads_only = true;
+            }
             Ok(pushed) => {
                 if heads_only {
                     machine.learn(ServerLack::OtherRefs, &remote.url);
@@ -59,6 +74,25 @@ pub(super) async fn push_own(
             }
             Err(error) => return Err(error),
         }
+    }
+}
+
+/// Awaits work, and stops it by its token after a while. It is awaited also then: the next attempt
+/// gets the folder.
+pub(super) async fn within<T>(
+    limit: Duration,
+    token: &CancellationToken,
+    work: impl Future<Output = T>,
+) -> T {
+    let timer = async {
+        tokio::time::sleep(limit).await;
+        token.cancel();
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        biased;
+        done = work => done,
+        () = timer => unreachable!("the timer never ends"),
     }
 }
 

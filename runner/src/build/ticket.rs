@@ -9,7 +9,7 @@ use rdev_domain::git::{CommitId, OwnRef, RecordedRef, Tip};
 use tracing::{info, warn};
 
 use super::push::{PushContext, Verification};
-use super::refs::{OwnPush, push_own, record};
+use super::refs::{AsBranch, OwnPush, push_own, record};
 use super::target::BuildTarget;
 use crate::attempt::Attempt;
 use crate::attempt::interrupt::Interrupt;
@@ -47,7 +47,8 @@ impl PushContext<'_> {
 
     /// Records the ticket, then pushes it: makes it, takes an earlier one over, or moves it to the
     /// rebased commit. Returns the tip of the branch. `Err(Moved)` or `Err(Gone)`: somebody else
-    /// has moved or deleted the ticket.
+    /// has moved or deleted the ticket. `Err(RefNamespaceRefused)`: it would have to be a branch, and
+    /// must not be one yet.
     pub(super) async fn write_ticket(&mut self) -> Result<Result<Tip, GitError>, Interrupt> {
         self.known = None;
         let own = self.own_ticket();
@@ -86,7 +87,11 @@ impl PushContext<'_> {
         };
         let pushed = match pushed {
             Ok(pushed) => pushed,
-            Err(error @ (GitError::Moved { .. } | GitError::Gone { .. })) => return Ok(Err(error)),
+            Err(
+                error @ (GitError::Moved { .. }
+                | GitError::Gone { .. }
+                | GitError::RefNamespaceRefused),
+            ) => return Ok(Err(error)),
             Err(error) => return Err(error.into()),
         };
         if !pushed.atomic {
@@ -108,12 +113,14 @@ impl PushContext<'_> {
 
     /// Writes the ticket of work that is not prepared yet. Then the work is on the server, and no
     /// longer on this machine alone.
-    pub(super) async fn write_first_ticket(&mut self) -> Result<Tip, Interrupt> {
+    pub(super) async fn write_first_ticket(&mut self) -> Result<Result<Tip, GitError>, Interrupt> {
         self.target.is_still_there(self.attempt).await?;
-        let tip = self.write_ticket().await??;
-        self.workspace.clear_finished()?;
-        self.attempt.machine().forget_unpushed(self.attempt.task.id);
-        Ok(tip)
+        let written = self.write_ticket().await?;
+        if written.is_ok() {
+            self.workspace.clear_finished()?;
+            self.attempt.machine().forget_unpushed(self.attempt.task.id);
+        }
+        Ok(written)
     }
 
     /// Pushes the commit to the attempt's ticket, and deletes an earlier one with it.
@@ -129,6 +136,10 @@ impl PushContext<'_> {
                 commit: &self.commit,
                 expect: Expect::Exactly(expect.clone()),
                 delete: earlier.map(|earlier| (earlier.own, &earlier.commit)),
+                as_branch: match self.verification {
+                    Verification::Passed => AsBranch::IfNeeded,
+                    Verification::Unknown | Verification::Failed => AsBranch::Never,
+                },
             };
             let stop = self.attempt.lease.stop.token();
             match push_own(self.attempt, self.target, self.workspace, &push, stop).await {
@@ -158,7 +169,9 @@ impl PushContext<'_> {
             return Ok(true);
         }
         let own = OwnRef::Part(self.wip.task, self.wip.fence);
-        let probe = OwnPush { own, commit: &self.commit, expect: Expect::Any, delete: None };
+        let as_branch = AsBranch::IfNeeded;
+        let (commit, expect) = (&self.commit, Expect::Any);
+        let probe = OwnPush { own, commit, expect, delete: None, as_branch };
         let stop = self.attempt.lease.stop.token();
         match push_own(self.attempt, self.target, self.workspace, &probe, stop).await {
             Ok(_) => {}
@@ -226,8 +239,11 @@ pub(super) async fn revoke(
 ) -> Result<Result<(), GitError>, Interrupt> {
     let OwnRef::Wip(task, fence) = ticket.own else { return Ok(Ok(())) };
     let own = OwnRef::Revoked(task, fence);
-    let entry =
-        RecordedRef { revoked_for: Some(class), ..RecordedRef::of(own, ticket.commit.clone()) };
+    let entry = RecordedRef {
+        revoked_for: Some(class),
+        unverified: ticket.unverified,
+        ..RecordedRef::of(own, ticket.commit.clone())
+    };
     record(attempt, entry).await?;
     let push = OwnPush {
         own,
@@ -235,6 +251,7 @@ pub(super) async fn revoke(
         // A stranger may have made a ref of that name: it proves nothing.
         expect: Expect::Any,
         delete: Some((ticket.own, &ticket.commit)),
+        as_branch: AsBranch::IfNeeded,
     };
     let stop = attempt.lease.stop.token();
     match push_own(attempt, target, workspace, &push, stop).await {

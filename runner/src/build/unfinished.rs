@@ -7,7 +7,7 @@ use rdev_domain::git::{CommitId, OwnRef};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::refs::{OwnPush, push_own};
+use super::refs::{AsBranch, OwnPush, push_own, within};
 use super::target::BuildTarget;
 use crate::attempt::Attempt;
 use crate::attempt::interrupt::Interrupt;
@@ -47,21 +47,13 @@ pub(super) async fn save(
             return Ok(false);
         }
         let commit = machine.commit(&dirs, &changes.tree, start, &message, &author).await?;
-        let push = OwnPush { own: part, commit: &commit, expect: Expect::Any, delete: None };
+        let as_branch = AsBranch::IfNeeded;
+        let push =
+            OwnPush { own: part, commit: &commit, expect: Expect::Any, delete: None, as_branch };
         push_own(attempt, target, workspace, &push, &token).await?;
         Ok::<_, Interrupt>(true)
     };
-    let timer = async {
-        tokio::time::sleep(Duration::from_secs(30)).await;
-        token.cancel();
-        std::future::pending::<()>().await;
-    };
-    // The work is awaited also after its time limit: the next attempt gets the folder.
-    let saved = tokio::select! {
-        biased;
-        saved = saved => saved,
-        () = timer => unreachable!("the timer never ends"),
-    };
+    let saved = within(Duration::from_secs(30), &token, saved).await;
     match saved {
         Ok(true) => attempt.note(format!("unfinished work is at refs/{}", part.path())),
         Ok(false) => {}

@@ -129,12 +129,21 @@ pub fn checkout(
     Ok(CheckedOut { lfs_pointers, files: flat.files.len() as u64 })
 }
 
-/// Sets the checkout's files to those of `commit` (none of an empty repository), for a
-/// verification. Other files are removed; ignored files stay.
+/// What becomes of the files that the repository ignores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ignored {
+    /// They stay: what was installed and built is of use to whatever comes next.
+    Stay,
+    /// They go: what is ignored now may be no longer ignored then.
+    Go,
+}
+
+/// Sets the checkout's files to those of `commit` (none of an empty repository). Other files are
+/// removed, but for ignored ones that may stay.
 ///
 /// # Errors
 /// [`GitError::Broken`].
-pub fn reset(dirs: &Workdir, commit: Option<&CommitId>) -> Result<(), GitError> {
+pub fn reset(dirs: &Workdir, commit: Option<&CommitId>, ignored: Ignored) -> Result<(), GitError> {
     let repository = super::open(dirs)?;
     let broken = |error| GitError::broken("setting the checkout to another commit", error);
     let object = match commit {
@@ -143,7 +152,7 @@ pub fn reset(dirs: &Workdir, commit: Option<&CommitId>) -> Result<(), GitError> 
     };
     let object = repository.find_object(object, None).map_err(broken)?;
     let mut how = CheckoutBuilder::new();
-    how.force().remove_untracked(true);
+    how.force().remove_untracked(true).remove_ignored(ignored == Ignored::Go);
     repository.checkout_tree(&object, Some(&mut how)).map_err(broken)
 }
 

@@ -37,7 +37,7 @@ use rdev_domain::result::FileChange;
 use rdev_domain::secret::Secret;
 
 pub(crate) use blocking::blocking;
-pub use checkout::{CheckedOut, checkout, reset};
+pub use checkout::{CheckedOut, Ignored, checkout, reset};
 pub use commit::{Rebased, commit, parent, rebase};
 pub use error::GitError;
 pub(crate) use leftovers::discard_leftovers;

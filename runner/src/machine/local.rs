@@ -22,8 +22,8 @@ use crate::attempt::trash::Trash;
 use crate::attempt::{session, unpushed, workspace};
 use crate::config::{AgentSettings, Folders, RunnerConfig};
 use crate::git::{
-    self, Author, Caps, Changes, CheckedOut, Fetched, GitError, Mirror, Push, Pushed, Rebased,
-    Remembered, Remote, Scan, Seen, TreeId, Workdir, blocking,
+    self, Author, Caps, Changes, CheckedOut, Fetched, GitError, Ignored, Mirror, Push, Pushed,
+    Rebased, Remembered, Remote, Scan, Seen, TreeId, Workdir, blocking,
 };
 use crate::process::{self, Ended, Launch, Limits, RunError};
 
@@ -203,9 +203,14 @@ impl Machine for LocalMachine {
         blocking(move || git::checkout(&mirror, start.as_ref(), &branch, &dirs, &stop)).await
     }
 
-    async fn reset(&self, dirs: &Workdir, commit: Option<&CommitId>) -> Result<(), GitError> {
+    async fn reset(
+        &self,
+        dirs: &Workdir,
+        commit: Option<&CommitId>,
+        ignored: Ignored,
+    ) -> Result<(), GitError> {
         let (dirs, commit) = (dirs.clone(), commit.cloned());
-        blocking(move || git::reset(&dirs, commit.as_ref())).await
+        blocking(move || git::reset(&dirs, commit.as_ref(), ignored)).await
     }
 
     async fn stage(

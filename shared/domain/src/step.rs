@@ -26,6 +26,10 @@ use moves::{
 /// Claims that may try to push one finished commit while the server is away.
 pub const MAX_PUSH_ATTEMPTS: u32 = 10;
 
+/// After how many attempts that died while they verified the work of an earlier one nobody verifies
+/// it any more.
+pub const MAX_UNVERIFIED_TRIES: u32 = 3;
+
 /// How long a prepared commit may wait for its server.
 pub const MAX_PUSH_TIME: Duration = Duration::from_secs(2 * 60 * 60);
 

@@ -62,8 +62,8 @@ enum Phase {
     /// Writes its ticket, which the store knows: from its own old value, or taking another one
     /// over.
     Write { value: CommitId, base: Option<History>, from: Option<CommitId>, takes: Option<Named> },
-    /// Waits for the verify commands. The push of its ticket was told this tip.
-    Verify { value: CommitId, base: Option<History>, tip: Option<History> },
+    /// Waits for the verify commands. Its ticket is written, or nobody knows.
+    Verify { value: CommitId, base: Option<History>, written: bool },
     /// Moves its ticket away, whose work did not pass.
     Aside { value: CommitId, base: Option<History>, then: Then },
     /// Tells the store that the commit is ready.
@@ -262,8 +262,8 @@ fn next(world: &mut World, protocol: &Protocol, attempt: &mut Attempt, choice: C
         Phase::Look if attempt.prepared => resume(world, protocol, attempt).into(),
         Phase::Look => look(world, protocol, attempt).into(),
         Phase::Agent { base, from } => agent(world, protocol, attempt, base, from, choice).into(),
-        Phase::Verify { value, base, tip } => {
-            verify(world, protocol, attempt, Written { value, base, tip }, choice).into()
+        Phase::Verify { value, base, written } => {
+            verify(world, protocol, attempt, Written { value, base, written }, choice).into()
         }
         Phase::Aside { value, .. } => aside(world, attempt, value),
         Phase::Write { value, from, takes, .. } => {

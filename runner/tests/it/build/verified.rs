@@ -41,11 +41,17 @@ fn count(runs: &Path) -> usize {
 
 /// Writes a ticket whose work nobody has verified.
 async fn writes_unverified(ghost: &Ghost<'_>, path: &str, text: &str) -> CommitId {
-    let (clone, commit) = ghost.makes(path, text);
+    let (clone, _) = ghost.makes(path, text);
+    pushes_unverified(ghost, clone.path()).await
+}
+
+/// The same with the commit of a clone.
+async fn pushes_unverified(ghost: &Ghost<'_>, clone: &Path) -> CommitId {
+    let commit: CommitId = git(clone, &["rev-parse", "HEAD"]).parse().expect("a commit");
     let own = OwnRef::parse(&ghost.wip()).expect("a ref of rdev's own");
     let entry = RecordedRef { unverified: true, ..RecordedRef::of(own, commit.clone()) };
     ghost.records_all(&[entry]).await;
-    git(clone.path(), &["push", "-q", "origin", &format!("HEAD:{}", ghost.wip())]);
+    git(clone, &["push", "-q", "origin", &format!("HEAD:{}", ghost.wip())]);
     commit
 }
 
@@ -85,8 +91,10 @@ async fn a_build_with_verify_waits_for_one_push_and_not_for_two() {
     server.forget_seen();
     std::fs::write(&go, "").expect("go");
     world.succeeded(id).await;
-    let pushes = server.seen().iter().filter(|request| request.method == "POST").count();
-    assert_eq!(pushes, 1, "{:?}", server.seen());
+    let is_push = |target: &str| target.ends_with("git-receive-pack");
+    let seen = server.seen();
+    let pushes = seen.iter().filter(|one| one.method == "POST" && is_push(&one.target)).count();
+    assert_eq!(pushes, 1, "{seen:?}");
     running.stop().await;
 }
 
@@ -117,7 +125,6 @@ async fn verified_work_of_a_dead_attempt_is_not_verified_again() {
     let id = world.build_with(&site, &forbidden(&world), |spec| spec.verify = vec![verify]).await;
     let ghost = Ghost::claims(&world, &site).await;
     let commit = ghost.commits("a", "2\n", &ghost.wip()).await;
-    ghost.prepares(&commit).await;
     ghost.dies().await;
     let running = world.run();
     assert_eq!(world.succeeded(id).await.commit_sha, Some(commit));
@@ -131,24 +138,109 @@ async fn unverified_work_that_does_not_pass_is_put_aside_and_the_agent_begins_an
     for files in [&[("a", "1\n")][..], &[]] {
         let world = World::new();
         let site = world.project("site", files).await;
-        let (verify, runs) = counted(&world, "test ! -f bad && test -f good && test ! -f left");
-        let script = "test ! -f bad && echo good > good; exit 0";
-        let id = world.build_with(&site, script, |spec| spec.verify = vec![verify]).await;
+        // It leaves files; some of them are ignored as long as the work that did not pass says so.
+        let leaves = "mkdir -p dist && touch left dist/left; test ! -f bad && test -f good";
+        let (verify, runs) = counted(&world, leaves);
+        let seen = world.data.path().join("seen");
+        let script = format!("ls > {}; echo good > good; exit 0", seen.display());
+        let id = world.build_with(&site, &script, |spec| spec.verify = vec![verify]).await;
         let ghost = Ghost::claims(&world, &site).await;
-        let bad = writes_unverified(&ghost, "bad", "bad\n").await;
+        let bad = {
+            let (clone, _) = ghost.makes(".gitignore", "dist/\n");
+            std::fs::write(clone.path().join("bad"), "bad").expect("a file");
+            git(clone.path(), &["add", "-A"]);
+            git(clone.path(), &["commit", "-q", "--amend", "--no-edit"]);
+            pushes_unverified(&ghost, clone.path()).await
+        };
         ghost.dies().await;
         let running = world.run();
         let result = world.succeeded(id).await;
         let changed: Vec<_> = result.files_changed.iter().map(|file| file.path.as_str()).collect();
         assert_eq!(changed, ["good"]);
+        let seen = std::fs::read_to_string(seen).expect("the agent ran");
+        assert_eq!(seen.lines().collect::<Vec<_>>(), files.iter().map(|f| f.0).collect::<Vec<_>>());
         assert_eq!(count(&runs), 2);
-        assert_ne!(result.commit_sha, Some(bad.clone()));
+        assert_ne!(result.commit_sha, Some(bad));
         let task = world.task(id).await.task;
         assert_eq!((task.attempt, task.push_attempt), (2, 0), "an agent ran in the second one");
         let events = world.log(id).await;
         assert!(events.contains("the agent begins anew"), "{events}");
         running.stop().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unverified_work_that_hangs_its_verification_is_put_aside_and_a_retry_runs_an_agent() {
+    let world = World::new();
+    let site = world.project("site", &[("a", "1\n")]).await;
+    let id = world
+        .build_with(&site, "echo good > good; exit 0", |spec| {
+            spec.verify = vec!["while test -f bad; do sleep 0.05; done".to_owned()];
+            spec.timeout_s = 2;
+        })
+        .await;
+    let ghost = Ghost::claims(&world, &site).await;
+    writes_unverified(&ghost, "bad", "bad\n").await;
+    ghost.dies().await;
+    let running = world.run();
+    assert_eq!(world.failed(id).await.0, "timeout");
+    assert_eq!(world.task(id).await.task.own_refs, []);
+    let retry = world.retry(id).await;
+    let result = world.succeeded(retry).await;
+    assert_eq!(result.files_changed[0].path, "good");
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_branch_that_people_rewrite_while_the_work_is_verified_is_followed() {
+    let world = World::new();
+    let site = world.project("site", &[("a", "1\n")]).await;
+    let repository = world.repository(&site);
+    let (begun, go) = (world.data.path().join("begun"), world.data.path().join("go"));
+    let verify = wait_script("true", &begun, &go);
+    let running = world.run();
+    let id = world.build_with(&site, "echo 2 > b", |spec| spec.verify = vec![verify]).await;
+    appears(&begun).await;
+    appears(&repository.join(wip(id, 1))).await;
+    let tree = git(&repository, &["rev-parse", "main^{tree}"]);
+    let other = git(&repository, &["commit-tree", &tree, "-m", "Another history"]);
+    git(&repository, &["update-ref", "refs/heads/main", &other]);
+    std::fs::write(&go, "").expect("go");
+    world.succeeded(id).await;
+    assert_eq!(git(&repository, &["rev-parse", "main~1"]), other);
+    running.stop().await;
+    assert_eq!(own_refs(&world, &site), "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_goes_on_though_no_server_took_the_ticket_of_what_did_not_pass() {
+    let (world, server, site) = world_with(TOKEN).await;
+    let (begun, go) = (world.data.path().join("begun"), world.data.path().join("go"));
+    let ran = world.data.path().join("agents");
+    // The first try does not pass while the server is away.
+    let first = wait_script("true", &begun, &go);
+    let verify = format!("if test $(cat a) = x; then {first}; false; fi");
+    let script = format!("echo x >> {}; printf x >> a; exit 0", ran.display());
+    server.commit("site", "main", &[("a", "")], "Empty it");
+    let running = world.run();
+    let gate = world.data.path().join("gate");
+    let script = format!("while [ ! -e {} ]; do sleep 0.02; done; {script}", gate.display());
+    let started = world.data.path().join("started");
+    let script = format!("touch {}; {script}", started.display());
+    let id = world.build_with(&site, &script, |spec| spec.verify = vec![verify]).await;
+    appears(&started).await;
+    server.behave(Behaviour::Status(503));
+    std::fs::write(&gate, "").expect("gate");
+    appears(&begun).await;
+    world
+        .until(id, "asked", |_| server.seen().iter().any(|one| one.target.contains("receive")))
+        .await;
+    server.behave(Behaviour::Serve);
+    std::fs::write(&go, "").expect("go");
+    world.succeeded(id).await;
+    assert_eq!((count(&ran), world.task(id).await.task.attempt), (2, 1));
+    assert_eq!(server.git("site", &["show", "main:a"]), "xx");
+    running.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -214,7 +306,7 @@ async fn the_ticket_follows_the_next_try_of_the_agent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn work_whose_ticket_no_server_took_is_verified_by_whoever_continues_from_it() {
+async fn work_that_passed_though_no_server_took_its_ticket_is_not_verified_again() {
     let (world, server, site) = world_with(TOKEN).await;
     let (begun, go) = (world.data.path().join("begun"), world.data.path().join("go"));
     let (verify, runs) = counted(&world, "true");
@@ -233,7 +325,7 @@ async fn work_whose_ticket_no_server_took_is_verified_by_whoever_continues_from_
     assert_eq!(world.succeeded(retry).await.outcome, Outcome::Delivered);
     assert_eq!(server.git("site", &["show", "main:a"]), "1\nx");
     assert!(!begun.exists(), "the agent ran again");
-    assert_eq!(count(&runs), 2);
+    assert_eq!(count(&runs), 1);
     running.stop().await;
 }
 
@@ -259,17 +351,23 @@ async fn where_tickets_are_branches_ci_sees_nothing_that_is_not_verified() {
     let (world, server, site) = world_with(TOKEN).await;
     server.refuse_outside_heads("site");
     let running = world.run();
-    let first = world.build(&site, "echo 2 > a").await;
-    world.succeeded(first).await;
-    let (begun, go) = (world.data.path().join("begun"), world.data.path().join("go"));
-    let verify = wait_script("true", &begun, &go);
-    server.forget_seen();
-    let id = world.build_with(&site, "echo 3 > a", |spec| spec.verify = vec![verify]).await;
-    appears(&begun).await;
-    let pushes = server.seen().iter().filter(|one| one.target.ends_with("receive-pack")).count();
-    assert_eq!(pushes, 0);
-    std::fs::write(&go, "").expect("go");
-    world.succeeded(id).await;
-    assert_eq!(server.git("site", &["show", "main:a"]), "3");
+    // The first time nobody knows of the server yet.
+    for n in ["2", "3"] {
+        let (begun, go) = (world.data.path().join("begun"), world.data.path().join("go"));
+        let verify = wait_script("true", &begun, &go);
+        let script = format!("echo {n} > a");
+        let id = world.build_with(&site, &script, |spec| spec.verify = vec![verify]).await;
+        appears(&begun).await;
+        if n == "2" {
+            let asked = || server.seen().iter().any(|one| one.target.ends_with("git-receive-pack"));
+            world.until(id, "at its push", |_| asked()).await;
+        }
+        assert_eq!(server.git("site", &["for-each-ref", "--format=%(refname)"]), "refs/heads/main");
+        std::fs::write(&go, "").expect("go");
+        world.succeeded(id).await;
+        assert_eq!(server.git("site", &["show", "main:a"]), n);
+        std::fs::remove_file(&begun).expect("begun");
+        std::fs::remove_file(&go).expect("go");
+    }
     running.stop().await;
 }

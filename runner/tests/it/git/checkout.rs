@@ -137,7 +137,7 @@ fn a_reset_makes_the_files_those_of_a_commit() {
     write(&dirs, "cache/x", "ignored\n");
     write(&dirs, "dir/left-over", "x\n");
     write(&dirs, "dir/b.txt", "spoiled\n");
-    git::reset(&dirs, Some(&rebased)).expect("a reset");
+    git::reset(&dirs, Some(&rebased), git::Ignored::Stay).expect("a reset");
     assert_eq!(read(&dirs, "a.txt"), "mine\n");
     assert_eq!(read(&dirs, "c.txt"), "theirs\n");
     assert_eq!(read(&dirs, "dir/b.txt"), "b\n");
@@ -147,7 +147,7 @@ fn a_reset_makes_the_files_those_of_a_commit() {
 
     // Back to a commit that lacks files which the last one had.
     let start = git::parent(&dirs, &commit).expect("the commit").expect("a parent");
-    git::reset(&dirs, Some(&start)).expect("a reset");
+    git::reset(&dirs, Some(&start), git::Ignored::Stay).expect("a reset");
     assert!(!dirs.checkout.join("c.txt").exists());
     assert!(!dirs.checkout.join("dir/d.txt").exists());
     assert_eq!(staged(&dirs, Some(&start)).expect("changes").total, 0);

@@ -56,7 +56,7 @@ fn planted_filters_hooks_and_fsmonitor_do_not_run() {
     else {
         panic!("a clean rebase")
     };
-    git::reset(&dirs, Some(&rebased)).expect("a reset");
+    git::reset(&dirs, Some(&rebased), git::Ignored::Stay).expect("a reset");
     world.push(&dirs, &rebased, "refs/heads/main", &Expect::Forward(tip)).expect("a push");
     assert!(!trace.exists(), "something planted was run");
     assert_eq!(world.server.git("site", &["show", "main:a.txt"]), "evil?");

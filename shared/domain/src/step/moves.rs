@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    KEPT_ATTEMPTS, MAX_PARK, MAX_PARKED, MAX_PARKS, MAX_PUSH_ATTEMPTS, MAX_PUSH_TIME, MIN_PARK,
-    Refusal, Slots, Step,
+    KEPT_ATTEMPTS, MAX_PARK, MAX_PARKED, MAX_PARKS, MAX_PUSH_ATTEMPTS, MAX_PUSH_TIME,
+    MAX_UNVERIFIED_TRIES, MIN_PARK, Refusal, Slots, Step,
 };
 use crate::failure::{Failure, FailureClass, PushReaction, Reaction, backoff};
 use crate::git::OwnRef;
@@ -69,6 +69,10 @@ pub(super) fn cancel(task: Task, lease: Option<&Lease>, now: Timestamp) -> Resul
 
 pub(super) fn recover(mut task: Task, lease: &Lease, now: Timestamp) -> Step {
     let adopted = spend_push_attempt(&mut task);
+    if adopted && task.push_attempt >= MAX_UNVERIFIED_TRIES {
+        // Verifying it may be what kills its runners: the agent begins anew.
+        task.own_refs.retain(|recorded| !recorded.unverified);
+    }
     task.fence = task.fence.next();
     let mut lost = Failure::new(FailureClass::WorkerLost, "the worker died or lost its lease");
     // Its push may have been sent, and may still land.

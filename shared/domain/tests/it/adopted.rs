@@ -3,7 +3,7 @@
 use rdev_domain::failure::FailureClass;
 use rdev_domain::git::{OwnRef, RecordedRef};
 use rdev_domain::ids::{Fence, TaskId};
-use rdev_domain::step::{Event, MAX_PUSH_ATTEMPTS};
+use rdev_domain::step::{Event, MAX_PUSH_ATTEMPTS, MAX_UNVERIFIED_TRIES};
 use rdev_domain::task::{Task, TaskState};
 use ulid::Ulid;
 
@@ -65,6 +65,24 @@ fn workers_that_die_while_they_push_finished_work_do_not_spend_its_attempts() {
         case = adopts(claimed_again(&step));
     };
     assert_eq!((last.state, deaths), (TaskState::Failed, MAX_PUSH_ATTEMPTS));
+}
+
+#[test]
+fn work_that_kills_whoever_verifies_it_is_done_anew_after_three_deaths() {
+    let mut case = adopting();
+    let unverified = |case: &mut Case| {
+        let lease = case.lease.as_mut().expect("it is held");
+        lease.own_refs.iter_mut().flatten().for_each(|recorded| recorded.unverified = true);
+    };
+    for deaths in 1..=MAX_UNVERIFIED_TRIES {
+        unverified(&mut case);
+        let step = lost(&case);
+        assert_eq!(spent(&step.task), (1, deaths));
+        assert_eq!(step.task.own_refs.is_empty(), deaths == MAX_UNVERIFIED_TRIES);
+        case = adopts(claimed_again(&step));
+    }
+    let verified = lost(&case).task;
+    assert_eq!(verified.own_refs.len(), 1, "what was verified stays");
 }
 
 #[test]

@@ -10,7 +10,6 @@ use super::push::fails;
 use super::refs::{scan_base, search, writes};
 use super::send::Answer;
 use super::tell::holder;
-use super::verify::Written;
 use super::{Attempt, End, Named, Phase};
 use crate::model::lineage::Protocol;
 use crate::model::lineage::remote::{
@@ -63,6 +62,9 @@ pub(super) fn wrote(
         Answer::Not(Refused::Moved | Refused::Gone) if takes.is_none() && attempt.prepared => {
             return Some(Phase::Unsure { base, refused: false });
         }
+        Answer::Not(_) | Answer::Never | Answer::Lost if attempt.unverified => {
+            return Some(Phase::Verify { value, base, written: false });
+        }
         Answer::Not(_) | Answer::Never | Answer::Lost => {
             return Some(Attempt::failed(FailureClass::Infra, false));
         }
@@ -77,16 +79,15 @@ pub(super) fn wrote(
                 && taken.is_none_or(|takes| takes.own != recorded.own)
                 && !(may_land && recorded.may_land)
     });
-    let tip = world.remote.branch.clone();
     if attempt.prepared {
         // What it took over is based on another tip, as far as it knows.
-        let base = if takes.is_some() { tip } else { base };
+        let base = if takes.is_some() { world.remote.branch.clone() } else { base };
         return Some(Phase::Push { value, base });
     }
     if attempt.unverified {
-        return Some(Phase::Verify { value, base, tip });
+        return Some(Phase::Verify { value, base, written: true });
     }
-    ready(world, protocol, attempt, Written { value, base, tip })
+    ready(world, protocol, attempt, value, base)
 }
 
 /// The ticket is written and its work verified.
@@ -94,9 +95,10 @@ pub(super) fn ready(
     world: &mut World,
     protocol: &Protocol,
     attempt: &mut Attempt,
-    written: Written,
+    value: CommitId,
+    base: Option<History>,
 ) -> Option<Phase> {
-    let Written { value, base, tip } = written;
+    let tip = world.remote.branch.clone();
     if tip == base {
         return Some(Phase::Prepare { value, base });
     }

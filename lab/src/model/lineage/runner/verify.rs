@@ -10,11 +10,11 @@ use crate::model::lineage::remote::{History, Push, Sets, work_of};
 use crate::model::lineage::world::World;
 use crate::model::record::NOW;
 
-/// A ticket that was written, and the branch's tip then.
+/// A ticket that was written, or may have been.
 pub(super) struct Written {
     pub(super) value: CommitId,
     pub(super) base: Option<History>,
-    pub(super) tip: Option<History>,
+    pub(super) written: bool,
 }
 
 /// What the verify commands may say of work: of the same work always the same.
@@ -43,13 +43,18 @@ pub(super) fn verify(
         for recorded in &mut attempt.refs {
             recorded.unverified &= recorded.commit != written.value;
         }
-        return ready(world, protocol, attempt, written);
+        if written.written {
+            return ready(world, protocol, attempt, written.value, written.base);
+        }
+        // Whoever continues from it need not verify it again.
+        tells_refs(world, attempt).then_some(())?;
+        return Some(Attempt::failed(FailureClass::Infra, false));
     }
     if !world.failed.contains(&work) {
         world.left.failures -= 1;
         world.failed.push(work);
     }
-    let Written { value, base, .. } = written;
+    let Written { value, base, written } = written;
     attempt.refs.retain(|recorded| recorded.commit != value);
     if attempt.adopted {
         return Some(Phase::Aside { value, base, then: Then::Agent });
@@ -58,20 +63,25 @@ pub(super) fn verify(
         return Some(Phase::Aside { value, base, then: Then::Fail });
     }
     // The agent tries again, and the ticket moves to what it makes.
-    Some(Phase::Agent { base, from: Some(value) })
+    Some(Phase::Agent { base, from: written.then_some(value) })
 }
 
 /// Tells the store that nobody continues from the work, and moves its ticket.
 pub(super) fn aside(world: &mut World, attempt: &mut Attempt, value: CommitId) -> Next {
-    let (holder, refs) = (attempt.holder(), &attempt.refs);
-    let task = &mut world.tasks[attempt.number];
-    if task.change(|task| task.renew(&holder, Some(refs), NOW)).is_err() {
+    if !tells_refs(world, attempt) {
         return Next::End;
     }
     let own = OwnRef::Part(attempt.task().id, attempt.fence);
     let from = world.remote.own.get(&own).cloned();
     let deletes = Some((attempt.own(), value.clone()));
     Next::Push(Push { sets: Sets::Own { own, from, to: value }, deletes })
+}
+
+/// `false`: the lease is lost.
+fn tells_refs(world: &mut World, attempt: &Attempt) -> bool {
+    let (holder, refs) = (attempt.holder(), &attempt.refs);
+    let task = &mut world.tasks[attempt.number];
+    task.change(|task| task.renew(&holder, Some(refs), NOW)).is_ok()
 }
 
 /// The ticket was moved, or not: it is nobody's work wherever it is.
