@@ -340,7 +340,7 @@ impl PushContext<'_> {
             Held::Mine(ticket) if self.atomic => {
                 let ticket = ticket.clone();
                 self.push_refs(Some(&ticket)).await?;
-                self.attempt.forget_ref(ticket.own);
+                self.attempt.own_refs.gone(ticket.own);
                 Ok(())
             }
             _ => self.push_refs(None).await,

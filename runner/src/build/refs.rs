@@ -33,10 +33,9 @@ pub(super) async fn push_own(
     let (machine, remote, dirs) = (attempt.machine(), &target.remote, workspace.workdir());
     let mut heads_only = machine.knows(ServerLack::OtherRefs, &remote.url);
     loop {
-        let prefix = if heads_only { "refs/heads" } else { "refs" };
-        let name = format!("{prefix}/{}", push.own.path());
-        attempt.remember_ref(remote, &name);
-        let push = Push {
+        let name = push.own.full_name(heads_only);
+        attempt.own_refs.about_to_write(remote, &name);
+        let request = Push {
             dirs: &dirs,
             remote,
             commit: push.commit,
@@ -45,7 +44,7 @@ pub(super) async fn push_own(
             delete: push.delete,
             watch: &target.branch,
         };
-        match machine.push(&push, stop).await {
+        match machine.push(&request, stop).await {
             // It may also be a hook that refuses this one push: the server is remembered only
             // after it has accepted a branch.
             Err(GitError::RefNamespaceRefused) if !heads_only => heads_only = true,
@@ -53,9 +52,18 @@ pub(super) async fn push_own(
                 if heads_only {
                     machine.learn(ServerLack::OtherRefs, &remote.url);
                 }
+                attempt.own_refs.written(&name, push.commit);
+                if let Some((deleted, _)) = push.delete {
+                    attempt.own_refs.gone(deleted);
+                }
                 return Ok(pushed);
             }
-            Err(error) => return Err(error),
+            Err(error) => {
+                if error.is_in_doubt() {
+                    attempt.own_refs.perhaps_written(&name, push.commit);
+                }
+                return Err(error);
+            }
         }
     }
 }
