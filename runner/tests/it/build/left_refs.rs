@@ -279,6 +279,8 @@ async fn looks_beside_builds_take_nothing_from_them() {
     for scene in Scene::both().await {
         let (world, site) = (&scene.world, &scene.site);
         let running = world.run();
+        let done = world.build(site, "echo 2 > a").await;
+        world.succeeded(done).await;
         let builds = 6;
         let mut ids = Vec::new();
         for number in 0..builds {
@@ -286,7 +288,17 @@ async fn looks_beside_builds_take_nothing_from_them() {
         }
         let mut looks = 0;
         while !world.task(ids[builds - 1]).await.task.state.is_terminal() {
-            scene.another_runner_looks(&format!("look-{looks}")).await;
+            // It goes, so somebody has looked.
+            let witness = full(OwnRef::Part(done, Fence(7)));
+            scene.leaves(&witness);
+            world.store().plan_look(&scene.url(), now(), now()).await.expect("planned");
+            let looking = world.run_as(&format!("look-{looks}"), Format::CURRENT);
+            let end = Instant::now() + PATIENCE;
+            while scene.refs().contains(&witness) {
+                assert!(Instant::now() < end, "nobody looks");
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            looking.stop().await;
             looks += 1;
         }
         for id in ids {
@@ -295,7 +307,7 @@ async fn looks_beside_builds_take_nothing_from_them() {
         running.stop().await;
         assert!(looks > 0);
         let commits = git(&scene.repository, &["rev-list", "--count", "main"]);
-        assert_eq!(commits, (builds + 1).to_string());
+        assert_eq!(commits, (builds + 2).to_string());
         scene.until_there_are(&[]).await;
     }
 }
