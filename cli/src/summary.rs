@@ -28,6 +28,10 @@ pub(crate) fn of_build(record: &Value) -> String {
     field("commit", text(result, "commit_sha"));
     field("branch", text(result, "branch"));
     field("pull", text(result, "pull_request_url"));
+    for one in record["refs"].as_array().into_iter().flatten() {
+        let about = ["name", "commit", "kind"].map(|field| text(one, field));
+        field("ref", format!("{} at {} ({})", about[0], about[1], about[2]));
+    }
     for one in record["pipelines"].as_array().into_iter().flatten() {
         field("pipeline", pipeline(one));
     }
@@ -188,7 +192,14 @@ Done.";
 
     #[test]
     fn a_failed_build_says_why() {
-        let record = json!({"id": "T", "state": "failed", "failure": {"class": "auth", "message": "no key"}});
-        assert_eq!(of_build(&record), "task      T\nstate     failed\nfailure   auth: no key");
+        let record = json!({
+            "id": "T", "state": "failed", "failure": {"class": "auth", "message": "no key"},
+            "refs": [{"name": "refs/rdev/part/T/1", "commit": "abc", "kind": "part"}],
+        });
+        let expected = "task      T
+state     failed
+ref       refs/rdev/part/T/1 at abc (part)
+failure   auth: no key";
+        assert_eq!(of_build(&record), expected);
     }
 }

@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use rdev_domain::event::EventKind;
 use rdev_domain::failure::FailureClass;
-use rdev_domain::git::{Branch, OwnRef, RecordedRef};
+use rdev_domain::git::{Branch, RecordedRef};
 use rdev_domain::git_url::GitUrl;
 use rdev_domain::project::Project;
 use rdev_domain::task::Task;
@@ -16,7 +15,7 @@ use rdev_domain::time::Timestamp;
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::git::{Author, Caps, Credentials, Remote};
+use crate::git::{Author, Caps, Remote};
 use crate::machine::Machine;
 use crate::runner::context::RunnerContext;
 
@@ -24,6 +23,7 @@ pub(crate) mod event_log;
 mod folder;
 pub(crate) mod interrupt;
 pub(crate) mod lease;
+pub(crate) mod own_refs;
 pub(crate) mod session;
 pub(crate) mod settle;
 pub(crate) mod statuses;
@@ -34,6 +34,7 @@ pub(crate) mod workspace;
 
 use interrupt::Interrupt;
 use lease::ActiveLease;
+use own_refs::OwnRefs;
 use statuses::Statuses;
 use workspace::Workspace;
 
@@ -50,8 +51,8 @@ pub(crate) struct Attempt {
     /// Whether its push is prepared: the task is `pushing`.
     pub(crate) prepared: AtomicBool,
     pub(crate) statuses: Statuses,
+    pub(crate) own_refs: OwnRefs,
     durations: Mutex<BTreeMap<String, u64>>,
-    pushed: Mutex<Option<(Remote, Vec<String>)>>,
 }
 
 impl Attempt {
@@ -71,8 +72,8 @@ impl Attempt {
             committed: AtomicBool::new(false),
             prepared: AtomicBool::new(false),
             statuses: Statuses::default(),
+            own_refs: OwnRefs::default(),
             durations: Mutex::default(),
-            pushed: Mutex::default(),
         }
     }
 
@@ -126,28 +127,6 @@ impl Attempt {
         }
     }
 
-    /// Records that the attempt is about to push this ref of rdev's own.
-    pub(crate) fn remember_ref(&self, remote: &Remote, name: &str) {
-        let mut pushed = self.pushed.lock().unwrap_or_else(PoisonError::into_inner);
-        let (_, names) = pushed.get_or_insert_with(|| (remote.clone(), Vec::new()));
-        if !names.iter().any(|recorded| recorded == name) {
-            names.push(name.to_owned());
-        }
-    }
-
-    /// Records that a ref of rdev's own is gone.
-    pub(crate) fn forget_ref(&self, own: OwnRef) {
-        let mut pushed = self.pushed.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, names)) = pushed.as_mut() {
-            names.retain(|name| OwnRef::parse(name) != Some(own));
-        }
-    }
-
-    /// The refs of rdev's own that the attempt has pushed or tried to push.
-    pub(crate) fn pushed_refs(&self) -> Option<(Remote, Vec<String>)> {
-        self.pushed.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
     /// Adds a line for people to the build's log.
     pub(crate) fn note(&self, text: impl AsRef<str>) {
         self.lease.events.note(&self.context.redactor.redact(text.as_ref()), self.now());
@@ -173,16 +152,8 @@ impl Attempt {
 
     /// The repository at this URL, if it is allowed.
     pub(crate) fn remote_at(&self, url: GitUrl) -> Result<Remote, Interrupt> {
-        let config = &self.context.config;
-        let policy = config.url_policy(&self.context.folders);
-        if let Err(error) = url.check(&policy) {
-            return Err(Interrupt::failed(FailureClass::Invalid, error.to_string()));
-        }
-        let credentials = url.origin().and_then(|origin| {
-            let found = config.git.credentials.iter().find(|entry| entry.origin == origin)?;
-            Some(Credentials { username: found.username.clone(), token: found.token.clone() })
-        });
-        Ok(Remote { url, credentials, policy, timeout: Duration::from_secs(config.git.timeout_s) })
+        let remote = self.context.remote(url);
+        remote.map_err(|error| Interrupt::failed(FailureClass::Invalid, error.to_string()))
     }
 
     /// The branch that a build or check starts from.

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use async_trait::async_trait;
 use rdev_domain::failure::FailureClass;
 use rdev_domain::git::{Branch, CommitId, OwnRef, RecordedRef};
-use rdev_domain::result::{Outcome, TaskResult, Warning};
+use rdev_domain::result::{BuildResult, Outcome, TaskResult, Warning};
 use rdev_domain::spec::BuildSpec;
 use rdev_domain::step::Event;
 use rdev_domain::task::TaskState;
@@ -17,6 +17,7 @@ use crate::attempt::settle::Settlement;
 use crate::attempt::workspace::Workspace;
 use crate::git::{Expect, GitError};
 use crate::job::handler::TaskHandler;
+use crate::machine::ServerLack;
 
 mod agent_phase;
 mod commit;
@@ -165,7 +166,11 @@ async fn push_kept_ref(
     attempt.phase("push", pushing).await?;
     workspace.clear_finished()?;
     attempt.machine().forget_unpushed(attempt.task.id);
-    Ok(finish(attempt, Outcome::CommittedNotPushed, Some(commit), &target.branch, output))
+    let heads_only = attempt.machine().knows(ServerLack::OtherRefs, &target.remote.url);
+    let mut result =
+        output.build_result(attempt, Outcome::CommittedNotPushed, Some(commit), &target.branch);
+    result.kept_ref = Some(kept.full_name(heads_only));
+    Ok(settlement(attempt, result, output))
 }
 
 fn finish(
@@ -176,6 +181,10 @@ fn finish(
     output: AgentOutput,
 ) -> Settlement {
     let result = output.build_result(attempt, outcome, commit, branch);
+    settlement(attempt, result, output)
+}
+
+fn settlement(attempt: &Attempt, result: BuildResult, output: AgentOutput) -> Settlement {
     Settlement {
         event: Event::Finish {
             holder: attempt.lease.holder.clone(),

@@ -1,133 +1,141 @@
 //! Removes refs of rdev's own and unpushed work that nobody needs any more. It runs in the
-//! background; no build waits for it. A fetch lists the refs anyway; the store is asked about them
-//! only when a look is due: whoever leaves a ref brings it forward.
+//! background; no build waits for it.
+//!
+//! A build that ends well removes its own refs. What a runner could not remove, because it died or
+//! the git server was away, goes at the next fetch, which lists the refs anyway; and where nobody
+//! fetches any more, at a look that the store has planned at each fetch ([`look`]).
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rdev_domain::chain;
-use rdev_domain::git::{CommitId, OwnRef};
-use rdev_domain::ids::TaskId;
+use rdev_domain::git::OwnRef;
+use rdev_domain::git_url::GitUrl;
 use rdev_domain::ports::PortError;
+use rdev_domain::ref_look::{SELDOM, SOON};
 use rdev_domain::task::{Task, TaskState};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use crate::attempt::Attempt;
-use crate::git::Remote;
-use crate::machine::Machine;
+use crate::git::{Fetched, GitError, Remote, own_names};
 use crate::runner::context::RunnerContext;
 
-/// The number of refs of other tasks that one look checks.
-const REFS_PER_FETCH: usize = 20;
+mod fate;
+mod look;
+mod memory;
 
-/// When the store does not know a task of this age, its record has expired. A younger task may
-/// belong to another installation that shares the repository.
-const EXPIRED_AFTER: Duration = Duration::from_secs(90 * 24 * 60 * 60);
+pub(crate) use look::look_where_due;
+pub(crate) use memory::Memory;
 
-/// The time between two looks if nothing else is known.
-const SELDOM: Duration = Duration::from_secs(24 * 60 * 60);
+use fate::{Fate, done_with, is_in_doubt, is_old};
 
-/// The time until a look that may find something: a task is about to end, or there were too many
-/// refs for one look.
-const SOON: Duration = Duration::from_secs(60 * 60);
+/// The number of other tasks about which one fetch asks the store.
+const TASKS_PER_FETCH: usize = 20;
 
 /// The time limit for one clean-up.
 const TIME_LIMIT: Duration = Duration::from_secs(60);
 
 /// After a build: removes the refs that its attempts have pushed if it succeeded or was cancelled;
-/// otherwise it leaves them, and plans when somebody looks for them.
+/// otherwise it leaves them.
 pub(crate) fn after_attempt(attempt: &Attempt, task: &Task) {
-    let done = done_with(task.state);
-    if done {
-        attempt.machine().forget_unpushed(task.id);
+    if !done_with(task.state) {
+        return;
     }
-    let Some((remote, mut refs)) = attempt.pushed_refs() else {
+    attempt.machine().forget_unpushed(task.id);
+    let Some((remote, mut refs)) = attempt.own_refs.all() else {
         return;
     };
-    if !done {
-        if !refs.is_empty() {
-            look_soon(attempt.machine(), &remote);
-        }
-        return;
-    }
     let cancelled = task.state == TaskState::Cancelled;
     refs.retain(|name| match OwnRef::parse(name) {
         None | Some(OwnRef::Kept(_)) => false,
         Some(own) => !(cancelled && is_in_doubt(task, own)),
     });
-    delete(&attempt.context, remote, refs);
-}
-
-/// At a fetch: notes the refs that the task's own earlier attempts have left, which go with its
-/// end, and removes refs of other tasks that nobody needs any more: wip and part refs of tasks that
-/// succeeded or were cancelled, and all refs of old tasks whose records have expired.
-pub(crate) fn remove_refs_of_ended_tasks(
-    attempt: &Attempt,
-    remote: &Remote,
-    own: &[(OwnRef, CommitId)],
-) {
-    let machine = attempt.machine();
-    // Those of its own earlier attempts go with its end.
-    for (own, _) in own.iter().filter(|(own, _)| own.task() == attempt.task.id) {
-        attempt.remember_ref(remote, &format!("refs/{}", own.path()));
-    }
-    let mut others: Vec<OwnRef> = own
-        .iter()
-        .map(|(own, _)| *own)
-        // Kept refs stay until the record expires: they must not use up the limit.
-        .filter(|own| !matches!(own, OwnRef::Kept(task) if !expired(*task, machine)))
-        .filter(|own| {
-            own.task() != attempt.task.id
-                && Some(own.task()) != attempt.task.resume_from.map(|wip| wip.task)
-        })
-        .collect();
-    let now = machine.now();
-    let is_due = machine.next_look(&remote.url).is_none_or(|next| next <= now);
-    if others.is_empty() || !is_due {
+    if refs.is_empty() {
         return;
     }
-    // Before the look: of builds that fetch at once, one looks.
-    machine.plan_look(&remote.url, now.plus(SELDOM));
-    let mut again_soon = others.len() > REFS_PER_FETCH;
-    // Start anywhere in the list: many refs that must stay must not hide those that can go.
-    let first = machine.random(u32::try_from(others.len()).unwrap_or(u32::MAX));
-    others.rotate_left(first as usize);
-    others.truncate(REFS_PER_FETCH);
-    let (context, remote) = (Arc::clone(&attempt.context), remote.clone());
+    let context = Arc::clone(&attempt.context);
     attempt.context.in_background(async move {
-        let mut refs = Vec::new();
-        for own in others {
-            let removable = match context.ports.store.task(own.task()).await {
-                Ok(record) => {
-                    again_soon |= !record.task.state.is_terminal();
-                    done_with(record.task.state)
-                        && !matches!(own, OwnRef::Kept(_))
-                        && !is_in_doubt(&record.task, own)
-                }
-                Err(PortError::NotFound { .. }) => expired(own.task(), &*context.machine),
-                Err(_) => {
-                    again_soon = true;
-                    false
-                }
-            };
-            if removable {
-                refs.push(format!("refs/{}", own.path()));
-                refs.push(format!("refs/heads/{}", own.path()));
-            }
+        if let Removal::Failed = remove(&context, &remote, &refs).await {
+            plan(&context, &remote.url, SOON).await;
         }
-        if again_soon {
-            look_soon(&*context.machine, &remote);
-        }
-        delete(&context, remote, refs);
     });
 }
 
-/// The next look is within the hour. Where nothing is planned, it is due at once anyway.
-fn look_soon(machine: &dyn Machine, remote: &Remote) {
-    let at = machine.now().plus(SOON);
-    if machine.next_look(&remote.url).is_some_and(|next| next > at) {
-        machine.plan_look(&remote.url, at);
+/// At a fetch: plans a look within a day; notes the refs of the task's own earlier attempts, which
+/// go with its good end; and removes refs of other tasks that nobody needs any more: those of tasks
+/// that succeeded or were cancelled, and all of tasks whose records have expired.
+pub(crate) fn at_fetch(attempt: &Attempt, remote: &Remote, fetched: &Fetched) {
+    let context = &attempt.context;
+    let own_task = attempt.task.id;
+    let mine = fetched.own.iter().filter(|(own, _)| own.task() == own_task);
+    attempt.own_refs.listed(
+        remote,
+        mine.map(|(own, commit)| {
+            (own.full_name(fetched.own_branches.contains(own)), commit.clone())
+        }),
+    );
+    let now = attempt.now();
+    if context.memory.begin_plan(&remote.url, now) {
+        let (context, url) = (Arc::clone(context), remote.url.clone());
+        attempt.context.in_background(async move { plan(&context, &url, SELDOM).await });
+    }
+    let others: Vec<OwnRef> = fetched
+        .own
+        .iter()
+        .map(|(own, _)| *own)
+        // Kept refs stay until the record expires: they must not use up the limit.
+        .filter(|own| !matches!(own, OwnRef::Kept(task) if !is_old(context, *task)))
+        .filter(|own| {
+            own.task() != own_task
+                && Some(own.task()) != attempt.task.retry_of
+                && Some(own.task()) != attempt.task.resume_from.map(|wip| wip.task)
+        })
+        .collect();
+    let tasks = others.iter().map(|own| own.task());
+    let mut tasks = context.memory.unsettled(&remote.url, tasks, now);
+    if tasks.is_empty() {
+        return;
+    }
+    // Start anywhere in the list: many refs that must stay must not hide those that can go.
+    let first = context.machine.random(u32::try_from(tasks.len()).unwrap_or(u32::MAX));
+    tasks.rotate_left(first as usize);
+    tasks.truncate(TASKS_PER_FETCH);
+    let (context, remote) = (Arc::clone(context), remote.clone());
+    attempt.context.in_background(async move {
+        let (memory, url) = (&context.memory, &remote.url);
+        let (mut refs, mut of_tasks) = (Vec::new(), Vec::new());
+        for task in tasks {
+            let fate = Fate::of(&context, task, &BTreeSet::new()).await;
+            let of_task = others.iter().copied().filter(|own| own.task() == task);
+            let go: Vec<OwnRef> = of_task.filter(|own| fate.lets_go(*own)).collect();
+            if !go.is_empty() {
+                refs.extend(go);
+                of_tasks.push(task);
+            } else if matches!(fate, Fate::Ended(_) | Fate::Foreign) {
+                memory.settle(url, task, now.plus(SELDOM));
+            }
+        }
+        if refs.is_empty() {
+            return;
+        }
+        let alone = match remove(&context, &remote, &names(&refs)).await {
+            Removal::Done => return,
+            Removal::Refused => SELDOM,
+            Removal::Failed => SOON,
+        };
+        of_tasks.into_iter().for_each(|task| memory.settle(url, task, now.plus(alone)));
+        plan(&context, url, alone).await;
+    });
+}
+
+/// Plans a look through a repository `within` a time.
+async fn plan(context: &RunnerContext, url: &GitUrl, within: Duration) {
+    let now = context.machine.now();
+    if let Err(error) = context.ports.store.plan_look(url, now.plus(within), now).await {
+        context.memory.forget_plan(url);
+        debug!(error = chain(&error), "a look for refs was not planned; the next fetch plans it");
     }
 }
 
@@ -145,41 +153,35 @@ pub(crate) async fn forget_ended_unpushed(context: &RunnerContext) {
     }
 }
 
-fn expired(task: TaskId, machine: &dyn Machine) -> bool {
-    machine.now().since(task.created_at()) > EXPIRED_AFTER
+/// What came of the removal of refs.
+enum Removal {
+    /// They are gone.
+    Done,
+    /// The server does not remove one of them.
+    Refused,
+    /// It did not come so far.
+    Failed,
 }
 
-/// Whether it is the ticket of a push that is in doubt: it tells a retry that it has not landed.
-fn is_in_doubt(task: &Task, own: OwnRef) -> bool {
-    task.own_refs.iter().any(|recorded| recorded.may_land && recorded.own == own)
+/// The full names that refs may have.
+fn names(refs: &[OwnRef]) -> Vec<String> {
+    refs.iter().flat_map(|own| own_names(*own)).collect()
 }
 
-fn done_with(state: TaskState) -> bool {
-    matches!(state, TaskState::Succeeded | TaskState::Cancelled)
-}
-
-fn delete(context: &Arc<RunnerContext>, remote: Remote, refs: Vec<String>) {
-    if refs.is_empty() {
-        return;
-    }
-    let machine = Arc::clone(&context.machine);
-    context.in_background(async move {
-        let stop = CancellationToken::new();
-        let deleted = machine.delete_refs(&remote, &refs, &stop);
-        let again = || look_soon(&*machine, &remote);
-        match tokio::time::timeout(TIME_LIMIT, deleted).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                debug!(
-                    error = chain(&error),
-                    "refs of ended tasks were not removed; a later fetch will"
-                );
-                again();
-            }
-            Err(_) => {
-                stop.cancel();
-                again();
-            }
+async fn remove(context: &RunnerContext, remote: &Remote, refs: &[String]) -> Removal {
+    let stop = CancellationToken::new();
+    let removed = context.machine.delete_refs(remote, refs, &stop);
+    let error = match tokio::time::timeout(TIME_LIMIT, removed).await {
+        Ok(Ok(())) => return Removal::Done,
+        Ok(Err(error)) => error,
+        Err(_) => {
+            stop.cancel();
+            return Removal::Failed;
         }
-    });
+    };
+    debug!(url = %remote.url, error = chain(&error), "refs that nobody needs were not removed; a later fetch or look will");
+    match error {
+        GitError::Rejected { .. } | GitError::Auth { .. } => Removal::Refused,
+        _ => Removal::Failed,
+    }
 }

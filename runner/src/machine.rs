@@ -21,8 +21,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::agent::{AgentContext, AgentRequest, Progress, Report};
 use crate::git::{
-    Author, Caps, Changes, CheckedOut, Fetched, GitError, Ignored, Mirror, Push, Pushed, Rebased,
-    Remote, Scan, Seen, TreeId, Workdir,
+    Author, Caps, Changes, CheckedOut, Fetched, GitError, Ignored, Mirror, OwnTip, Push, Pushed,
+    Rebased, Remote, Scan, Seen, TreeId, Workdir,
 };
 use crate::process::{Ended, Flow, Launch, Limits, RunError, Stream};
 
@@ -103,13 +103,6 @@ pub trait Machine: Send + Sync + 'static {
 
     /// The tasks with unpushed commits on this machine.
     fn tasks_with_unpushed(&self) -> Vec<TaskId>;
-
-    /// When the refs of a repository are looked through next for those that nobody needs. `None`:
-    /// this process has not planned it. An earlier one may have died and left some.
-    fn next_look(&self, url: &GitUrl) -> Option<Timestamp>;
-
-    /// Plans it.
-    fn plan_look(&self, url: &GitUrl, at: Timestamp);
 
     /// Keeps the agent's session of a finished task, with the name of the workspace that it is
     /// bound to.
@@ -238,6 +231,13 @@ pub trait Machine: Send + Sync + 'static {
 
     /// See [`crate::git::pushes_ended`].
     async fn pushes_ended(&self, limit: Duration);
+
+    /// See [`crate::git::list_own`].
+    async fn own_refs(
+        &self,
+        remote: &Remote,
+        stop: &CancellationToken,
+    ) -> Result<Vec<OwnTip>, GitError>;
 
     /// See [`crate::git::delete_refs`].
     async fn delete_refs(

@@ -124,6 +124,7 @@ pub fn start_on(
         in_use: InUse::default(),
         granted: crate::build::Granted::default(),
         background: TaskTracker::new(),
+        memory: cleanup::Memory::default(),
         drain: CancellationToken::new(),
         release: CancellationToken::new(),
         ordered_drain: watch::Sender::new(false),
@@ -173,6 +174,7 @@ impl Runner {
         info!(worker = %context.worker_id, slots = context.slots, agents = ?context.capabilities.agents, "the runner is ready for work");
         cleanup::forget_ended_unpushed(&context).await;
         context.expire_sessions().await;
+        context.in_background(cleanup::look_where_due(Arc::clone(&context)));
         let heartbeats = context.machine.spawn(heartbeat::heartbeats(Arc::clone(&context)).boxed());
         let protected = Arc::clone(&context);
         let renewals = async move { protected.protection.renew_periodically().await };

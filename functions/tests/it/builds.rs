@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use rdev_domain::failure::{Failure, FailureClass};
-use rdev_domain::git::Tip;
-use rdev_domain::ids::TaskId;
-use rdev_domain::lease::Holder;
+use rdev_domain::git::{CommitId, LeftRef, OwnRef, RecordedRef, Tip};
+use rdev_domain::ids::{Fence, TaskId};
+use rdev_domain::lease::{Holder, Progress};
 use rdev_domain::ports::Record;
 use rdev_domain::result::{AgentRun, BuildResult, Outcome, TaskResult, Usage};
 use rdev_domain::spec::AgentName;
@@ -21,6 +21,7 @@ pub(crate) fn result(outcome: Outcome, session: Option<&str>) -> BuildResult {
         outcome,
         commit_sha: Some("a".repeat(40).parse().expect("a commit")),
         branch: "main".parse().expect("a branch"),
+        kept_ref: None,
         pull_request_url: None,
         files_changed: vec![],
         files_changed_total: 0,
@@ -39,7 +40,7 @@ pub(crate) fn result(outcome: Outcome, session: Option<&str>) -> BuildResult {
 
 pub(crate) fn failed(holder: Holder) -> Event {
     let failure = Failure::new(FailureClass::Auth, "the model refused the key");
-    Event::Fail { holder, failure, usage: None, revoked: false }
+    Event::Fail { holder, failure, usage: None, revoked: false, left: None }
 }
 
 fn prepared(task: TaskId, holder: Holder) -> Event {
@@ -316,4 +317,87 @@ async fn a_diff_is_shown_as_it_was_recorded() {
     let shown = fixture.get(&format!("/projects/site/builds/{task}")).await.json();
     assert_eq!(shown["attempts"][0]["worker_id"], "test-worker");
     assert_eq!(shown["result"]["agent"]["version"], "1.2.3");
+}
+
+#[tokio::test]
+async fn a_build_without_push_names_the_ref_that_has_its_commit() {
+    let fixture = Fixture::new().await;
+    let project = fixture.project("site").await;
+    for kept_ref in [None, Some("refs/heads/rdev/kept/somewhere")] {
+        let task = fixture.build(&project).await;
+        let path = format!("/projects/site/builds/{task}");
+        let (_, holder) = fixture.claim(&project).await;
+        assert_eq!(fixture.get(&path).await.json().get("refs"), None, "it runs");
+        let result = BuildResult {
+            kept_ref: kept_ref.map(str::to_owned),
+            ..result(Outcome::CommittedNotPushed, None)
+        };
+        let result = TaskResult::Build(result);
+        let event = Event::Finish { holder, result, usage: Usage::default() };
+        fixture.advance(task, event, Record::default()).await;
+        // Results of earlier versions do not name it.
+        let usual = format!("refs/rdev/kept/{task}");
+        let name = kept_ref.unwrap_or(&usual);
+        let expected = json!([{ "name": name, "commit": "a".repeat(40), "kind": "kept" }]);
+        assert_eq!(fixture.get(&path).await.json()["refs"], expected);
+        let list = fixture.get("/projects/site/builds").await.json();
+        assert_eq!(list["items"][0]["refs"], expected);
+    }
+}
+
+#[tokio::test]
+async fn a_failed_build_names_what_it_has_left_and_one_that_ended_well_names_nothing() {
+    let fixture = Fixture::new().await;
+    let project = fixture.project("site").await;
+    let ends = [true, false].map(|well| (well, Fence(1)));
+    for (well, fence) in ends {
+        let task = fixture.build(&project).await;
+        let path = format!("/projects/site/builds/{task}");
+        let (_, holder) = fixture.claim(&project).await;
+        let commit: CommitId = "b".repeat(40).parse().expect("a commit");
+        let left = |own, branch| LeftRef { own, commit: commit.clone(), branch };
+        let class = if well { FailureClass::Cancelled } else { FailureClass::Auth };
+        let event = Event::Fail {
+            holder,
+            failure: Failure::new(class, "as the test wants it"),
+            usage: None,
+            revoked: false,
+            left: Some(vec![
+                left(OwnRef::Part(task, fence), false),
+                left(OwnRef::Revoked(task, fence), true),
+            ]),
+        };
+        fixture.advance(task, event, Record::default()).await;
+        let shown = fixture.get(&path).await.json();
+        assert_eq!(shown.get("left_refs"), None, "once is enough");
+        let expected = json!([
+            { "name": format!("refs/rdev/part/{task}/1"), "commit": commit, "kind": "part" },
+            {
+                "name": format!("refs/heads/rdev/revoked/{task}/1"),
+                "commit": commit, "kind": "revoked",
+            },
+        ]);
+        assert_eq!(shown.get("refs"), (!well).then_some(&expected), "{shown}");
+    }
+}
+
+#[tokio::test]
+async fn a_build_whose_worker_was_lost_names_what_that_one_was_about_to_write() {
+    let fixture = Fixture::new().await;
+    let project = fixture.project("site").await;
+    let body = json!({ "prompt": "x", "max_attempts": 1 });
+    let task = fixture.post("/projects/site/builds", body).await.task_id();
+    let (_, holder) = fixture.claim(&project).await;
+    let commit: CommitId = "b".repeat(40).parse().expect("a commit");
+    let refs = [RecordedRef::of(OwnRef::Wip(task, holder.fence), commit.clone())];
+    let progress = Progress { own_refs: Some(&refs), ..Progress::default() };
+    let store = fixture.store();
+    store.renew(task, &holder, progress, now()).await.expect("it is held");
+    let long_after = now().plus(std::time::Duration::from_secs(600));
+    store.recover_expired(long_after).await.expect("recovered");
+    let shown = fixture.get(&format!("/projects/site/builds/{task}")).await.json();
+    assert_eq!(shown["state"], "failed", "{shown}");
+    let name = format!("refs/rdev/wip/{task}/{}", holder.fence);
+    let expected = json!([{ "name": name, "commit": commit, "kind": "wip" }]);
+    assert_eq!(shown["refs"], expected);
 }

@@ -223,7 +223,7 @@ async fn a_redrive_of_everything_leaves_a_poisoned_task_and_retries_the_others()
     let poisoned = fixture.build(&project).await;
     let (_, holder) = fixture.claim(&project).await;
     let failure = Failure::new(FailureClass::Poison, "its record cannot be read");
-    let event = Event::Fail { holder, failure, usage: None, revoked: false };
+    let event = Event::Fail { holder, failure, usage: None, revoked: false, left: None };
     fixture.advance(poisoned, event, Record::default()).await;
     for _ in 0..2 {
         let done = fixture.post("/work/dead/redrive", json!({})).await;

@@ -125,8 +125,8 @@ impl Machine {
     }
 
     /// Starts runners anew that have been there for long: where the API is now. A runner that has
-    /// just started forgets the work of tasks that others have ended, and looks for left-over refs
-    /// when it fetches a repository for the first time; else it would only do so within the hour.
+    /// just started forgets the work of tasks that others have ended; else it would only do so
+    /// within the hour.
     pub(crate) async fn refresh(&mut self) -> Result<Place> {
         match self {
             Self::OneMachine(one) => {

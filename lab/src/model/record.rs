@@ -138,6 +138,7 @@ pub fn result() -> BuildResult {
         outcome: Outcome::Delivered,
         commit_sha: None,
         branch: "main".parse().expect("a branch"),
+        kept_ref: None,
         pull_request_url: None,
         files_changed: vec![],
         files_changed_total: 0,

@@ -44,8 +44,6 @@ pub(super) struct SimulatedMachine {
     pub(super) disk: Arc<Disk>,
     /// The process's name, as its runner has drawn it.
     pub(super) drawn: Mutex<String>,
-    /// When each repository is looked through next.
-    pub(super) looks: Mutex<BTreeMap<String, Timestamp>>,
     pub(super) agents: Vec<AgentName>,
 }
 
@@ -217,15 +215,6 @@ impl Machine for SimulatedMachine {
         tasks
     }
 
-    fn next_look(&self, url: &GitUrl) -> Option<Timestamp> {
-        self.looks.lock().unwrap_or_else(PoisonError::into_inner).get(url.as_str()).copied()
-    }
-
-    fn plan_look(&self, url: &GitUrl, at: Timestamp) {
-        let mut looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
-        looks.insert(url.as_str().to_owned(), at);
-    }
-
     fn keep_session(&self, _: &Path, _: &str, task: TaskId) -> Result<()> {
         anyhow::bail!("the simulated agent has no session to keep for {task}")
     }
@@ -263,6 +252,11 @@ impl Machine for SimulatedMachine {
             tip: tip_of(tip),
             start: tip.or_else(|| refs.get(&base.full_name())).cloned(),
             own: own_refs(&refs),
+            own_branches: refs
+                .keys()
+                .filter(|name| name.starts_with("refs/heads/"))
+                .filter_map(|name| OwnRef::parse(name))
+                .collect(),
             has_branches: refs
                 .keys()
                 .any(|name| name.starts_with("refs/heads/") && OwnRef::parse(name).is_none()),
@@ -414,6 +408,14 @@ impl Machine for SimulatedMachine {
 
     async fn pushes_ended(&self, _: Duration) {
         // A push here ends when it is done.
+    }
+
+    async fn own_refs(
+        &self,
+        remote: &Remote,
+        stop: &CancellationToken,
+    ) -> Result<Vec<(OwnRef, CommitId)>, GitError> {
+        Ok(own_refs(&remote::list(self, remote, stop).await?))
     }
 
     async fn delete_refs(

@@ -254,7 +254,6 @@ async fn supervise(simulation: Arc<Simulation>, number: usize) {
             skew,
             disk: Arc::clone(&disk),
             drawn: Mutex::default(),
-            looks: Mutex::default(),
             agents: world.plan.agents_of(number),
         });
         let own_queue = world.plan.queue_of(number);

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use rdev_domain::audit::{Actor, AuditEvent};
 use rdev_domain::dns::{Domain, DomainName};
 use rdev_domain::git::{CommitId, RecordedRef};
+use rdev_domain::git_url::GitUrl;
 use rdev_domain::ids::{KeyId, Owner, ProjectId, TaskId, WorkerId};
 use rdev_domain::key::ApiKey;
 use rdev_domain::lease::{Holder, Progress};
@@ -20,6 +21,7 @@ use rdev_domain::ports::{
     Repository, Standing, Store, Swept, TaskFilter, TaskRecord, WorkStats,
 };
 use rdev_domain::project::{Deletion, Project, ProjectPatch, Stage};
+use rdev_domain::ref_look::RefLook;
 use rdev_domain::request::{Begun, RequestKey, StoredAnswer};
 use rdev_domain::step::Event;
 use rdev_domain::task::Task;
@@ -223,6 +225,9 @@ store! {
     deliveries(project: &ProjectId, page: &Page) -> Listed<WebhookDelivery>;
     record_pipeline(pipeline: &CommitPipeline, now: Timestamp) -> ();
     pipeline(project: &ProjectId, commit: &CommitId) -> Option<CommitPipeline>;
+    plan_look(repository: &GitUrl, at: Timestamp, now: Timestamp) -> ();
+    due_looks(now: Timestamp, limit: u32) -> Vec<RefLook>;
+    update_look(before: &RefLook, after: Option<&RefLook>) -> bool;
     enqueue(task: &Task, by: &Actor, now: Timestamp) -> Enqueued;
     claim_next(hint: &ProjectId, owner: &Owner, can: &Capabilities, now: Timestamp) -> Claim;
     waiting_project(now: Timestamp) -> Option<ProjectId>;

@@ -390,7 +390,7 @@ fn event_of(report: &Report, task: TaskId, holder: Holder, now: Timestamp) -> Ev
                 Timestamp::from_millis(now.as_millis().saturating_add(seconds.saturating_mul(1000)))
             });
             let failure = Failure { retry_at, ..Failure::new(*class, "as the test wants it") };
-            Event::Fail { holder, failure, usage: None, revoked: *revoked }
+            Event::Fail { holder, failure, usage: None, revoked: *revoked, left: None }
         }
         Report::Release => Event::Release { holder },
         Report::Restart => Event::Restart { holder },
@@ -430,6 +430,7 @@ fn result(outcome: Outcome, fence: Fence) -> BuildResult {
         outcome,
         commit_sha: matches!(outcome, Outcome::Delivered).then(|| commit(fence)),
         branch: main(),
+        kept_ref: None,
         pull_request_url: None,
         files_changed: Vec::new(),
         files_changed_total: 0,

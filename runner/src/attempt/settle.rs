@@ -197,8 +197,9 @@ fn event_of(attempt: &Attempt, interrupt: Interrupt) -> Option<Event> {
         message: attempt.context.redactor.redact(&failure.message).into_owned(),
         ..failure
     };
+    let left = attempt.own_refs.left(attempt.task.id);
     attempt.note(format!("the attempt failed ({}): {}", failure.class.as_str(), failure.message));
-    Some(Event::Fail { holder, failure, usage: Some(*lease.usage.borrow()), revoked })
+    Some(Event::Fail { holder, failure, usage: Some(*lease.usage.borrow()), revoked, left })
 }
 
 /// Sends the wake-ups. Returns whether it did.

@@ -27,6 +27,7 @@ impl AgentOutput {
             outcome,
             commit_sha: commit,
             branch: branch.clone(),
+            kept_ref: None,
             pull_request_url: None,
             files_changed: self.changes.files.clone(),
             files_changed_total: self.changes.total,

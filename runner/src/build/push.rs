@@ -402,7 +402,7 @@ impl PushContext<'_> {
             Held::Mine(ticket) if self.atomic => {
                 let (ticket, known) = (ticket.clone(), self.known.take());
                 self.push_refs(Some(&ticket), known.as_ref()).await?;
-                self.attempt.forget_ref(ticket.own);
+                self.attempt.own_refs.gone(ticket.own);
                 Ok(())
             }
             _ => self.push_refs(None, None).await,

@@ -44,9 +44,8 @@ pub(super) async fn push_own(
     let (machine, remote, dirs) = (attempt.machine(), &target.remote, workspace.workdir());
     let mut heads_only = machine.knows(ServerLack::OtherRefs, &remote.url);
     loop {
-        let prefix = if heads_only { "refs/heads" } else { "refs" };
-        let name = format!("{prefix}/{}", push.own.path());
-        attempt.remember_ref(remote, &name);
+        let name = push.own.full_name(heads_only);
+        attempt.own_refs.about_to_write(remote, &name);
         let sent = Push {
             dirs: &dirs,
             remote,
@@ -70,9 +69,18 @@ pub(super) async fn push_own(
                 if heads_only {
                     machine.learn(ServerLack::OtherRefs, &remote.url);
                 }
+                attempt.own_refs.written(&name, push.commit);
+                if let Some((deleted, _)) = push.delete {
+                    attempt.own_refs.gone(deleted);
+                }
                 return Ok(pushed);
             }
-            Err(error) => return Err(error),
+            Err(error) => {
+                if error.is_in_doubt() {
+                    attempt.own_refs.perhaps_written(&name, push.commit);
+                }
+                return Err(error);
+            }
         }
     }
 }

@@ -62,7 +62,7 @@ impl BuildTarget {
             }
             (fetched, _) => fetched?,
         };
-        cleanup::remove_refs_of_ended_tasks(attempt, &self.remote, &fetched.own);
+        cleanup::at_fetch(attempt, &self.remote, &fetched);
         Ok(fetched)
     }
 }

@@ -187,7 +187,11 @@ impl PushContext<'_> {
                 Ok(true)
             }
             Err(GitError::Cancelled) => Err(Interrupt::Stopped),
-            Ok(()) | Err(_) => Ok(false),
+            Ok(()) => {
+                self.attempt.own_refs.gone(own);
+                Ok(false)
+            }
+            Err(_) => Ok(false),
         }
     }
 

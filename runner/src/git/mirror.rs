@@ -82,6 +82,8 @@ pub struct Fetched {
     pub start: Option<CommitId>,
     /// rdev's own refs, below `refs/` and below `refs/heads/`.
     pub own: Vec<OwnTip>,
+    /// Those of them that are branches: the server accepts no other refs.
+    pub own_branches: Vec<OwnRef>,
     /// Whether the repository has any branch.
     pub has_branches: bool,
 }
@@ -135,6 +137,8 @@ pub fn fetch_if_there(
     let tip = server.find(&branch.full_name());
     let start = tip.or_else(|| server.find(&base.full_name()));
     let own = own_refs(&server);
+    let branches = server.refs.iter().filter(|(name, _)| name.starts_with("refs/heads/"));
+    let own_branches = branches.filter_map(|(name, _)| OwnRef::parse(name)).collect();
     let has_branches = server
         .refs
         .iter()
@@ -146,7 +150,8 @@ pub fn fetch_if_there(
             cached(cache, max_cache_bytes, &download)?
         }
     };
-    Ok(Fetched { mirror, tip: tip_of(tip), start: start.map(commit_id), own, has_branches })
+    let (tip, start) = (tip_of(tip), start.map(commit_id));
+    Ok(Fetched { mirror, tip, start, own, own_branches, has_branches })
 }
 
 /// Fetches one of rdev's own refs into the attempt's repository and returns its commit.
@@ -192,6 +197,14 @@ pub fn look(
     };
     let tip = tip_of(fetch_ref(dirs, remote, find, "refs/rdev/tip", cancel)?);
     Ok(Seen { tip, own })
+}
+
+/// Lists rdev's own refs of a repository.
+///
+/// # Errors
+/// As [`fetch`].
+pub fn list_own(remote: &Remote, cancel: &CancellationToken) -> Result<Vec<OwnTip>, GitError> {
+    Ok(own_refs(&local::advertised(remote, Service::UploadPack, cancel)?))
 }
 
 /// rdev's own refs on a server.

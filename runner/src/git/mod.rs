@@ -42,7 +42,7 @@ pub use commit::{Rebased, commit, parent, rebase};
 pub use error::GitError;
 pub(crate) use leftovers::discard_leftovers;
 pub use local::in_log;
-pub use mirror::{Fetched, Mirror, Seen, fetch, fetch_commit, fetch_if_there, look};
+pub use mirror::{Fetched, Mirror, Seen, fetch, fetch_commit, fetch_if_there, list_own, look};
 pub use push::{KnownRefs, Push, Pushed, Until, delete_refs, push};
 pub(crate) use remembered::Remembered;
 pub use remembered::not_atomic_folder;

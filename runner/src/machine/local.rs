@@ -1,8 +1,7 @@
 //! The real machine: this process's clock, files, git and child processes.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
@@ -22,8 +21,8 @@ use crate::attempt::trash::Trash;
 use crate::attempt::{session, unpushed, workspace};
 use crate::config::{AgentSettings, Folders, RunnerConfig};
 use crate::git::{
-    self, Author, Caps, Changes, CheckedOut, Fetched, GitError, Ignored, Mirror, Push, Pushed,
-    Rebased, Remembered, Remote, Scan, Seen, TreeId, Workdir, blocking,
+    self, Author, Caps, Changes, CheckedOut, Fetched, GitError, Ignored, Mirror, OwnTip, Push,
+    Pushed, Rebased, Remembered, Remote, Scan, Seen, TreeId, Workdir, blocking,
 };
 use crate::process::{self, Ended, Launch, Limits, RunError};
 
@@ -35,8 +34,6 @@ pub struct LocalMachine {
     agents: BTreeMap<AgentName, AgentSettings>,
     heads_only: Remembered,
     not_atomic: Remembered,
-    /// When each repository is looked through next.
-    looks: Mutex<HashMap<GitUrl, Timestamp>>,
 }
 
 impl LocalMachine {
@@ -49,7 +46,6 @@ impl LocalMachine {
             not_atomic: Remembered::new(git::not_atomic_folder(&folders.cache)),
             trash: Trash::new(folders),
             folders: folders.clone(),
-            looks: Mutex::default(),
         }
     }
 
@@ -139,14 +135,6 @@ impl Machine for LocalMachine {
 
     fn tasks_with_unpushed(&self) -> Vec<TaskId> {
         unpushed::tasks_with_unpushed(&self.folders)
-    }
-
-    fn next_look(&self, url: &GitUrl) -> Option<Timestamp> {
-        self.looks.lock().unwrap_or_else(PoisonError::into_inner).get(url).copied()
-    }
-
-    fn plan_look(&self, url: &GitUrl, at: Timestamp) {
-        self.looks.lock().unwrap_or_else(PoisonError::into_inner).insert(url.clone(), at);
     }
 
     fn keep_session(&self, home: &Path, key: &str, task: TaskId) -> Result<()> {
@@ -341,6 +329,15 @@ impl Machine for LocalMachine {
 
     async fn pushes_ended(&self, limit: Duration) {
         git::pushes_ended(limit).await;
+    }
+
+    async fn own_refs(
+        &self,
+        remote: &Remote,
+        stop: &CancellationToken,
+    ) -> Result<Vec<OwnTip>, GitError> {
+        let (remote, stop) = (remote.clone(), stop.clone());
+        blocking(move || git::list_own(&remote, &stop)).await
     }
 
     async fn delete_refs(

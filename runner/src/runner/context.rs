@@ -5,6 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use rdev_domain::Invalid;
+use rdev_domain::git_url::GitUrl;
 use rdev_domain::ids::{Owner, TaskId, WorkerId};
 use rdev_domain::ports::{Capabilities, Forge, Queue, Store};
 use rdev_domain::time::Timestamp;
@@ -19,7 +21,9 @@ use crate::attempt::lease::ActiveLease;
 use crate::attempt::stop::StopReason;
 use crate::attempt::workspace::InUse;
 use crate::build::Granted;
+use crate::cleanup::Memory;
 use crate::config::{Folders, RunnerConfig};
+use crate::git::{Credentials, Remote};
 use crate::machine::Machine;
 use crate::redact::Redactor;
 
@@ -46,6 +50,8 @@ pub(crate) struct RunnerContext {
     pub(crate) granted: Granted,
     /// Clean-up that runs in the background; no build waits for it.
     pub(crate) background: TaskTracker,
+    /// What it remembers of refs in repositories.
+    pub(crate) memory: Memory,
     pub(super) owner: Owner,
     pub(super) capabilities: Capabilities,
     pub(super) slots: u32,
@@ -69,6 +75,26 @@ impl RunnerContext {
     /// Runs clean-up that no build waits for; the end of the runner does.
     pub(crate) fn in_background(&self, work: impl Future<Output = ()> + Send + 'static) {
         self.machine.spawn(self.background.track_future(work).boxed());
+    }
+
+    /// The repository at this URL.
+    ///
+    /// # Errors
+    /// When it is not allowed here.
+    pub(crate) fn remote(&self, url: GitUrl) -> Result<Remote, Invalid> {
+        let policy = self.config.url_policy(&self.folders);
+        url.check(&policy)?;
+        let git = &self.config.git;
+        let credentials = url.origin().and_then(|origin| {
+            let found = git.credentials.iter().find(|entry| entry.origin == origin)?;
+            Some(Credentials { username: found.username.clone(), token: found.token.clone() })
+        });
+        Ok(Remote { url, credentials, policy, timeout: Duration::from_secs(git.timeout_s) })
+    }
+
+    /// Cancelled once the runner takes no more work.
+    pub(crate) fn until_drain(&self) -> CancellationToken {
+        self.drain.child_token()
     }
 
     /// Removes old sessions.

@@ -12,7 +12,8 @@ use tracing::warn;
 use super::context::RunnerContext;
 use crate::cleanup;
 
-/// How often a runner removes old sessions and unpushed work that was delivered.
+/// How often a runner removes old sessions, unpushed work that was delivered, and refs that nobody
+/// needs.
 const CLEAN_EVERY: Duration = Duration::from_secs(60 * 60);
 
 /// Reports every 30 s, and soon after a build starts or ends.
@@ -65,10 +66,11 @@ pub(super) async fn report(context: &RunnerContext, status: WorkerStatus) {
     }
 }
 
-/// Removes old sessions and unpushed work that nobody needs any more.
+/// Removes old sessions, unpushed work, and refs in repositories that nobody needs any more.
 async fn clean(context: Arc<RunnerContext>) {
     cleanup::forget_ended_unpushed(&context).await;
     context.expire_sessions().await;
+    cleanup::look_where_due(context).await;
 }
 
 pub(super) fn hostname() -> String {

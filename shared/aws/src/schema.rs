@@ -22,6 +22,7 @@
 //! | `K#<id>` | `KEY` | an API key | `K` by time | |
 //! | `W#<id>` | `WORKER` | a worker | `W` by id | `W` until it is offline |
 //! | `DEAD` | `<id>` | a dead letter | | |
+//! | `G#<repository's URL>` | `LOOK` | when the repository is looked through for refs | | `G#<shard>` by time |
 //! | `SWEEP` | `WALK` | how far sweeps have walked through the queues | | |
 //!
 //! `META`, `META#SLOTS`, `Q#` and the due part of `R#` are neighbours, so that a claim reads
@@ -34,6 +35,7 @@ use aws_sdk_dynamodb::types::{
 };
 use rdev_domain::dns::DomainName;
 use rdev_domain::git::CommitId;
+use rdev_domain::git_url::GitUrl;
 use rdev_domain::ids::{KeyId, ProjectId, TaskId, WorkerId};
 use rdev_domain::ports::PortResult;
 use rdev_domain::request::RequestKey;
@@ -200,6 +202,10 @@ impl Key {
 
     pub(crate) fn dead_letter(id: Ulid) -> Self {
         Self::new(DEAD_LETTERS, id.to_string())
+    }
+
+    pub(crate) fn ref_look(repository: &GitUrl) -> Self {
+        Self::new(format!("G#{repository}"), "LOOK")
     }
 
     /// How far sweeps have walked through the queues.

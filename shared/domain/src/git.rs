@@ -131,6 +131,22 @@ impl OwnRef {
         }
     }
 
+    /// The full name: of a branch where the server accepts no other refs.
+    pub fn full_name(self, branch: bool) -> String {
+        let folder = if branch { "refs/heads" } else { "refs" };
+        format!("{folder}/{}", self.path())
+    }
+
+    /// What it is for.
+    pub fn kind(self) -> RefKind {
+        match self {
+            Self::Wip(..) => RefKind::Wip,
+            Self::Revoked(..) => RefKind::Revoked,
+            Self::Part(..) => RefKind::Part,
+            Self::Kept(_) => RefKind::Kept,
+        }
+    }
+
     /// Reads a full ref name; `None` when it is not one of rdev's own.
     pub fn parse(full_name: &str) -> Option<Self> {
         let rest = full_name.strip_prefix("refs/")?;
@@ -220,6 +236,40 @@ impl RecordedRef {
     }
 }
 
+/// A ref of rdev's own as an attempt has left it in the repository.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct LeftRef {
+    /// Which one.
+    #[serde(rename = "ref")]
+    pub own: OwnRef,
+    /// Its value.
+    pub commit: CommitId,
+    /// It is a branch: its server accepts no other refs.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub branch: bool,
+}
+
+impl LeftRef {
+    /// Its full name.
+    pub fn name(&self) -> String {
+        self.own.full_name(self.branch)
+    }
+}
+
+/// What one of rdev's own refs is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RefKind {
+    /// Finished work that is not on the branch.
+    Wip,
+    /// Finished work whose push was given up.
+    Revoked,
+    /// Unfinished work.
+    Part,
+    /// The commit of a build with `auto_push` off.
+    Kept,
+}
+
 impl fmt::Display for Tip {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -292,6 +342,8 @@ mod tests {
             assert_eq!(String::from(own).try_into(), Ok(own));
             assert_eq!(OwnRef::parse(&format!("refs/{}", own.path())), Some(own));
             assert_eq!(OwnRef::parse(&format!("refs/heads/{}", own.path())), Some(own));
+            assert_eq!(own.full_name(false), format!("refs/{}", own.path()));
+            assert_eq!(own.full_name(true), format!("refs/heads/{}", own.path()));
         }
         for other in ["refs/heads/main", "refs/rdev/wip/x/1", "refs/rdev/wip", "rdev/kept/x"] {
             assert_eq!(OwnRef::parse(other), None, "{other}");

@@ -23,6 +23,7 @@ pub mod ports;
 pub mod project;
 pub mod provision;
 pub mod record;
+pub mod ref_look;
 pub mod request;
 pub mod result;
 pub mod retention;

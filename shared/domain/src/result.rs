@@ -69,6 +69,10 @@ pub struct BuildResult {
     pub commit_sha: Option<CommitId>,
     /// The branch it is on, or was made for.
     pub branch: Branch,
+    /// Of a commit that was not pushed to a branch: the full name of the ref that it is at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "refs/rdev/kept/01JDGZ2V9QK8M3T5X7Y9ABCDEF")]
+    pub kept_ref: Option<String>,
     /// The pull request, when one was asked for and opened.
     pub pull_request_url: Option<String>,
     /// What the commit changed; at most 1,000 entries, see `files_changed_total`.

@@ -11,6 +11,7 @@ mod moves;
 use std::time::Duration;
 
 use crate::failure::{Failure, FailureClass, RetryStart};
+use crate::git::LeftRef;
 use crate::ids::{Fence, Owner, TaskId, WorkerId};
 use crate::lease::{Holder, Lease};
 use crate::result::{BuildResult, TaskResult, Usage};
@@ -98,6 +99,9 @@ pub enum Event {
         usage: Option<Usage>,
         /// Its ticket was revoked, which the server has acknowledged: no push of it can land.
         revoked: bool,
+        /// Its refs of rdev's own that are in the repository, where the holder has seen that: those
+        /// that it has written, and those of earlier attempts.
+        left: Option<Vec<LeftRef>>,
     },
     /// The runner gives it back before it is done (drain).
     Release {
@@ -227,8 +231,11 @@ pub fn step(
             in_state(&task, TaskState::Pushing)?;
             Ok(complete(task, lease, result, now))
         }
-        Event::Fail { holder, failure, usage, revoked } => {
+        Event::Fail { holder, failure, usage, revoked, left } => {
             let lease = held(&task, lease, &holder)?;
+            if let Some(left) = left {
+                task.left_refs = left;
+            }
             let usage = usage.unwrap_or(lease.usage);
             if task.state == TaskState::Pushing {
                 Ok(fail_pushing(task, failure, revoked, usage, now))

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use crate::Invalid;
 use crate::failure::Failure;
-use crate::git::{Branch, CommitId, OwnRef, RecordedRef, Tip};
+use crate::git::{Branch, CommitId, LeftRef, OwnRef, RecordedRef, Tip};
 use crate::ids::{Fence, ProjectId, TaskId, WorkerId};
 use crate::names::names;
 use crate::record::Version;
@@ -81,6 +81,11 @@ pub struct Task {
     /// dealt with: where they are, they are taken over or revoked before anything else happens.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub own_refs: Vec<RecordedRef>,
+    /// Of a task that has failed: its refs of rdev's own that were in the repository when its last
+    /// attempt ended.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(ignore)]
+    pub left_refs: Vec<LeftRef>,
     /// Wip refs of this task up to this fence are out of date.
     #[serde(default)]
     pub wip_floor: Fence,
@@ -309,6 +314,7 @@ impl Task {
             prepared: None,
             scan_base: None,
             own_refs: Vec::new(),
+            left_refs: Vec::new(),
             wip_floor: Fence(0),
             resume_from: None,
             restored: false,

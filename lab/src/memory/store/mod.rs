@@ -7,6 +7,7 @@ mod deliveries;
 mod domains;
 mod lists;
 mod projects;
+mod ref_looks;
 mod requests;
 mod rows;
 mod sweep;
@@ -20,6 +21,7 @@ use async_trait::async_trait;
 use rdev_domain::audit::{Actor, AuditEvent};
 use rdev_domain::dns::{Domain, DomainName};
 use rdev_domain::git::CommitId;
+use rdev_domain::git_url::GitUrl;
 use rdev_domain::ids::{KeyId, Owner, ProjectId, TaskId, WorkerId};
 use rdev_domain::key::ApiKey;
 use rdev_domain::lease::{Holder, Progress};
@@ -31,6 +33,7 @@ use rdev_domain::ports::{
 };
 use rdev_domain::project::{Deletion, Project, ProjectPatch, Stage};
 use rdev_domain::record::Format;
+use rdev_domain::ref_look::RefLook;
 use rdev_domain::request::{Begun, RequestKey, StoredAnswer};
 use rdev_domain::retention::Retention;
 use rdev_domain::step::Event;
@@ -233,6 +236,24 @@ impl Store for MemoryStore {
         commit: &CommitId,
     ) -> PortResult<Option<CommitPipeline>> {
         self.read(|state| Ok(lists::pipeline(state, project, commit)))
+    }
+
+    async fn plan_look(
+        &self,
+        repository: &GitUrl,
+        at: Timestamp,
+        now: Timestamp,
+    ) -> PortResult<()> {
+        self.read(|state| ref_looks::plan(state, repository, at, now));
+        Ok(())
+    }
+
+    async fn due_looks(&self, now: Timestamp, limit: u32) -> PortResult<Vec<RefLook>> {
+        self.read(|state| Ok(ref_looks::due(state, now, limit)))
+    }
+
+    async fn update_look(&self, before: &RefLook, after: Option<&RefLook>) -> PortResult<bool> {
+        self.read(|state| Ok(ref_looks::update(state, before, after)))
     }
 
     async fn enqueue(&self, task: &Task, by: &Actor, now: Timestamp) -> PortResult<Enqueued> {

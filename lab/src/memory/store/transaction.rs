@@ -14,6 +14,7 @@ use rdev_domain::pipeline::CommitPipeline;
 use rdev_domain::ports::DeadLetter;
 use rdev_domain::project::Project;
 use rdev_domain::record::Format;
+use rdev_domain::ref_look::RefLook;
 use rdev_domain::retention::Retention;
 use rdev_domain::secret::Secret;
 use rdev_domain::spec::AgentName;
@@ -56,6 +57,8 @@ pub(super) struct State {
     pub(super) keys: BTreeMap<KeyId, ApiKey>,
     pub(super) workers: BTreeMap<WorkerId, KnownWorker>,
     pub(super) dead_letters: BTreeMap<Ulid, DeadLetter>,
+    /// By the repository's URL.
+    pub(super) ref_looks: BTreeMap<String, RefLook>,
 }
 
 /// One writing transaction: who changes the store, and when.
@@ -87,6 +90,7 @@ impl State {
             keys: BTreeMap::new(),
             workers: BTreeMap::new(),
             dead_letters: BTreeMap::new(),
+            ref_looks: BTreeMap::new(),
         }
     }
 }

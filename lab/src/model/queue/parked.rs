@@ -46,7 +46,7 @@ fn goes_on(project: &Project, record: &mut Record, until: Timestamp) -> Step {
         Event::Complete { holder, result: result() }
     } else {
         let failure = Failure { retry_at: Some(until), ..Failure::new(FailureClass::Quota, "") };
-        Event::Fail { holder, failure, usage: Some(Usage::default()), revoked: false }
+        Event::Fail { holder, failure, usage: Some(Usage::default()), revoked: false, left: None }
     };
     if project.variant == Variant::ParksWithoutBound {
         (record.task.parks, record.task.parked_ms) = (0, 0);

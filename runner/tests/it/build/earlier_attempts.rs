@@ -114,7 +114,15 @@ async fn a_late_push_that_lands_while_the_next_agent_works_is_found_and_not_doub
     ghost.prepares(&late).await;
     // Its push conflicts (so the wip ref is out of date), yet a repeat of it is still under way.
     let failure = Failure::new(FailureClass::Conflict, "does not apply");
-    ghost.tells(Event::Fail { holder: ghost.holder(), failure, usage: None, revoked: false }).await;
+    ghost
+        .tells(Event::Fail {
+            holder: ghost.holder(),
+            failure,
+            usage: None,
+            revoked: false,
+            left: None,
+        })
+        .await;
     let running = world.run();
     outbox::send(
         &*world.store(),
@@ -148,7 +156,15 @@ async fn a_late_push_that_landed_before_the_next_attempt_saves_its_agent() {
     let late = ghost.commits("a", "2\n", &ghost.wip()).await;
     ghost.prepares(&late).await;
     let failure = Failure::new(FailureClass::PushRejected, "refused");
-    ghost.tells(Event::Fail { holder: ghost.holder(), failure, usage: None, revoked: false }).await;
+    ghost
+        .tells(Event::Fail {
+            holder: ghost.holder(),
+            failure,
+            usage: None,
+            revoked: false,
+            left: None,
+        })
+        .await;
     git(&world.repository(&site), &["update-ref", "refs/heads/main", late.as_str()]);
     let running = world.run();
     let retry = world.retry(id).await;
@@ -168,7 +184,15 @@ async fn a_retry_continues_from_work_that_could_not_be_pushed() {
     let commit = ghost.commits("a", "2\n", &ghost.wip()).await;
     ghost.prepares(&commit).await;
     let failure = Failure::new(FailureClass::PushRejected, "refused");
-    ghost.tells(Event::Fail { holder: ghost.holder(), failure, usage: None, revoked: false }).await;
+    ghost
+        .tells(Event::Fail {
+            holder: ghost.holder(),
+            failure,
+            usage: None,
+            revoked: false,
+            left: None,
+        })
+        .await;
     let running = world.run();
     let retry = world.retry(id).await;
     let result = world.succeeded(retry).await;
@@ -316,7 +340,15 @@ async fn a_take_over_that_was_not_prepared_yet_is_continued() {
     let commit = ghost.commits("a", "2\n", &ghost.wip()).await;
     ghost.prepares(&commit).await;
     let failure = Failure::new(FailureClass::PushRejected, "refused, and not revoked");
-    ghost.tells(Event::Fail { holder: ghost.holder(), failure, usage: None, revoked: false }).await;
+    ghost
+        .tells(Event::Fail {
+            holder: ghost.holder(),
+            failure,
+            usage: None,
+            revoked: false,
+            left: None,
+        })
+        .await;
     let (old, retry) = (ghost.wip(), world.retry(id).await);
     let ghost = Ghost::claims(&world, &site).await;
     assert_eq!(ghost.id(), retry);
@@ -517,7 +549,15 @@ async fn a_retry_after_a_conflict_does_not_continue_from_the_work_that_conflicte
     let ghost = Ghost::claims(&world, &site).await;
     ghost.commits("a", "2\n", &ghost.wip()).await;
     let failure = Failure::new(FailureClass::VerifyFailed, "not good enough");
-    ghost.tells(Event::Fail { holder: ghost.holder(), failure, usage: None, revoked: false }).await;
+    ghost
+        .tells(Event::Fail {
+            holder: ghost.holder(),
+            failure,
+            usage: None,
+            revoked: false,
+            left: None,
+        })
+        .await;
     let running = world.run();
     let retry = world.retry(id).await;
     world.succeeded(retry).await;

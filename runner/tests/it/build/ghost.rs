@@ -110,6 +110,7 @@ impl<'a> Ghost<'a> {
             outcome: Outcome::Delivered,
             commit_sha: Some(commit.clone()),
             branch: branch.parse().expect("a branch"),
+            kept_ref: None,
             pull_request_url: None,
             files_changed: vec![],
             files_changed_total: 1,

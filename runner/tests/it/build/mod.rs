@@ -3,6 +3,7 @@
 mod earlier_attempts;
 mod ghost;
 mod hostile;
+mod left_refs;
 pub(crate) mod outcomes;
 mod remote;
 mod restored;

@@ -1,16 +1,14 @@
 //! Each outcome of a build by its flags, with local bare repositories.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdev_domain::git::OwnRef;
-use rdev_domain::ids::{Fence, TaskId};
+use rdev_domain::ids::TaskId;
 use rdev_domain::result::Outcome;
-use rdev_domain::spec::{BuildSpec, CheckSpec, Work};
+use rdev_domain::spec::{CheckSpec, Work};
 use rdev_domain::task::{Task, TaskState};
-use rdev_runner::machine::{LocalMachine, Machine};
 
-use crate::world::{PATIENCE, World, git, now, person_commits, ulid};
+use crate::world::{World, git, now, person_commits, ulid};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_build_ends_with_one_commit_on_the_branch_that_says_whose_it_is() {
@@ -246,92 +244,4 @@ pub(crate) async fn appears(path: &std::path::Path) {
         assert!(Instant::now() < end, "{} never appeared", path.display());
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn left_over_refs_are_looked_for_when_that_is_planned_and_not_at_each_fetch() {
-    let world = World::new();
-    let site = world.project("site", &[("a", "1\n")]).await;
-    let repository = world.repository(&site);
-    let running = world.run();
-    let done = world.build(&site, "echo 2 > a").await;
-    world.succeeded(done).await;
-    let left = format!("refs/{}", OwnRef::Part(done, Fence(7)).path());
-    let leave = || git(&repository, &["update-ref", &left, "refs/heads/main"]);
-    let is_there = || !git(&repository, &["for-each-ref", &left]).is_empty();
-    let goes = async || {
-        let end = Instant::now() + PATIENCE;
-        while is_there() {
-            assert!(Instant::now() < end, "{left} stays");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-
-    // Its runner is gone: this one has never looked, and does so at its first fetch.
-    leave();
-    let next = world.build(&site, "echo 3 > a").await;
-    world.succeeded(next).await;
-    goes().await;
-
-    leave();
-    let next = world.build(&site, "echo 4 > a").await;
-    world.succeeded(next).await;
-    running.stop().await;
-    assert!(is_there(), "the next look is tomorrow");
-
-    // It may have died: the next one looks.
-    let running = world.run();
-    let next = world.build(&site, "echo 5 > a").await;
-    world.succeeded(next).await;
-    goes().await;
-    running.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn refs_that_a_task_s_dead_attempts_have_left_go_with_its_good_end() {
-    let world = World::new();
-    let site = world.project("site", &[("a", "1\n")]).await;
-    let repository = world.repository(&site);
-    let running = world.run();
-    // The first fetch, after which the next look for refs is tomorrow.
-    let first = world.build(&site, "echo 2 > a").await;
-    world.succeeded(first).await;
-    let id = TaskId(ulid());
-    let all =
-        [OwnRef::Wip(id, Fence(7)), OwnRef::Part(id, Fence(8)), OwnRef::Revoked(id, Fence(9))];
-    for own in all {
-        let name = format!("refs/{}", own.path());
-        git(&repository, &["update-ref", &name, "refs/heads/main"]);
-    }
-    let work = Work::Build(BuildSpec::of("echo 3 > a"));
-    let task = Task::new(id, site.id.clone(), work, now());
-    world.enqueue(Task { project_nonce: site.nonce, ..task }).await;
-    world.succeeded(id).await;
-    running.stop().await;
-    assert_eq!(git(&repository, &["for-each-ref", "refs/rdev"]), "");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_build_that_leaves_a_ref_brings_the_next_look_forward() {
-    let world = World::new();
-    let site = world.project("site", &[("a", "1\n")]).await;
-    let repository = world.repository(&site);
-    let machine = Arc::new(LocalMachine::new(&world.folders(), &world.config));
-    let running = world.run_on(Arc::clone(&machine));
-    let first = world.build(&site, "echo 2 > a").await;
-    world.succeeded(first).await;
-    let left = format!("refs/{}", OwnRef::Part(first, Fence(7)).path());
-    git(&repository, &["update-ref", &left, "refs/heads/main"]);
-    let url = site.git_url.clone().expect("a URL");
-    let planned = || machine.next_look(&url).expect("a plan").since(now());
-    let kept = world.build_with(&site, "echo 3 > a", |spec| spec.auto_push = false).await;
-    world.succeeded(kept).await;
-    let hour = Duration::from_secs(60 * 60);
-    assert!(planned() > 2 * hour, "{:?}", planned());
-    let late = world.build_with(&site, "echo 4 > a; sleep 600", |spec| spec.timeout_s = 2).await;
-    assert_eq!(world.failed(late).await.0, "timeout");
-    running.stop().await;
-    let part = format!("refs/rdev/part/{late}");
-    assert!(!git(&repository, &["for-each-ref", &part]).is_empty(), "its work is kept");
-    assert!(planned() <= hour, "{:?}", planned());
 }

@@ -125,7 +125,15 @@ async fn a_retry_of_a_failed_task_finds_what_a_lost_retry_of_it_has_landed() {
     let id = world.build(&site, &forbidden(&world)).await;
     let first = Ghost::claims(&world, &site).await;
     let failure = Failure::new(FailureClass::Auth, "no");
-    first.tells(Event::Fail { holder: first.holder(), failure, usage: None, revoked: false }).await;
+    first
+        .tells(Event::Fail {
+            holder: first.holder(),
+            failure,
+            usage: None,
+            revoked: false,
+            left: None,
+        })
+        .await;
     let file = back_up(&world);
     let lost = world.retry(id).await;
     let second = Ghost::claims(&world, &site).await;

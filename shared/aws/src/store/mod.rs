@@ -25,6 +25,7 @@ mod project_delete;
 mod projects;
 mod queue_entry;
 mod recover;
+mod ref_looks;
 mod requests;
 mod rows;
 mod stats;
@@ -47,6 +48,7 @@ use aws_sdk_dynamodb::config::retry::RetryConfig;
 use rdev_domain::audit::{Actor, AuditEvent};
 use rdev_domain::dns::{Domain, DomainName};
 use rdev_domain::git::CommitId;
+use rdev_domain::git_url::GitUrl;
 use rdev_domain::ids::{KeyId, Owner, ProjectId, TaskId, WorkerId};
 use rdev_domain::key::ApiKey;
 use rdev_domain::lease::{Holder, Progress};
@@ -58,6 +60,7 @@ use rdev_domain::ports::{
 };
 use rdev_domain::project::{Deletion, Project, ProjectPatch, Stage};
 use rdev_domain::record::Format;
+use rdev_domain::ref_look::RefLook;
 use rdev_domain::request::{Begun, RequestKey, StoredAnswer};
 use rdev_domain::retention::Retention;
 use rdev_domain::step::Event;
@@ -247,6 +250,23 @@ impl Store for DynamoStore {
         commit: &CommitId,
     ) -> PortResult<Option<CommitPipeline>> {
         pipelines::get(&self.context, project, commit).await
+    }
+
+    async fn plan_look(
+        &self,
+        repository: &GitUrl,
+        at: Timestamp,
+        now: Timestamp,
+    ) -> PortResult<()> {
+        ref_looks::plan(&self.context, repository, at, now).await
+    }
+
+    async fn due_looks(&self, now: Timestamp, limit: u32) -> PortResult<Vec<RefLook>> {
+        ref_looks::due(&self.context, self.context.clock.correct(now), limit).await
+    }
+
+    async fn update_look(&self, before: &RefLook, after: Option<&RefLook>) -> PortResult<bool> {
+        ref_looks::update(&self.context, before, after).await
     }
 
     async fn enqueue(&self, task: &Task, by: &Actor, now: Timestamp) -> PortResult<Enqueued> {

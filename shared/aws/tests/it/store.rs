@@ -251,6 +251,7 @@ fn result() -> BuildResult {
         outcome: Outcome::Delivered,
         commit_sha: Some("0".repeat(40).parse().expect("a commit")),
         branch: "main".parse().expect("a branch"),
+        kept_ref: None,
         pull_request_url: None,
         files_changed: Vec::new(),
         files_changed_total: 0,

@@ -10,12 +10,14 @@ use crate::audit::{Actor, AuditEvent};
 use crate::dns::{Domain, DomainName};
 use crate::event::BuildEvent;
 use crate::git::CommitId;
+use crate::git_url::GitUrl;
 use crate::ids::{KeyId, Owner, ProjectId, TaskId, WorkerId};
 use crate::key::ApiKey;
 use crate::lease::{Holder, Lease, Progress};
 use crate::page::{Listed, Page};
 use crate::pipeline::CommitPipeline;
 use crate::project::{Deletion, Project, ProjectPatch, Stage};
+use crate::ref_look::RefLook;
 use crate::request::{Begun, RequestKey, StoredAnswer};
 use crate::spec::AgentName;
 use crate::step::Event;
@@ -169,6 +171,17 @@ pub trait Store: Send + Sync + 'static {
         project: &ProjectId,
         commit: &CommitId,
     ) -> PortResult<Option<CommitPipeline>>;
+
+    /// Plans a look through a repository for refs that nobody needs, `at` a time or earlier
+    /// ([`RefLook::planned`]).
+    async fn plan_look(&self, repository: &GitUrl, at: Timestamp, now: Timestamp)
+    -> PortResult<()>;
+
+    /// Up to `limit` looks (at most 100) that are due, the longest due first.
+    async fn due_looks(&self, now: Timestamp, limit: u32) -> PortResult<Vec<RefLook>>;
+
+    /// Replaces a plan, or removes it, if it still is as `before`; whether it was.
+    async fn update_look(&self, before: &RefLook, after: Option<&RefLook>) -> PortResult<bool>;
 
     /// Adds a task to its project's queue. A task of the same id, lineage and
     /// project that is there already is returned as it is, without an outbox entry.

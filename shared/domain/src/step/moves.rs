@@ -369,6 +369,10 @@ fn end(mut task: Task, state: TaskState, action: &'static str, now: Timestamp) -
     } else {
         task.result = None;
     }
+    if state != TaskState::Failed {
+        // They go.
+        task.left_refs.clear();
+    }
     if state == TaskState::Cancelled {
         // What an earlier attempt failed with stays in the record of that attempt.
         task.failure = may_land(&task).then(|| {

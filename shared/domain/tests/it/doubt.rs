@@ -74,7 +74,7 @@ fn a_doubt_that_no_ticket_settles_stays_until_the_lineage_succeeds() {
             let case = Case { task: step.task, lease: step.lease };
             let failure = Failure::new(PushRejected, "a hook");
             let holder = case.holder();
-            let event = Event::Fail { holder, failure, usage: None, revoked: true };
+            let event = Event::Fail { holder, failure, usage: None, revoked: true, left: None };
             case.step(event).expect("it fails")
         },
     ];
@@ -136,7 +136,7 @@ fn a_failure_ends_a_push_exactly_when_the_next_state_is_not_pushing() {
             case.task.push_attempt = push_attempt;
             let failure = Failure::new(class, "as the test wants it");
             let holder = case.holder();
-            let event = Event::Fail { holder, failure, usage: None, revoked: false };
+            let event = Event::Fail { holder, failure, usage: None, revoked: false, left: None };
             let after = case.step(event).expect("a holder may fail").task;
             let ended = after.state != TaskState::Pushing;
             assert_eq!(ends_push(&case.task, class, NOW), ended, "{class:?} {push_attempt}");
@@ -156,7 +156,8 @@ fn a_revoked_ticket_takes_the_doubt_and_every_other_ref_away() {
             let moved = RecordedRef::of(OwnRef::Revoked(case.task.id, fence), sample::commit(5));
             case.task.own_refs = vec![ticket, moved.clone()];
             let holder = case.holder();
-            let event = Event::Fail { holder, failure: doubtful(class), usage: None, revoked };
+            let event =
+                Event::Fail { holder, failure: doubtful(class), usage: None, revoked, left: None };
             let after = case.step(event).expect("a holder may fail").task;
             assert_eq!(after.failure.expect("a failure").push_in_doubt, !revoked, "{class:?}");
             let left = if revoked { vec![moved] } else { case.task.own_refs.clone() };
@@ -170,7 +171,7 @@ fn a_task_that_ends_while_an_earlier_push_of_it_may_land_says_so() {
     let ends: [fn(&Case) -> Event; 3] = [
         |case| {
             let failure = Failure::new(Invalid, "as the test wants it");
-            Event::Fail { holder: case.holder(), failure, usage: None, revoked: false }
+            Event::Fail { holder: case.holder(), failure, usage: None, revoked: false, left: None }
         },
         |_| Event::Cancel,
         |case| {

@@ -4,6 +4,7 @@
 mod adopted;
 mod documents;
 mod doubt;
+mod left;
 mod model;
 mod properties;
 mod reactions;

@@ -194,7 +194,7 @@ impl Model {
             Write::Fail { class, retry_after_s } => {
                 let retry_at = retry_after_s.map(|s| self.now.plus(Duration::from_secs(s)));
                 let failure = Failure { retry_at, ..Failure::new(class, "as it happens") };
-                Event::Fail { holder, failure, usage: Some(usage), revoked: false }
+                Event::Fail { holder, failure, usage: Some(usage), revoked: false, left: None }
             }
             Write::Release => Event::Release { holder },
             Write::Restart => Event::Restart { holder },

@@ -135,7 +135,8 @@ fn a_named_time_is_waited_for_where_the_class_waits() {
     let with_time = |class| {
         let case = Case::running();
         let failure = Failure { retry_at: Some(at), ..Failure::new(class, "later") };
-        let event = Event::Fail { holder: case.holder(), failure, usage: None, revoked: false };
+        let event =
+            Event::Fail { holder: case.holder(), failure, usage: None, revoked: false, left: None };
         case.step(event).expect("a holder may fail")
     };
     for class in [Quota, RateLimited] {
@@ -256,7 +257,8 @@ fn a_quota_parks_until_the_named_time_or_for_a_quarter_of_an_hour() {
     let parked = |retry_at| {
         let case = Case::running();
         let failure = Failure { retry_at, ..Failure::new(Quota, "used up") };
-        let event = Event::Fail { holder: case.holder(), failure, usage: None, revoked: false };
+        let event =
+            Event::Fail { holder: case.holder(), failure, usage: None, revoked: false, left: None };
         case.step(event).expect("a holder may fail").task.available_at
     };
     let after = |seconds| NOW.plus(Duration::from_secs(seconds));
@@ -271,7 +273,8 @@ fn a_quota_parks_until_the_named_time_or_for_a_quarter_of_an_hour() {
 fn a_named_time_never_shortens_a_backoff() {
     let case = Case::running();
     let failure = Failure { retry_at: Some(NOW), ..Failure::new(RateLimited, "slow down") };
-    let event = Event::Fail { holder: case.holder(), failure, usage: None, revoked: false };
+    let event =
+        Event::Fail { holder: case.holder(), failure, usage: None, revoked: false, left: None };
     let after = case.step(event).expect("a holder may fail").task;
     assert_eq!(after.available_at, NOW.plus(rdev_domain::failure::backoff(after.id, 1)));
 }
@@ -284,7 +287,8 @@ fn what_an_attempt_used_is_what_its_end_says_or_else_its_last_renewal() {
     case.lease.as_mut().expect("it is held").usage = spent(7);
     for (usage, used) in [(Some(spent(9)), 9), (None, 7)] {
         let failure = Failure::new(Infra, "away");
-        let event = Event::Fail { holder: case.holder(), failure, usage, revoked: false };
+        let event =
+            Event::Fail { holder: case.holder(), failure, usage, revoked: false, left: None };
         let task = case.step(event).expect("a holder may fail").task;
         assert_eq!((task.usage.turns, task.attempts[0].usage.turns), (100 + used, used));
         assert_eq!(task.attempts[0].ended_at, Some(NOW));
@@ -354,7 +358,8 @@ fn a_prepared_ticket_is_verified_and_what_it_had_before_unverified_is_nobodys() 
 /// `case` fails of `class`, whose provider names this time.
 fn failed_until(case: &Case, class: FailureClass, retry_at: Option<Timestamp>) -> Step {
     let failure = Failure { retry_at, ..Failure::new(class, "slow down") };
-    let event = Event::Fail { holder: case.holder(), failure, usage: None, revoked: false };
+    let event =
+        Event::Fail { holder: case.holder(), failure, usage: None, revoked: false, left: None };
     case.step(event).expect("a holder may fail")
 }
 
@@ -395,7 +400,13 @@ fn a_task_is_parked_twenty_times_and_two_weeks_in_all_and_then_fails() {
         let last = loop {
             let failure =
                 Failure { retry_at: Some(now.plus(wait)), ..Failure::new(Quota, "used up") };
-            let event = Event::Fail { holder: case.holder(), failure, usage: None, revoked: false };
+            let event = Event::Fail {
+                holder: case.holder(),
+                failure,
+                usage: None,
+                revoked: false,
+                left: None,
+            };
             let after = step(&case.task, case.lease.as_ref(), event, now).expect("it fails").task;
             if after.state != TaskState::Queued {
                 break after;

@@ -53,6 +53,7 @@ pub(crate) fn result(outcome: Outcome) -> BuildResult {
         outcome,
         commit_sha: None,
         branch: "main".parse().expect("a branch"),
+        kept_ref: None,
         pull_request_url: None,
         files_changed: Vec::new(),
         files_changed_total: 0,
@@ -84,6 +85,7 @@ pub(crate) fn fail(holder: Holder, class: FailureClass) -> Event {
         failure: Failure::new(class, "as the test wants it"),
         usage: None,
         revoked: false,
+        left: None,
     }
 }
 

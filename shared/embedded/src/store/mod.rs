@@ -19,6 +19,7 @@ mod projects;
 mod query_plans;
 mod queue_entry;
 mod recover;
+mod ref_looks;
 mod requests;
 pub(crate) mod restored;
 mod retention;
@@ -40,6 +41,7 @@ use async_trait::async_trait;
 use rdev_domain::audit::{Actor, AuditEvent};
 use rdev_domain::dns::{Domain, DomainName};
 use rdev_domain::git::CommitId;
+use rdev_domain::git_url::GitUrl;
 use rdev_domain::ids::{KeyId, Owner, ProjectId, TaskId, WorkerId};
 use rdev_domain::key::ApiKey;
 use rdev_domain::lease::{Holder, Progress};
@@ -51,6 +53,7 @@ use rdev_domain::ports::{
 };
 use rdev_domain::project::{Deletion, Project, ProjectPatch, Stage};
 use rdev_domain::record::Format;
+use rdev_domain::ref_look::RefLook;
 use rdev_domain::request::{Begun, RequestKey, StoredAnswer};
 use rdev_domain::retention::Retention;
 use rdev_domain::step::Event;
@@ -285,6 +288,33 @@ impl Store for SqliteStore {
     ) -> PortResult<Option<CommitPipeline>> {
         let (project, commit) = (project.clone(), commit.clone());
         self.read(move |conn, latest| pipelines::get(conn, &project, &commit, latest)).await
+    }
+
+    async fn plan_look(
+        &self,
+        repository: &GitUrl,
+        at: Timestamp,
+        now: Timestamp,
+    ) -> PortResult<()> {
+        let repository = self.place.stored_url(repository.clone());
+        self.database.write(move |conn| ref_looks::plan(conn, &repository, at, now)).await
+    }
+
+    async fn due_looks(&self, now: Timestamp, limit: u32) -> PortResult<Vec<RefLook>> {
+        let mut due = self.read(move |conn, _| ref_looks::due(conn, now, limit)).await?;
+        for look in &mut due {
+            look.repository = self.place.url(look.repository.clone());
+        }
+        Ok(due)
+    }
+
+    async fn update_look(&self, before: &RefLook, after: Option<&RefLook>) -> PortResult<bool> {
+        let stored = |look: &RefLook| RefLook {
+            repository: self.place.stored_url(look.repository.clone()),
+            ..look.clone()
+        };
+        let (before, after) = (stored(before), after.map(stored));
+        self.database.write(move |conn| ref_looks::update(conn, &before, after.as_ref())).await
     }
 
     async fn enqueue(&self, task: &Task, by: &Actor, now: Timestamp) -> PortResult<Enqueued> {

@@ -32,6 +32,16 @@ impl Place {
         Ok(Self { root: format!("{}/", GitUrl::from_folder(repositories)?.as_str()) })
     }
 
+    /// A URL as it is stored.
+    pub(super) fn stored_url(&self, url: GitUrl) -> GitUrl {
+        self.stored(url.as_str()).and_then(|stored| stored.parse().ok()).unwrap_or(url)
+    }
+
+    /// A URL that can be used.
+    pub(super) fn url(&self, url: GitUrl) -> GitUrl {
+        self.here(url.as_str()).and_then(|here| here.parse().ok()).unwrap_or(url)
+    }
+
     /// The project with the URL as it is stored.
     pub(super) fn stored_project(&self, mut project: Project) -> Project {
         change(&mut project.git_url, |url| self.stored(url));

@@ -270,6 +270,11 @@ fn everything_else(scene: &Scene) {
     dead_letters::list(tx.conn, &Page { limit: 1, before: None }).expect("dead letters");
     dead_letters::delete(&tx, letter.id).expect("a deleted dead letter");
     audit::last_id(tx.conn).expect("an id");
+    let url = "https://git.example.com/site.git".parse().expect("a URL");
+    ref_looks::plan(tx.conn, &url, tx.now, tx.now).expect("a plan");
+    let looks = ref_looks::due(tx.conn, tx.now, 10).expect("an answer");
+    assert!(ref_looks::update(tx.conn, &looks[0], Some(&looks[0])).expect("an answer"));
+    assert!(ref_looks::update(tx.conn, &looks[0], None).expect("an answer"));
     // Everything expires.
     let swept = sweep::page(&scene.at(500 * 24 * 60 * 60)).expect("a sweep");
     assert!(swept.expired > 0 && swept.offline == 1, "{swept:?}");

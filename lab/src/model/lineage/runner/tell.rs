@@ -65,7 +65,7 @@ pub(super) fn tell(world: &mut World, protocol: &Protocol, attempt: &Attempt, en
         End::Restart => Event::Restart { holder },
         End::Failed { class, doubt, revoked } => {
             let failure = Failure { push_in_doubt: doubt, ..Failure::new(class, "") };
-            Event::Fail { holder, failure, usage: None, revoked }
+            Event::Fail { holder, failure, usage: None, revoked, left: None }
         }
     };
     // Refused: the lease is lost, and the task is another's.

@@ -84,7 +84,7 @@ pub(super) fn reports(
         End::Failed(class) => {
             let retry_at = (class == FailureClass::Quota).then(|| now.plus(PARKED_FOR));
             let failure = Failure { retry_at, ..Failure::new(class, "") };
-            Event::Fail { holder, failure, usage: None, revoked: true }
+            Event::Fail { holder, failure, usage: None, revoked: true, left: None }
         }
     };
     let holder = work.holder();

@@ -112,7 +112,13 @@ impl ClaimedTask {
     }
 
     pub(super) fn fail_with(&self, failure: Failure) -> Event {
-        Event::Fail { holder: self.holder.clone(), failure, usage: None, revoked: false }
+        Event::Fail {
+            holder: self.holder.clone(),
+            failure,
+            usage: None,
+            revoked: false,
+            left: None,
+        }
     }
 
     pub(super) fn release(&self) -> Event {
@@ -169,6 +175,7 @@ pub(super) fn result(outcome: Outcome) -> BuildResult {
         outcome,
         commit_sha: matches!(outcome, Outcome::Delivered).then(|| commit(2)),
         branch: main(),
+        kept_ref: None,
         pull_request_url: None,
         files_changed: Vec::new(),
         files_changed_total: 0,

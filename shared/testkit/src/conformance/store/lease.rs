@@ -128,7 +128,7 @@ async fn a_prepared_ticket_may_land_until_it_is_revoked_or_has_landed(w: World) 
     w.record_refs(&held, &both).await.expect("a holder may renew");
     let unknown = Failure { push_in_doubt: true, ..Failure::new(FailureClass::Conflict, "x") };
     let Event::Fail { holder, usage, .. } = held.fail_with(unknown.clone()) else { unreachable!() };
-    let event = Event::Fail { holder, failure: unknown, usage, revoked: true };
+    let event = Event::Fail { holder, failure: unknown, usage, revoked: true, left: None };
     let after = w.write(&held, event).await.expect("a holder may fail").task;
     assert_eq!((after.state, after.own_refs), (TaskState::Queued, vec![moved]));
     assert!(!after.failure.expect("a failure").push_in_doubt, "it is known not to land");

@@ -33,6 +33,7 @@ mod projects;
 mod push;
 mod race;
 mod recover;
+mod ref_looks;
 mod remade;
 mod requests;
 mod retention;
@@ -136,6 +137,7 @@ fn all_cases() -> Vec<StoreCase> {
         domains::cases(),
         deliveries::cases(),
         pipelines::cases(),
+        ref_looks::cases(),
         keys::cases(),
         workers::cases(),
         dead_letters::cases(),
