@@ -62,6 +62,7 @@ impl Attempt {
         lease: Arc<ActiveLease>,
         deadline: Instant,
     ) -> Self {
+        let statuses = Statuses::of(&task);
         Self {
             context,
             task,
@@ -70,7 +71,7 @@ impl Attempt {
             deadline,
             committed: AtomicBool::new(false),
             prepared: AtomicBool::new(false),
-            statuses: Statuses::default(),
+            statuses,
             durations: Mutex::default(),
             pushed: Mutex::default(),
         }

@@ -19,7 +19,6 @@ use crate::job::handler::TaskHandler;
 
 mod agent_phase;
 mod commit;
-mod commit_status;
 mod deliver;
 mod earlier;
 mod landed;

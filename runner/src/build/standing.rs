@@ -61,6 +61,7 @@ pub(super) async fn fetch(
         Some(url) => {
             attempt.note(format!("the repository is at {url} now"));
             target.remote = attempt.remote_at(url.clone())?;
+            attempt.statuses.follow(url.clone());
             let fetched = target.fetch(attempt, ticketed).await?;
             record(attempt, url).await;
             fetched

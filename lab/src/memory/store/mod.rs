@@ -9,6 +9,7 @@ mod lists;
 mod projects;
 mod requests;
 mod rows;
+mod statuses;
 mod sweep;
 mod tasks;
 mod transaction;
@@ -18,6 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use rdev_domain::audit::{Actor, AuditEvent};
+use rdev_domain::commit_status::ShownStatus;
 use rdev_domain::dns::{Domain, DomainName};
 use rdev_domain::git::CommitId;
 use rdev_domain::ids::{KeyId, Owner, ProjectId, TaskId, WorkerId};
@@ -212,6 +214,14 @@ impl Store for MemoryStore {
         after: &WebhookDelivery,
     ) -> PortResult<bool> {
         self.read(|state| Ok(deliveries::update(state, before, after)))
+    }
+
+    async fn due_statuses(&self, now: Timestamp, limit: u32) -> PortResult<Vec<Task>> {
+        self.read(|state| Ok(statuses::due(state, now, limit)))
+    }
+
+    async fn update_status(&self, before: &Task, after: &ShownStatus) -> PortResult<Option<Task>> {
+        self.read(|state| Ok(statuses::update(state, before, after)))
     }
 
     async fn deliveries(

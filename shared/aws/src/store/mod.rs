@@ -28,6 +28,7 @@ mod recover;
 mod requests;
 mod rows;
 mod stats;
+mod statuses;
 mod sweep;
 mod table;
 mod task_list;
@@ -45,6 +46,7 @@ use async_trait::async_trait;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::retry::RetryConfig;
 use rdev_domain::audit::{Actor, AuditEvent};
+use rdev_domain::commit_status::ShownStatus;
 use rdev_domain::dns::{Domain, DomainName};
 use rdev_domain::git::CommitId;
 use rdev_domain::ids::{KeyId, Owner, ProjectId, TaskId, WorkerId};
@@ -226,6 +228,14 @@ impl Store for DynamoStore {
         after: &WebhookDelivery,
     ) -> PortResult<bool> {
         deliveries::update(&self.context, before, after).await
+    }
+
+    async fn due_statuses(&self, now: Timestamp, limit: u32) -> PortResult<Vec<Task>> {
+        statuses::due(&self.context, self.context.clock.correct(now), limit).await
+    }
+
+    async fn update_status(&self, before: &Task, after: &ShownStatus) -> PortResult<Option<Task>> {
+        statuses::update(&self.context, before, after).await
     }
 
     async fn deliveries(

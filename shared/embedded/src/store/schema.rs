@@ -12,6 +12,7 @@ pub(crate) const SCHEMA: Schema = Schema {
         include_str!("../../migrations/store-5.sql"),
         include_str!("../../migrations/store-6.sql"),
         include_str!("../../migrations/store-7.sql"),
+        include_str!("../../migrations/store-8.sql"),
     ],
     durable: true,
 };

@@ -331,11 +331,11 @@ fn a_store_of_a_newer_version_is_neither_backed_up_nor_restored() {
     let backup = Backup::of(&scene);
     let folder = backup.restored();
     let newer = Connection::open(folder.join("rdev.db")).expect("a database");
-    newer.execute_batch("PRAGMA user_version = 8").expect("a newer version");
+    newer.execute_batch("PRAGMA user_version = 9").expect("a newer version");
     drop(newer);
     let file = backup.folder.path().join("newer");
     let refused = rdev_embedded::backup(&folder, &file, "0.0.0", NOW).expect_err("it is newer");
-    assert!(matches!(refused, BackupError::Newer { found: 8, .. }), "{refused:?}");
+    assert!(matches!(refused, BackupError::Newer { found: 9, .. }), "{refused:?}");
     assert!(!file.exists());
 }
 

@@ -67,7 +67,7 @@ async fn written_records_exist_when_the_folder_is_opened_again() {
     let task = enqueue(&*scene.data.store, &project).await;
     let scene = scene.reopened();
     assert_eq!(scene.data.store.task(task.id).await.expect("it exists").task, task);
-    assert_eq!(version(&scene.path("rdev.db")), 7);
+    assert_eq!(version(&scene.path("rdev.db")), 8);
     assert_eq!(version(&scene.path("queue.db")), 1);
 }
 
@@ -99,26 +99,26 @@ async fn a_database_of_the_first_version_is_migrated_with_its_records() {
     let queued = enqueue(&*data.store, &site).await;
     let claimed = claim(&*data.store, &site).await;
     assert_eq!((claimed.task.id, claimed.task.notify), (queued.id, false));
-    assert_eq!(version(&path.join("rdev.db")), 7);
+    assert_eq!(version(&path.join("rdev.db")), 8);
 }
 
 #[test]
 fn a_database_of_a_newer_version_is_refused_and_not_changed() {
-    for (name, latest) in [("rdev.db", 7), ("queue.db", 1)] {
+    for (name, latest) in [("rdev.db", 8), ("queue.db", 1)] {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("data");
         drop(open(&path, Options::default()).expect("a data folder"));
         let file = path.join(name);
         let newer = Connection::open(&file).expect("a database");
-        newer.execute_batch("PRAGMA user_version = 8").expect("a newer version");
+        newer.execute_batch("PRAGMA user_version = 9").expect("a newer version");
         drop(newer);
         let before = fs::read(&file).expect("bytes");
 
         let refused = open(&path, Options::default()).expect_err("it is newer");
-        let OpenError::Newer { found: 8, known, .. } = &refused else { panic!("{refused:?}") };
+        let OpenError::Newer { found: 9, known, .. } = &refused else { panic!("{refused:?}") };
         assert_eq!(*known, latest);
         let text = refused.to_string();
-        assert!(text.contains(name) && text.contains("version 8"), "{text}");
+        assert!(text.contains(name) && text.contains("version 9"), "{text}");
         assert_eq!(fs::read(&file).expect("bytes"), before);
     }
 }

@@ -37,6 +37,7 @@ mod remade;
 mod requests;
 mod retention;
 mod retry;
+mod statuses;
 mod sweep;
 mod turns;
 mod webhooks;
@@ -135,6 +136,7 @@ fn all_cases() -> Vec<StoreCase> {
         webhooks::cases(),
         domains::cases(),
         deliveries::cases(),
+        statuses::cases(),
         pipelines::cases(),
         keys::cases(),
         workers::cases(),
