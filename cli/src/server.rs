@@ -233,7 +233,7 @@ async fn admin_key(embedded: &Embedded, url: &str) -> anyhow::Result<Secret> {
     key.context("cannot make the local admin key")
 }
 
-/// Starts the sweep and the sending of webhooks.
+/// Starts the sweep and the sending of webhooks and commit statuses.
 fn start_maintenance(
     config: &Config,
     context: Context,
@@ -241,11 +241,12 @@ fn start_maintenance(
     stop: &CancellationToken,
 ) -> anyhow::Result<JoinHandle<()>> {
     let sender = Sender::new(config.api.webhooks_to_private_addresses, config.public_url.clone())?;
-    let stop = stop.clone();
+    let (stop, public_url) = (stop.clone(), config.public_url.clone());
     Ok(tokio::spawn(async move {
         tokio::join!(
             maintenance::run(&context, &metrics, &stop),
-            maintenance::webhooks(&*context.store, &sender, &stop)
+            maintenance::webhooks(&*context.store, &sender, &stop),
+            maintenance::statuses(&context, public_url.as_deref(), &stop)
         );
     }))
 }

@@ -35,6 +35,7 @@ pub(crate) fn of_build(record: &Value) -> String {
     for one in record["pipelines"].as_array().into_iter().flatten() {
         field("pipeline", pipeline(one));
     }
+    field("shown", commit_status(&record["commit_status"]));
     field("agent", agent(&result["agent"]));
     field("used", usage(&record["usage"]));
     field("times", times(&result["durations_ms"]));
@@ -66,6 +67,23 @@ fn pipeline(pipeline: &Value) -> String {
     let event = pipeline["event"].as_str().map(|event| format!(" ({})", clean(event)));
     let status = text(pipeline, "status");
     format!("{status}{}{}", number.unwrap_or_default(), event.unwrap_or_default())
+}
+
+/// What the forge shows at the commit, such as `success, taken by the forge`.
+fn commit_status(status: &Value) -> String {
+    let state = text(status, "state");
+    let error = Some(text(status, "error")).filter(|error| !error.is_empty());
+    let error = error.map(|error| format!(": {error}")).unwrap_or_default();
+    match status["shown"].as_str() {
+        Some("taken") => format!("{state}, taken by the forge"),
+        Some("given_up") => format!("{state}, given up{error}"),
+        Some(_) if status["next_at"].is_string() => {
+            let tries = status["tries"].as_u64().unwrap_or(0);
+            format!("{state}, not taken yet after {tries} tries{error}")
+        }
+        Some(_) => state,
+        None => String::new(),
+    }
 }
 
 /// The changed files of a result; skips entries that cannot be parsed.

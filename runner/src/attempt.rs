@@ -63,6 +63,7 @@ impl Attempt {
         lease: Arc<ActiveLease>,
         deadline: Instant,
     ) -> Self {
+        let statuses = Statuses::of(&task);
         Self {
             context,
             task,
@@ -71,7 +72,7 @@ impl Attempt {
             deadline,
             committed: AtomicBool::new(false),
             prepared: AtomicBool::new(false),
-            statuses: Statuses::default(),
+            statuses,
             own_refs: OwnRefs::default(),
             durations: Mutex::default(),
         }

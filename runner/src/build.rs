@@ -21,7 +21,6 @@ use crate::machine::ServerLack;
 
 mod agent_phase;
 mod commit;
-mod commit_status;
 mod deliver;
 mod earlier;
 mod landed;

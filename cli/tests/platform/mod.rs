@@ -13,6 +13,7 @@ mod killed;
 mod life;
 mod pipelines;
 mod standing;
+mod statuses;
 mod world;
 
 use rdev_testkit::tools::trial::Trial;
@@ -31,6 +32,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         life::trials(),
         pipelines::trials(),
         standing::trials(),
+        statuses::trials(),
     ]
     .into_iter()
     .flatten()

@@ -307,7 +307,7 @@ async fn a_diff_is_shown_as_it_was_recorded() {
         usage: Usage::default(),
     };
     let diff = "--- a/x\n+++ b/x\n@@ -1 +1 @@\n-ä\n+ö\n";
-    let record = Record { events: vec![], diff: Some(diff.to_owned()) };
+    let record = Record { events: vec![], diff: Some(diff.to_owned()), ..Record::default() };
     fixture.advance(task, event, record).await;
     let reply = fixture.get(&path).await;
     assert_eq!(reply.header("content-type"), "text/x-diff; charset=utf-8");

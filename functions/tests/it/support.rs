@@ -376,6 +376,10 @@ impl rdev_domain::ports::Forge for TestForge {
         self.inner.standing(of).await
     }
 
+    fn shows_statuses(&self, repository: &rdev_domain::git_url::GitUrl) -> bool {
+        self.inner.shows_statuses(repository)
+    }
+
     async fn set_status(
         &self,
         status: &rdev_domain::ports::CommitStatus,

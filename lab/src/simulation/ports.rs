@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use rdev_domain::audit::{Actor, AuditEvent};
+use rdev_domain::commit_status::ShownStatus;
 use rdev_domain::dns::{Domain, DomainName};
 use rdev_domain::git::{CommitId, RecordedRef};
 use rdev_domain::git_url::GitUrl;
@@ -222,6 +223,8 @@ store! {
     domains(project: &ProjectId) -> Vec<Domain>;
     due_deliveries(now: Timestamp, limit: u32) -> Vec<WebhookDelivery>;
     update_delivery(before: &WebhookDelivery, after: &WebhookDelivery) -> bool;
+    due_statuses(now: Timestamp, limit: u32) -> Vec<Task>;
+    update_status(before: &Task, after: &ShownStatus) -> Option<Task>;
     deliveries(project: &ProjectId, page: &Page) -> Listed<WebhookDelivery>;
     record_pipeline(pipeline: &CommitPipeline, now: Timestamp) -> ();
     pipeline(project: &ProjectId, commit: &CommitId) -> Option<CommitPipeline>;
@@ -384,6 +387,10 @@ impl Forge for SimulatedForge {
 
     async fn standing(&self, _of: &PushTarget) -> PortResult<Standing> {
         Err(PortError::NotSupported { what: "a look at a repository" })
+    }
+
+    fn shows_statuses(&self, _: &GitUrl) -> bool {
+        true
     }
 
     async fn set_status(&self, _: &CommitStatus) -> PortResult<()> {

@@ -44,6 +44,12 @@ pub(crate) enum Call {
         status: u16,
         stale: bool,
     },
+    /// A task's commit status is tried.
+    Show {
+        task: TaskId,
+        taken: bool,
+        stale: bool,
+    },
     List(TaskFilter, u32),
     /// Replaces a task's type and its record, past the store.
     Replace(TaskId, &'static str, String),
@@ -68,6 +74,7 @@ pub(crate) enum Told {
     Advanced(Box<TaskRecord>, Vec<Wake>),
     Swept { wakes: Vec<Wake>, due: Vec<WakeUp>, recovered: u64, offline: u64, expired: u64 },
     Changed(bool),
+    Updated(Option<Box<Task>>),
     Listed(Vec<TaskRecord>),
     Recovered(Vec<Wake>),
 }
@@ -182,6 +189,19 @@ pub(crate) async fn perform(
             let before = if *stale { there.begun(now) } else { there.clone() };
             let after = there.begun(now).ended(Some(*status), None, now);
             Told::Changed(store.update_delivery(&before, &after).await?)
+        }
+        Call::Show { task, taken, stale } => {
+            let there = store.task(*task).await?.task;
+            let Some(status) = &there.commit_status else { return Err(Refused::NotFound) };
+            let sent = match taken {
+                true => Ok(()),
+                false => Err(PortError::TimedOut { what: "the forge" }),
+            };
+            let (begun, ended) = (status.begun(now), status.begun(now).ended(&sent, now));
+            let seen = if *stale { begun } else { status.clone() };
+            let before = Task { commit_status: Some(seen), ..there };
+            let updated = store.update_status(&before, &ended).await?;
+            Told::Updated(updated.map(Box::new))
         }
         Call::List(filter, limit) => Told::Listed(listed(store, filter, *limit).await?),
         Call::Replace(task, kind, body) => {

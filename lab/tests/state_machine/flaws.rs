@@ -32,13 +32,15 @@ pub(crate) enum Flaw {
     LostDiff,
     /// The end of a task is not announced.
     LostDelivery,
+    /// What the forge is to show is forgotten.
+    LostStatus,
     /// A project is deleted while its tasks run.
     DeletedWhileRunning,
     /// An end by a stranger's name.
     WrongActor,
 }
 
-pub(crate) const ALL: [Flaw; 12] = [
+pub(crate) const ALL: [Flaw; 13] = [
     Flaw::NoFence,
     Flaw::LivingLeases,
     Flaw::NoSlack,
@@ -49,6 +51,7 @@ pub(crate) const ALL: [Flaw; 12] = [
     Flaw::LostEvents,
     Flaw::LostDiff,
     Flaw::LostDelivery,
+    Flaw::LostStatus,
     Flaw::DeletedWhileRunning,
     Flaw::WrongActor,
 ];
@@ -79,6 +82,7 @@ pub(crate) async fn flawed_call(
         (Flaw::LostEvents, Call::Renew(_, _, events, ..)) => events.clear(),
         (Flaw::LostDiff, Call::Advance(_, _, record, _)) => record.diff = None,
         (Flaw::LostDelivery, Call::Enqueue(task)) => task.notify = false,
+        (Flaw::LostStatus, Call::Advance(_, _, record, _)) => record.shows_status = false,
         (Flaw::WrongActor, Call::Advance(.., by)) => *by = Actor::maintenance(),
         (Flaw::DeletedWhileRunning, Call::BeginDelete(id)) => {
             // What runs is ended first.

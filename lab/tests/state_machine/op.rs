@@ -89,6 +89,12 @@ pub(crate) enum Op {
         status: u16,
         stale: bool,
     },
+    /// A commit status is tried; `stale`: by one who saw an older state of it.
+    Show {
+        status: usize,
+        taken: bool,
+        stale: bool,
+    },
     /// A task's record becomes one that this version cannot read, or reads otherwise.
     Replace {
         task: usize,
@@ -234,6 +240,7 @@ pub(crate) fn next(
         let replace = (task.clone(), with);
         ops.push((2, replace.prop_map(|(task, with)| Op::Replace { task, with }).boxed()));
         let (repeated, stale) = (prop::bool::weighted(0.2), prop::bool::weighted(0.2));
+        let show = (0..3_usize, any::<bool>(), stale);
         let recover = (
             task.clone(),
             prop_oneof![
@@ -264,6 +271,7 @@ pub(crate) fn next(
                     .prop_map(|(delivery, status, stale)| Op::Deliver { delivery, status, stale })
                     .boxed(),
             ),
+            (2, show.prop_map(|(status, taken, stale)| Op::Show { status, taken, stale }).boxed()),
             (
                 2,
                 list.prop_map(|(project, state, builds_only, limit)| Op::List {

@@ -6,7 +6,7 @@ use rdev_domain::ids::TaskId;
 use rdev_domain::page::Page;
 use rdev_domain::ports::{AuditFilter, PortResult, Store, TaskFilter, TaskRecord, WorkStats};
 use rdev_domain::project::Project;
-use rdev_domain::task::TaskState;
+use rdev_domain::task::{Task, TaskState};
 use rdev_domain::time::Timestamp;
 use rdev_domain::webhook::WebhookDelivery;
 use ulid::Ulid;
@@ -37,6 +37,7 @@ pub(crate) struct Whole {
     audit: Vec<AuditEvent>,
     deliveries: Vec<WebhookDelivery>,
     due_deliveries: Vec<WebhookDelivery>,
+    due_statuses: Vec<Task>,
 }
 
 /// Reads what `store` shows at `now`; `ids` are the tasks that are there.
@@ -73,9 +74,10 @@ async fn whole(store: &dyn Store, now: Timestamp) -> PortResult<Whole> {
     }
     let due_deliveries = store.due_deliveries(now, 100).await?;
     assert!(due_deliveries.is_sorted_by_key(|one| one.next_at), "{due_deliveries:?}");
+    let due_statuses = store.due_statuses(now, 100).await?;
     let audit = audit(store).await?;
     let (deliveries, due_deliveries) = (unnamed(deliveries), unnamed(due_deliveries));
-    Ok(Whole { stats, projects, tasks, logs, audit, deliveries, due_deliveries })
+    Ok(Whole { stats, projects, tasks, logs, audit, deliveries, due_deliveries, due_statuses })
 }
 
 impl Shown {

@@ -10,6 +10,7 @@ use futures_util::future::BoxFuture;
 use proptest::prelude::*;
 use proptest_state_machine::ReferenceStateMachine;
 use rdev_domain::audit::Actor;
+use rdev_domain::commit_status::LONGEST_TRY;
 use rdev_domain::event::{BuildEvent, EventKind, seq};
 use rdev_domain::failure::Failure;
 use rdev_domain::git::{Branch, CommitId, OwnRef, RecordedRef, Tip};
@@ -255,7 +256,10 @@ impl World {
                 let claimed = self.claim(*claim)?.clone();
                 let (task, holder) = (claimed.task, written_by(&claimed, *by));
                 let diff = diff.then(|| format!("the diff of {task} under {}", holder.fence));
-                let record = Record { events: self.events(holder.fence, *events, now), diff };
+                // Once it is told it is known.
+                let shows_status = diff.is_some();
+                let events = self.events(holder.fence, *events, now);
+                let record = Record { events, diff, shows_status };
                 let by = Actor::worker(worker(claimed.worker));
                 Call::Advance(task, event_of(report, task, holder, now), record, by)
             }
@@ -284,6 +288,13 @@ impl World {
                 let one = due.get(delivery % due.len().max(1))?;
                 let (project, task) = (one.project_id.clone(), one.task_id);
                 Call::Deliver { project, task, status: *status, stale: *stale }
+            }
+            Op::Show { status, taken, stale } => {
+                // Also those whose holders are at it.
+                let soon = now.plus(LONGEST_TRY);
+                let due = self.store.due_statuses(soon, 100).now_or_never()?.ok()?;
+                let task = due.get(status % due.len().max(1))?;
+                Call::Show { task: task.id, taken: *taken, stale: *stale }
             }
             Op::Replace { task, with } => {
                 let task = self.task(*task)?.task;

@@ -17,6 +17,7 @@ use tracing::{error, info, warn};
 
 use super::Attempt;
 use super::interrupt::Interrupt;
+use super::statuses;
 use super::stop::StopReason;
 
 /// The end of an attempt.
@@ -51,8 +52,19 @@ pub(crate) async fn advance(
     report(attempt, event, diff).await.map(|(advanced, _)| advanced)
 }
 
-/// As [`advance`]; also returns whether the wake-ups were sent.
+/// As [`advance`]; also returns whether the wake-ups were sent. Once the store has taken the report,
+/// the forge shows what follows from it.
 async fn report(
+    attempt: &Attempt,
+    event: Event,
+    diff: Option<String>,
+) -> Result<(Advanced, bool), Interrupt> {
+    let reported = report_until_taken(attempt, event, diff).await?;
+    attempt.statuses.show(attempt, &reported.0.task);
+    Ok(reported)
+}
+
+async fn report_until_taken(
     attempt: &Attempt,
     event: Event,
     diff: Option<String>,
@@ -134,7 +146,8 @@ async fn advance_once(
         }
         events = lease.events.take_chunk();
     }
-    let record = Record { events: events.clone(), diff };
+    let shows_status = statuses::are_shown(attempt);
+    let record = Record { events: events.clone(), diff, shows_status };
     let advanced = store.advance(lease.task, event, record, by, attempt.now()).await;
     if advanced.is_err() {
         lease.events.put_back(events);

@@ -6,7 +6,6 @@ use std::sync::atomic::Ordering;
 use rdev_domain::event::EventKind;
 use rdev_domain::failure::FailureClass;
 use rdev_domain::git::{RecordedRef, Tip};
-use rdev_domain::ports::CommitState;
 use rdev_domain::result::{BuildResult, Outcome, TaskResult, Warning};
 use rdev_domain::spec::BuildSpec;
 use rdev_domain::step::Event;
@@ -21,7 +20,7 @@ use super::push::{MAX_ROUNDS, PushContext, PushOutcome};
 use super::refs::{based_on, begins_at, fetch_own, newest_since};
 use super::target::BuildTarget;
 use super::ticket::Held;
-use super::{commit_status, pull_request, standing};
+use super::{pull_request, standing};
 use crate::attempt::Attempt;
 use crate::attempt::interrupt::Interrupt;
 use crate::attempt::settle::{self, Settlement};
@@ -51,7 +50,6 @@ pub(crate) async fn deliver(
             }
             match prepared? {
                 Preparation::Push { scan_base } => {
-                    push.set_status(CommitState::Pending, "is being pushed");
                     let tip = push.base.clone();
                     let pushed = push.push_from(&scan_base, tip).await;
                     push.end(&scan_base, pushed).await
@@ -146,7 +144,8 @@ async fn resume_push(
         // Somebody was faster. The next claim looks again.
         return Err(error.into());
     }
-    push.set_status(CommitState::Pending, "is being pushed");
+    // Whoever prepared it may have died before the forge was told.
+    attempt.statuses.send(attempt, &attempt.task);
     let pushed = push.push_from(scan_base, fetched.tip.clone()).await;
     push.end(scan_base, pushed).await.map(Some)
 }
@@ -264,9 +263,6 @@ async fn complete(
             attempt.note(format!("delivered {commit} to {}", target.branch));
             result.outcome = Outcome::Delivered;
             result.commit_sha = Some(commit.clone());
-            let repository = &target.remote.url;
-            let state = CommitState::Success;
-            commit_status::set(attempt, repository, &commit, state, "delivered");
             if rewritten {
                 let message = "the server accepted the push, but the commit is no longer on the branch: somebody removed it";
                 result.warnings.push(Warning {

@@ -9,7 +9,6 @@ use rdev_domain::chain;
 use rdev_domain::failure::{Failure, FailureClass};
 use rdev_domain::git::{CommitId, RecordedRef, Tip};
 use rdev_domain::ids::Fence;
-use rdev_domain::ports::CommitState;
 use rdev_domain::result::BuildResult;
 use rdev_domain::spec::BuildSpec;
 use rdev_domain::step::{self, Event};
@@ -17,7 +16,6 @@ use rdev_domain::task::{Prepared, WipRef};
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::commit_status;
 use super::landed::{self, Landing, after_ticket_is_gone, search};
 use super::refs::{based_on, begins_at};
 use super::target::BuildTarget;
@@ -126,30 +124,17 @@ impl<'a> PushContext<'a> {
 }
 
 impl PushContext<'_> {
-    /// Sets the status of this commit on the forge.
-    pub(super) fn set_status(&self, state: CommitState, description: &str) {
-        let repository = &self.target.remote.url;
-        commit_status::set(self.attempt, repository, &self.commit, state, description);
-    }
-
     /// Ends a push: after a failure that takes the task out of `pushing` it revokes the ticket, so
-    /// that nothing of it lands later. The forge gets the status of the commit, which it knows from
-    /// its ticket.
+    /// that nothing of it lands later.
     pub(super) async fn end(
         &mut self,
         scan_base: &Tip,
         outcome: Result<PushOutcome, Interrupt>,
     ) -> Result<PushOutcome, Interrupt> {
-        let outcome = match outcome {
+        match outcome {
             Err(Interrupt::Failed(failure)) => self.end_failed(scan_base, failure).await,
             other => other,
-        };
-        if let Err(Interrupt::Failed(failure) | Interrupt::Revoked(failure)) = &outcome
-            && self.attempt.is_prepared()
-        {
-            self.set_status(CommitState::Failure, failure.class.as_str());
         }
-        outcome
     }
 
     async fn end_failed(

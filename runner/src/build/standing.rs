@@ -150,6 +150,7 @@ async fn follow(
 ) -> Result<Fetched, Interrupt> {
     attempt.note(format!("the repository is at {url} now"));
     target.remote = attempt.remote_at(url.clone())?;
+    attempt.statuses.follow(url.clone());
     let fetched = target.fetch(attempt, ticketed).await?;
     record(attempt, url).await;
     Ok(fetched)

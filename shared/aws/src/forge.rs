@@ -1,6 +1,7 @@
 //! No forge: every project uses a repository of its own.
 
 use async_trait::async_trait;
+use rdev_domain::git_url::GitUrl;
 use rdev_domain::ids::ProjectId;
 use rdev_domain::ports::{
     CommitStatus, Forge, FoundPullRequest, NewRepository, PortError, PortResult, PullRequest,
@@ -38,6 +39,10 @@ impl Forge for NoForge {
 
     async fn standing(&self, _of: &PushTarget) -> PortResult<Standing> {
         Err(PortError::NotSupported { what: "a look at a repository" })
+    }
+
+    fn shows_statuses(&self, _repository: &GitUrl) -> bool {
+        false
     }
 
     async fn set_status(&self, _status: &CommitStatus) -> PortResult<()> {

@@ -6,7 +6,7 @@
 //! | | `META#SLOTS` | the tasks that have a lease, how many may have one, how many are queued | | `B` by the latest claim, while something is due; `L` while all that is queued is due later |
 //! | | `Q#<class>#<rank>#<task>` | queue: what is due | | `Q#<shard>` by time |
 //! | | `R#<available_at>#<task>` | queue: what is due later | | `R#<shard>` by time |
-//! | | `T#<task>` | the task | `T#<shard>` by id | |
+//! | | `T#<task>` | the task | `T#<shard>` by id | `S#<shard>` by time, while its commit status is to be sent |
 //! | | `C#<commit>` | the commit's newest known pipeline | | |
 //! | | `D#<name>` | a domain that the project has | | |
 //! | | `V#<delivery>` | a webhook delivery | | `N#<shard>` by time, until it has ended |

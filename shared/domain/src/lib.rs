@@ -5,6 +5,7 @@
 //! a trait of [`ports`]. `docs/protocol.md` explains [`step`].
 
 pub mod audit;
+pub mod commit_status;
 pub mod dns;
 mod error;
 pub mod event;

@@ -10,6 +10,7 @@ mod moves;
 
 use std::time::Duration;
 
+use crate::commit_status;
 use crate::failure::{Failure, FailureClass, RetryStart};
 use crate::git::LeftRef;
 use crate::ids::{Fence, Owner, TaskId, WorkerId};
@@ -197,6 +198,20 @@ pub fn step(
     if task.state.is_terminal() {
         return Err(Refusal::Ended(task.state));
     }
+    // What a holder reports it also shows on the forge, at once.
+    let told = !matches!(event, Event::Claim { .. } | Event::Cancel | Event::Recover { .. });
+    let mut step = moved(task, lease, event, now)?;
+    step.task.commit_status = commit_status::after(task, &step.task, told, now);
+    Ok(step)
+}
+
+/// The step, but for the commit status.
+fn moved(
+    task: &Task,
+    lease: Option<&Lease>,
+    event: Event,
+    now: Timestamp,
+) -> Result<Step, Refusal> {
     let mut task = task.clone();
     task.updated_at = now;
     if let Some(own_refs) = lease.and_then(|lease| lease.own_refs.as_ref()) {

@@ -8,6 +8,7 @@ use ulid::Ulid;
 use utoipa::ToSchema;
 
 use crate::Invalid;
+use crate::commit_status::ShownStatus;
 use crate::failure::Failure;
 use crate::git::{Branch, CommitId, LeftRef, OwnRef, RecordedRef, Tip};
 use crate::ids::{Fence, ProjectId, TaskId, WorkerId};
@@ -113,6 +114,13 @@ pub struct Task {
     /// What all its attempts have used.
     #[serde(default)]
     pub usage: Usage,
+    /// What the forge is to show at its commit, and whether it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit_status: Option<ShownStatus>,
+    /// The forge shows statuses at the commits of its repository.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[schema(ignore)]
+    pub shows_status: bool,
     /// The version of its record's format.
     #[serde(default, rename = "v")]
     #[schema(value_type = u64)]
@@ -323,6 +331,8 @@ impl Task {
             parks: 0,
             parked_ms: 0,
             usage: Usage::default(),
+            commit_status: None,
+            shows_status: false,
             version: Version,
             notify: false,
         }

@@ -10,6 +10,7 @@ mod projects;
 mod ref_looks;
 mod requests;
 mod rows;
+mod statuses;
 mod sweep;
 mod tasks;
 mod transaction;
@@ -19,6 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use rdev_domain::audit::{Actor, AuditEvent};
+use rdev_domain::commit_status::ShownStatus;
 use rdev_domain::dns::{Domain, DomainName};
 use rdev_domain::git::CommitId;
 use rdev_domain::git_url::GitUrl;
@@ -215,6 +217,14 @@ impl Store for MemoryStore {
         after: &WebhookDelivery,
     ) -> PortResult<bool> {
         self.read(|state| Ok(deliveries::update(state, before, after)))
+    }
+
+    async fn due_statuses(&self, now: Timestamp, limit: u32) -> PortResult<Vec<Task>> {
+        self.read(|state| Ok(statuses::due(state, now, limit)))
+    }
+
+    async fn update_status(&self, before: &Task, after: &ShownStatus) -> PortResult<Option<Task>> {
+        self.read(|state| Ok(statuses::update(state, before, after)))
     }
 
     async fn deliveries(

@@ -176,9 +176,20 @@ impl State {
 impl Tx<'_> {
     /// Applies an event to a task whose record can be read, and writes what follows from it.
     pub(super) fn apply(&mut self, id: TaskId, event: Event) -> PortResult<Vec<OutboxEntry>> {
+        self.apply_told(id, event, false)
+    }
+
+    /// Like [`Tx::apply`]; `shows_status`: the holder tells that the forge shows statuses.
+    pub(super) fn apply_told(
+        &mut self,
+        id: TaskId,
+        event: Event,
+        shows_status: bool,
+    ) -> PortResult<Vec<OutboxEntry>> {
         let (now, format) = (self.now, self.state.format);
         let row = self.state.row(id)?;
-        let step = step(&row.task, row.lease.as_ref(), event, now)?;
+        let task = Task { shows_status: row.task.shows_status || shows_status, ..row.task.clone() };
+        let step = step(&task, row.lease.as_ref(), event, now)?;
         row.write(step.task, format);
         row.lease = step.lease;
         let (project, agent) = (row.task.project_id.clone(), row.task.work.agent());

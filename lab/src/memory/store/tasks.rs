@@ -96,7 +96,7 @@ pub(super) fn advance(
         // Only `claim_next` counts the project's slots in the same transaction.
         return Err(Refusal::WrongState(row.task.state).into());
     }
-    let outbox = tx.apply(id, event)?;
+    let outbox = tx.apply_told(id, event, record.shows_status)?;
     let row = tx.state.row(id)?;
     row.add_events(&record.events);
     row.diff = record.diff.or(row.diff.take());

@@ -30,6 +30,8 @@ pub(super) struct EncodedRecord {
     /// Chunks of events, each with the `seq` of its last event.
     pub(super) chunks: Vec<(u64, String)>,
     pub(super) diff: Option<Vec<String>>,
+    /// See [`Record::shows_status`].
+    pub(super) shows_status: bool,
 }
 
 impl EncodedRecord {
@@ -52,7 +54,8 @@ impl EncodedRecord {
         if !chunk.is_empty() {
             chunks.push((last, format!("[{chunk}]")));
         }
-        Ok(Self { chunks, diff: record.diff.as_deref().map(parts) })
+        let diff = record.diff.as_deref().map(parts);
+        Ok(Self { chunks, diff, shows_status: record.shows_status })
     }
 
     /// Adds the events to a transaction. A chunk that exists is written again: the caller did

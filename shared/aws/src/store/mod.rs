@@ -29,6 +29,7 @@ mod ref_looks;
 mod requests;
 mod rows;
 mod stats;
+mod statuses;
 mod sweep;
 mod table;
 mod task_list;
@@ -46,6 +47,7 @@ use async_trait::async_trait;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::retry::RetryConfig;
 use rdev_domain::audit::{Actor, AuditEvent};
+use rdev_domain::commit_status::ShownStatus;
 use rdev_domain::dns::{Domain, DomainName};
 use rdev_domain::git::CommitId;
 use rdev_domain::git_url::GitUrl;
@@ -231,6 +233,14 @@ impl Store for DynamoStore {
         deliveries::update(&self.context, before, after).await
     }
 
+    async fn due_statuses(&self, now: Timestamp, limit: u32) -> PortResult<Vec<Task>> {
+        statuses::due(&self.context, self.context.clock.correct(now), limit).await
+    }
+
+    async fn update_status(&self, before: &Task, after: &ShownStatus) -> PortResult<Option<Task>> {
+        statuses::update(&self.context, before, after).await
+    }
+
     async fn deliveries(
         &self,
         project: &ProjectId,
@@ -281,7 +291,7 @@ impl Store for DynamoStore {
         now: Timestamp,
     ) -> PortResult<Claim> {
         let by = Actor::worker(can.worker_id.clone());
-        claim::claim_next(&self.change(&by, now), hint, owner, can).await
+        Box::pin(claim::claim_next(&self.change(&by, now), hint, owner, can)).await
     }
 
     async fn waiting_project(&self, _now: Timestamp) -> PortResult<Option<ProjectId>> {

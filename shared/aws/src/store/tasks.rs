@@ -155,7 +155,7 @@ pub(super) async fn renew(
 ) -> PortResult<Renewal> {
     let context = change.context;
     let Progress { events, usage, own_refs } = progress;
-    let log = EncodedRecord::of(&Record { events: events.to_vec(), diff: None })?;
+    let log = EncodedRecord::of(&Record { events: events.to_vec(), ..Record::default() })?;
     let mut set = "SET #heartbeat = #heartbeat + :one, #until = :until".to_owned();
     let mut with = holder_values(holder);
     let until = change.now.plus(LEASE);
@@ -179,7 +179,7 @@ pub(super) async fn renew(
         let cached = cached.and_then(|row| row.into_record().lease);
         let mut cancel = cached.is_some_and(|lease| lease.cancel_requested);
         for chunks in log.chunks.chunks(MAX_CHUNKS) {
-            let log = EncodedRecord { chunks: chunks.to_vec(), diff: None };
+            let log = EncodedRecord { chunks: chunks.to_vec(), ..EncodedRecord::default() };
             cancel = renew_with_events(change, &renewal, &log, cancel).await?;
         }
         cancel
@@ -268,10 +268,13 @@ pub(super) async fn advance(
     }
     for race in 1..=MAX_RACES {
         let from_cache = cached.is_some();
-        let row = match cached.take() {
+        let mut row = match cached.take() {
             Some(row) => row,
             None => lookup::task(context, id).await?.ok_or_else(|| lookup::task_not_found(id))?,
         };
+        if let Found::Task(record) = &mut row.found {
+            record.task.shows_status |= log.shows_status;
+        }
         let record = match &row.found {
             Found::Task(record) => record,
             Found::Newer(_) => return Err(Refusal::NewerRecord.into()),
@@ -325,12 +328,13 @@ async fn write_ahead(
     for chunks in ahead.chunks(MAX_CHUNKS) {
         let mut writes = change.context.table.writes();
         writes.check(Key::lease(id), IS_HOLDER, holder_values(holder));
-        EncodedRecord { chunks: chunks.to_vec(), diff: None }.write(change, id, &mut writes);
+        let ahead = EncodedRecord { chunks: chunks.to_vec(), ..EncodedRecord::default() };
+        ahead.write(change, id, &mut writes);
         if change.context.table.transact(writes).await?.is_err() {
             return Err(lost_lease(change.context, id));
         }
     }
-    Ok(EncodedRecord { chunks: rest.to_vec(), diff: log.diff })
+    Ok(EncodedRecord { chunks: rest.to_vec(), ..log })
 }
 
 fn holder_of(event: &Event) -> Option<&Holder> {

@@ -1,8 +1,8 @@
 //! Writing the result of a step of the state machine. Only this module changes a task.
 //!
 //! All other records follow from the task before and after the step: its queue entry, its lease
-//! (which is one of the project's slots), the outbox entries, the audit event, and when the task
-//! has ended its expiry time and the webhook delivery. All of them are one transaction, on
+//! (which is one of the project's slots), the outbox entries, the audit event, when its commit
+//! status is due, and when the task has ended its expiry time and the webhook delivery. All of them are one transaction, on
 //! condition that the task is still the one that the step was computed from.
 
 use aws_sdk_dynamodb::types::AttributeValue;
@@ -21,7 +21,7 @@ use super::item::{Values, get_text, millis, number, seconds, text};
 use super::queue_entry::{new_entry, place_of};
 use super::rows::{CorruptTask, Found, Row, lease_part, new_lease, own_refs, usage};
 use super::writes::Writes;
-use super::{audit, deliveries, item_size, outbox, turns};
+use super::{audit, deliveries, item_size, outbox, statuses, turns};
 use crate::schema::Key;
 
 /// The condition on the lease that a transaction changes or deletes.
@@ -198,6 +198,9 @@ fn update_task(change: &Change<'_>, seen: u64, new: NewTaskItem<'_>, writes: &mu
     optional("held", ":held", lease.as_ref().map(|lease| number(lease.fence)));
     optional("place", ":place", row.place.as_deref().map(text));
     optional("diff", ":diff", row.diff.map(|diff| text(diff.write())));
+    let due_at = statuses::due_at(task);
+    optional("dpk", ":dpk", due_at.map(|_| text(statuses::part(task.id))));
+    optional("dsk", ":dsk", due_at.map(|at| text(statuses::place(task.id, at))));
     let ended = task.state.is_terminal();
     let retention = &change.context.retention;
     let expires_at = ended.then(|| retention.task_expires_at(task, change.now)).flatten();

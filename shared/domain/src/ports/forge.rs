@@ -1,7 +1,9 @@
 //! The forge: where repositories live.
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 use ulid::Ulid;
+use utoipa::ToSchema;
 
 use super::PortResult;
 use crate::git::{Branch, CommitId};
@@ -43,6 +45,9 @@ pub trait Forge: Send + Sync + 'static {
     ///
     /// Errors: `NotSupported` where it is not on this forge; `NotFound` when it is gone.
     async fn standing(&self, of: &PushTarget) -> PortResult<Standing>;
+
+    /// Whether it shows statuses at the commits of this repository. Asks nobody.
+    fn shows_statuses(&self, repository: &GitUrl) -> bool;
 
     /// Shows at a commit how its build is. Errors: `NotSupported` where the forge shows none.
     async fn set_status(&self, status: &CommitStatus) -> PortResult<()>;
@@ -177,7 +182,8 @@ pub struct CommitStatus {
 }
 
 /// How a build is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum CommitState {
     /// The build runs.
     Pending,

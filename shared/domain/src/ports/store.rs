@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 
 use super::PortResult;
 use crate::audit::{Actor, AuditEvent};
+use crate::commit_status::ShownStatus;
 use crate::dns::{Domain, DomainName};
 use crate::event::BuildEvent;
 use crate::git::CommitId;
@@ -153,6 +154,14 @@ pub trait Store: Send + Sync + 'static {
         before: &WebhookDelivery,
         after: &WebhookDelivery,
     ) -> PortResult<bool>;
+
+    /// Up to `limit` tasks (at most 100) whose commit status is due to be sent, the longest due
+    /// first.
+    async fn due_statuses(&self, now: Timestamp, limit: u32) -> PortResult<Vec<Task>>;
+
+    /// Writes `after` as the task's commit status if that still is the one of `before`. The task as
+    /// it is then; `None`: it is another one, or the task is gone.
+    async fn update_status(&self, before: &Task, after: &ShownStatus) -> PortResult<Option<Task>>;
 
     /// A project's deliveries, newest first, without those of an earlier project of its name. Those
     /// that ended expire after [`crate::webhook::KEPT`].
@@ -425,6 +434,9 @@ pub struct Record {
     pub events: Vec<BuildEvent>,
     /// The task's diff.
     pub diff: Option<String>,
+    /// The forge shows statuses at the commits of the task's repository: the task has a
+    /// [`ShownStatus`] from now on.
+    pub shows_status: bool,
 }
 
 /// What an event did.

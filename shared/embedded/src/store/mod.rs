@@ -26,6 +26,7 @@ mod retention;
 mod rows;
 pub(crate) mod schema;
 mod stats;
+mod statuses;
 mod sweep;
 mod task_list;
 mod tasks;
@@ -39,6 +40,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use rdev_domain::audit::{Actor, AuditEvent};
+use rdev_domain::commit_status::ShownStatus;
 use rdev_domain::dns::{Domain, DomainName};
 use rdev_domain::git::CommitId;
 use rdev_domain::git_url::GitUrl;
@@ -266,6 +268,20 @@ impl Store for SqliteStore {
         self.database.write(move |conn| deliveries::update(conn, &before, &after)).await
     }
 
+    async fn due_statuses(&self, now: Timestamp, limit: u32) -> PortResult<Vec<Task>> {
+        let format = self.context.format;
+        let due = self.read(move |conn, _| statuses::due(conn, now, limit, format)).await?;
+        Ok(due.into_iter().map(|task| self.place.task(task)).collect())
+    }
+
+    async fn update_status(&self, before: &Task, after: &ShownStatus) -> PortResult<Option<Task>> {
+        let (id, before, after) = (before.id, before.commit_status.clone(), after.clone());
+        let format = self.context.format;
+        let update =
+            move |conn: &Connection| statuses::update(conn, id, before.as_ref(), &after, format);
+        Ok(self.database.write(update).await?.map(|task| self.place.task(task)))
+    }
+
     async fn deliveries(
         &self,
         project: &ProjectId,
@@ -384,7 +400,9 @@ impl Store for SqliteStore {
         now: Timestamp,
     ) -> PortResult<Advanced> {
         let events = events::EncodedEvents::of(&record.events);
-        let advance = move |tx: &Tx<'_>| tasks::advance(tx, task, event, &events, record.diff);
+        let Record { diff, shows_status, .. } = record;
+        let advance =
+            move |tx: &Tx<'_>| tasks::advance(tx, task, event, &events, diff, shows_status);
         let advanced = self.change(by, now, advance).await??;
         Ok(Advanced { task: self.place.task(advanced.task), ..advanced })
     }

@@ -122,9 +122,10 @@ fn projects_and_tasks(scene: &Scene) {
         result: TaskResult::Check(CheckResult { commit_sha, commands: Vec::new() }),
         usage: Usage::default(),
     };
-    let done = tasks::advance(&scene.at(3), claimed.task.id, finish, &log, Some("diff".to_owned()));
+    let done =
+        tasks::advance(&scene.at(3), claimed.task.id, finish, &log, Some("diff".to_owned()), true);
     done.expect("a transaction").expect("a finished task");
-    tasks::advance(&scene.at(3), parked.id, Event::Cancel, &log, None)
+    tasks::advance(&scene.at(3), parked.id, Event::Cancel, &log, None, false)
         .expect("a transaction")
         .expect("a parked task can be cancelled");
     enqueue(Task { retry_of: Some(parked.id), ..new(0) });
@@ -134,6 +135,13 @@ fn projects_and_tasks(scene: &Scene) {
     };
     let ended = delivery.begun(tx.now).ended(Some(200), None, tx.now);
     assert!(deliveries::update(tx.conn, delivery, &ended).expect("a delivery"));
+    statuses::due(tx.conn, tx.now, 9, Format::CURRENT).expect("statuses");
+    let status = serde_json::json!({
+        "commit": "0".repeat(40), "state": "success", "description": "delivered",
+        "shown": "taken", "tries": 1, "since": tx.now, "updated_at": tx.now,
+    });
+    let status = serde_json::from_value(status).expect("a status");
+    statuses::update(tx.conn, first.id, None, &status, Format::CURRENT).expect("a status");
     deliveries::list(tx.conn, &site, &page, tx.now).expect("deliveries");
     let pipeline = CommitPipeline {
         project_id: site.clone(),

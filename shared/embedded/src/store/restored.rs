@@ -30,6 +30,7 @@ pub(crate) struct Marked {
 /// * Each task that may run (again) is marked: its branch is searched before any agent runs. Those
 ///   that failed or were cancelled are too, because a retry inherits the mark.
 /// * Fences grow.
+/// * The commit status of a task that did not succeed is not sent any more.
 /// * Each project with a due task gets an outbox entry, which the first sweep sends: the queue,
 ///   with its wake-ups, is in no backup. What is due later the sweep finds when it is.
 /// * Workers and their drains are forgotten. Leases end when the folder is opened, as those of any
@@ -48,6 +49,17 @@ pub(crate) fn mark(conn: &Connection, now: Timestamp) -> Result<Marked, Error> {
         "UPDATE tasks SET body = json_set(body, '$.restored', json('true'))
          WHERE state IN ('failed', 'cancelled') AND json_valid(body)",
         [],
+    )?;
+    // Of a task that succeeded the word is true for ever. A retry that the backup does not know may
+    // have said something else since of one that did not.
+    transaction.execute(
+        "UPDATE tasks SET status_due_at = NULL,
+                          body = json_remove(
+                              json_set(body, '$.commit_status.shown', 'given_up',
+                                       '$.commit_status.error', ?1),
+                              '$.commit_status.next_at')
+         WHERE status_due_at IS NOT NULL AND state <> 'succeeded' AND json_valid(body)",
+        ["rdev was restored from a backup before the forge had taken it"],
     )?;
     transaction.execute("UPDATE leases SET fence = fence + ?1", [FENCES])?;
     transaction.execute("DELETE FROM workers", [])?;

@@ -124,11 +124,12 @@ pub(super) fn advance(
     event: Event,
     events: &EncodedEvents,
     diff: Option<String>,
+    shows_status: bool,
 ) -> Result<PortResult<Advanced>, Error> {
     let Some(found) = rows::find_any(tx, id)? else {
         return Err(rows::task_not_found(id).into());
     };
-    let record = match found {
+    let mut record = match found {
         Found::Task(record) => record,
         Found::Corrupt(corrupt) if corrupt.state.is_terminal() => {
             return Err(Refusal::Ended(corrupt.state).into());
@@ -143,6 +144,7 @@ pub(super) fn advance(
         // Only `claim_next` counts the project's slots in the same transaction.
         return Err(Refusal::WrongState(record.task.state).into());
     }
+    record.task.shows_status |= shows_status;
     let step = step(&record.task, record.lease.as_ref(), event, tx.now)?;
     let outbox = transition::write(tx, &record, &step)?;
     events::write(tx.conn, id, events)?;

@@ -2,7 +2,8 @@
 //!
 //! All other records follow from the task before and after the step: its queue entry, its
 //! lease (which is one of the project's slots), the outbox entries, the audit event, and
-//! when the task has ended its expiry time and the webhook delivery.
+//! when its commit status is due, and when the task has ended its expiry time and the webhook
+//! delivery.
 
 use rdev_domain::ids::TaskId;
 use rdev_domain::lease::Lease;
@@ -17,7 +18,7 @@ use rusqlite::{Connection, params};
 use super::queue_entry::{self, Entry};
 use super::rows::{CorruptTask, blob, signed};
 use super::transaction::Tx;
-use super::{audit, deliveries, outbox, turns};
+use super::{audit, deliveries, outbox, statuses, turns};
 use crate::error::Error;
 
 /// Writes `step`, which was computed from `before`. Returns the new outbox entries.
@@ -86,7 +87,8 @@ fn update(tx: &Tx<'_>, task: &Task, body: &str) -> Result<(), Error> {
     tx.conn
         .prepare_cached(
             "UPDATE tasks SET state = ?2, available_at = ?3, expires_at = ?4,
-                              events_expire_at = ?5, body = ?6 WHERE id = ?1",
+                              events_expire_at = ?5, body = ?6, status_due_at = ?7
+             WHERE id = ?1",
         )?
         .execute(params![
             blob(task.id.0),
@@ -95,6 +97,7 @@ fn update(tx: &Tx<'_>, task: &Task, body: &str) -> Result<(), Error> {
             expires_at.map(Timestamp::as_millis),
             events_expire_at.map(Timestamp::as_millis),
             body,
+            statuses::due_at(task),
         ])?;
     Ok(())
 }

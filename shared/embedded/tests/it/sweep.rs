@@ -229,7 +229,8 @@ async fn finished_check(store: &dyn Store, site: &ProjectId) -> Task {
         result: TaskResult::Check(CheckResult { commit_sha, commands: Vec::new() }),
         usage: Usage::default(),
     };
-    let record = Record { events: vec![event], diff: Some("a diff".to_owned()) };
+    let record =
+        Record { events: vec![event], diff: Some("a diff".to_owned()), ..Record::default() };
     let by = Actor::maintenance();
     store.advance(check.id, finish, record, &by, NOW).await.expect("a holder may finish");
     let due = store.due_deliveries(NOW, 10).await.expect("deliveries").remove(0);

@@ -229,6 +229,10 @@ impl Forge for Gitea {
         standing::of(self, of).await
     }
 
+    fn shows_statuses(&self, repository: &GitUrl) -> bool {
+        self.repository_path(repository, "a commit status outside of the forge").is_ok()
+    }
+
     async fn set_status(&self, status: &CommitStatus) -> PortResult<()> {
         status::set(self, status).await
     }

@@ -57,10 +57,18 @@ async fn a_build_makes_few_calls() -> Outcome {
         .await
         .expect("it is held");
     assert_eq!(bench.called(), "1 TransactWriteItems", "renew with events");
-    let record = Record { events: vec![event(held.fence, 1)], diff: Some("a diff".to_owned()) };
+    let record = Record {
+        events: vec![event(held.fence, 1)],
+        diff: Some("a diff".to_owned()),
+        ..Record::default()
+    };
     store.advance(id, prepare(&claimed), record, &by, NOW).await.expect("it is held");
     assert_eq!(bench.called(), "1 TransactWriteItems", "prepare");
-    let record = Record { events: vec![event(held.fence, 2)], diff: Some("another".to_owned()) };
+    let record = Record {
+        events: vec![event(held.fence, 2)],
+        diff: Some("another".to_owned()),
+        ..Record::default()
+    };
     let done = store.advance(id, complete(&claimed), record, &by, NOW).await.expect("it is held");
     assert_eq!(bench.called(), "1 TransactWriteItems", "complete");
     assert_eq!(done.task.state, TaskState::Succeeded);

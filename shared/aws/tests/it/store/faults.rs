@@ -254,7 +254,7 @@ async fn a_write_too_large_for_one_transaction_is_written_in_several() -> Outcom
     renewed.expect("4.8 MB of events");
     let last: Vec<_> = (80..160).map(large).collect();
     let diff = "+ a line of a large diff\n".repeat(50_000);
-    let record = Record { events: last.clone(), diff: Some(diff.clone()) };
+    let record = Record { events: last.clone(), diff: Some(diff.clone()), ..Record::default() };
     let release = Event::Release { holder: holder(&claimed) };
     bench.store.advance(id, release, record, &by, NOW).await.expect("it is held");
     sent.extend(last);

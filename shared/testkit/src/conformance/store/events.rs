@@ -35,10 +35,10 @@ async fn events_ride_on_renewals_and_on_the_end(w: World) {
     assert_eq!(events(&w, &held, 0, 100).await, sent);
 
     let more = [held.event(2, w.now())];
-    let record = Record { events: more.to_vec(), diff: None };
+    let record = Record { events: more.to_vec(), ..Record::default() };
     w.advance(held.id, held.prepare(w.now()), record, &held.by).await.expect("a holder prepares");
     let last = [held.event(3, w.now())];
-    let record = Record { events: last.to_vec(), diff: None };
+    let record = Record { events: last.to_vec(), ..Record::default() };
     w.advance(held.id, held.complete(), record, &held.by).await.expect("a holder completes");
     sent.extend(more);
     sent.extend(last);
@@ -91,7 +91,7 @@ async fn events_of_several_claims_follow_each_other(w: World) {
         sent.extend(chunk);
         if round < 3 {
             let release = [held.event(2, w.now())];
-            let record = Record { events: release.to_vec(), diff: None };
+            let record = Record { events: release.to_vec(), ..Record::default() };
             let after = w.advance(held.id, held.release(), record, &held.by).await;
             after.expect("a holder may release");
             sent.extend(release);
@@ -133,16 +133,23 @@ async fn the_page_tells_the_task_s_state(w: World) {
 async fn a_diff_is_kept_and_replaced(w: World) {
     let held = w.running().await;
     assert_eq!(w.store.diff(held.id).await.expect("the task is there"), None);
-    let record = Record { events: Vec::new(), diff: Some("--- a\n+++ ü\n".to_owned()) };
+    let record =
+        Record {
+            events: Vec::new(), diff: Some("--- a\n+++ ü\n".to_owned()), ..Record::default()
+        };
     w.advance(held.id, held.prepare(w.now()), record, &held.by).await.expect("a holder prepares");
     assert_eq!(diff(&w, &held).await, "--- a\n+++ ü\n");
     w.renew(&held).await.expect("a holder may renew");
-    let record = Record { events: Vec::new(), diff: Some("after the rebase".to_owned()) };
+    let record = Record {
+        events: Vec::new(),
+        diff: Some("after the rebase".to_owned()),
+        ..Record::default()
+    };
     w.advance(held.id, held.complete(), record, &held.by).await.expect("a holder completes");
     assert_eq!(diff(&w, &held).await, "after the rebase");
 
     let held = w.running().await;
-    let record = Record { events: Vec::new(), diff: Some("kept".to_owned()) };
+    let record = Record { events: Vec::new(), diff: Some("kept".to_owned()), ..Record::default() };
     w.advance(held.id, held.prepare(w.now()), record, &held.by).await.expect("a holder prepares");
     w.complete(&held).await.expect("a holder completes");
     assert_eq!(diff(&w, &held).await, "kept", "a write without a diff keeps the last one");
@@ -151,7 +158,7 @@ async fn a_diff_is_kept_and_replaced(w: World) {
 async fn a_large_diff_is_kept(w: World) {
     let held = w.running().await;
     let large = "+ a line of a large diff, ü\n".repeat(40_000);
-    let record = Record { events: Vec::new(), diff: Some(large.clone()) };
+    let record = Record { events: Vec::new(), diff: Some(large.clone()), ..Record::default() };
     w.advance(held.id, held.finish(), record, &held.by).await.expect("a holder finishes");
     assert!(diff(&w, &held).await == large, "{} bytes", large.len());
 }

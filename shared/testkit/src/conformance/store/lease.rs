@@ -267,7 +267,11 @@ async fn refuses_every_write(w: &World, current: &ClaimedTask, stale: &ClaimedTa
     let mut writes = stale.writes_while_running(w.now());
     writes.extend(stale.writes_while_pushing(w.now()));
     for (name, event) in writes {
-        let record = Record { events: events.to_vec(), diff: Some("a stale diff".to_owned()) };
+        let record = Record {
+            events: events.to_vec(),
+            diff: Some("a stale diff".to_owned()),
+            ..Record::default()
+        };
         let answer = w.advance(stale.id, event, record, &stale.by).await;
         assert_eq!(refusal(answer), Refusal::Stale, "{name}");
     }

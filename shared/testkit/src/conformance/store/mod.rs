@@ -38,6 +38,7 @@ mod remade;
 mod requests;
 mod retention;
 mod retry;
+mod statuses;
 mod sweep;
 mod turns;
 mod webhooks;
@@ -136,6 +137,7 @@ fn all_cases() -> Vec<StoreCase> {
         webhooks::cases(),
         domains::cases(),
         deliveries::cases(),
+        statuses::cases(),
         pipelines::cases(),
         ref_looks::cases(),
         keys::cases(),

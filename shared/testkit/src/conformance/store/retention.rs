@@ -171,7 +171,8 @@ async fn logged(w: &World, held: &ClaimedTask) {
 /// Writes one event, and a diff with the end of the task.
 async fn logged_and_ended(w: &World, held: &ClaimedTask, end: Event) {
     logged(w, held).await;
-    let record = Record { events: Vec::new(), diff: Some("a diff".to_owned()) };
+    let record =
+        Record { events: Vec::new(), diff: Some("a diff".to_owned()), ..Record::default() };
     w.advance(held.id, end, record, &held.by).await.expect("a holder may end its task");
 }
 
