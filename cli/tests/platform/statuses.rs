@@ -176,7 +176,8 @@ impl Scene {
             timeout_s: 2,
             hook: None,
         };
-        let forge = Gitea::new(settings, Token::known(Secret::new(gitea::TOKEN))).expect("an adapter");
+        let forge =
+            Gitea::new(settings, Token::known(Secret::new(gitea::TOKEN))).expect("an adapter");
         let new = rdev_domain::ports::NewRepository {
             project: "site".parse().expect("a slug"),
             nonce: Ulid::generate(),
