@@ -26,7 +26,7 @@ use utoipa_axum::router::OpenApiRouter;
 pub use crate::http::cursor::List;
 pub use crate::http::stream::Events;
 pub use app::{App, Context, OnCancel};
-pub use settings::{HookSecrets, Settings};
+pub use settings::{GitUser, HookSecrets, Settings};
 
 /// The whole API.
 pub fn api(context: Context) -> Router {

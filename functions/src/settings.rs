@@ -48,9 +48,24 @@ pub struct Settings {
     /// The container registry that templates push to, as `registry.example.com/acme`.
     #[serde(skip)]
     pub registry: Option<String>,
+    /// As whom runners push to the forge. Filled by the caller.
+    #[serde(skip)]
+    pub git_user: GitUser,
     /// The secrets that sign incoming webhooks. Filled by the caller.
     #[serde(skip)]
     pub hooks: HookSecrets,
+}
+
+/// As whom runners push. What the forge tells of rights is true of the user of its own token.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum GitUser {
+    /// The runners have settings of their own, which are not known here.
+    #[default]
+    Unknown,
+    /// As the user of the forge's token at this origin, and as others elsewhere.
+    OfForgeAt(String),
+    /// Nowhere as the user of the forge's token.
+    Another,
 }
 
 /// The secrets that sign incoming webhooks; without one, its webhooks are refused.
@@ -77,6 +92,7 @@ impl Default for Settings {
             url_policy: UrlPolicy::default(),
             dns: None,
             registry: None,
+            git_user: GitUser::default(),
             hooks: HookSecrets::default(),
         }
     }

@@ -107,7 +107,7 @@ pub(crate) async fn run(session: &Session, command: Project) -> anyhow::Result<E
 /// A project, with the steps of its setup that are not done.
 fn shown(project: &Value) -> String {
     let mut text = fields(project, &FIELDS);
-    if let Some(standing) = standing(project) {
+    if let Some(Standing { text: standing, .. }) = standing(project) {
         text.push_str(&format!("\nat the forge {standing}"));
     }
     let steps = project["provisioning"]["steps"].as_array().into_iter().flatten();
@@ -120,21 +120,60 @@ fn shown(project: &Value) -> String {
     text
 }
 
+/// How the project's repository stands on the forge, where that is to be told.
+pub(crate) struct Standing {
+    pub(crate) text: String,
+    /// Whether it is known to be so for builds.
+    pub(crate) certain: bool,
+}
+
 /// What keeps builds from the project's repository, or where it is now; `None`: nothing.
-pub(crate) fn standing(project: &Value) -> Option<String> {
+pub(crate) fn standing(project: &Value) -> Option<Standing> {
+    // A server that does not say it does not know of others.
+    let certain = project["repository"]["certain"].as_bool().unwrap_or(true);
     let problem = match cell(project, "/repository/state").as_str() {
         "gone" => "the repository is gone, or rdev may not see it any more",
         "archived" => "the repository is archived: builds fail until it is writable",
-        "push_denied" => "rdev's user may not push to the repository: give it the right to write",
-        "branch_protected" => {
+        "push_denied" if certain => {
+            "rdev's user may not push to the repository: give it the right to write"
+        }
+        "push_denied" => {
+            "the user of rdev's forge token may not push to the repository: builds fail if runners push as that user"
+        }
+        "branch_protected" if certain => {
             "the branch is protected against rdev's user: build with --pull-request, or let it push"
+        }
+        "branch_protected" => {
+            "the branch is protected against the user of rdev's forge token: if runners push as that user, build with --pull-request"
         }
         _ => "",
     };
     let moved_to = cell(project, "/repository/moved_to");
-    match (problem, moved_to.as_str()) {
-        ("", "") => None,
-        ("", url) => Some(format!("the repository is at {url} now; the next build follows it")),
-        (problem, _) => Some(problem.to_owned()),
+    let text = match (problem, moved_to.as_str()) {
+        ("", "") => return None,
+        ("", url) => format!("the repository is at {url} now; the next build follows it"),
+        (problem, _) => problem.to_owned(),
+    };
+    Some(Standing { text, certain })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_certain_is_said_of_the_user_of_builds() {
+        let told = |state: &str, certain: Option<bool>| {
+            let project = json!({ "repository": { "state": state, "certain": certain } });
+            standing(&project).map(|standing| (standing.text, standing.certain))
+        };
+        assert_eq!(told("writable", Some(true)), None);
+        for state in ["push_denied", "branch_protected"] {
+            let (text, certain) = told(state, Some(true)).expect("a problem");
+            assert!(certain && text.contains("rdev's user"), "{text}");
+            assert_eq!(told(state, None), Some((text, true)), "an older server");
+            let (text, certain) = told(state, Some(false)).expect("a note");
+            assert!(!certain && text.contains("if runners push as that user"), "{text}");
+        }
     }
 }

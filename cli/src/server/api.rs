@@ -10,7 +10,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use rdev_domain::git_url::UrlPolicy;
 use rdev_domain::ports::{Ci, Dns};
 use rdev_domain::spec::AgentName;
-use rdev_functions::{Context, HookSecrets, Settings};
+use rdev_functions::{Context, GitUser, HookSecrets, Settings};
 use rdev_platform::connect::Platform;
 use rdev_runner::{Ports, RunnerHandle};
 use tokio::net::TcpListener;
@@ -78,7 +78,11 @@ pub(super) fn settings(
         ci: platform.ci_webhook_key.clone(),
     };
     let registry = config.registry.clone();
-    Settings { default_agent, url_policy, dns, hooks, registry, ..config.api.clone() }
+    let git_user = match config.for_runner().git.forge_user_at {
+        Some(origin) => GitUser::OfForgeAt(origin),
+        None => GitUser::Another,
+    };
+    Settings { default_agent, url_policy, dns, hooks, registry, git_user, ..config.api.clone() }
 }
 
 /// Makes this process record metrics.

@@ -10,6 +10,7 @@ rdev_testkit::trials! {
     async a_deletion_ends_where_a_system_refuses_and_says_what_stays;
     async the_client_says_what_a_deletion_has_left;
     async a_deletion_waits_for_a_system_that_is_away;
+    async a_repository_that_was_renamed_or_moved_is_deleted_and_not_what_has_its_name_now;
 }
 
 /// The answer of Gitea to somebody who is not the repository's owner.
@@ -87,5 +88,26 @@ async fn a_deletion_waits_for_a_system_that_is_away() -> Outcome {
     world.heal();
     assert_eq!(server.delete(DELETE).await.status, 204);
     assert!(world.gitea.repositories().is_empty());
+    Ok(())
+}
+
+async fn a_repository_that_was_renamed_or_moved_is_deleted_and_not_what_has_its_name_now() -> Outcome
+{
+    for moved_to in ["acme/page", "other/site"] {
+        for taken in [false, true] {
+            let (world, server) = begun().await?;
+            world.gitea.rename("acme/site", moved_to);
+            if taken {
+                world.gitea.create("acme/site", "a stranger's", &[("a", b"a")]);
+            }
+            let deleted = server.delete(DELETE).await;
+            assert_eq!(deleted.status, 204, "{moved_to}: {deleted:?}");
+            let left: Vec<_> =
+                world.gitea.repositories().into_iter().map(|one| one.full_name).collect();
+            let stays: &[&str] = if taken { &["acme/site"] } else { &[] };
+            assert_eq!(left, stays, "{moved_to}");
+            assert_problem(&server.get("/projects/site").await, 404, "not_found");
+        }
+    }
     Ok(())
 }

@@ -203,6 +203,13 @@ async fn what_the_forge_tells_of_another_user_than_gits_stops_no_build() -> Outc
     std::fs::write(&toml, text + &login).expect("the configuration");
     let server = begun(&world).await;
     world.gitea.protect("acme/site", "main");
+    // Nor is anybody told that builds fail: of git's user the forge says nothing.
+    let project = server.get("/projects/site").await.body;
+    assert_eq!(project["repository"], json!({ "state": "writable", "certain": true }));
+    let shown = rdev(&server, &["project", "show", "site"]).await.stdout;
+    assert!(!shown.contains("at the forge"), "{shown}");
+    let (_, told) = doctor(&world);
+    assert!(!told.to_string().contains("the project site"), "{told:#}");
     let spec = json!({ "prompt": traced(&world), "max_attempts": 1 });
     let task = server.build("site", spec).await;
     let record = server.ended("site", &task).await;

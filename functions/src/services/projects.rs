@@ -5,7 +5,7 @@ use rdev_domain::chain;
 use rdev_domain::git::Branch;
 use rdev_domain::git_url::GitUrl;
 use rdev_domain::ids::ProjectId;
-use rdev_domain::ports::{Conflict, PortError};
+use rdev_domain::ports::{Conflict, OwnRepository, PortError};
 use rdev_domain::project::{ABANDONED_AFTER, Deletion, Project, ProjectPatch, ProjectState};
 use rdev_domain::time::Timestamp;
 use rdev_domain::webhook::WebhookUrl;
@@ -193,7 +193,7 @@ async fn remove_elsewhere(
         left.extend(Remains::of(RemainsOf::Ci, ci_id.0.to_string(), removed)?);
     }
     if project.deletion == Some(Deletion::DeleteRepository) {
-        let removed = app.forge().delete_repository(id, project.nonce).await;
+        let removed = app.forge().delete_repository(&OwnRepository::of(project)).await;
         let name = project.git_url.as_ref().map_or(id.as_str(), GitUrl::as_str);
         left.extend(Remains::of(RemainsOf::Repository, name, removed).map_err(not_removed)?);
     }

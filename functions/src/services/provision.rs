@@ -12,7 +12,7 @@ use rdev_domain::chain;
 use rdev_domain::dns::Domain;
 use rdev_domain::pipeline::CiId;
 use rdev_domain::ports::{
-    CiRepository, Conflict, NewRepository, PortError, PortResult, Repository, Start,
+    CiRepository, Conflict, NewRepository, OwnRepository, PortError, PortResult, Repository, Start,
 };
 use rdev_domain::project::{Deletion, Project, ProjectPatch, ProjectState};
 use rdev_domain::provision::StepName;
@@ -122,7 +122,7 @@ async fn undo_beside_deletion(
 pub(crate) async fn remove_unrecorded(app: &App, project: &Project) -> PortResult<Option<Remains>> {
     match project.next_step() {
         Some(StepName::Repository) => {
-            let removed = match app.forge().delete_repository(&project.id, project.nonce).await {
+            let removed = match app.forge().delete_repository(&OwnRepository::of(project)).await {
                 // There is no forge, or its repository of the name is another project's.
                 Err(
                     PortError::NotSupported { .. }

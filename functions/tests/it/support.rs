@@ -338,8 +338,7 @@ impl rdev_domain::ports::Forge for TestForge {
 
     async fn delete_repository(
         &self,
-        project: &ProjectId,
-        nonce: ulid::Ulid,
+        of: &rdev_domain::ports::OwnRepository,
     ) -> rdev_domain::ports::PortResult<()> {
         use rdev_domain::ports::PortError;
         match self.behaviour() {
@@ -352,7 +351,7 @@ impl rdev_domain::ports::Forge for TestForge {
             }
             _ => {}
         }
-        self.inner.delete_repository(project, nonce).await
+        self.inner.delete_repository(of).await
     }
 
     async fn find_pull_request(

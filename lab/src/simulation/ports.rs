@@ -17,9 +17,9 @@ use rdev_domain::page::{Listed, Page};
 use rdev_domain::pipeline::CommitPipeline;
 use rdev_domain::ports::{
     Advanced, AuditFilter, Capabilities, Claim, CommitStatus, DeadLetter, DeadMessage, Enqueued,
-    EventPage, Forge, FoundPullRequest, NewRepository, PortError, PortResult, PullRequest,
-    PullRequestBranches, PushTarget, Queue, QueueStats, Receipt, ReceivedMessage, Record, Renewal,
-    Repository, Standing, Store, Swept, TaskFilter, TaskRecord, WorkStats,
+    EventPage, Forge, FoundPullRequest, NewRepository, OwnRepository, PortError, PortResult,
+    PullRequest, PullRequestBranches, PushTarget, Queue, QueueStats, Receipt, ReceivedMessage,
+    Record, Renewal, Repository, Standing, Store, Swept, TaskFilter, TaskRecord, WorkStats,
 };
 use rdev_domain::project::{Deletion, Project, ProjectPatch, Stage};
 use rdev_domain::ref_look::RefLook;
@@ -360,7 +360,7 @@ impl Forge for SimulatedForge {
         Err(PortError::NotSupported { what: "making a repository" })
     }
 
-    async fn delete_repository(&self, _: &ProjectId, _: Ulid) -> PortResult<()> {
+    async fn delete_repository(&self, _: &OwnRepository) -> PortResult<()> {
         Err(PortError::NotSupported { what: "deleting a repository" })
     }
 

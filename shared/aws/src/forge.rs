@@ -2,12 +2,10 @@
 
 use async_trait::async_trait;
 use rdev_domain::git_url::GitUrl;
-use rdev_domain::ids::ProjectId;
 use rdev_domain::ports::{
-    CommitStatus, Forge, FoundPullRequest, NewRepository, PortError, PortResult, PullRequest,
-    PullRequestBranches, PushTarget, Repository, Standing,
+    CommitStatus, Forge, FoundPullRequest, NewRepository, OwnRepository, PortError, PortResult,
+    PullRequest, PullRequestBranches, PushTarget, Repository, Standing,
 };
-use ulid::Ulid;
 
 /// Supports no operation. A project is created with the `git_url` of a repository.
 #[derive(Debug, Clone, Copy, Default)]
@@ -21,7 +19,7 @@ impl Forge for NoForge {
         })
     }
 
-    async fn delete_repository(&self, _project: &ProjectId, _nonce: Ulid) -> PortResult<()> {
+    async fn delete_repository(&self, _of: &OwnRepository) -> PortResult<()> {
         // A repository that does not exist is not an error, and none was ever created.
         Ok(())
     }

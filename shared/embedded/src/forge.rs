@@ -14,8 +14,8 @@ use async_trait::async_trait;
 use rdev_domain::git_url::GitUrl;
 use rdev_domain::ids::ProjectId;
 use rdev_domain::ports::{
-    CommitStatus, Forge, FoundPullRequest, NewRepository, PortError, PortResult, PullRequest,
-    PullRequestBranches, PushTarget, Repository, Standing, Start,
+    CommitStatus, Forge, FoundPullRequest, NewRepository, OwnRepository, PortError, PortResult,
+    PullRequest, PullRequestBranches, PushTarget, Repository, Standing, Start,
 };
 use ulid::Ulid;
 
@@ -116,7 +116,8 @@ impl Forge for LocalForge {
         .await
     }
 
-    async fn delete_repository(&self, project: &ProjectId, nonce: Ulid) -> PortResult<()> {
+    async fn delete_repository(&self, of: &OwnRepository) -> PortResult<()> {
+        let (project, nonce) = (&of.project, of.nonce);
         let (path, unfinished) = (self.path(project), self.unfinished());
         let names = Arc::clone(&self.names);
         blocking(move || {

@@ -9,6 +9,7 @@ use super::PortResult;
 use crate::git::{Branch, CommitId};
 use crate::git_url::GitUrl;
 use crate::ids::ProjectId;
+use crate::project::Project;
 use crate::time::Timestamp;
 
 /// Makes and removes repositories, opens pull requests, and shows how builds are.
@@ -20,11 +21,11 @@ pub trait Forge: Send + Sync + 'static {
     /// Errors: `Conflict(RepositoryNotOurs)` when there is another one of that name.
     async fn create_repository(&self, new: &NewRepository) -> PortResult<Repository>;
 
-    /// Removes a project's repository; one that is not there is nothing. `nonce` is the
-    /// project's.
+    /// Removes a project's repository, wherever people have moved it; one that is not there is
+    /// nothing.
     ///
     /// Errors: `Conflict(RepositoryNotOurs)` when another request made it.
-    async fn delete_repository(&self, project: &ProjectId, nonce: Ulid) -> PortResult<()>;
+    async fn delete_repository(&self, of: &OwnRepository) -> PortResult<()>;
 
     /// The pull request of these branches, found (also a closed or merged one) or opened; its URL.
     ///
@@ -66,6 +67,25 @@ pub struct NewRepository {
     pub branch: Branch,
     /// What it starts with.
     pub start: Start,
+}
+
+/// A repository that rdev has made, by what tells it from others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnRepository {
+    /// The project, whose name it got.
+    pub project: ProjectId,
+    /// The project's nonce.
+    pub nonce: Ulid,
+    /// Its id on the forge, which it keeps when it is renamed or moved; `None`: not known.
+    pub forge_id: Option<u64>,
+}
+
+impl OwnRepository {
+    /// The project's.
+    pub fn of(project: &Project) -> Self {
+        let Project { id, nonce, forge_id, .. } = project;
+        Self { project: id.clone(), nonce: *nonce, forge_id: *forge_id }
+    }
 }
 
 /// What a repository starts with.

@@ -14,7 +14,7 @@ pub use ci::{Ci, CiRepository};
 pub use dns::{Dns, DnsRecord};
 pub use error::{Conflict, PortError, PortResult};
 pub use forge::{
-    CommitState, CommitStatus, Forge, FoundPullRequest, NewRepository, PullRequest,
+    CommitState, CommitStatus, Forge, FoundPullRequest, NewRepository, OwnRepository, PullRequest,
     PullRequestBranches, PushRight, PushTarget, Repository, SeedFile, Standing, Start,
 };
 pub use queue::{

@@ -4,9 +4,10 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use rdev_domain::ids::ProjectId;
 use rdev_domain::ports::{
-    CommitState, CommitStatus, Conflict, Forge, NewRepository, PortError, PullRequest,
-    PullRequestBranches, SeedFile, Start,
+    CommitState, CommitStatus, Conflict, Forge, NewRepository, OwnRepository, PortError,
+    PullRequest, PullRequestBranches, SeedFile, Start,
 };
 use rdev_domain::time::Timestamp;
 use rdev_embedded::{Author, Options};
@@ -17,6 +18,10 @@ use crate::scene::Scene;
 
 fn seed(path: &str, content: &str) -> SeedFile {
     SeedFile { path: path.to_owned(), content: content.as_bytes().to_vec() }
+}
+
+fn ours(project: &ProjectId, nonce: Ulid) -> OwnRepository {
+    OwnRepository { project: project.clone(), nonce, forge_id: None }
 }
 
 /// The project `site`, created by the request `1`.
@@ -96,9 +101,9 @@ async fn a_deleted_repository_is_removed_and_can_be_created_again() {
     let forge = &scene.data.forge;
     let new = site(&[seed("a", "1")]);
     forge.create_repository(&new).await.expect("created");
-    forge.delete_repository(&new.project, new.nonce).await.expect("it goes");
+    forge.delete_repository(&ours(&new.project, new.nonce)).await.expect("it goes");
     assert_eq!(fs::read_dir(forge.folder()).expect("a folder").count(), 0);
-    let again = forge.delete_repository(&new.project, new.nonce).await;
+    let again = forge.delete_repository(&ours(&new.project, new.nonce)).await;
     again.expect("one that is not there is nothing");
     let anew = NewRepository { nonce: Ulid(2), ..site(&[seed("b", "2")]) };
     let created = forge.create_repository(&anew).await.expect("created");
@@ -119,14 +124,14 @@ async fn a_repository_of_another_request_is_neither_used_nor_deleted() {
 
     let other = NewRepository { nonce: Ulid(2), ..new.clone() };
     assert!(is_not_ours(&forge.create_repository(&other).await));
-    assert!(is_not_ours(&forge.delete_repository(&new.project, other.nonce).await));
+    assert!(is_not_ours(&forge.delete_repository(&ours(&new.project, other.nonce)).await));
     assert_eq!(git(&folder, &["ls-tree", "-r", "--name-only", "main"]), "a");
     assert_eq!(forge.create_repository(&new).await.expect("its own repository exists"), created);
 
     // A repository without a nonce is older than the nonces: any request may use it.
     git(&folder, &["config", "--unset", "rdev.nonce"]);
     assert_eq!(forge.create_repository(&other).await.expect("it is used"), created);
-    forge.delete_repository(&new.project, other.nonce).await.expect("it goes");
+    forge.delete_repository(&ours(&new.project, other.nonce)).await.expect("it goes");
     assert!(!folder.exists());
 }
 
@@ -150,7 +155,8 @@ async fn of_two_requests_for_one_repository_one_gets_it() {
             }
         }
         assert_eq!(winners.len(), 1, "{winners:?}");
-        let gone = scene.data.forge.delete_repository(&site(&[]).project, Ulid(winners[0])).await;
+        let gone =
+            scene.data.forge.delete_repository(&ours(&site(&[]).project, Ulid(winners[0]))).await;
         gone.expect("the winner may delete it");
     }
 }
@@ -271,7 +277,7 @@ async fn a_repository_with_thousands_of_nested_folders_is_deleted_and_stops_no_s
     assert!(!half_done.exists());
     assert_eq!(git(&folder, &["show", "main:a"]), "1");
     let project = "site".parse().expect("a slug");
-    scene.data.forge.delete_repository(&project, Ulid(1)).await.expect("deleted");
+    scene.data.forge.delete_repository(&ours(&project, Ulid(1))).await.expect("deleted");
     assert_eq!(fs::read_dir(scene.data.forge.folder()).expect("a folder").count(), 0);
 }
 

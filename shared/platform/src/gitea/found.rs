@@ -9,7 +9,7 @@ use reqwest::{Method, StatusCode};
 use serde::Deserialize;
 use url::Url;
 
-use super::{Gitea, SYSTEM, absent, unexpected};
+use super::{Gitea, RepositoryPath, SYSTEM, absent, is_valid_name, unexpected};
 use crate::http::Answer;
 
 /// A repository, with the fields that the adapter reads.
@@ -17,6 +17,7 @@ use crate::http::Answer;
 pub(super) struct Found {
     pub(super) id: u64,
     pub(super) name: String,
+    full_name: String,
     pub(super) description: String,
     pub(super) empty: bool,
     pub(super) default_branch: String,
@@ -34,6 +35,22 @@ pub(super) async fn look_up(gitea: &Gitea, project: &ProjectId) -> PortResult<Op
     }
 }
 
+/// The repository of this id, whatever its name is by now.
+pub(super) async fn by_id(gitea: &Gitea, id: u64) -> PortResult<Option<Found>> {
+    let answer = gitea.send(Method::GET, &["repositories", &id.to_string()], &[], None).await?;
+    match answer.status {
+        StatusCode::OK => {
+            let found: Found = answer.json()?;
+            if found.id != id {
+                return Err(PortError::upstream(SYSTEM, "it answered with another repository"));
+            }
+            Ok(Some(found))
+        }
+        _ if absent(&answer) => Ok(None),
+        _ => Err(unexpected(&answer)),
+    }
+}
+
 /// The repository in an answer, which must be the requested one.
 pub(super) fn read(answer: &Answer, project: &ProjectId) -> PortResult<Found> {
     let found: Found = answer.json()?;
@@ -46,6 +63,16 @@ pub(super) fn read(answer: &Answer, project: &ProjectId) -> PortResult<Found> {
 impl Found {
     pub(super) fn branch(&self) -> PortResult<Branch> {
         self.default_branch.parse().map_err(|error: Invalid| PortError::upstream(SYSTEM, error))
+    }
+
+    /// Where it is.
+    pub(super) fn path(&self) -> PortResult<RepositoryPath> {
+        match self.full_name.split_once('/') {
+            Some((owner, name)) if is_valid_name(owner) && is_valid_name(name) => {
+                Ok(RepositoryPath { owner: owner.to_owned(), name: name.to_owned() })
+            }
+            _ => Err(PortError::upstream(SYSTEM, "a repository has no valid name")),
+        }
     }
 
     pub(super) fn clone_url(&self, gitea: &Gitea) -> PortResult<GitUrl> {

@@ -3,7 +3,8 @@
 //! A repository that this adapter makes has ` [rdev:<nonce>]` at the end of its description. That
 //! ownership tag tells it from other repositories of the same name. After a lost answer the adapter
 //! finds the repository by its tag and completes it; it never deletes a repository without the tag.
-//! A user who removes the tag keeps the repository.
+//! A user who removes the tag keeps the repository. A repository that was renamed or moved to
+//! another owner is found by its id.
 //!
 //! The adapter uses the server's clone URL only if it has the origin of the configured URL.
 //! Otherwise (the server is configured with another name of itself) the clone URL is
@@ -30,8 +31,8 @@ use rdev_domain::Invalid;
 use rdev_domain::git_url::GitUrl;
 use rdev_domain::ids::ProjectId;
 use rdev_domain::ports::{
-    CommitStatus, Forge, FoundPullRequest, NewRepository, PortError, PortResult, PullRequest,
-    PullRequestBranches, PushTarget, Repository, Standing,
+    CommitStatus, Forge, FoundPullRequest, NewRepository, OwnRepository, PortError, PortResult,
+    PullRequest, PullRequestBranches, PushTarget, Repository, Standing,
 };
 use rdev_domain::token::Token;
 use reqwest::{Method, StatusCode};
@@ -39,7 +40,6 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::sync::OnceCell;
-use ulid::Ulid;
 use url::Url;
 
 use crate::http::{Answer, Auth, Http};
@@ -210,8 +210,8 @@ impl Forge for Gitea {
         repository::create(self, new).await
     }
 
-    async fn delete_repository(&self, project: &ProjectId, nonce: Ulid) -> PortResult<()> {
-        repository::delete(self, project, nonce).await
+    async fn delete_repository(&self, of: &OwnRepository) -> PortResult<()> {
+        repository::delete(self, of).await
     }
 
     async fn pull_request(&self, request: &PullRequest) -> PortResult<String> {

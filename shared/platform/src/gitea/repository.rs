@@ -1,8 +1,9 @@
 //! Creating, completing and deleting repositories.
 
 use rdev_domain::Invalid;
-use rdev_domain::ids::ProjectId;
-use rdev_domain::ports::{Conflict, NewRepository, PortError, PortResult, Repository, Start};
+use rdev_domain::ports::{
+    Conflict, NewRepository, OwnRepository, PortError, PortResult, Repository, Start,
+};
 use reqwest::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::json;
@@ -47,12 +48,29 @@ pub(super) async fn create(gitea: &Gitea, new: &NewRepository) -> PortResult<Rep
     Ok(Repository { git_url, default_branch, forge_id: Some(found.id) })
 }
 
-pub(super) async fn delete(gitea: &Gitea, project: &ProjectId, nonce: Ulid) -> PortResult<()> {
-    let Some(found) = look_up(gitea, project).await? else { return Ok(()) };
-    if !found.description.ends_with(&ownership_tag(nonce)) {
+pub(super) async fn delete(gitea: &Gitea, of: &OwnRepository) -> PortResult<()> {
+    let by_id = match of.forge_id {
+        Some(id) => found::by_id(gitea, id).await?,
+        None => None,
+    };
+    let is_known = by_id.is_some();
+    let found = match by_id {
+        Some(found) => found,
+        // It is gone, or its id is not known. People may have made it anew, with its description.
+        None => match look_up(gitea, &of.project).await? {
+            Some(found) => found,
+            None => return Ok(()),
+        },
+    };
+    if !found.description.ends_with(&ownership_tag(of.nonce)) {
+        if of.forge_id.is_some() && !is_known {
+            // Ours is gone, and somebody else has taken its name.
+            return Ok(());
+        }
         return Err(Conflict::RepositoryNotOurs.into());
     }
-    let path = ["repos", &gitea.settings.owner, &found.name];
+    let path = found.path()?;
+    let path = ["repos", &path.owner, &path.name];
     let answer = gitea.send(Method::DELETE, &path, &[], None).await?;
     match answer.status {
         StatusCode::NO_CONTENT => Ok(()),

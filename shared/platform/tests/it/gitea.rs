@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use rdev_domain::ports::{Conflict, Forge, NewRepository, PortError, Repository, SeedFile, Start};
+use rdev_domain::ids::ProjectId;
+use rdev_domain::ports::{
+    Conflict, Forge, NewRepository, OwnRepository, PortError, Repository, SeedFile, Start,
+};
 use rdev_domain::secret::Secret;
 use rdev_domain::token::Token;
 use rdev_platform::gitea::{Gitea, Hook, Settings, TestMessage};
@@ -28,6 +31,8 @@ rdev_testkit::trials! {
     async a_users_own_repositories_work_like_an_organisations;
     async a_token_that_may_not_read_its_user_makes_repositories_in_an_organisation;
     async a_repository_is_deleted_once_and_only_by_its_nonce;
+    async a_repository_that_was_moved_is_deleted_where_it_is_and_never_another_one;
+    async a_moved_repository_without_our_tag_is_kept;
     async a_clone_url_lies_on_the_configured_origin;
     async a_name_or_file_that_the_forge_refuses_is_invalid;
 }
@@ -68,6 +73,11 @@ pub(crate) fn wanted(name: &str, start: Start) -> NewRepository {
         branch: "trunk".parse().expect("a branch"),
         start,
     }
+}
+
+/// A repository whose id is not known.
+pub(crate) fn ours(project: &ProjectId, nonce: Ulid) -> OwnRepository {
+    OwnRepository { project: project.clone(), nonce, forge_id: None }
 }
 
 pub(crate) fn seed() -> Start {
@@ -180,13 +190,13 @@ async fn a_foreign_repository_is_a_conflict_and_stays_as_it_is() {
     for start in [seed(), Start::Seed(Vec::new())] {
         let new = wanted("site", start);
         assert!(not_ours(&forge.create_repository(&new).await));
-        assert!(not_ours(&forge.delete_repository(&new.project, new.nonce).await));
+        assert!(not_ours(&forge.delete_repository(&ours(&new.project, new.nonce)).await));
     }
     // Nor does an ownership tag of another's choice in the description's middle make it ours.
     let new = wanted("site", seed());
     gitea.describe("acme/site", &format!("[rdev:{}] but mine", new.nonce));
     assert!(not_ours(&forge.create_repository(&new).await));
-    assert!(not_ours(&forge.delete_repository(&new.project, new.nonce).await));
+    assert!(not_ours(&forge.delete_repository(&ours(&new.project, new.nonce)).await));
     assert_eq!(gitea.repositories().len(), before.len());
     assert_eq!(gitea.hooks("acme/site"), []);
     assert_eq!(gitea.git("acme/site", &["rev-list", "--count", "--all"]), "1");
@@ -368,7 +378,7 @@ async fn a_users_own_repositories_work_like_an_organisations() {
     assert_eq!(made.git_url.as_str(), gitea.clone_url(&format!("{USER}/site")));
     let again = own(&USER.to_uppercase()).create_repository(&new).await.expect("a repository");
     assert_eq!(again.forge_id, made.forge_id);
-    own(USER).delete_repository(&new.project, new.nonce).await.expect("gone");
+    own(USER).delete_repository(&ours(&new.project, new.nonce)).await.expect("gone");
     assert_eq!(gitea.repositories(), []);
 
     // Neither the token's user nor an organisation.
@@ -391,20 +401,64 @@ async fn a_repository_is_deleted_once_and_only_by_its_nonce() {
     let forge = acme(&server.url());
     let new = wanted("site", seed());
     forge.create_repository(&new).await.expect("a repository");
-    assert!(not_ours(&forge.delete_repository(&new.project, Ulid::generate()).await));
+    assert!(not_ours(&forge.delete_repository(&ours(&new.project, Ulid::generate())).await));
     assert_eq!(gitea.repositories().len(), 1);
     server.break_on("DELETE", "/repos/", Fault::HoldAnswer);
-    let lost = hasty(&server.url()).delete_repository(&new.project, new.nonce).await;
+    let lost = hasty(&server.url()).delete_repository(&ours(&new.project, new.nonce)).await;
     assert!(matches!(lost, Err(PortError::TimedOut { .. })));
     server.heal();
     for _ in 0..2 {
-        forge.delete_repository(&new.project, new.nonce).await.expect("gone");
+        forge.delete_repository(&ours(&new.project, new.nonce)).await.expect("gone");
         assert_eq!(gitea.repositories(), []);
     }
     // At a wrong URL everything is not there, which says nothing.
     let wrong = acme(&format!("{}/forge", gitea.url()));
-    let outcome = wrong.delete_repository(&new.project, new.nonce).await;
+    let outcome = wrong.delete_repository(&ours(&new.project, new.nonce)).await;
     assert!(matches!(outcome, Err(PortError::Upstream { .. })), "{outcome:?}");
+}
+
+async fn a_repository_that_was_moved_is_deleted_where_it_is_and_never_another_one() {
+    for moved_to in ["acme/page", "other/page", "other/site"] {
+        let gitea = gitea::Gitea::start(&["acme", "other"]);
+        let forge = acme(&gitea.url());
+        let new = wanted("site", seed());
+        let made = forge.create_repository(&new).await.expect("a repository");
+        let site = OwnRepository { forge_id: made.forge_id, ..ours(&new.project, new.nonce) };
+        gitea.rename("acme/site", moved_to);
+        // Another project's, or a stranger's, has the old name by now.
+        let later = wanted("site", seed());
+        let later = (moved_to == "other/page").then_some(later);
+        match &later {
+            Some(later) => drop(forge.create_repository(later).await.expect("the name is free")),
+            None => drop(gitea.create("acme/site", "a stranger's", &[("a", b"a")])),
+        }
+        let stays = || {
+            let left = gitea.repositories();
+            assert_eq!(left.len(), 1, "{moved_to}: {left:?}");
+            assert_eq!(left[0].full_name, "acme/site");
+            assert_ne!(Some(left[0].id), made.forge_id);
+        };
+        forge.delete_repository(&site).await.expect("gone");
+        stays();
+        // Again, as after a lost answer: ours is gone, and what has its name stays.
+        forge.delete_repository(&site).await.expect("it is gone already");
+        stays();
+        // Without the id nobody knows that ours is gone.
+        let refused = forge.delete_repository(&ours(&new.project, new.nonce)).await;
+        assert!(not_ours(&refused), "{refused:?}");
+        stays();
+    }
+}
+
+async fn a_moved_repository_without_our_tag_is_kept() {
+    let gitea = gitea::Gitea::start(&["acme", "other"]);
+    let forge = acme(&gitea.url());
+    let new = wanted("site", seed());
+    let made = forge.create_repository(&new).await.expect("a repository");
+    gitea.rename("acme/site", "other/site");
+    let site = OwnRepository { forge_id: made.forge_id, ..ours(&new.project, Ulid::generate()) };
+    assert!(not_ours(&forge.delete_repository(&site).await));
+    assert_eq!(gitea.repositories().len(), 1);
 }
 
 async fn a_clone_url_lies_on_the_configured_origin() {

@@ -18,7 +18,7 @@ use rdev_testkit::tools::trial::Outcome;
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
 
-use crate::gitea::{acme, adapter, seed, settings, wanted};
+use crate::gitea::{acme, adapter, ours, seed, settings, wanted};
 use crate::gitea_around::{pull_of, status};
 
 rdev_testkit::trials! {
@@ -262,7 +262,7 @@ async fn adapt(gitea: &gitea::Gitea) {
     let request = pull_of(gitea, &gitea.url(), "deep/branch");
     forge.pull_request(&request).await.expect("a pull request");
     forge.set_status(&status(&request)).await.expect("a status");
-    forge.delete_repository(&copied.project, copied.nonce).await.expect("gone");
+    forge.delete_repository(&ours(&copied.project, copied.nonce)).await.expect("gone");
     adapter(settings(&gitea.url(), USER), TOKEN)
         .create_repository(&new)
         .await

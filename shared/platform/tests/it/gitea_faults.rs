@@ -12,7 +12,7 @@ use rdev_platform::gitea::Gitea;
 use rdev_testkit::servers::faults::{Fault, Server};
 use rdev_testkit::servers::gitea::{self, TOKEN};
 
-use crate::gitea::{acme, hasty, seed, wanted};
+use crate::gitea::{acme, hasty, ours, seed, wanted};
 use crate::gitea_around::{pull_of, status};
 
 rdev_testkit::trials! {
@@ -223,7 +223,9 @@ async fn deleting_a_repository() {
             gitea.create(&format!("acme/{}", new.project), &description, &[]);
             new
         },
-        |forge, new| Box::pin(forge.delete_repository(&new.project, new.nonce)),
+        |forge, new| {
+            Box::pin(async move { forge.delete_repository(&ours(&new.project, new.nonce)).await })
+        },
         |_, fault| Kind::usual(fault),
         |gitea, _| assert_eq!(gitea.repositories(), []),
     )
