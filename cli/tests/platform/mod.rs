@@ -12,6 +12,7 @@ mod hooks;
 mod killed;
 mod life;
 mod pipelines;
+mod pull_requests;
 mod standing;
 mod world;
 
@@ -30,6 +31,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         killed::trials(),
         life::trials(),
         pipelines::trials(),
+        pull_requests::trials(),
         standing::trials(),
     ]
     .into_iter()

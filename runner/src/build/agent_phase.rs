@@ -41,10 +41,11 @@ pub(super) async fn run(
         total = total.plus(report.usage);
         attempt.lease.usage.send_replace(total);
         let changes = stage(attempt, spec, workspace, start).await?;
-        let output = AgentOutput {
+        let mut output = AgentOutput {
             run: Some(report.run),
             summary: report.summary,
             changes,
+            verify: vec![],
             warnings: vec![],
         };
         if spec.verify.is_empty() || output.changes.total == 0 {
@@ -54,6 +55,7 @@ pub(super) async fn run(
             .phase("verify", verify::run(attempt, workspace, &spec.verify, attempt.deadline))
             .await?;
         if verify::passed(&runs) {
+            output.verify = verify::told(&runs);
             return Ok(output);
         }
         let complaint = verify::complaint(&runs);

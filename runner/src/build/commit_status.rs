@@ -14,18 +14,19 @@ pub(super) fn set(
     state: CommitState,
     description: &str,
 ) {
-    let task = &attempt.task;
-    let base = attempt.context.config.public_url.as_deref();
-    let url = base.map(|base| {
-        let base = base.trim_end_matches('/');
-        format!("{base}/projects/{}/builds/{}", task.project_id, task.id)
-    });
     let status = CommitStatus {
         git_url: repository.clone(),
         commit: commit.clone(),
         state,
         description: description.to_owned(),
-        url,
+        url: page_of(attempt),
     };
-    attempt.statuses.set(&attempt.context, task.id, status);
+    attempt.statuses.set(&attempt.context, attempt.task.id, status);
+}
+
+/// Where people see the build, if that is configured.
+pub(super) fn page_of(attempt: &Attempt) -> Option<String> {
+    let (task, base) = (&attempt.task, attempt.context.config.public_url.as_deref()?);
+    let base = base.trim_end_matches('/');
+    Some(format!("{base}/projects/{}/builds/{}", task.project_id, task.id))
 }

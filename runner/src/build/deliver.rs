@@ -59,6 +59,7 @@ pub(crate) async fn deliver(
         atomic: false,
         prepared: None,
         doubt: false,
+        verified: None,
         adopted_by: output.run.is_none().then_some(attempt.task.fence),
         commit,
         base,
@@ -119,6 +120,7 @@ pub(crate) async fn resume(attempt: &Attempt, spec: &BuildSpec) -> Result<Settle
         atomic: prepared.atomic,
         prepared: Some((prepared.clone(), result.clone())),
         doubt: false,
+        verified: None,
         adopted_by: None,
         commit: prepared.commit.clone(),
         base: prepared.base.clone(),
@@ -223,6 +225,7 @@ pub(crate) async fn landed(
         atomic: false,
         prepared: None,
         doubt: false,
+        verified: None,
         adopted_by: None,
         commit,
         base: Tip::Absent,
@@ -277,7 +280,10 @@ async fn prepare(
         at: attempt.now(),
     };
     let commit = Some(push.commit.clone());
-    let result = output.build_result(attempt, Outcome::Delivered, commit, &push.target.branch);
+    let mut result = output.build_result(attempt, Outcome::Delivered, commit, &push.target.branch);
+    if let Some(verified) = &push.verified {
+        result.verify.clone_from(verified);
+    }
     push.prepared = Some((prepared.clone(), result.clone()));
     let event = Event::Prepare {
         holder: attempt.lease.holder.clone(),
@@ -302,6 +308,9 @@ async fn complete(
 ) -> Result<Settlement, Interrupt> {
     let (attempt, target) = (push.attempt, push.target);
     attempt.machine().forget_unpushed(attempt.task.id);
+    if let Some(verified) = &push.verified {
+        result.verify.clone_from(verified);
+    }
     match outcome {
         PushOutcome::AlreadyThere => {
             attempt.note("the branch already has the same change; there is nothing to deliver");
@@ -329,7 +338,7 @@ async fn complete(
                     message: message.to_owned(),
                 });
             }
-            if push.spec.pull_request {
+            if push.spec.opens_pull_request() {
                 let opened = pull_request::open(push, &commit, &mut result).await;
                 opened.map_err(Interrupt::after_landing)?;
             }

@@ -10,7 +10,7 @@ use rdev_domain::failure::{Failure, FailureClass};
 use rdev_domain::git::{CommitId, RecordedRef, Tip};
 use rdev_domain::ids::Fence;
 use rdev_domain::ports::CommitState;
-use rdev_domain::result::BuildResult;
+use rdev_domain::result::{BuildResult, VerifyRun};
 use rdev_domain::spec::BuildSpec;
 use rdev_domain::step::{self, Event};
 use rdev_domain::task::{Prepared, WipRef};
@@ -59,6 +59,8 @@ pub(super) struct PushContext<'a> {
     pub(super) adopted_by: Option<Fence>,
     pub(super) commit: CommitId,
     pub(super) base: Tip,
+    /// What verifying it again returned, after its last rebase.
+    pub(super) verified: Option<Vec<VerifyRun>>,
     /// Of a pull request: where its branch begins, if it was not there when this claim began.
     pub(super) start: Option<CommitId>,
 }
@@ -328,6 +330,7 @@ impl PushContext<'_> {
         let deadline = Instant::now() + attempt.task.work.timeout();
         let runs = verify::run(attempt, self.workspace, &self.spec.verify, deadline).await?;
         if verify::passed(&runs) {
+            self.verified = Some(verify::told(&runs));
             return Ok(true);
         }
         let message = format!("after a rebase, {}", verify::complaint(&runs));

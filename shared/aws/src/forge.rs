@@ -3,8 +3,8 @@
 use async_trait::async_trait;
 use rdev_domain::ids::ProjectId;
 use rdev_domain::ports::{
-    CommitStatus, Forge, FoundPullRequest, NewRepository, PortError, PortResult, PullRequest,
-    PullRequestBranches, PushTarget, Repository, Standing,
+    CommitStatus, Forge, FoundPullRequest, NewRepository, OpenedPullRequest, PortError, PortResult,
+    PullRequest, PullRequestBranches, PushTarget, Repository, Standing,
 };
 use ulid::Ulid;
 
@@ -25,7 +25,7 @@ impl Forge for NoForge {
         Ok(())
     }
 
-    async fn pull_request(&self, _request: &PullRequest) -> PortResult<String> {
+    async fn pull_request(&self, _request: &PullRequest) -> PortResult<OpenedPullRequest> {
         Err(PortError::NotSupported { what: "a pull request" })
     }
 

@@ -13,8 +13,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use rdev_domain::ids::ProjectId;
 use rdev_domain::ports::{
-    CommitStatus, Forge, FoundPullRequest, NewRepository, PortError, PortResult, PullRequest,
-    PullRequestBranches, PushTarget, Repository, Standing, Start,
+    CommitStatus, Forge, FoundPullRequest, NewRepository, OpenedPullRequest, PortError, PortResult,
+    PullRequest, PullRequestBranches, PushTarget, Repository, Standing, Start,
 };
 use ulid::Ulid;
 
@@ -137,7 +137,7 @@ impl Forge for LocalForge {
         .await
     }
 
-    async fn pull_request(&self, _request: &PullRequest) -> PortResult<String> {
+    async fn pull_request(&self, _request: &PullRequest) -> PortResult<OpenedPullRequest> {
         Err(PortError::NotSupported { what: "a pull request" })
     }
 

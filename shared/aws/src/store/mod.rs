@@ -261,7 +261,7 @@ impl Store for DynamoStore {
         now: Timestamp,
     ) -> PortResult<Claim> {
         let by = Actor::worker(can.worker_id.clone());
-        claim::claim_next(&self.change(&by, now), hint, owner, can).await
+        Box::pin(claim::claim_next(&self.change(&by, now), hint, owner, can)).await
     }
 
     async fn waiting_project(&self, _now: Timestamp) -> PortResult<Option<ProjectId>> {

@@ -6,6 +6,7 @@ mod documents;
 mod doubt;
 mod model;
 mod properties;
+mod pull_requests;
 mod reactions;
 mod retries;
 mod sample;
