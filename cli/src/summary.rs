@@ -39,6 +39,9 @@ pub(crate) fn of_build(record: &Value) -> String {
     field("agent", agent(&result["agent"]));
     field("used", usage(&record["usage"]));
     field("times", times(&result["durations_ms"]));
+    for run in result["verify"].as_array().into_iter().flatten() {
+        field("verified", verified(run));
+    }
     let failure = &record["failure"];
     if failure.is_object() {
         field("failure", format!("{}: {}", text(failure, "class"), text(failure, "message")));
@@ -153,6 +156,16 @@ fn times(durations: &Value) -> String {
     shown.collect::<Vec<_>>().join(", ")
 }
 
+/// A verify command, such as `cargo test: status 0, 1.2 s`.
+fn verified(run: &Value) -> String {
+    let status = match run["exit_code"].as_i64() {
+        Some(code) => format!("status {code}"),
+        None => "a signal".to_owned(),
+    };
+    let time = run["duration_ms"].as_u64().map(|ms| format!(", {}", duration(ms)));
+    format!("{}: {status}{}", text(run, "command"), time.unwrap_or_default())
+}
+
 fn numbered(value: &Value) -> String {
     value.as_u64().filter(|n| *n > 0).map(|n| n.to_string()).unwrap_or_default()
 }
@@ -180,6 +193,9 @@ mod tests {
                 "outcome": "delivered", "commit_sha": "abc", "branch": "main",
                 "agent": {"provider": "codex", "version": "1", "model": null},
                 "durations_ms": {"push": 5, "checkout": 1500},
+                "verify": [
+                    {"command": "make test", "exit_code": 0, "duration_ms": 1200, "passed": true},
+                ],
                 "files_changed_total": 2,
                 "files_changed": [
                     {"path": "index.html", "status": "modified", "additions": 100, "deletions": 1},
@@ -199,6 +215,7 @@ pipeline  success
 agent     codex 1
 used      10 tokens in, 2 out, 0 cached, 1 turns, 0.5000 USD
 times     checkout 1.5 s, push 5 ms
+verified  make test: status 0, 1.2 s
 
  index.html | 101 ++++++++++++++++++++++++++++++++++++++++-
  a.css      |   3 ++ (new)

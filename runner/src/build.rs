@@ -86,7 +86,7 @@ async fn run(attempt: &Attempt, spec: &BuildSpec) -> Result<Settlement, Interrup
             push.adopted_by = Some(attempt.task.fence);
             push.held = earlier.map_or(Held::Nothing, Held::Earlier);
             if verified || push.verify_earlier(fetched.start.as_ref()).await? {
-                return deliver::deliver(push, output).await;
+                return Box::pin(deliver::deliver(push, output)).await;
             }
         }
     }
@@ -127,7 +127,7 @@ async fn run(attempt: &Attempt, spec: &BuildSpec) -> Result<Settlement, Interrup
         return Ok(finish(attempt, Outcome::DiffOnly, None, &target.branch, output));
     }
     if let Some(push) = push {
-        return deliver::deliver(push, output).await;
+        return Box::pin(deliver::deliver(push, output)).await;
     }
     let commit = attempt
         .phase("commit", commit::commit(attempt, spec, &workspace, fetched.start.as_ref(), &output))
@@ -137,7 +137,7 @@ async fn run(attempt: &Attempt, spec: &BuildSpec) -> Result<Settlement, Interrup
         return push_kept_ref(attempt, &target, &workspace, commit, output).await;
     }
     let push = PushContext::of_work(attempt, spec, &target, &workspace, &fetched, commit).await?;
-    deliver::deliver(push, output).await
+    Box::pin(deliver::deliver(push, output)).await
 }
 
 /// Ends a build with `auto_push: false`: pushes the commit to its kept ref, not to the branch.

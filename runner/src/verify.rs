@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rdev_domain::chain;
 use rdev_domain::failure::FailureClass;
-use rdev_domain::result::CommandRun;
+use rdev_domain::result::{CommandRun, VerifyRun};
 use tokio::time::Instant;
 
 use crate::attempt::Attempt;
@@ -44,6 +44,17 @@ pub(crate) async fn run(
 /// Whether every command that ran succeeded.
 pub(crate) fn passed(runs: &[CommandRun]) -> bool {
     runs.iter().all(|run| run.exit_code == Some(0))
+}
+
+/// What a build's record keeps of the commands.
+pub(crate) fn told(runs: &[CommandRun]) -> Vec<VerifyRun> {
+    let told = |run: &CommandRun| VerifyRun {
+        command: run.command.clone(),
+        exit_code: run.exit_code,
+        duration_ms: run.duration_ms,
+        passed: run.exit_code == Some(0),
+    };
+    runs.iter().map(told).collect()
 }
 
 /// The output of the first command that failed, for the agent or for a failure's message.

@@ -6,7 +6,7 @@ use rdev_domain::git_url::GitUrl;
 use rdev_domain::ids::{ProjectId, TaskId};
 use rdev_domain::spec::AgentName;
 
-use super::values::Paging;
+use super::values::{Paging, PullRequestArgs};
 use crate::agents;
 
 /// `rdev build …`.
@@ -79,9 +79,14 @@ pub(crate) struct BuildStart {
     /// Do not push the branch; keep the commit at refs/rdev/kept/TASK.
     #[arg(long)]
     pub(crate) no_push: bool,
-    /// Push to a new branch and open a pull request.
+    /// Push to a new branch and open a pull request; default: as the project's deliver says.
     #[arg(long)]
     pub(crate) pull_request: bool,
+    /// Push to the branch itself, also if the project's builds deliver by pull requests.
+    #[arg(long, conflicts_with = "pull_request")]
+    pub(crate) no_pull_request: bool,
+    #[command(flatten)]
+    pub(crate) options: PullRequestArgs,
     /// A shell command that must succeed before rdev commits; can be repeated.
     #[arg(long, value_name = "COMMAND")]
     pub(crate) verify: Vec<String>,

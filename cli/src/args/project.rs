@@ -4,16 +4,17 @@ use clap::{Args, Subcommand};
 use rdev_domain::git::Branch;
 use rdev_domain::git_url::GitUrl;
 use rdev_domain::ids::ProjectId;
+use rdev_domain::pull_request::Deliver;
 use rdev_domain::spec::AgentName;
 
-use super::values::{Paging, not_empty};
+use super::values::{Paging, PullRequestArgs, not_empty};
 use crate::agents;
 
 /// `rdev project …`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Project {
     /// Create a project, with a new repository or for an existing one.
-    Create(ProjectCreate),
+    Create(Box<ProjectCreate>),
     /// List projects, newest first.
     List(Paging),
     /// Show one project.
@@ -75,6 +76,11 @@ pub(crate) struct ProjectCreate {
     /// The number of builds that may run at once: 1 to 100.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
     pub(crate) build_limit: Option<u32>,
+    /// How builds deliver that do not say so: branch (the default) or pull_request.
+    #[arg(long, value_name = "HOW")]
+    pub(crate) deliver: Option<Deliver>,
+    #[command(flatten)]
+    pub(crate) options: PullRequestArgs,
 }
 
 /// `rdev template …`.

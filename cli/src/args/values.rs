@@ -1,6 +1,8 @@
 //! Values that several commands take.
 
 use clap::Args;
+use rdev_domain::pull_request::{Label, PullRequestOptions, Reviewer};
+use serde_json::{Value, json};
 
 /// Selects a page of a list.
 #[derive(Debug, Args)]
@@ -11,6 +13,35 @@ pub(crate) struct Paging {
     /// The cursor that the previous page printed.
     #[arg(long, value_name = "CURSOR")]
     pub(crate) cursor: Option<String>,
+}
+
+/// What is set on pull requests.
+#[derive(Debug, Args)]
+pub(crate) struct PullRequestArgs {
+    /// A label of the pull request; can be repeated.
+    #[arg(long, value_name = "NAME")]
+    label: Vec<Label>,
+    /// Open the pull request as a draft.
+    #[arg(long)]
+    draft: bool,
+    /// Do not open the pull request as a draft.
+    #[arg(long, conflicts_with = "draft")]
+    no_draft: bool,
+    /// Ask for a review: USER, or ORGANISATION/TEAM; can be repeated.
+    #[arg(long, value_name = "NAME")]
+    reviewer: Vec<Reviewer>,
+}
+
+impl PullRequestArgs {
+    /// The options in a request; `None` when nothing is said.
+    pub(crate) fn in_json(self) -> Option<Value> {
+        let options = PullRequestOptions {
+            labels: Some(self.label).filter(|labels| !labels.is_empty()),
+            draft: (self.draft || self.no_draft).then_some(self.draft),
+            reviewers: Some(self.reviewer).filter(|reviewers| !reviewers.is_empty()),
+        };
+        (!options.is_empty()).then(|| json!(options))
+    }
 }
 
 /// A text that needs no escaping in a URL path.

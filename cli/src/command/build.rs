@@ -98,13 +98,19 @@ fn body_of(start: BuildStart) -> anyhow::Result<Value> {
         None => return Err(UsageError("there is no prompt".to_owned()).into()),
     };
     let mut body = json!({"prompt": prompt});
+    let pull_request = match (start.pull_request, start.no_pull_request) {
+        (true, _) => Some(Value::Bool(true)),
+        (_, true) => Some(Value::Bool(false)),
+        (false, false) => None,
+    };
     let optional = [
         ("agent", start.agent.map(|agent| json!(agent))),
         ("model", start.model.map(|model| json!(model))),
         ("branch", start.branch.map(|branch| json!(branch))),
         ("auto_commit", start.no_commit.then_some(Value::Bool(false))),
         ("auto_push", start.no_push.then_some(Value::Bool(false))),
-        ("pull_request", start.pull_request.then_some(Value::Bool(true))),
+        ("pull_request", pull_request),
+        ("pull_request_options", start.options.in_json()),
         ("verify", Some(start.verify).filter(|list| !list.is_empty()).map(|list| json!(list))),
         ("timeout_s", start.timeout_s.map(|seconds| json!(seconds))),
         ("stall_timeout_s", start.stall_timeout_s.map(|seconds| json!(seconds))),

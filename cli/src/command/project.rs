@@ -16,7 +16,7 @@ const COLUMNS: [Column; 5] = [
     ("DESCRIPTION", "/description"),
 ];
 
-const FIELDS: [Column; 10] = [
+const FIELDS: [Column; 14] = [
     ("name", "/id"),
     ("state", "/state"),
     ("description", "/description"),
@@ -24,6 +24,10 @@ const FIELDS: [Column; 10] = [
     ("repository", "/git_url"),
     ("branch", "/default_branch"),
     ("build limit", "/build_limit"),
+    ("deliver", "/deliver"),
+    ("labels", "/pull_request_options/labels"),
+    ("draft", "/pull_request_options/draft"),
+    ("reviewers", "/pull_request_options/reviewers"),
     ("messages", "/messages/count"),
     ("last one", "/messages/last_at"),
     ("created", "/created_at"),
@@ -56,6 +60,8 @@ pub(crate) async fn run(session: &Session, command: Project) -> anyhow::Result<E
                 ("repository", create.no_repository.then_some(Value::Bool(false))),
                 ("default_branch", create.default_branch.map(|branch| json!(branch))),
                 ("build_limit", create.build_limit.map(|limit| json!(limit))),
+                ("deliver", create.deliver.map(|deliver| json!(deliver))),
+                ("pull_request_options", create.options.in_json()),
             ];
             for (name, value) in optional {
                 if let Some(value) = value {
@@ -140,8 +146,10 @@ pub(crate) fn standing(project: &Value) -> Option<Standing> {
         "push_denied" => {
             "the user of rdev's forge token may not push to the repository: builds fail if runners push as that user"
         }
+        // By a pull request they deliver to branches of their own.
+        "branch_protected" if cell(project, "/deliver") == "pull_request" => "",
         "branch_protected" if certain => {
-            "the branch is protected against rdev's user: build with --pull-request, or let it push"
+            "the branch is protected against rdev's user: build with --pull-request, make that the project's default (deliver), or let it push"
         }
         "branch_protected" => {
             "the branch is protected against the user of rdev's forge token: if runners push as that user, build with --pull-request"

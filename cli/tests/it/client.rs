@@ -2,7 +2,7 @@
 
 use std::process::Stdio;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::rdev::{Place, ran, until};
 
@@ -52,6 +52,50 @@ fn a_build_from_its_project_to_its_diff() {
     assert_eq!(deleted.status, 0, "{}", deleted.stderr);
     assert!(!place.data().join("repos/site.git").exists());
     assert_eq!(place.run(&["project", "show", "site"]).status, 1);
+    assert_eq!(up.stop().status, 0);
+}
+
+#[test]
+fn a_project_and_a_build_say_how_they_deliver() {
+    let place = Place::new();
+    let up = place.up(&["--sample-agent"]);
+    let create = ["project", "create", "site", "--deliver", "pull_request", "--label", "by rdev"];
+    let project = place.json(&[&create[..], &["--reviewer", "acme/team", "--json"]].concat());
+    assert_eq!(project["deliver"], "pull_request", "{project}");
+    let options = json!({ "labels": ["by rdev"], "reviewers": ["acme/team"] });
+    assert_eq!(project["pull_request_options"], options, "{project}");
+    let shown = place.run(&["project", "show", "site"]).stdout;
+    for line in ["deliver      pull_request", "labels       by rdev", "reviewers    acme/team"] {
+        assert!(shown.contains(line), "{shown}");
+    }
+
+    let start = |more: &[&str]| {
+        let spec = [&["build", "start", "site", "x", "--json"][..], more].concat();
+        let task = place.json(&spec);
+        (task["spec"]["pull_request"].clone(), task["spec"]["pull_request_options"].clone())
+    };
+    let project = json!({ "labels": ["by rdev"], "draft": false, "reviewers": ["acme/team"] });
+    assert_eq!(start(&[]), (json!(true), project));
+    let own = ["--pull-request", "--label", "a", "--label", "b", "--draft", "--reviewer", "ann"];
+    let expected = json!({ "labels": ["a", "b"], "draft": true, "reviewers": ["ann"] });
+    assert_eq!(start(&own), (json!(true), expected));
+    assert_eq!(start(&["--no-draft"]).1["draft"], false);
+    assert_eq!(start(&["--no-pull-request"]), (json!(false), Value::Null));
+
+    for (bad, says) in [
+        (&["--pull-request", "--no-pull-request"][..], "cannot be used with"),
+        (&["--draft", "--no-draft"], "cannot be used with"),
+        (&["--reviewer", "@ann"], "reviewer must be"),
+        (&["--label", ""], "label must have"),
+        (&["--no-pull-request", "--draft"], "needs a pull request"),
+    ] {
+        let ran = place.run(&[&["build", "start", "site", "x"][..], bad].concat());
+        assert_eq!(ran.status, 64, "{bad:?}: {}", ran.stderr);
+        assert!(ran.stderr.contains(says), "{bad:?}: {}", ran.stderr);
+    }
+    let ran = place.run(&["project", "create", "other", "--deliver", "mail"]);
+    assert_eq!(ran.status, 64, "{}", ran.stderr);
+    assert!(ran.stderr.contains("must be branch or pull_request"), "{}", ran.stderr);
     assert_eq!(up.stop().status, 0);
 }
 

@@ -12,6 +12,7 @@ mod hooks;
 mod killed;
 mod life;
 mod pipelines;
+mod pull_requests;
 mod standing;
 mod statuses;
 mod world;
@@ -31,6 +32,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         killed::trials(),
         life::trials(),
         pipelines::trials(),
+        pull_requests::trials(),
         standing::trials(),
         statuses::trials(),
     ]

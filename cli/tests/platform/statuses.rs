@@ -257,6 +257,7 @@ impl Scene {
             commit_sha: Some(self.commit.clone()),
             branch: Branch::main(),
             pull_request_url: None,
+            verify: vec![],
             kept_ref: None,
             files_changed: vec![],
             files_changed_total: 0,

@@ -9,6 +9,7 @@ use rdev_domain::git::Branch;
 use rdev_domain::git_url::GitUrl;
 use rdev_domain::ids::{ProjectId, TaskId};
 use rdev_domain::ports::{PortError, TaskFilter, TaskRecord};
+use rdev_domain::pull_request::PullRequestOptions;
 use rdev_domain::spec::{AgentName, BuildSpec, Work};
 use rdev_domain::step;
 use rdev_domain::task::Priority;
@@ -64,9 +65,13 @@ pub struct StartBuild {
     /// stays at `refs/rdev/kept/<task>`.
     #[serde(default)]
     pub auto_push: Option<bool>,
-    /// Deliver to the branch `rdev/<lineage>` and open a pull request: `false` by default.
+    /// Deliver to the branch `rdev/<lineage>` and open a pull request; as the project's `deliver`
+    /// says when absent.
     #[serde(default)]
     pub pull_request: Option<bool>,
+    /// What is set on the pull request; absent fields as the project says.
+    #[serde(default)]
+    pub pull_request_options: Option<PullRequestOptions>,
     /// Shell commands that must succeed before anything is committed: none by default.
     #[serde(default)]
     pub verify: Option<Vec<String>>,
@@ -113,7 +118,8 @@ impl StartBuild {
             branch: self.branch,
             auto_commit: self.auto_commit.unwrap_or(default.auto_commit),
             auto_push: self.auto_push.unwrap_or(default.auto_push),
-            pull_request: self.pull_request.unwrap_or(default.pull_request),
+            pull_request: self.pull_request,
+            pull_request_options: Box::new(self.pull_request_options.unwrap_or_default()),
             verify: self.verify.unwrap_or_default(),
             timeout_s: self.timeout_s.unwrap_or(default.timeout_s),
             stall_timeout_s: self.stall_timeout_s.unwrap_or(default.stall_timeout_s),

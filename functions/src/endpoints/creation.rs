@@ -9,6 +9,7 @@ use http::StatusCode;
 use http::header::LOCATION;
 use rdev_domain::ids::{ProjectId, TaskId};
 use rdev_domain::project::Project;
+use rdev_domain::pull_request::{Deliver, PullRequestOptions};
 use rdev_domain::spec::{AgentName, BuildSpec, Work};
 use rdev_domain::task::Priority;
 use rdev_domain::webhook::WebhookUrl;
@@ -57,6 +58,12 @@ pub struct CreateAndBuild {
     /// Push the commit to the branch. `true` by default.
     #[serde(default)]
     pub auto_push: Option<bool>,
+    /// How builds deliver unless they say so themselves: `branch` by default.
+    #[serde(default)]
+    pub deliver: Option<Deliver>,
+    /// What is set on the pull requests of builds that do not say so themselves.
+    #[serde(default)]
+    pub pull_request_options: Option<PullRequestOptions>,
     /// A name in DNS for it: `{}` is `<name>.<zone>` with the configured defaults.
     #[serde(default)]
     pub domain: Option<WantedDomain>,
@@ -143,6 +150,8 @@ async fn create_and_build(
         repository: None,
         default_branch: None,
         build_limit: None,
+        deliver: body.deliver,
+        pull_request_options: body.pull_request_options,
         domain: body.domain,
         webhook_url: body.webhook_url,
         webhook_secret: body.webhook_secret,

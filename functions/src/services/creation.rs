@@ -8,6 +8,7 @@ use rdev_domain::key::{ApiKey, Scope};
 use rdev_domain::ports::{Conflict, PortError};
 use rdev_domain::project::{Project, ProjectState};
 use rdev_domain::provision::{Provisioning, StepName};
+use rdev_domain::pull_request::{Deliver, PullRequestOptions};
 use rdev_domain::time::Timestamp;
 use rdev_domain::webhook::{Webhook, WebhookUrl};
 use serde::Deserialize;
@@ -48,6 +49,12 @@ pub struct CreateProject {
     #[serde(default)]
     #[schema(minimum = 1, maximum = 100)]
     pub build_limit: Option<u32>,
+    /// How builds deliver unless they say so themselves: `branch` by default.
+    #[serde(default)]
+    pub deliver: Option<Deliver>,
+    /// What is set on the pull requests of builds that do not say so themselves.
+    #[serde(default)]
+    pub pull_request_options: Option<PullRequestOptions>,
     /// A name in DNS for it: `{}` is `<name>.<zone>` with the configured defaults.
     #[serde(default)]
     pub domain: Option<WantedDomain>,
@@ -78,6 +85,8 @@ pub(crate) async fn plan(
     let mut errors = Vec::new();
     check_description(request.description.as_deref(), &mut errors);
     check_build_limit(request.build_limit, &mut errors);
+    let options = request.pull_request_options.unwrap_or_default();
+    errors.extend(options.check());
     let own = request.repository.unwrap_or(true);
     if let Some(url) = &request.git_url {
         check_git_url(app, url, &mut errors);
@@ -134,6 +143,8 @@ pub(crate) async fn plan(
         git_url: request.git_url,
         default_branch: request.default_branch.unwrap_or_else(Branch::main),
         build_limit: request.build_limit.unwrap_or(1),
+        deliver: request.deliver.unwrap_or_default(),
+        pull_request_options: options,
         state,
         provisioning: Provisioning::of(&steps, domain, now),
         ..Project::new(request.name, nonce, now)

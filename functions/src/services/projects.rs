@@ -7,6 +7,7 @@ use rdev_domain::git_url::GitUrl;
 use rdev_domain::ids::ProjectId;
 use rdev_domain::ports::{Conflict, OwnRepository, PortError};
 use rdev_domain::project::{ABANDONED_AFTER, Deletion, Project, ProjectPatch, ProjectState};
+use rdev_domain::pull_request::{Deliver, PullRequestOptions};
 use rdev_domain::time::Timestamp;
 use rdev_domain::webhook::WebhookUrl;
 use serde::Deserialize;
@@ -32,6 +33,13 @@ pub struct ChangeProject {
     #[serde(default)]
     #[schema(minimum = 1, maximum = 100)]
     pub build_limit: Option<u32>,
+    /// How builds deliver unless they say so themselves.
+    #[serde(default)]
+    pub deliver: Option<Deliver>,
+    /// What is set on the pull requests of builds that do not say so themselves. Its absent fields,
+    /// too, stay as they are.
+    #[serde(default)]
+    pub pull_request_options: Option<PullRequestOptions>,
     /// The URL that is notified when a build ends, given together with `webhook_secret`; an empty
     /// text removes it.
     #[serde(default)]
@@ -52,6 +60,8 @@ pub(crate) async fn change(
     let mut errors = Vec::new();
     check_description(request.description.as_deref(), &mut errors);
     check_build_limit(request.build_limit, &mut errors);
+    let options = request.pull_request_options.unwrap_or_default();
+    errors.extend(options.check());
     let removed = request.webhook_url.as_deref() == Some("") && request.webhook_secret.is_none();
     let url = request.webhook_url.as_deref().filter(|_| !removed);
     let url = match url.map(str::parse::<WebhookUrl>).transpose() {
@@ -69,6 +79,8 @@ pub(crate) async fn change(
         description: request.description,
         default_branch: request.default_branch,
         build_limit: request.build_limit,
+        deliver: request.deliver,
+        pull_request_options: options,
         ..ProjectPatch::default()
     };
     let (mut project, outbox) = app.store().update_project(id, &patch, by, now).await?;

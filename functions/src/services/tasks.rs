@@ -44,6 +44,9 @@ pub(crate) async fn accept(
         return Err(Conflict::ProjectNotReady.into());
     }
     let mut work = new.work;
+    if let Work::Build(spec) = &mut work {
+        project.settle(spec);
+    }
     let mut errors = work.check().err().unwrap_or_default();
     let max_attempts = new.max_attempts.unwrap_or(3);
     check_repository(app, &project, &work, &mut errors);
@@ -58,11 +61,6 @@ pub(crate) async fn accept(
     }
     if !errors.is_empty() {
         return Err(ServiceError::Invalid(errors));
-    }
-    if let Work::Build(spec) = &mut work {
-        // Settled now: all attempts look for the commit on one branch, even when the project's
-        // default branch changes.
-        spec.branch.get_or_insert(project.default_branch);
     }
     let mut task = Task::new(id, project.id, work, now);
     task.project_nonce = project.nonce;

@@ -34,6 +34,7 @@ pub(crate) fn result(outcome: Outcome, session: Option<&str>) -> BuildResult {
         usage: Usage::default(),
         durations_ms: BTreeMap::new(),
         summary: "done".to_owned(),
+        verify: vec![],
         warnings: vec![],
     }
 }

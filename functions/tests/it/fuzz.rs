@@ -75,6 +75,8 @@ fn fields(value: impl Strategy<Value = Value>) -> impl Strategy<Value = Map<Stri
         "auto_commit",
         "auto_push",
         "pull_request",
+        "pull_request_options",
+        "deliver",
         "verify",
         "timeout_s",
         "stall_timeout_s",

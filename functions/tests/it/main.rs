@@ -18,6 +18,7 @@ mod map;
 mod ops;
 mod pages;
 mod projects;
+mod pull_requests;
 mod support;
 mod templates;
 mod work;

@@ -364,7 +364,7 @@ impl rdev_domain::ports::Forge for TestForge {
     async fn pull_request(
         &self,
         request: &rdev_domain::ports::PullRequest,
-    ) -> rdev_domain::ports::PortResult<String> {
+    ) -> rdev_domain::ports::PortResult<rdev_domain::ports::OpenedPullRequest> {
         self.inner.pull_request(request).await
     }
 

@@ -146,6 +146,7 @@ pub fn result() -> BuildResult {
         usage: Usage::default(),
         durations_ms: std::collections::BTreeMap::new(),
         summary: String::new(),
+        verify: vec![],
         warnings: vec![],
     }
 }

@@ -168,8 +168,8 @@ pub(super) async fn queue_tasks(simulation: Arc<Simulation>) {
             Fleet::Mixed { rare } if world.happens(rare) => RARE,
             _ => COMMON,
         };
-        spec.pull_request = world.happens(200);
-        spec.auto_push = spec.pull_request || world.happens(920);
+        spec.pull_request = Some(world.happens(200));
+        spec.auto_push = spec.opens_pull_request() || world.happens(920);
         if world.happens(400) {
             spec.verify = vec!["true".to_owned()];
         }

@@ -17,9 +17,10 @@ use rdev_domain::page::{Listed, Page};
 use rdev_domain::pipeline::CommitPipeline;
 use rdev_domain::ports::{
     Advanced, AuditFilter, Capabilities, Claim, CommitStatus, DeadLetter, DeadMessage, Enqueued,
-    EventPage, Forge, FoundPullRequest, NewRepository, OwnRepository, PortError, PortResult,
-    PullRequest, PullRequestBranches, PushTarget, Queue, QueueStats, Receipt, ReceivedMessage,
-    Record, Renewal, Repository, Standing, Store, Swept, TaskFilter, TaskRecord, WorkStats,
+    EventPage, Forge, FoundPullRequest, NewRepository, OpenedPullRequest, OwnRepository, PortError,
+    PortResult, PullRequest, PullRequestBranches, PushTarget, Queue, QueueStats, Receipt,
+    ReceivedMessage, Record, Renewal, Repository, Standing, Store, Swept, TaskFilter, TaskRecord,
+    WorkStats,
 };
 use rdev_domain::project::{Deletion, Project, ProjectPatch, Stage};
 use rdev_domain::ref_look::RefLook;
@@ -364,11 +365,11 @@ impl Forge for SimulatedForge {
         Err(PortError::NotSupported { what: "deleting a repository" })
     }
 
-    async fn pull_request(&self, request: &PullRequest) -> PortResult<String> {
+    async fn pull_request(&self, request: &PullRequest) -> PortResult<OpenedPullRequest> {
         let url = page_of(&request.branches);
         let opened = async {
             self.line.world.open_pull_request(&url, &request.commit);
-            Ok(url)
+            Ok(OpenedPullRequest::at(url))
         };
         self.line.call("pull_request", STORE, opened).await
     }

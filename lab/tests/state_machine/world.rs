@@ -449,6 +449,7 @@ fn result(outcome: Outcome, fence: Fence) -> BuildResult {
         usage: Usage::default(),
         durations_ms: BTreeMap::new(),
         summary: "made it blue".to_owned(),
+        verify: Vec::new(),
         warnings: Vec::new(),
     }
 }

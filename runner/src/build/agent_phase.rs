@@ -75,10 +75,11 @@ async fn rounds<'a>(
         total = total.plus(report.usage);
         attempt.lease.usage.send_replace(total);
         let changes = stage(attempt, spec, workspace, start).await?;
-        let output = AgentOutput {
+        let mut output = AgentOutput {
             run: Some(report.run),
             summary: report.summary,
             changes,
+            verify: vec![],
             warnings: vec![],
         };
         if spec.verify.is_empty() || output.changes.total == 0 {
@@ -99,6 +100,7 @@ async fn rounds<'a>(
             attempt.phase("verify", running).await?
         };
         if verify::passed(&runs) {
+            output.verify = verify::told(&runs);
             return Ok(output);
         }
         let complaint = verify::complaint(&runs);

@@ -1,5 +1,6 @@
 //! The commit of an agent's work, and its message.
 
+use rdev_domain::foreign_text::inert;
 use rdev_domain::git::CommitId;
 use rdev_domain::spec::BuildSpec;
 
@@ -29,7 +30,8 @@ fn message(attempt: &Attempt, spec: &BuildSpec) -> String {
     let text = match &spec.commit_message {
         Some(message) => message.trim().to_owned(),
         None => {
-            let prompt = spec.prompt.trim();
+            // Forges act on what they find in messages, too.
+            let prompt = inert(spec.prompt.trim());
             let first = prompt.lines().next().unwrap_or_default().trim();
             match first.char_indices().nth(72) {
                 None if prompt == first => first.to_owned(),

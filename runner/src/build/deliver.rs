@@ -228,7 +228,10 @@ async fn prepare(
         at: attempt.now(),
     };
     let commit = Some(push.commit.clone());
-    let result = output.build_result(attempt, Outcome::Delivered, commit, &push.target.branch);
+    let mut result = output.build_result(attempt, Outcome::Delivered, commit, &push.target.branch);
+    if let Some(verified) = &push.verified {
+        result.verify.clone_from(verified);
+    }
     push.prepared = Some((prepared.clone(), result.clone()));
     let event = Event::Prepare {
         holder: attempt.lease.holder.clone(),
@@ -253,6 +256,9 @@ async fn complete(
 ) -> Result<Settlement, Interrupt> {
     let (attempt, target) = (push.attempt, push.target);
     attempt.machine().forget_unpushed(attempt.task.id);
+    if let Some(verified) = &push.verified {
+        result.verify.clone_from(verified);
+    }
     match outcome {
         PushOutcome::AlreadyThere => {
             attempt.note("the branch already has the same change; there is nothing to deliver");
@@ -277,7 +283,7 @@ async fn complete(
                     message: message.to_owned(),
                 });
             }
-            if push.spec.pull_request {
+            if push.spec.opens_pull_request() {
                 let opened = pull_request::open(push, &commit, &mut result).await;
                 opened.map_err(Interrupt::after_landing)?;
             }

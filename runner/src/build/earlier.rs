@@ -233,5 +233,5 @@ pub(crate) async fn adopt(
     let (dirs, caps) = (workspace.workdir(), attempt.caps());
     let changes = attempt.machine().changes_of(&dirs, commit, &caps).await?;
     let summary = "the work of an earlier attempt was delivered".to_owned();
-    Ok(AgentOutput { run: None, summary, changes, warnings: vec![] })
+    Ok(AgentOutput { run: None, summary, changes, verify: vec![], warnings: vec![] })
 }

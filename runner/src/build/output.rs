@@ -1,7 +1,7 @@
 //! The output of an agent, and the build result that follows from it.
 
 use rdev_domain::git::{Branch, CommitId};
-use rdev_domain::result::{AgentRun, BuildResult, Outcome, Usage, Warning};
+use rdev_domain::result::{AgentRun, BuildResult, Outcome, Usage, VerifyRun, Warning};
 
 use crate::attempt::Attempt;
 use crate::git::Changes;
@@ -11,6 +11,8 @@ pub(crate) struct AgentOutput {
     pub(crate) run: Option<AgentRun>,
     pub(crate) summary: String,
     pub(crate) changes: Changes,
+    /// What the verify commands of the last round returned.
+    pub(crate) verify: Vec<VerifyRun>,
     pub(crate) warnings: Vec<Warning>,
 }
 
@@ -35,6 +37,7 @@ impl AgentOutput {
             usage: Usage::default(),
             durations_ms: attempt.durations(),
             summary: self.summary.clone(),
+            verify: self.verify.clone(),
             warnings: self.warnings.clone(),
         }
     }

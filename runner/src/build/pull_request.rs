@@ -6,7 +6,8 @@ use std::time::Duration;
 use rdev_domain::chain;
 use rdev_domain::failure::FailureClass;
 use rdev_domain::git::CommitId;
-use rdev_domain::ports::{PortError, PullRequest, PullRequestBranches};
+use rdev_domain::ports::{Lack, Lacked, PortError, PullRequest, PullRequestBranches};
+use rdev_domain::pull_request::{Description, title};
 use rdev_domain::result::{BuildResult, Warning};
 
 use super::push::PushContext;
@@ -65,21 +66,20 @@ async fn within<T>(attempt: &Attempt, call: impl Future<Output = T>) -> Result<T
     answer.map_err(|_| Interrupt::failed(FailureClass::Infra, "the forge did not answer in time"))
 }
 
+/// Opens the pull request of a delivered commit, or finds it, and completes it. What the forge
+/// refuses is a warning of the result.
 pub(super) async fn open(
     push: &PushContext<'_>,
     commit: &CommitId,
     result: &mut BuildResult,
 ) -> Result<(), Interrupt> {
-    let (attempt, spec) = (push.attempt, push.spec);
-    let title = spec.prompt.trim().lines().next().unwrap_or_default();
-    let request = PullRequest {
-        branches: branches_of(attempt, push.target),
-        commit: commit.clone(),
-        title: title.chars().take(100).collect(),
-        body: format!("{}\n\nTask {}", spec.prompt.trim(), attempt.task.id),
-    };
+    let attempt = push.attempt;
+    let request = request(push, commit, result);
     match within(attempt, attempt.context.ports.forge.pull_request(&request)).await? {
-        Ok(url) => result.pull_request_url = Some(url),
+        Ok(opened) => {
+            result.pull_request_url = Some(opened.url);
+            result.warnings.extend(opened.lacks.into_iter().map(warning));
+        }
         Err(
             error @ (PortError::NotSupported { .. }
             | PortError::Invalid(_)
@@ -94,4 +94,56 @@ pub(super) async fn open(
         Err(error) => return Err(Interrupt::failed(FailureClass::Infra, chain(&error))),
     }
     Ok(())
+}
+
+/// What the forge is asked for. No secret of ours is in it, whoever wrote the text.
+fn request(push: &PushContext<'_>, commit: &CommitId, result: &BuildResult) -> PullRequest {
+    let (attempt, spec) = (push.attempt, push.spec);
+    let (task, redactor) = (&attempt.task, &attempt.context.redactor);
+    let redacted = |text: &str| redactor.redact(text).into_owned();
+    let prompt = redacted(&spec.prompt);
+    let mut told = result.clone();
+    for run in &mut told.verify {
+        run.command = redacted(&run.command);
+    }
+    for change in &mut told.files_changed {
+        change.path = redacted(&change.path);
+    }
+    let subject = spec.commit_message.as_deref().map_or_else(|| prompt.clone(), redacted);
+    let page = attempt.context.config.public_url.as_deref().map(|base| task.page(base));
+    let description = Description {
+        task: task.id,
+        attempt: task.attempt,
+        page: page.as_deref(),
+        prompt: &prompt,
+        result: &told,
+        usage: task.usage.plus(*attempt.lease.usage.borrow()),
+    };
+    let options = (*spec.pull_request_options).clone().complete();
+    PullRequest {
+        branches: branches_of(attempt, push.target),
+        commit: commit.clone(),
+        title: title(&subject, &format!("Build {}", task.id)),
+        body: description.body(),
+        draft: options.draft.unwrap_or_default(),
+        labels: options.labels.unwrap_or_default(),
+        reviewers: options.reviewers.unwrap_or_default(),
+    }
+}
+
+/// What is told of something that a pull request lacks.
+fn warning(lack: Lack) -> Warning {
+    let Lack { what, why } = lack;
+    let (code, message) = match what {
+        Lacked::Draft => {
+            ("draft_not_set", format!("the pull request was opened, but not as a draft: {why}"))
+        }
+        Lacked::Label(label) => {
+            ("label_not_set", format!("the pull request has no label {:?}: {why}", label.as_str()))
+        }
+        Lacked::Reviewer(reviewer) => {
+            ("reviewer_not_asked", format!("{reviewer} was not asked for a review: {why}"))
+        }
+    };
+    Warning { code: code.to_owned(), message }
 }

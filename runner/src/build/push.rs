@@ -9,7 +9,7 @@ use rdev_domain::chain;
 use rdev_domain::failure::{Failure, FailureClass};
 use rdev_domain::git::{CommitId, RecordedRef, Tip};
 use rdev_domain::ids::Fence;
-use rdev_domain::result::BuildResult;
+use rdev_domain::result::{BuildResult, VerifyRun};
 use rdev_domain::spec::BuildSpec;
 use rdev_domain::step::{self, Event};
 use rdev_domain::task::{Prepared, WipRef};
@@ -71,6 +71,8 @@ pub(super) struct PushContext<'a> {
     pub(super) adopted_by: Option<Fence>,
     pub(super) commit: CommitId,
     pub(super) base: Tip,
+    /// What verifying it again returned, after its last rebase.
+    pub(super) verified: Option<Vec<VerifyRun>>,
     /// Of a pull request: where its branch begins, if it was not there when this claim began.
     pub(super) start: Option<CommitId>,
     /// What is known of the commit.
@@ -105,6 +107,7 @@ impl<'a> PushContext<'a> {
             start: None,
             verification: Verification::Passed,
             told: None,
+            verified: None,
         }
     }
 
@@ -375,6 +378,7 @@ impl PushContext<'_> {
         let deadline = Instant::now() + attempt.task.work.timeout();
         let runs = verify::run(attempt, self.workspace, &self.spec.verify, deadline).await?;
         if verify::passed(&runs) {
+            self.verified = Some(verify::told(&runs));
             return Ok(true);
         }
         let message = format!("after a rebase, {}", verify::complaint(&runs));
@@ -409,7 +413,7 @@ impl PushContext<'_> {
             watch: &self.target.branch,
             known,
             // The pull request is opened next.
-            until: if self.spec.pull_request { Until::Ended } else { Until::Updated },
+            until: if self.spec.opens_pull_request() { Until::Ended } else { Until::Updated },
         };
         let (machine, stop) = (self.attempt.machine(), self.attempt.lease.stop.token());
         machine.push(&push, stop).await.map(|_| ())

@@ -202,7 +202,8 @@ pub(super) fn begins_at(
     spec: &BuildSpec,
     fetched: &Fetched,
 ) -> Option<CommitId> {
-    let may_be_made = spec.pull_request && fetched.tip == Tip::Absent && !was_there(attempt);
+    let may_be_made =
+        spec.opens_pull_request() && fetched.tip == Tip::Absent && !was_there(attempt);
     fetched.start.clone().filter(|_| may_be_made)
 }
 

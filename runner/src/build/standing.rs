@@ -183,7 +183,7 @@ pub(super) fn refusal(
         PushRight::BranchProtected if of_us && spec.auto_push => (
             FailureClass::Invalid,
             format!(
-                "the branch {branch} of {url} is protected against pushes of rdev's user; build with --pull-request, or let that user push to it"
+                "the branch {branch} of {url} is protected against pushes of rdev's user; build with --pull-request, make that the project's default (its deliver: pull_request), or let that user push to it"
             ),
         ),
         PushRight::Denied | PushRight::BranchProtected => return None,

@@ -30,7 +30,7 @@ pub(crate) fn own_branch(lineage: TaskId) -> String {
 impl BuildTarget {
     pub(crate) fn of(attempt: &Attempt, spec: &BuildSpec) -> Result<Self, Interrupt> {
         let branch = attempt.branch(spec.branch.as_ref());
-        let (branch, base_branch) = if spec.pull_request {
+        let (branch, base_branch) = if spec.opens_pull_request() {
             let name = own_branch(attempt.task.lineage);
             let own = name.parse();
             let own =

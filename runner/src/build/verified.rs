@@ -134,7 +134,10 @@ impl PushContext<'_> {
         attempt.note("nothing tells that it passed verification; verifying it");
         attempt.machine().reset(&dirs, Some(&self.commit), Ignored::Stay).await?;
         match self.verify().await {
-            Ok(runs) if verify::passed(&runs) => return Ok(true),
+            Ok(runs) if verify::passed(&runs) => {
+                self.verified = Some(verify::told(&runs));
+                return Ok(true);
+            }
             Ok(_) => {}
             Err(interrupt) => {
                 // It had all of the time: a retry must not wait for it again.

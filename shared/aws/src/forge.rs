@@ -3,8 +3,8 @@
 use async_trait::async_trait;
 use rdev_domain::git_url::GitUrl;
 use rdev_domain::ports::{
-    CommitStatus, Forge, FoundPullRequest, NewRepository, OwnRepository, PortError, PortResult,
-    PullRequest, PullRequestBranches, PushTarget, Repository, Standing,
+    CommitStatus, Forge, FoundPullRequest, NewRepository, OpenedPullRequest, OwnRepository,
+    PortError, PortResult, PullRequest, PullRequestBranches, PushTarget, Repository, Standing,
 };
 
 /// Supports no operation. A project is created with the `git_url` of a repository.
@@ -24,7 +24,7 @@ impl Forge for NoForge {
         Ok(())
     }
 
-    async fn pull_request(&self, _request: &PullRequest) -> PortResult<String> {
+    async fn pull_request(&self, _request: &PullRequest) -> PortResult<OpenedPullRequest> {
         Err(PortError::NotSupported { what: "a pull request" })
     }
 

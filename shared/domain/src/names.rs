@@ -34,6 +34,7 @@ mod tests {
     use crate::failure::FailureClass;
     use crate::key::Scope;
     use crate::project::ProjectState;
+    use crate::pull_request::Deliver;
     use crate::result::Outcome;
     use crate::spec::AgentName;
     use crate::task::TaskState;
@@ -57,6 +58,7 @@ mod tests {
         }
         check!(
             AgentName,
+            Deliver,
             EventKind,
             FailureClass,
             Outcome,

@@ -13,6 +13,8 @@ use crate::ids::ProjectId;
 use crate::names::names;
 use crate::pipeline::CiId;
 use crate::provision::{ProvisionStep, Provisioning, StepName};
+use crate::pull_request::{Deliver, PullRequestOptions};
+use crate::spec::BuildSpec;
 use crate::task::Task;
 use crate::time::Timestamp;
 use crate::webhook::WebhookUrl;
@@ -37,6 +39,12 @@ pub struct Project {
     pub default_branch: Branch,
     /// How many of its tasks may run or push at once: 1 to 100, 1 by default.
     pub build_limit: u32,
+    /// How builds deliver unless they say so themselves: `branch` by default.
+    #[serde(default)]
+    pub deliver: Deliver,
+    /// What is set on the pull requests of builds that do not say so themselves.
+    #[serde(default, skip_serializing_if = "PullRequestOptions::is_empty")]
+    pub pull_request_options: PullRequestOptions,
     /// Whether it takes builds.
     pub state: ProjectState,
     /// What is made for it outside of rdev, and how far that is.
@@ -155,6 +163,10 @@ pub struct ProjectPatch {
     pub default_branch: Option<Branch>,
     /// Another limit; raising it sends a wake-up.
     pub build_limit: Option<u32>,
+    /// Another way to deliver.
+    pub deliver: Option<Deliver>,
+    /// Other options of pull requests; absent ones stay.
+    pub pull_request_options: PullRequestOptions,
     /// The repository, once it has been made.
     pub git_url: Option<GitUrl>,
     /// Another state. Nothing leaves `deleting`.
@@ -181,6 +193,8 @@ impl Project {
             git_url: None,
             default_branch: Branch::main(),
             build_limit: 1,
+            deliver: Deliver::default(),
+            pull_request_options: PullRequestOptions::default(),
             state: ProjectState::Ready,
             provisioning: Provisioning::default(),
             forge_id: None,
@@ -205,6 +219,17 @@ impl Project {
     /// Whether the task is this project's. See [`Project::owns`].
     pub fn owns_task(&self, task: &Task) -> bool {
         task.project_id == self.id && self.owns(task.project_nonce, task.id.0)
+    }
+
+    /// Settles what a build leaves to its project. All its attempts deliver in one way and to one
+    /// branch, also when the project's settings change.
+    pub fn settle(&self, spec: &mut BuildSpec) {
+        spec.branch.get_or_insert_with(|| self.default_branch.clone());
+        let by_default = self.deliver == Deliver::PullRequest && spec.auto_commit && spec.auto_push;
+        if *spec.pull_request.get_or_insert(by_default) {
+            let own = std::mem::take(&mut *spec.pull_request_options);
+            *spec.pull_request_options = own.or(&self.pull_request_options).complete();
+        }
     }
 
     /// What is to be made for it next outside of rdev.
@@ -244,6 +269,8 @@ impl Project {
             description: patch.description.unwrap_or(self.description),
             default_branch: patch.default_branch.unwrap_or(self.default_branch),
             build_limit: patch.build_limit.unwrap_or(self.build_limit),
+            deliver: patch.deliver.unwrap_or(self.deliver),
+            pull_request_options: patch.pull_request_options.or(&self.pull_request_options),
             git_url: patch.git_url.or(self.git_url),
             state: patch.state.unwrap_or(self.state),
             provisioning: patch.provisioning.unwrap_or(self.provisioning),
@@ -271,5 +298,43 @@ mod tests {
         assert_eq!(project.next_step(), Some(StepName::Repository));
         project.git_url = "https://git.example.com/a/site.git".parse().ok();
         assert_eq!(project.next_step(), None);
+        assert_eq!(project.deliver, Deliver::Branch);
+    }
+
+    #[test]
+    fn a_build_gets_from_its_project_what_it_does_not_say() {
+        let (id, now) = ("site".parse().expect("a slug"), Timestamp::from_millis(0));
+        let mut project = Project::new(id, Ulid::nil(), now);
+        let settled = |project: &Project, change: fn(&mut BuildSpec)| {
+            let mut spec = BuildSpec::of("x");
+            change(&mut spec);
+            project.settle(&mut spec);
+            spec
+        };
+        let plain = settled(&project, |_| {});
+        assert_eq!((plain.branch, plain.pull_request), (Some(Branch::main()), Some(false)));
+        assert!(plain.pull_request_options.is_empty());
+
+        project.deliver = Deliver::PullRequest;
+        project.pull_request_options.draft = Some(true);
+        let opens = settled(&project, |_| {});
+        assert!(opens.opens_pull_request());
+        let expected =
+            PullRequestOptions { labels: Some(vec![]), draft: Some(true), reviewers: Some(vec![]) };
+        assert_eq!(*opens.pull_request_options, expected);
+        let own = settled(&project, |spec| spec.pull_request_options.draft = Some(false));
+        assert_eq!(own.pull_request_options.draft, Some(false));
+        let mut again = opens.clone();
+        Project { deliver: Deliver::Branch, ..project.clone() }.settle(&mut again);
+        assert_eq!(again, opens, "what is settled stays");
+        for refuses in [
+            |spec: &mut BuildSpec| spec.pull_request = Some(false),
+            |spec: &mut BuildSpec| spec.auto_push = false,
+            |spec: &mut BuildSpec| spec.auto_commit = false,
+        ] {
+            let spec = settled(&project, refuses);
+            assert_eq!(spec.pull_request, Some(false));
+            assert!(spec.pull_request_options.is_empty());
+        }
     }
 }

@@ -11,8 +11,9 @@ use crate::spec::{BuildSpec, CheckSpec, UnreadableSpec, Work};
 use crate::task::Task;
 
 /// The version of the records that this program writes. Since version 2 a task has tickets, since
-/// version 3 its project's nonce, since version 4 tickets whose work is not verified yet. An older
-/// program knows nothing of them: it would drop them, or deliver such work.
+/// version 3 its project's nonce, since version 4 tickets whose work is not verified yet and what is
+/// set on its pull request. An older program knows nothing of them: it would drop them, deliver such
+/// work, or not read the task.
 pub const VERSION: u64 = 4;
 
 /// The version of a record that this program reads: this one or an older one. It writes this one.

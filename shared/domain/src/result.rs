@@ -88,6 +88,10 @@ pub struct BuildResult {
     pub durations_ms: BTreeMap<String, u64>,
     /// The agent's last words, at most 4,000 characters.
     pub summary: String,
+    /// The verify commands of the last round, in order; none when no command ran in the attempt that
+    /// made the commit.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub verify: Vec<VerifyRun>,
     /// What went otherwise than asked, though the build succeeded.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<Warning>,
@@ -96,8 +100,8 @@ pub struct BuildResult {
 /// Something a successful build's owner should know.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Warning {
-    /// Stable code: `branch_rewritten`, `push_not_atomic`, `pull_request_refused`, `lfs_pointers`,
-    /// `session_not_kept`.
+    /// Stable code: `branch_rewritten`, `push_not_atomic`, `pull_request_refused`, `draft_not_set`,
+    /// `label_not_set`, `reviewer_not_asked`, `lfs_pointers`, `session_not_kept`.
     pub code: String,
     /// What happened, for people.
     pub message: String,
@@ -182,6 +186,19 @@ pub struct CheckResult {
     pub commit_sha: CommitId,
     /// Each command that ran, in order.
     pub commands: Vec<CommandRun>,
+}
+
+/// What a verify command of a build returned.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct VerifyRun {
+    /// The shell command.
+    pub command: String,
+    /// Its exit status; `null` when a signal ended it.
+    pub exit_code: Option<i32>,
+    /// How long it ran, in milliseconds.
+    pub duration_ms: u64,
+    /// Whether it let the build go on.
+    pub passed: bool,
 }
 
 /// One command of a check or of a build's verify phase.

@@ -294,6 +294,12 @@ pub fn rank(due_since: Timestamp, priority: Priority) -> Timestamp {
 const STEP_OF_PRIORITY: Duration = Duration::from_secs(60 * 60);
 
 impl Task {
+    /// Where people see it; `base` is the address of rdev for them.
+    pub fn page(&self, base: &str) -> String {
+        let base = base.trim_end_matches('/');
+        format!("{base}/projects/{}/builds/{}", self.project_id, self.id)
+    }
+
     /// A task that was just asked for. Its [`project_nonce`](Self::project_nonce) is to be set.
     pub fn new(id: TaskId, project_id: ProjectId, work: Work, now: Timestamp) -> Self {
         Self {

@@ -14,8 +14,9 @@ use async_trait::async_trait;
 use rdev_domain::git_url::GitUrl;
 use rdev_domain::ids::ProjectId;
 use rdev_domain::ports::{
-    CommitStatus, Forge, FoundPullRequest, NewRepository, OwnRepository, PortError, PortResult,
-    PullRequest, PullRequestBranches, PushTarget, Repository, Standing, Start,
+    CommitStatus, Forge, FoundPullRequest, NewRepository, OpenedPullRequest, OwnRepository,
+    PortError, PortResult, PullRequest, PullRequestBranches, PushTarget, Repository, Standing,
+    Start,
 };
 use ulid::Ulid;
 
@@ -139,7 +140,7 @@ impl Forge for LocalForge {
         .await
     }
 
-    async fn pull_request(&self, _request: &PullRequest) -> PortResult<String> {
+    async fn pull_request(&self, _request: &PullRequest) -> PortResult<OpenedPullRequest> {
         Err(PortError::NotSupported { what: "a pull request" })
     }
 

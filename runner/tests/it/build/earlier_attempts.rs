@@ -268,7 +268,8 @@ async fn a_pull_request_that_was_merged_and_its_branch_deleted_is_not_pushed_aga
     let world = World::new();
     let site = world.project("site", &[("a", "1\n")]).await;
     let repository = world.repository(&site);
-    let id = world.build_with(&site, &forbidden(&world), |spec| spec.pull_request = true).await;
+    let id =
+        world.build_with(&site, &forbidden(&world), |spec| spec.pull_request = Some(true)).await;
     let ghost = Ghost::claims(&world, &site).await;
     let commit = ghost.commits("a", "2\n", &ghost.wip()).await;
     let head = format!("rdev/{id}");
@@ -495,7 +496,9 @@ async fn a_pull_request_follows_its_base_that_was_rewound_and_brings_nothing_bac
         let repository = world.repository(&site);
         let before = git(&repository, &["rev-parse", "main"]);
         person_commits(&repository, "main", "secret", "taken back\n");
-        let id = world.build_with(&site, &forbidden(&world), |spec| spec.pull_request = true).await;
+        let id = world
+            .build_with(&site, &forbidden(&world), |spec| spec.pull_request = Some(true))
+            .await;
         let ghost = Ghost::claims(&world, &site).await;
         let commit = ghost.commits("a", "2\n", &ghost.wip()).await;
         let head = format!("rdev/{id}");

@@ -118,6 +118,7 @@ impl<'a> Ghost<'a> {
             usage: Usage::default(),
             durations_ms: Default::default(),
             summary: "by a ghost".to_owned(),
+            verify: vec![],
             warnings: vec![],
         };
         let event =

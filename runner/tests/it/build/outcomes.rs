@@ -75,7 +75,7 @@ async fn flags_decide_how_far_a_build_goes() {
 
     assert_eq!(git(&repository, &["rev-parse", "main"]), before, "none of them touched the branch");
 
-    let id = world.build_with(&site, "echo 4 > a", |spec| spec.pull_request = true).await;
+    let id = world.build_with(&site, "echo 4 > a", |spec| spec.pull_request = Some(true)).await;
     let result = world.succeeded(id).await;
     assert_eq!(result.outcome, Outcome::Delivered);
     assert_eq!(result.branch.as_str(), format!("rdev/{id}"));

@@ -70,7 +70,9 @@ fn shorten_result(task: &mut Task) -> bool {
         }
         Some(TaskResult::Build(result)) => {
             let warnings = result.warnings.iter_mut().map(|warning| &mut warning.message);
-            halve_longest(warnings.chain([&mut result.summary]).collect())
+            // The spec has the whole commands.
+            let commands = result.verify.iter_mut().map(|run| &mut run.command);
+            halve_longest(warnings.chain(commands).chain([&mut result.summary]).collect())
         }
         Some(TaskResult::Check(result)) => {
             let longest = result.commands.iter().map(|run| run.output.len()).max().unwrap_or(0);

@@ -259,6 +259,7 @@ fn result() -> BuildResult {
         usage: Usage::default(),
         durations_ms: Default::default(),
         summary: String::new(),
+        verify: Vec::new(),
         warnings: Vec::new(),
     }
 }

@@ -160,10 +160,7 @@ pub fn message(
     git_url: GitUrl,
     public_url: Option<&str>,
 ) -> CommitStatus {
-    let url = public_url.map(|base| {
-        let base = base.trim_end_matches('/');
-        format!("{base}/projects/{}/builds/{}", task.project_id, task.id)
-    });
+    let url = public_url.map(|base| task.page(base));
     let (commit, state) = (status.commit.clone(), status.state);
     CommitStatus { git_url, commit, state, description: status.description.clone(), url }
 }

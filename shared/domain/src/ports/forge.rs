@@ -10,6 +10,7 @@ use crate::git::{Branch, CommitId};
 use crate::git_url::GitUrl;
 use crate::ids::ProjectId;
 use crate::project::Project;
+use crate::pull_request::{Label, Reviewer};
 use crate::time::Timestamp;
 
 /// Makes and removes repositories, opens pull requests, and shows how builds are.
@@ -27,11 +28,13 @@ pub trait Forge: Send + Sync + 'static {
     /// Errors: `Conflict(RepositoryNotOurs)` when another request made it.
     async fn delete_repository(&self, of: &OwnRepository) -> PortResult<()>;
 
-    /// The pull request of these branches, found (also a closed or merged one) or opened; its URL.
+    /// The pull request of these branches, found (also a closed or merged one) or opened. Title,
+    /// body and draft are set when it is opened, and left to people then. While it is open it gets
+    /// the labels and the reviewers that it lacks: an earlier call may have opened it and no more.
     ///
     /// Errors: `NotSupported` where the forge has none; `Invalid`, `Denied`
-    /// when the forge refused it permanently.
-    async fn pull_request(&self, request: &PullRequest) -> PortResult<String>;
+    /// when the forge refused it permanently. What cannot be set is no error.
+    async fn pull_request(&self, request: &PullRequest) -> PortResult<OpenedPullRequest>;
 
     /// The newest pull request of these branches, open, closed or merged. The branches need not
     /// exist any more.
@@ -128,6 +131,48 @@ pub struct PullRequest {
     pub title: String,
     /// Markdown.
     pub body: String,
+    /// Whether it is opened as a draft.
+    pub draft: bool,
+    /// The names of its labels.
+    pub labels: Vec<Label>,
+    /// Who is asked for a review.
+    pub reviewers: Vec<Reviewer>,
+}
+
+/// A pull request that was found or opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenedPullRequest {
+    /// Its page.
+    pub url: String,
+    /// What it should have, and does not.
+    pub lacks: Vec<Lack>,
+}
+
+impl OpenedPullRequest {
+    /// One that lacks nothing.
+    pub fn at(url: String) -> Self {
+        Self { url, lacks: Vec::new() }
+    }
+}
+
+/// What was not set on a pull request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lack {
+    /// What it is.
+    pub what: Lacked,
+    /// Why, for people, and what to do.
+    pub why: String,
+}
+
+/// What a pull request may lack.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Lacked {
+    /// To be a draft.
+    Draft,
+    /// A label.
+    Label(Label),
+    /// Somebody who is asked for a review.
+    Reviewer(Reviewer),
 }
 
 /// What a pull request is found by.

@@ -14,8 +14,9 @@ pub use ci::{Ci, CiRepository};
 pub use dns::{Dns, DnsRecord};
 pub use error::{Conflict, PortError, PortResult};
 pub use forge::{
-    CommitState, CommitStatus, Forge, FoundPullRequest, NewRepository, OwnRepository, PullRequest,
-    PullRequestBranches, PushRight, PushTarget, Repository, SeedFile, Standing, Start,
+    CommitState, CommitStatus, Forge, FoundPullRequest, Lack, Lacked, NewRepository,
+    OpenedPullRequest, OwnRepository, PullRequest, PullRequestBranches, PushRight, PushTarget,
+    Repository, SeedFile, Standing, Start,
 };
 pub use queue::{
     DeadMessage, MAX_RECEIVES, Queue, QueueStats, Receipt, ReceivedMessage, VISIBILITY,

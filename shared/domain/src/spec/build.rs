@@ -12,6 +12,7 @@ use super::{
 use crate::git::Branch;
 use crate::git_url::GitUrl;
 use crate::ids::TaskId;
+use crate::pull_request::PullRequestOptions;
 
 /// A build: a prompt and how to carry it out.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -34,9 +35,14 @@ pub struct BuildSpec {
     /// Push the commit to the branch. Without it the commit stays at `refs/rdev/kept/<task>`.
     #[serde(default = "yes")]
     pub auto_push: bool,
-    /// Deliver to the branch `rdev/<lineage>` and open a pull request to `branch`.
-    #[serde(default)]
-    pub pull_request: bool,
+    /// Deliver to the branch `rdev/<lineage>` and open a pull request to `branch`; as the project's
+    /// `deliver` says when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pull_request: Option<bool>,
+    /// What is set on the pull request; absent fields as the project says.
+    #[serde(default, skip_serializing_if = "PullRequestOptions::is_empty")]
+    #[schema(value_type = PullRequestOptions)]
+    pub pull_request_options: Box<PullRequestOptions>,
     /// Shell commands that must succeed before anything is committed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub verify: Vec<String>,
@@ -76,7 +82,8 @@ impl BuildSpec {
             branch: None,
             auto_commit: true,
             auto_push: true,
-            pull_request: false,
+            pull_request: None,
+            pull_request_options: Box::default(),
             verify: Vec::new(),
             timeout_s: default_timeout_s(),
             stall_timeout_s: default_stall_timeout_s(),
@@ -86,6 +93,11 @@ impl BuildSpec {
             continue_from: None,
             commit_message: None,
         }
+    }
+
+    /// Whether it delivers by a pull request, as far as it says itself.
+    pub fn opens_pull_request(&self) -> bool {
+        self.pull_request == Some(true)
     }
 }
 
@@ -103,7 +115,8 @@ impl TaskType for BuildSpec {
     }
 
     fn check(&self) -> Vec<FieldError> {
-        broken(&[
+        let opens = self.opens_pull_request();
+        let mut errors = broken(&[
             (!self.prompt.trim().is_empty(), "prompt", "must not be empty"),
             (plain_text(&self.prompt), "prompt", "must not have NUL or control characters"),
             (seconds(self.timeout_s), "timeout_s", SECONDS),
@@ -126,11 +139,18 @@ impl TaskType for BuildSpec {
                 "must have 1 to 10000 bytes and no control characters",
             ),
             (
-                !self.pull_request || (self.auto_commit && self.auto_push),
+                !opens || (self.auto_commit && self.auto_push),
                 "pull_request",
                 "needs auto_commit and auto_push",
             ),
-        ])
+            (
+                opens || self.pull_request_options.is_empty(),
+                "pull_request_options",
+                "needs a pull request: set pull_request to true, or the project's deliver to pull_request",
+            ),
+        ]);
+        errors.extend(self.pull_request_options.check());
+        errors
     }
 }
 

@@ -7,6 +7,7 @@ mod doubt;
 mod left;
 mod model;
 mod properties;
+mod pull_requests;
 mod reactions;
 mod retries;
 mod sample;

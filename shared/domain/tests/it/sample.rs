@@ -61,6 +61,7 @@ pub(crate) fn result(outcome: Outcome) -> BuildResult {
         usage: Usage::default(),
         durations_ms: BTreeMap::new(),
         summary: String::new(),
+        verify: Vec::new(),
         warnings: Vec::new(),
     }
 }

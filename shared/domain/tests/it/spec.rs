@@ -115,8 +115,25 @@ fn a_pull_request_needs_a_commit_and_a_push() {
                 (spec.auto_commit, spec.auto_push) = (commit, push);
             })
         };
-        assert_eq!(errors(false), GOOD);
-        assert_eq!(errors(true).is_empty(), commit && push, "{commit} {push}");
+        assert_eq!(errors(None), GOOD);
+        assert_eq!(errors(Some(false)), GOOD);
+        assert_eq!(errors(Some(true)).is_empty(), commit && push, "{commit} {push}");
+    }
+}
+
+#[test]
+fn the_options_of_a_pull_request_need_one_and_have_limits() {
+    let with = |pull_request, labels| {
+        build(|spec| {
+            spec.pull_request = pull_request;
+            let label = "x".parse().expect("a label");
+            spec.pull_request_options.labels = Some(vec![label; labels]);
+        })
+    };
+    assert_eq!(with(Some(true), 20), GOOD);
+    assert_eq!(with(Some(true), 21), ["pull_request_options.labels"]);
+    for without in [None, Some(false)] {
+        assert_eq!(with(without, 0), ["pull_request_options"]);
     }
 }
 
@@ -146,7 +163,7 @@ fn what_a_request_leaves_out_has_its_default() {
     let read: BuildSpec = serde_json::from_str(r#"{"prompt":"x"}"#).expect("a build");
     assert_eq!(read, BuildSpec::of("x"));
     assert_eq!((read.timeout_s, read.stall_timeout_s, read.agent), (3600, 600, AgentName::Command));
-    assert_eq!((read.auto_commit, read.auto_push, read.pull_request), (true, true, false));
+    assert_eq!((read.auto_commit, read.auto_push, read.pull_request), (true, true, None));
     let read: CheckSpec = serde_json::from_str(r#"{"commands":["x"]}"#).expect("a check");
     assert_eq!(read, CheckSpec::of(vec!["x".to_owned()]));
     assert_eq!(read.timeout_s, 3600);

@@ -228,6 +228,9 @@ async fn a_pull_request_is_not_supported() {
         commit: "0".repeat(40).parse().expect("a commit"),
         title: String::new(),
         body: String::new(),
+        draft: false,
+        labels: vec![],
+        reviewers: vec![],
     };
     let answer = scene.data.forge.pull_request(&request).await;
     assert!(matches!(answer, Err(PortError::NotSupported { .. })), "{answer:?}");

@@ -14,6 +14,7 @@
 //! exist" only if the API itself wrote it: a wrong base URL is answered with 404 too.
 
 mod check;
+mod completion;
 mod found;
 mod hook;
 mod pull_request;
@@ -31,8 +32,8 @@ use rdev_domain::Invalid;
 use rdev_domain::git_url::GitUrl;
 use rdev_domain::ids::ProjectId;
 use rdev_domain::ports::{
-    CommitStatus, Forge, FoundPullRequest, NewRepository, OwnRepository, PortError, PortResult,
-    PullRequest, PullRequestBranches, PushTarget, Repository, Standing,
+    CommitStatus, Forge, FoundPullRequest, NewRepository, OpenedPullRequest, OwnRepository,
+    PortError, PortResult, PullRequest, PullRequestBranches, PushTarget, Repository, Standing,
 };
 use rdev_domain::token::Token;
 use reqwest::{Method, StatusCode};
@@ -214,7 +215,7 @@ impl Forge for Gitea {
         repository::delete(self, of).await
     }
 
-    async fn pull_request(&self, request: &PullRequest) -> PortResult<String> {
+    async fn pull_request(&self, request: &PullRequest) -> PortResult<OpenedPullRequest> {
         pull_request::find_or_open(self, request).await
     }
 

@@ -4,14 +4,15 @@ use std::time::Duration;
 
 use rdev_domain::git::CommitId;
 use rdev_domain::ports::{
-    Conflict, FoundPullRequest, PortError, PortResult, PullRequest, PullRequestBranches,
+    Conflict, FoundPullRequest, OpenedPullRequest, PortError, PortResult, PullRequest,
+    PullRequestBranches,
 };
 use rdev_domain::time::Timestamp;
 use reqwest::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Gitea, RepositoryPath, invalid, refused};
+use super::{Gitea, RepositoryPath, completion, invalid, refused};
 
 /// The most that the server's clock is behind.
 const CLOCKS: Duration = Duration::from_secs(60 * 60);
@@ -19,7 +20,12 @@ const CLOCKS: Duration = Duration::from_secs(60 * 60);
 /// A pull request, with the fields that the adapter reads.
 #[derive(Debug, Deserialize)]
 pub(super) struct Found {
+    pub(super) number: u64,
     pub(super) html_url: String,
+    /// `open` or `closed`.
+    pub(super) state: String,
+    /// Whether it is a draft, as its title says.
+    pub(super) draft: Option<bool>,
     created_at: Timestamp,
     pub(super) head: Side,
     base: Side,
@@ -33,30 +39,51 @@ pub(super) struct Side {
     pub(super) sha: CommitId,
 }
 
-/// The pull request of these branches, or a new one; its page.
-pub(super) async fn find_or_open(gitea: &Gitea, request: &PullRequest) -> PortResult<String> {
-    let branches = &request.branches;
-    let repository = repository_of(gitea, branches)?;
-    if let Some(found) = find_in(gitea, &repository, branches).await? {
-        return Ok(found.url);
+impl Found {
+    pub(super) fn is_open(&self) -> bool {
+        self.state == "open"
     }
+}
+
+/// The pull request of these branches, or a new one, with all that it should have.
+pub(super) async fn find_or_open(
+    gitea: &Gitea,
+    request: &PullRequest,
+) -> PortResult<OpenedPullRequest> {
+    let repository = repository_of(gitea, &request.branches)?;
+    let (found, is_new) = match find_in(gitea, &repository, &request.branches).await? {
+        Some(found) => (found, false),
+        None => open(gitea, &repository, request).await?,
+    };
+    let lacks = completion::complete(gitea, &repository, &found, request, is_new).await;
+    Ok(OpenedPullRequest { url: found.html_url, lacks })
+}
+
+/// Opens it. Returns whether it did: somebody else may have done so at the same time.
+async fn open(
+    gitea: &Gitea,
+    repository: &RepositoryPath,
+    request: &PullRequest,
+) -> PortResult<(Found, bool)> {
+    let branches = &request.branches;
+    let mark = if request.draft { completion::DRAFT } else { "" };
     let body = json!({
         "head": branches.head,
         "base": branches.base,
-        "title": request.title,
+        "title": format!("{mark}{}", request.title),
         "body": request.body,
     });
     let path = ["repos", &repository.owner, &repository.name, "pulls"];
     let answer = gitea.send(Method::POST, &path, &[], Some(&body)).await?;
     match answer.status {
-        StatusCode::CREATED => Ok(answer.json::<Found>()?.html_url),
+        StatusCode::CREATED => Ok((answer.json()?, true)),
         // Somebody else opened it at the same time.
         StatusCode::CONFLICT => {
-            let found = find_in(gitea, &repository, branches).await?;
-            found.map(|found| found.url).ok_or_else(|| Conflict::Contended.into())
+            let found = find_in(gitea, repository, branches).await?;
+            found.map(|found| (found, false)).ok_or_else(|| Conflict::Contended.into())
         }
         StatusCode::UNPROCESSABLE_ENTITY => Err(invalid("pull request", &answer)),
-        _ => Err(refused(&answer, &repository)),
+        _ => Err(refused(&answer, repository)),
     }
 }
 
@@ -66,7 +93,8 @@ pub(super) async fn find(
     branches: &PullRequestBranches,
 ) -> PortResult<Option<FoundPullRequest>> {
     let repository = repository_of(gitea, branches)?;
-    find_in(gitea, &repository, branches).await
+    let found = find_in(gitea, &repository, branches).await?;
+    Ok(found.map(|found| FoundPullRequest { url: found.html_url, commit: found.head.sha }))
 }
 
 fn repository_of(gitea: &Gitea, branches: &PullRequestBranches) -> PortResult<RepositoryPath> {
@@ -77,7 +105,7 @@ async fn find_in(
     gitea: &Gitea,
     repository: &RepositoryPath,
     branches: &PullRequestBranches,
-) -> Result<Option<FoundPullRequest>, PortError> {
+) -> Result<Option<Found>, PortError> {
     let path = ["repos", &repository.owner, &repository.name, "pulls"];
     let oldest = branches.since.minus(CLOCKS);
     let matches = |found: &Found| {
@@ -90,6 +118,5 @@ async fn find_in(
     // The newest come first, so nothing behind an old one is of interest.
     let ends = |found: &Found| matches(found) || found.created_at < oldest;
     let found = gitea.find(&path, &[("state", "all")], refused, ends).await?;
-    let found = found.filter(|found| found.created_at >= oldest);
-    Ok(found.map(|found| FoundPullRequest { url: found.html_url, commit: found.head.sha }))
+    Ok(found.filter(|found| found.created_at >= oldest))
 }

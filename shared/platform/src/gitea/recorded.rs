@@ -3,15 +3,22 @@
 use rdev_testkit::captures::{self, Exchange};
 use reqwest::StatusCode;
 use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 
-use super::{SYSTEM, absent, check, found, hook, message, pull_request, seed, status, total};
+use super::{
+    SYSTEM, absent, check, completion, found, hook, message, pull_request, seed, status, total,
+};
 use crate::http::Answer;
 
 /// How many of the recorded calls the adapter makes, too. The others are people's and the CI's.
-const OURS: usize = 34;
+const OURS: usize = 38;
 
 fn parsed<T: DeserializeOwned>(answer: &Answer, of: &Exchange) -> T {
     answer.json().unwrap_or_else(|error| panic!("{}: {error:?}", of.name()))
+}
+
+fn items(list: &Value) -> impl Iterator<Item = &Value> {
+    list.as_array().expect("a list").iter()
 }
 
 /// Reads an answer as the adapter reads that call's; false when it makes no such call.
@@ -55,8 +62,31 @@ fn is_read(answer: &Answer, of: &Exchange) -> bool {
         ("POST", ["repos", _, _, "pulls"]) => {
             let found = parsed::<pull_request::Found>(answer, of);
             assert_eq!(found.html_url, recorded["html_url"]);
+            assert_eq!(
+                (found.number, found.is_open()),
+                (recorded["number"].as_u64().expect("a number"), true)
+            );
+            assert_eq!(json!(found.draft), recorded["draft"]);
             assert_eq!(found.head.label, recorded["head"]["label"]);
             assert_eq!(found.head.sha.as_str(), recorded["head"]["sha"]);
+        }
+        ("POST", ["repos", _, _, "issues", _, "labels"]) => {
+            let listed = parsed::<Vec<completion::Label>>(answer, of);
+            let names: Vec<&str> = listed.iter().map(|label| label.name.as_str()).collect();
+            let expected: Vec<_> = items(recorded).map(|label| &label["name"]).collect();
+            assert_eq!(names, expected);
+        }
+        ("GET", ["repos", _, _, "pulls", _, "reviews"])
+        | ("POST", ["repos", _, _, "pulls", _, "requested_reviewers"]) => {
+            let listed = parsed::<Vec<completion::Review>>(answer, of);
+            let logins: Vec<_> = listed
+                .iter()
+                .map(|one| one.user.as_ref().map(|user| user.login.as_str()))
+                .collect();
+            let expected: Vec<_> =
+                items(recorded).map(|review| review["user"]["login"].as_str()).collect();
+            assert_eq!(logins, expected);
+            assert!(listed.iter().all(|review| review.team.is_none()));
         }
         // The list of a pull request's commits has the shape of that of a branch.
         ("GET", ["repos", _, _, "pulls", _, "commits"]) => {

@@ -51,6 +51,9 @@ pub(crate) fn pull_of(gitea: &gitea::Gitea, origin: &str, branch: &str) -> PullR
         commit: commit.parse().expect("a commit"),
         title: "Add b".to_owned(),
         body: "It was wanted.".to_owned(),
+        draft: false,
+        labels: Vec::new(),
+        reviewers: Vec::new(),
     }
 }
 
@@ -68,23 +71,23 @@ async fn a_pull_request_is_opened_once_and_found_then() {
     let gitea = gitea::Gitea::start(&["acme"]);
     let request = pull(&gitea, &gitea.url());
     let forge = acme(&gitea.url());
-    let url = forge.pull_request(&request).await.expect("a pull request");
-    assert_eq!(url, format!("{}/acme/site/pulls/1", gitea.url()));
-    assert_eq!(forge.pull_request(&request).await.expect("a pull request"), url);
-    let [opened] = &gitea.pulls("acme/site")[..] else { panic!("one pull request") };
-    assert_eq!((opened.head.as_str(), opened.base.as_str()), ("rdev/work", "main"));
-    assert_eq!((opened.title.as_str(), opened.body.as_str()), ("Add b", "It was wanted."));
+    let opened = forge.pull_request(&request).await.expect("a pull request");
+    assert_eq!(opened.url, format!("{}/acme/site/pulls/1", gitea.url()));
+    assert_eq!(forge.pull_request(&request).await.expect("a pull request"), opened);
+    let [pull] = &gitea.pulls("acme/site")[..] else { panic!("one pull request") };
+    assert_eq!((pull.head.as_str(), pull.base.as_str()), ("rdev/work", "main"));
+    assert_eq!((pull.title.as_str(), pull.body.as_str()), ("Add b", "It was wanted."));
 
     // A closed one is the one that was wanted.
     gitea.close_pulls("acme/site");
-    assert_eq!(forge.pull_request(&request).await.expect("a pull request"), url);
+    assert_eq!(forge.pull_request(&request).await.expect("a pull request"), opened);
     // But not for what is asked for long after it.
     let since = request.branches.since.plus(Duration::from_secs(2 * 60 * 60));
     let branches = PullRequestBranches { since, ..request.branches.clone() };
     assert_eq!(forge.find_pull_request(&branches).await.expect("an answer"), None);
     let later = PullRequest { branches, ..request.clone() };
     let second = forge.pull_request(&later).await.expect("a pull request");
-    assert_eq!(second, format!("{}/acme/site/pulls/2", gitea.url()));
+    assert_eq!(second.url, format!("{}/acme/site/pulls/2", gitea.url()));
 }
 
 async fn a_pull_request_is_found_after_it_was_merged_and_its_branch_deleted() {
@@ -93,11 +96,11 @@ async fn a_pull_request_is_found_after_it_was_merged_and_its_branch_deleted() {
     let forge = acme(&gitea.url());
     let branches = &request.branches;
     assert_eq!(forge.find_pull_request(branches).await.expect("an answer"), None);
-    let url = forge.pull_request(&request).await.expect("a pull request");
+    let opened = forge.pull_request(&request).await.expect("a pull request");
     gitea.squash("acme/site", 1);
     let found = forge.find_pull_request(branches).await.expect("an answer").expect("the one");
-    assert_eq!((&found.url, &found.commit), (&url, &request.commit));
-    assert_eq!(forge.pull_request(&request).await.expect("a pull request"), url);
+    assert_eq!((&found.url, &found.commit), (&opened.url, &request.commit));
+    assert_eq!(forge.pull_request(&request).await.expect("a pull request"), opened);
     // Another build's branch has none.
     let head = "rdev/other".parse().expect("a branch");
     let other = PullRequestBranches { head, ..branches.clone() };
@@ -108,7 +111,7 @@ async fn a_pull_request_is_found_behind_pages_of_others() {
     let gitea = gitea::Gitea::start(&["acme"]);
     let request = pull(&gitea, &gitea.url());
     let forge = acme(&gitea.url());
-    let url = forge.pull_request(&request).await.expect("a pull request");
+    let opened = forge.pull_request(&request).await.expect("a pull request");
     gitea.shorten_pages(3);
     for number in 0..7 {
         let branch = format!("other/{number}");
@@ -116,9 +119,9 @@ async fn a_pull_request_is_found_behind_pages_of_others() {
         let head = branch.parse().expect("a branch");
         let branches = PullRequestBranches { head, ..request.branches.clone() };
         let other = PullRequest { branches, ..request.clone() };
-        assert_ne!(forge.pull_request(&other).await.expect("a pull request"), url);
+        assert_ne!(forge.pull_request(&other).await.expect("a pull request"), opened);
     }
-    assert_eq!(forge.pull_request(&request).await.expect("a pull request"), url);
+    assert_eq!(forge.pull_request(&request).await.expect("a pull request"), opened);
     assert_eq!(gitea.pulls("acme/site").len(), 8);
 }
 

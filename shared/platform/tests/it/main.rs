@@ -8,6 +8,7 @@ mod dns;
 mod dns_faults;
 mod gitea;
 mod gitea_around;
+mod gitea_completion;
 mod gitea_contract;
 mod gitea_faults;
 mod gitea_standing;
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
         dns_faults::trials(),
         gitea::trials(),
         gitea_around::trials(),
+        gitea_completion::trials(),
         gitea_contract::trials(),
         gitea_faults::trials(),
         gitea_standing::trials(),

@@ -183,6 +183,7 @@ pub(super) fn result(outcome: Outcome) -> BuildResult {
         usage: Usage::default(),
         durations_ms: BTreeMap::from([("agent".to_owned(), 12)]),
         summary: "made the header blue".to_owned(),
+        verify: Vec::new(),
         warnings: Vec::new(),
     }
 }

@@ -5,6 +5,7 @@ use rdev_domain::ids::{Fence, TaskId};
 use rdev_domain::lease::Holder;
 use rdev_domain::ports::Conflict;
 use rdev_domain::project::{Project, ProjectState};
+use rdev_domain::pull_request::PullRequestOptions;
 use rdev_domain::spec::{AgentName, BuildSpec, Work};
 use rdev_domain::task::{Task, TaskState, WipRef};
 
@@ -27,7 +28,12 @@ async fn an_enqueued_task_reads_back_as_it_was_given(w: World) {
         agent: AgentName::Codex,
         model: Some("some-model".to_owned()),
         branch: Some("feature/ä".parse().expect("a branch")),
-        pull_request: true,
+        pull_request: Some(true),
+        pull_request_options: Box::new(PullRequestOptions {
+            labels: Some(vec!["made by rdev".parse().expect("a label")]),
+            draft: Some(true),
+            reviewers: Some(vec!["acme/team".parse().expect("a reviewer")]),
+        }),
         verify: vec!["make test".to_owned(), "echo 'ü' | cat".to_owned()],
         timeout_s: 7200,
         stall_timeout_s: 7,

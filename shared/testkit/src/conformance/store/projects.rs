@@ -6,6 +6,7 @@ use rdev_domain::pipeline::CiId;
 use rdev_domain::ports::{Conflict, PortResult};
 use rdev_domain::project::{Deletion, Messages, Project, ProjectPatch, ProjectState, Pushed};
 use rdev_domain::provision::{Provisioning, StepName};
+use rdev_domain::pull_request::{Deliver, PullRequestOptions};
 use rdev_domain::task::{Task, TaskState};
 
 use super::cases;
@@ -40,6 +41,8 @@ async fn a_project_reads_back_as_it_was_created(w: World) {
         git_url: None,
         default_branch: "release/1.0".parse().expect("a branch"),
         build_limit: 100,
+        deliver: Deliver::PullRequest,
+        pull_request_options: options("a"),
         state: ProjectState::Provisioning,
         ..w.new_project()
     };
@@ -93,6 +96,8 @@ async fn a_change_changes_what_it_names(w: World) {
         description: None,
         default_branch: Some("trunk".parse().expect("a branch")),
         build_limit: Some(7),
+        deliver: Some(Deliver::PullRequest),
+        pull_request_options: options("b"),
         git_url: Some("https://git.example.com/moved.git".parse().expect("a clone URL")),
         state: Some(ProjectState::ProvisioningFailed),
         provisioning: Some(Provisioning::of(&[StepName::Ci], None, w.now())),
@@ -105,6 +110,8 @@ async fn a_change_changes_what_it_names(w: World) {
     let expected = Project {
         default_branch: "trunk".parse().expect("a branch"),
         build_limit: 7,
+        deliver: Deliver::PullRequest,
+        pull_request_options: options("b"),
         git_url: patch.git_url.clone(),
         state: ProjectState::ProvisioningFailed,
         provisioning: Provisioning::of(&[StepName::Ci], None, w.now()),
@@ -116,6 +123,21 @@ async fn a_change_changes_what_it_names(w: World) {
     };
     assert_eq!(changed, expected);
     assert_eq!(w.store.project(&project.id).await.expect("it is there"), expected);
+
+    // Of the options, too, what is not named stays.
+    let mut patch = ProjectPatch::default();
+    patch.pull_request_options.reviewers = Some(vec![]);
+    let changed = change(&w, &project, &patch).await;
+    let rest = PullRequestOptions { reviewers: Some(vec![]), ..options("b") };
+    assert_eq!(changed.pull_request_options, rest);
+}
+
+fn options(label: &str) -> PullRequestOptions {
+    PullRequestOptions {
+        labels: Some(vec![label.parse().expect("a label")]),
+        draft: Some(true),
+        reviewers: Some(vec!["ann".parse().expect("a reviewer")]),
+    }
 }
 
 async fn every_message_is_counted_also_of_several_at_once(w: World) {

@@ -104,7 +104,10 @@ pub(super) fn edit(
     Ok(created(shapes::issue(&state, &found, numbered(&found, number)?, call.user.as_deref())))
 }
 
-/// Adds labels, by their ids or names; all that the issue has then.
+/// Adds labels, by their ids or by their names, to an issue or a pull request: both have one space of
+/// numbers. All that it has then. What is no label is passed over, as the source does it
+/// (`prepareForReplaceOrAdd` in go-gitea/gitea `routers/api/v1/repo/issue_label.go`: it looks names
+/// and ids up with `IN`, and asks no more); the record has no such call.
 pub(super) fn add_labels(
     shared: &Shared,
     call: &Call,
@@ -114,22 +117,36 @@ pub(super) fn add_labels(
 ) -> Result<ApiResponse, ApiResponse> {
     let mut state = locked(&shared.state);
     let found = changeable(&state, call, owner, name)?;
-    let mut has = numbered(&found, number)?.labels.clone();
-    for asked in call.body.get("labels").and_then(Value::as_array).into_iter().flatten() {
+    let mut has = match found.pull(number) {
+        Some(pull) => pull.labels.clone(),
+        None => numbered(&found, number)?.labels.clone(),
+    };
+    let asked = call.body.get("labels").and_then(Value::as_array);
+    let asked = asked.map_or(&[][..], Vec::as_slice);
+    if asked.iter().any(|one| !one.is_string() && !one.is_number()) {
+        return Err(error(400, "a label must be an integer or a string"));
+    }
+    if asked.iter().any(Value::is_string) && asked.iter().any(Value::is_number) {
+        return Err(error(400, "labels should be an array of strings or integers"));
+    }
+    for asked in asked {
         let fits = |label: &&Label| *asked == json!(label.id) || *asked == json!(label.name);
-        let label = found.labels.iter().find(fits).ok_or_else(not_found)?;
-        if !has.contains(&label.id) {
+        if let Some(label) = found.labels.iter().find(fits)
+            && !has.contains(&label.id)
+        {
             has.push(label.id);
         }
     }
-    let shown = found.labels.iter().filter(|label| has.contains(&label.id));
-    let shown = shown.map(|label| shapes::label(&state, &found, label)).collect();
+    let shown = shapes::labels(&state, &found, &has);
     state.change(&found, |found| {
         for issue in found.issues.iter_mut().filter(|issue| issue.number.to_string() == number) {
             issue.labels.clone_from(&has);
         }
+        for pull in found.pulls.iter_mut().filter(|pull| pull.number.to_string() == number) {
+            pull.labels.clone_from(&has);
+        }
     });
-    Ok(ok(shown))
+    Ok(ok(shown.into()))
 }
 
 pub(super) fn add_comment(

@@ -124,6 +124,7 @@ pub(super) fn open(
         merge_base,
         merged: None,
         user: user.to_owned(),
+        labels: Vec::new(),
         created: now.clone(),
         updated: now,
         closed: None,

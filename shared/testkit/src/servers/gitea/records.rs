@@ -90,6 +90,8 @@ pub struct Pull {
     /// How it was merged.
     pub merged: Option<Merged>,
     pub user: String,
+    /// The ids of its labels.
+    pub labels: Vec<u64>,
     pub created: String,
     pub updated: String,
     pub closed: Option<String>,
@@ -170,6 +172,8 @@ pub(super) struct Review {
     /// The number of the pull request.
     pub(super) of: u64,
     pub(super) user: String,
+    /// The team that is asked, and nobody of its own name.
+    pub(super) team: Option<String>,
     /// `APPROVED`, `REQUEST_CHANGES`, `COMMENT`, or `REQUEST_REVIEW` when it is only asked for.
     pub(super) state: String,
     pub(super) body: String,

@@ -1,9 +1,11 @@
 //! Reviews of pull requests.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::records::{Entry, Pull, Repository, Review, What};
-use super::response::{ApiResponse, Call, changeable, created, error, not_found, ok, visible};
+use super::response::{
+    ApiResponse, Body, Call, changeable, created, error, not_found, ok, visible,
+};
 use super::state::{State, now};
 use super::{Shared, api, files, locked, shapes};
 
@@ -35,6 +37,7 @@ pub(super) fn create(
         id: state.next_id(),
         of: pull.number,
         user,
+        team: None,
         state: verdict,
         body: call.text("body")?,
         commit: pull.commit.clone(),
@@ -129,7 +132,11 @@ pub(super) fn comments(
     Ok(ok(lines.filter_map(|entry| shapes::line(&state, &found, entry, user)).collect()))
 }
 
-/// Asks for reviews; those that were asked for.
+/// Asks for reviews; those that were asked for anew. As the source does it where the record has no
+/// such call (`parseReviewersByNames` in go-gitea/gitea `routers/api/v1/repo/pull_review.go`,
+/// `isValidReviewRequest` in `services/issue/assignee.go`): who is not there is 404 in words of its
+/// own, who may not read or has opened it is 422, and in the repository of a user teams are passed
+/// over.
 pub(super) fn request(
     shared: &Shared,
     call: &Call,
@@ -140,14 +147,34 @@ pub(super) fn request(
     let mut state = locked(&shared.state);
     let found = changeable(&state, call, owner, name)?;
     let pull = found.pull(number).ok_or_else(not_found)?;
-    let (doer, mut asked) = (call.user()?, Vec::new());
-    for reviewer in call.texts("reviewers").unwrap_or_default() {
-        state.owner(&reviewer).ok_or_else(not_found)?;
+    let doer = call.user()?;
+    let mut wanted = Vec::new();
+    for name in call.texts("reviewers").unwrap_or_default() {
+        let user =
+            state.owner(&name).ok_or_else(|| not_there(&format!("User '{name}' not exist")))?;
+        wanted.push((user.name.clone(), None));
+    }
+    if state.organisations.contains_key(&found.owner.to_lowercase()) {
+        for name in call.texts("team_reviewers").unwrap_or_default() {
+            let key = (found.owner.to_lowercase(), name.to_lowercase());
+            let team = state.teams.get(&key);
+            let (team, _) = team.ok_or_else(|| not_there(&format!("Team '{name}' not exist")))?;
+            wanted.push((String::new(), Some(team.clone())));
+        }
+    }
+    let mut asked = Vec::new();
+    for (user, team) in wanted {
+        check_reviewer(&state, &found, pull, (doer, &user), team.is_some())?;
+        let mut before = found.reviews.iter().filter(|review| review.of == pull.number);
+        if before.any(|old| old.user == user && old.team == team && old.state == ASKED) {
+            continue;
+        }
         let now = now();
         let review = Review {
             id: state.next_id(),
             of: pull.number,
-            user: reviewer.clone(),
+            user: user.clone(),
+            team,
             state: ASKED.to_owned(),
             body: String::new(),
             commit: String::new(),
@@ -157,7 +184,7 @@ pub(super) fn request(
             submitted: now.clone(),
             updated: now,
         };
-        let what = What::Request(review.id, reviewer);
+        let what = What::Request(review.id, user);
         let entry = Entry::new(&mut state, pull.number, doer, what, "");
         asked.push((review, entry));
     }
@@ -170,4 +197,35 @@ pub(super) fn request(
         }
     });
     Ok(created(shown))
+}
+
+/// Whether somebody may be asked for a review of a pull request.
+fn check_reviewer(
+    state: &State,
+    found: &Repository,
+    pull: &Pull,
+    (doer, user): (&str, &str),
+    is_team: bool,
+) -> Result<(), ApiResponse> {
+    if !pull.open {
+        return Err(error(403, "cannot request a re-review on a closed or merged PR"));
+    }
+    let doer = state.owner(doer).map_or(0, |account| account.id);
+    let refused = |reason: &str| {
+        Err(error(422, format!("{reason} [user_id: {doer}, repo_id: {}]", found.id)))
+    };
+    match user {
+        _ if is_team => Ok(()),
+        user if state.organisations.contains_key(&user.to_lowercase()) => {
+            refused("Organization can't be added as reviewer")
+        }
+        user if state.access(Some(user), found) == "none" => refused("Reviewer can't read"),
+        user if user.eq_ignore_ascii_case(&pull.user) => refused("poster of pr can't be reviewer"),
+        _ => Ok(()),
+    }
+}
+
+/// That somebody is not there.
+fn not_there(message: &str) -> ApiResponse {
+    ApiResponse::new(404, Body::Json(json!({ "errors": null, "message": message })))
 }

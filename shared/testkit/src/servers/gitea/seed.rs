@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::files::{self, Change};
-use super::records::{Blank, Repository};
+use super::records::{Blank, Label, Repository, Review};
 use super::state::now;
 use super::{Gitea, USER, git, locked, merge, pulls};
 use crate::servers::git_http;
@@ -69,6 +69,44 @@ impl Gitea {
         };
         let mut state = locked(&self.shared.state);
         pulls::open(&mut state, &found, new, USER).expect("a pull request").number
+    }
+
+    /// Makes a label in a repository.
+    pub fn label(&self, full_name: &str, name: &str) {
+        let id = locked(&self.shared.state).next_id();
+        let (color, description) = ("00aabb".to_owned(), String::new());
+        let label = Label { id, name: name.to_owned(), color, description };
+        self.shared.with(full_name, |found| found.labels.push(label));
+    }
+
+    /// Makes a team in an organisation.
+    pub fn team(&self, organisation: &str, name: &str) {
+        let mut state = locked(&self.shared.state);
+        let id = state.next_id();
+        let key = (organisation.to_lowercase(), name.to_lowercase());
+        state.teams.insert(key, (name.to_owned(), id));
+    }
+
+    /// The names of a pull request's labels.
+    pub fn labels_of(&self, full_name: &str, number: u64) -> Vec<String> {
+        self.shared.with(full_name, |found| {
+            let pull = found.pull(&number.to_string()).expect("a pull request");
+            let has = found.labels.iter().filter(|label| pull.labels.contains(&label.id));
+            has.map(|label| label.name.clone()).collect()
+        })
+    }
+
+    /// Who is asked for a review of a pull request, in order: users, and teams after a `/`.
+    pub fn asked_of(&self, full_name: &str, number: u64) -> Vec<String> {
+        self.shared.with(full_name, |found| {
+            let asked = found.reviews.iter();
+            let asked = asked.filter(|one| one.of == number && one.state == "REQUEST_REVIEW");
+            let name = |one: &Review| match &one.team {
+                Some(team) => format!("/{team}"),
+                None => one.user.clone(),
+            };
+            asked.map(name).collect()
+        })
     }
 
     /// Squashes a pull request's commits into one on its base, whose message is its title, and

@@ -20,6 +20,8 @@ pub(super) struct State {
     /// Lower-case names.
     pub(super) organisations: BTreeMap<String, Account>,
     pub(super) users: BTreeMap<String, Account>,
+    /// The teams of organisations, by lower-case names of both: their names and numbers.
+    pub(super) teams: BTreeMap<(String, String), (String, u64)>,
     pub(super) tokens: BTreeMap<String, Token>,
     /// By lower-case `owner/name`.
     pub(super) repositories: BTreeMap<String, Repository>,
@@ -58,6 +60,7 @@ impl State {
             page: PAGE,
             organisations: BTreeMap::new(),
             users: BTreeMap::new(),
+            teams: BTreeMap::new(),
             tokens: BTreeMap::new(),
             repositories: BTreeMap::new(),
             moved: BTreeMap::new(),

@@ -19,6 +19,12 @@ pub(in super::super) fn label(state: &State, found: &Repository, label: &Label) 
     })
 }
 
+/// The labels with these ids.
+pub(in super::super) fn labels(state: &State, found: &Repository, ids: &[u64]) -> Vec<Value> {
+    let has = found.labels.iter().filter(|label| ids.contains(&label.id));
+    has.map(|one| label(state, found, one)).collect()
+}
+
 pub(in super::super) fn issue(
     state: &State,
     found: &Repository,
@@ -26,8 +32,6 @@ pub(in super::super) fn issue(
     doer: Option<&str>,
 ) -> Value {
     let (root, full_name, number) = (&state.root_url, found.full_name(), issue.number);
-    let labels = found.labels.iter().filter(|label| issue.labels.contains(&label.id));
-    let labels: Vec<Value> = labels.map(|label| self::label(state, found, label)).collect();
     let assignees: Vec<Value> =
         issue.assignees.iter().map(|name| user(state, name, None)).collect();
     let comments = |entry: &&Entry| entry.of == number && entry.what == What::Comment;
@@ -43,7 +47,7 @@ pub(in super::super) fn issue(
         "body": issue.body,
         "ref": "",
         "assets": [],
-        "labels": labels,
+        "labels": labels(state, found, &issue.labels),
         "milestone": null,
         "assignee": assignees.first(),
         // Go's empty list.
@@ -167,10 +171,13 @@ pub(in super::super) fn review(
     let html = told.map(|entry| format!("{page}#issuecomment-{}", entry.id)).unwrap_or_default();
     let lines =
         |entry: &&Entry| matches!(&entry.what, What::Line { review: of, .. } if *of == review.id);
+    let team = review.team.as_deref().and_then(|name| team(state, found, name));
+    // A team has no user.
+    let by = team.is_none().then(|| user(state, &review.user, doer));
     json!({
         "id": review.id,
-        "user": user(state, &review.user, doer),
-        "team": null,
+        "user": by,
+        "team": team,
         "state": review.state,
         "body": review.body,
         "commit_id": review.commit,
@@ -183,6 +190,23 @@ pub(in super::super) fn review(
         "html_url": html,
         "pull_request_url": page,
     })
+}
+
+/// A team of the repository's owner, with the fields of its published description.
+pub(in super::super) fn team(state: &State, found: &Repository, name: &str) -> Option<Value> {
+    let key = (found.owner.to_lowercase(), name.to_lowercase());
+    let (name, id) = state.teams.get(&key)?;
+    Some(json!({
+        "id": id,
+        "name": name,
+        "description": "",
+        "organization": null,
+        "includes_all_repositories": true,
+        "permission": "write",
+        "units": ["repo.code", "repo.pulls"],
+        "units_map": { "repo.code": "write", "repo.pulls": "write" },
+        "can_create_org_repo": false,
+    }))
 }
 
 /// A comment on a line; `None` for another entry.

@@ -15,7 +15,7 @@ pub(super) use content::{
     Part, branch, changed_file, commit, file, file_commit, file_response, files_response,
     payload_commit,
 };
-pub(super) use issue::{comment, entry, issue, label, line, release, review};
+pub(super) use issue::{comment, entry, issue, label, labels, line, release, review, team};
 pub(super) use pull::pull;
 pub(super) use repository::repository;
 

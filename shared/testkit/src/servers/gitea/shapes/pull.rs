@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 
 use super::super::files;
-use super::super::records::{Pull, Repository, What};
+use super::super::records::{Pull, Repository, Review, What};
 use super::super::state::State;
-use super::{repository, user};
+use super::{labels, repository, team, user};
 
 /// A pull request: alone (`whole`), or as one of a list, which says less.
 pub(in super::super) fn pull(
@@ -35,6 +35,7 @@ pub(in super::super) fn pull(
     let comments = |entry: &&super::super::records::Entry| {
         entry.of == pull.number && entry.what == What::Comment
     };
+    let teams = teams(state, found, pull);
     let mut shape = json!({
         "id": pull.id,
         "url": page,
@@ -42,12 +43,12 @@ pub(in super::super) fn pull(
         "user": user(state, &pull.user, doer),
         "title": pull.title,
         "body": pull.body,
-        "labels": [],
+        "labels": labels(state, found, &pull.labels),
         "milestone": null,
         "assignee": null,
         "assignees": nothing,
         "requested_reviewers": reviewers(state, found, pull),
-        "requested_reviewers_teams": nothing,
+        "requested_reviewers_teams": if teams.is_empty() { nothing } else { json!(teams) },
         "state": if pull.open { "open" } else { "closed" },
         "draft": draft,
         "is_locked": false,
@@ -75,9 +76,7 @@ pub(in super::super) fn pull(
         "pin_order": 0,
     });
     // Go leaves a zero out.
-    let given = |review: &&super::super::records::Review| {
-        review.of == pull.number && review.state != "REQUEST_REVIEW"
-    };
+    let given = |review: &&Review| review.of == pull.number && review.state != "REQUEST_REVIEW";
     let reviews = found.reviews.iter().filter(given).count();
     if reviews > 0 {
         shape["review_comments"] = json!(reviews);
@@ -95,10 +94,17 @@ pub(in super::super) fn pull(
 /// Who was asked for a review, or has given one that counts.
 fn reviewers(state: &State, found: &Repository, pull: &Pull) -> Vec<Value> {
     let mut names: Vec<&str> = Vec::new();
-    for review in found.reviews.iter().filter(|review| review.of == pull.number) {
+    let of = |review: &&Review| review.of == pull.number && review.team.is_none();
+    for review in found.reviews.iter().filter(of) {
         if review.state != "COMMENT" && !names.contains(&review.user.as_str()) {
             names.push(&review.user);
         }
     }
     names.into_iter().map(|name| user(state, name, None)).collect()
+}
+
+/// The teams that were asked for a review.
+fn teams(state: &State, found: &Repository, pull: &Pull) -> Vec<Value> {
+    let of = found.reviews.iter().filter(|review| review.of == pull.number);
+    of.filter_map(|review| team(state, found, review.team.as_deref()?)).collect()
 }
