@@ -24,6 +24,7 @@ async fn begun(world: &World, more: Value) -> Server {
     project.as_object_mut().expect("an object").extend(more.as_object().expect("too").clone());
     let answer = server.post("/project", project).await;
     assert_eq!(answer.status, 201, "{answer:?}");
+    world.gitea.reader("acme/site", "ann");
     world.gitea.label("acme/site", "by rdev");
     server
 }

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use rdev_domain::ids::TaskId;
+use rdev_domain::ports::TaskRecord;
 use rdev_domain::project::Project;
 use rdev_domain::spec::{BuildSpec, Work};
 use rdev_domain::task::Task;
@@ -15,7 +16,7 @@ use crate::world::{World, git, now, ulid};
 
 rdev_testkit::trials! {
     fn an_agent_that_fills_the_disk_fails_its_build_and_leaves_nothing;
-    fn a_disk_that_is_full_at_the_checkout_or_the_commit_fails_the_build;
+    fn a_disk_that_is_full_at_the_checkout_fails_the_build_and_later_delays_it;
     fn a_store_on_a_full_disk_loses_nothing_of_a_build;
 }
 
@@ -37,7 +38,7 @@ fn an_agent_that_fills_the_disk_fails_its_build_and_leaves_nothing() -> Outcome 
     played("an agent fills the disk")
 }
 
-fn a_disk_that_is_full_at_the_checkout_or_the_commit_fails_the_build() -> Outcome {
+fn a_disk_that_is_full_at_the_checkout_fails_the_build_and_later_delays_it() -> Outcome {
     played("full in other phases")
 }
 
@@ -116,14 +117,22 @@ async fn full_in_other_phases(folder: PathBuf) {
     assert!(message.contains(NO_SPACE), "{message}");
     fs::remove_file(&ballast).expect("room again");
 
-    // The verification comes after the tree is written and before the commit is.
-    let fill = format!("head -c 100000000 /dev/zero > {}; true", ballast.display());
+    // Once the ticket is there the work is safe: it waits for room, at most.
+    let tickets = world.repository(&site).join("refs/rdev/wip");
+    let fill = format!(
+        "until ls {}/*/1; do sleep 0.02; done; head -c 100000000 /dev/zero > {}; true",
+        tickets.display(),
+        ballast.display()
+    );
     let spec = BuildSpec { verify: vec![fill], ..BuildSpec::of("echo 3 > a") };
     let id = build(&world, &site, spec).await;
-    let (class, message) = world.failed(id).await;
-    assert_eq!(class, "infra", "{message}");
-    assert!(message.contains(NO_SPACE), "{message}");
+    let met =
+        |record: &TaskRecord| record.task.failure.is_some() || record.task.state.is_terminal();
+    world.until(id, "without room", met).await;
     fs::remove_file(&ballast).expect("room again");
+    world.succeeded(id).await;
+    assert_eq!(git(&world.repository(&site), &["show", "main:a"]), "3");
+    assert_eq!(git(&world.repository(&site), &["rev-list", "--count", "main"]), "2");
 
     let id = world.build(&site, "echo 4 > a").await;
     world.succeeded(id).await;

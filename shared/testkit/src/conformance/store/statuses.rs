@@ -324,13 +324,11 @@ async fn the_status_of_a_task_that_cannot_be_read_is_not_due(w: World) {
     let (broken, task) = (delivered(&w).await, delivered(&w).await);
     w.corrupt(broken.id).await;
     w.pass(LONGEST_TRY);
-    for _ in 0..2 {
-        assert_eq!(
-            due(&w, w.now(), 1).await,
-            std::slice::from_ref(&task),
-            "nothing stands before it"
-        );
-    }
+    // Who meets the broken one first may find nothing beside it.
+    let first = due(&w, w.now(), 1).await;
+    assert!(first.is_empty() || first == std::slice::from_ref(&task), "{first:?}");
+    let next = due(&w, w.now(), 1).await;
+    assert_eq!(next, std::slice::from_ref(&task), "nothing stands before it for long");
     let begun = broken.commit_status.as_ref().expect("a status").begun(w.now());
     assert_eq!(update(&w, &broken, &begun).await, None);
 }

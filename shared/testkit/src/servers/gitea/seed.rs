@@ -79,6 +79,12 @@ impl Gitea {
         self.shared.with(full_name, |found| found.labels.push(label));
     }
 
+    /// Lets a user read a repository.
+    pub fn reader(&self, full_name: &str, user: &str) {
+        let (user, rights) = (user.to_lowercase(), "read".to_owned());
+        self.shared.with(full_name, |found| found.collaborators.insert(user, rights));
+    }
+
     /// Makes a team in an organisation.
     pub fn team(&self, organisation: &str, name: &str) {
         let mut state = locked(&self.shared.state);
