@@ -303,6 +303,10 @@ fn settled(world: &World, url: &str, printed: &str) -> String {
             if line.starts_with("pipeline ") {
                 return "pipeline  running, number 1 (push)\n".to_owned();
             }
+            // And whether the forge has answered.
+            if line.starts_with("shown     success") {
+                return "shown     success, taken by the forge\n".to_owned();
+            }
             format!("{}\n", measured(line.trim_end()))
         })
         .collect()
