@@ -150,8 +150,6 @@ impl Counted {
         let program = built_functions()?.join("builds/bootstrap");
         let function = Function::start(&program, &variables).await.expect("it starts");
         let runner = stack.runner("one", &proxy.endpoint(), 1);
-        // The first build in a repository plans a look through its refs.
-        calls_of_a_build(&stack, &proxy, &function, 0).await;
         Ok(Self { stack, proxy, function, runner, _emulator: emulator })
     }
 
