@@ -151,7 +151,6 @@ async fn push_kept_ref(
     let kept = OwnRef::Kept(attempt.task.id);
     let adopted_by = output.run.is_none().then_some(attempt.task.fence);
     let entry = RecordedRef { adopted_by, ..RecordedRef::of(kept, commit.clone()) };
-    target.is_still_there(attempt).await?;
     refs::record(attempt, entry).await?;
     let stop = attempt.lease.stop.token();
     // The name of the ref has no fence: an attempt whose lease may have expired must not push it.

@@ -135,17 +135,19 @@ async fn a_build_that_does_not_wait_for_the_forge_writes_nothing_before_the_forg
 -> Outcome {
     let world = World::new(10)?;
     let server = begun(&world).await;
-    let build = async || {
-        let task = server.build("site", json!({ "prompt": traced(&world), "max_attempts": 1 }));
-        server.ended("site", &task.await).await
+    let build = async |more: &str, timeout_s: u32| {
+        let prompt = format!("{}{more}", traced(&world));
+        let spec = json!({ "prompt": prompt, "max_attempts": 1, "timeout_s": timeout_s });
+        let task = server.build("site", spec).await;
+        server.ended("site", &task).await
     };
-    assert_eq!(build().await["result"]["outcome"], "delivered");
+    assert_eq!(build("", 60).await["result"]["outcome"], "delivered");
     std::fs::remove_file(world.data.path().join("ran")).expect("it ran");
     // The forge has just told that all is well, so the agent begins before it tells it again.
     world.gitea.slow_api(Duration::from_millis(800));
     world.gitea.rename("acme/site", "acme/page");
     world.gitea.create("acme/site", "", &[("other.txt", b"other")]);
-    let record = build().await;
+    let record = build("", 60).await;
     assert_eq!(record["failure"]["class"], "infra", "{record:#}");
     assert!(record["failure"]["message"].to_string().contains("was moved"), "{record:#}");
     assert!(ran(&world));
@@ -153,10 +155,19 @@ async fn a_build_that_does_not_wait_for_the_forge_writes_nothing_before_the_forg
     assert_eq!(refs, "refs/heads/main");
     assert_eq!(world.gitea.git("acme/site", &["rev-list", "--count", "main"]), "1");
 
-    let record = build().await;
+    let record = build("", 60).await;
     assert_eq!(record["result"]["outcome"], "delivered", "{record:#}");
     let commit = record["result"]["commit_sha"].as_str().expect("a commit");
     assert_eq!(world.gitea.git("acme/page", &["rev-parse", "main"]), commit);
+
+    // Work that is not finished goes nowhere, either. (The first build there waits.)
+    assert_eq!(build("", 60).await["result"]["outcome"], "delivered");
+    world.gitea.rename("acme/page", "acme/leaf");
+    world.gitea.create("acme/page", "", &[("other.txt", b"other")]);
+    let record = build("; sleep 60", 1).await;
+    assert_eq!(record["failure"]["class"], "timeout", "{record:#}");
+    let refs = world.gitea.git("acme/page", &["for-each-ref", "--format=%(refname)"]);
+    assert_eq!(refs, "refs/heads/main");
     Ok(())
 }
 

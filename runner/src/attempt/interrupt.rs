@@ -47,6 +47,7 @@ impl From<GitError> for Interrupt {
             | GitError::NotAllowed(_)
             | GitError::BadTree(_) => FailureClass::Invalid,
             GitError::Unreachable { .. }
+            | GitError::Elsewhere { .. }
             | GitError::NotAtomic
             | GitError::Gone { .. }
             | GitError::Moved { .. }

@@ -33,7 +33,8 @@ pub(super) enum AsBranch {
     Never,
 }
 
-/// Pushes a commit to one of rdev's own refs.
+/// Pushes a commit to one of rdev's own refs. The first push of an attempt is always one of these, so
+/// here the forge's answer is waited for that the checkout did not wait for.
 pub(super) async fn push_own(
     attempt: &Attempt,
     target: &BuildTarget,
@@ -42,6 +43,7 @@ pub(super) async fn push_own(
     stop: &CancellationToken,
 ) -> Result<Pushed, GitError> {
     let (machine, remote, dirs) = (attempt.machine(), &target.remote, workspace.workdir());
+    target.is_still_there(attempt).await?;
     let mut heads_only = machine.knows(ServerLack::OtherRefs, &remote.url);
     loop {
         let name = push.own.full_name(heads_only);

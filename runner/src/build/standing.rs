@@ -23,7 +23,7 @@ use super::target::BuildTarget;
 use crate::attempt::Attempt;
 use crate::attempt::interrupt::Interrupt;
 use crate::attempt::workspace::Workspace;
-use crate::git::{CheckedOut, Fetched};
+use crate::git::{CheckedOut, Fetched, GitError};
 
 /// The time limit for the forge, from the beginning of the checkout on.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -109,24 +109,23 @@ fn is_new(attempt: &Attempt) -> bool {
 }
 
 impl BuildTarget {
-    /// Before the first push: what the forge has told since the files were written.
+    /// Before anything is pushed: what the forge has told since the files were written.
     ///
     /// # Errors
-    /// The repository is elsewhere now: the next attempt follows it.
-    pub(super) async fn is_still_there(&self, attempt: &Attempt) -> Result<(), Interrupt> {
-        let Some(mut asked) = self.asked.lock().await.take() else { return Ok(()) };
-        let Look::Found(standing) = asked.wait().await else { return Ok(()) };
-        attempt.context.granted.remember(self, standing.push);
-        match &standing.moved_to {
-            None => Ok(()),
-            Some(url) => {
+    /// [`GitError::Elsewhere`].
+    pub(super) async fn is_still_there(&self, attempt: &Attempt) -> Result<(), GitError> {
+        let mut waiting = self.asked.lock().await;
+        let Some(asked) = waiting.as_mut() else { return Ok(()) };
+        if let Look::Found(standing) = asked.wait().await {
+            if let Some(url) = &standing.moved_to {
                 attempt.context.granted.forget(self);
-                let message = format!(
-                    "the repository was moved to {url}, and its old name is another one's: the build begins anew there"
-                );
-                Err(Interrupt::failed(FailureClass::Infra, message))
+                // It stays, for whatever this attempt would push next.
+                return Err(GitError::Elsewhere { url: url.clone() });
             }
+            attempt.context.granted.remember(self, standing.push);
         }
+        *waiting = None;
+        Ok(())
     }
 }
 

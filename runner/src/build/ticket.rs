@@ -114,7 +114,6 @@ impl PushContext<'_> {
     /// Writes the ticket of work that is not prepared yet. Then the work is on the server, and no
     /// longer on this machine alone.
     pub(super) async fn write_first_ticket(&mut self) -> Result<Result<Tip, GitError>, Interrupt> {
-        self.target.is_still_there(self.attempt).await?;
         let written = self.write_ticket().await?;
         if written.is_ok() {
             self.workspace.clear_finished()?;

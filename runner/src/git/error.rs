@@ -4,6 +4,7 @@ use std::error::Error;
 
 use rdev_domain::Invalid;
 use rdev_domain::git::Tip;
+use rdev_domain::git_url::GitUrl;
 
 /// An error of a git operation. No message contains a credential.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +27,15 @@ pub enum GitError {
     /// There is no repository at the URL, or none that these credentials may see.
     #[error("the git server has no such repository, or not for these credentials")]
     RepositoryNotFound,
+    /// The repository was moved while the build ran, and another one has its old name. Nothing was
+    /// sent; the next attempt follows it.
+    #[error(
+        "the repository was moved to {url}, and its old name is another one's: the build begins anew there"
+    )]
+    Elsewhere {
+        /// Where it is now.
+        url: GitUrl,
+    },
     /// Neither the branch nor its base branch exists, but others do.
     #[error("the repository has no branch {0}")]
     BranchNotFound(String),
